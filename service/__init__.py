@@ -1,0 +1,1 @@
+"""The cloud service: domain, use cases, adapters and their entry points."""
