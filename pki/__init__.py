@@ -1,0 +1,1 @@
+"""Keys and certificates: authorities, profiles, key stores, revocation, package and metadata signing."""

@@ -1,0 +1,110 @@
+"""JSON documents: canonical bytes, strict parsing, and DSSE envelopes that sign them.
+
+Vouchers, golden vectors and version manifests are DSSE envelopes (github.com/secure-systems-lab/dsse) around one
+JSON document. Verification of an unverified envelope, in this order:
+    1. length: at most `max_bytes`;
+    2. form: an envelope of the expected payload type;
+    3. signature: by one of the trusted keys, over the DSSE pre-authentication encoding;
+    4. document: the payload parses as the expected type, unknown fields refused.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import TypeVar
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from pydantic import BaseModel, ConfigDict, ValidationError
+from securesystemslib.dsse import Envelope
+from securesystemslib.exceptions import FormatError, VerificationError
+
+from protocol.errors import MalformedError, SignatureError
+from protocol.signing import Signer, TufSigner, tuf_key
+
+MAX_DOCUMENT_BYTES = 1024 * 1024
+
+
+class Document(BaseModel):
+    """A JSON document on a wire: frozen, unknown fields refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DocumentError(MalformedError):
+    """A JSON document or its envelope is not of the expected form."""
+
+
+class EnvelopeSignatureError(SignatureError):
+    """No trusted key signed the envelope."""
+
+
+DocumentT = TypeVar("DocumentT", bound=Document)
+
+
+def canonical_json(document: Document) -> bytes:
+    """Return sorted, compact JSON in UTF-8, so that equal documents have equal bytes."""
+    value = document.model_dump(mode="json")
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def parse_document(
+    unverified: bytes, document_type: type[DocumentT], *, max_bytes: int = MAX_DOCUMENT_BYTES
+) -> DocumentT:
+    """Parse a JSON document strictly.
+
+    Raises:
+        DocumentError: too long, not JSON, or not of the expected type; names the first wrong field.
+    """
+    if len(unverified) > max_bytes:
+        raise DocumentError(f"{document_type.__name__}: expected at most {max_bytes} bytes, found {len(unverified)}")
+    try:
+        return document_type.model_validate_json(unverified)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "document"
+        raise DocumentError(f"{document_type.__name__}: {where}: {first['msg']}") from error
+
+
+def sign_document(document: Document, payload_type: str, signer: Signer) -> bytes:
+    """Wrap a document into a signed DSSE envelope, JSON bytes."""
+    envelope = Envelope(canonical_json(document), payload_type, {})
+    envelope.sign(TufSigner(signer))
+    return json.dumps(envelope.to_dict(), sort_keys=True, separators=(",", ":")).encode()
+
+
+def verify_document(
+    unverified_envelope: bytes,
+    payload_type: str,
+    document_type: type[DocumentT],
+    *,
+    trusted_keys: Sequence[ec.EllipticCurvePublicKey],
+    max_bytes: int = MAX_DOCUMENT_BYTES,
+) -> DocumentT:
+    """Verify an envelope and return the document inside.
+
+    Raises:
+        DocumentError: steps 1, 2 or 4.
+        EnvelopeSignatureError: step 3.
+    """
+    # Step 1: length.
+    if len(unverified_envelope) > max_bytes:
+        raise DocumentError(f"envelope: expected at most {max_bytes} bytes, found {len(unverified_envelope)}")
+    envelope = _parse_envelope(unverified_envelope)
+    # Step 2: form.
+    if envelope.payload_type != payload_type:
+        raise DocumentError(f"payload type: expected {payload_type}, found {str(envelope.payload_type)[:80]}")
+    # Step 3: signature.
+    try:
+        envelope.verify([tuf_key(key) for key in trusted_keys], 1)
+    except (VerificationError, ValueError) as error:
+        raise EnvelopeSignatureError(
+            f"{document_type.__name__}: expected a signature by one of {len(trusted_keys)} trusted keys, found none"
+        ) from error
+    # Step 4: document.
+    return parse_document(envelope.payload, document_type, max_bytes=max_bytes)
+
+
+def _parse_envelope(unverified: bytes) -> Envelope:
+    try:
+        return Envelope.from_dict(json.loads(unverified))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, FormatError) as error:
+        raise DocumentError(f"envelope: expected a DSSE envelope, found {type(error).__name__}") from error

@@ -1,0 +1,212 @@
+"""What device and service say to each other over HTTPS and MQTT, as JSON documents.
+
+Device API, base path /device/v1, mutual TLS. IDevID reaches /attest/* alone, LDevID everything else:
+
+    POST /attest/nonce          NonceRequest → NonceReply
+    POST /attest                AttestationRequest → AttestationReply, or 403 problem+json with the appraisal
+    GET  /poll                  → PollReply
+    GET  /uptane/director/{file}    root/timestamp/snapshot/targets metadata for the device that is connected
+    GET  /uptane/image/{file}       metadata of the Image repository
+    GET  /artifacts/{sha256}        bytes of a target; Range is honoured
+    POST /reports               ActionReport → 204
+    POST /manifest              DSSE envelope around a VersionManifest → 204
+
+Over MQTT: telemetry stream `inference` carries InferenceRecord, `status` carries DeviceStatus; a device takes the
+command `check-update`, whose payload is empty, and answers by polling.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import AwareDatetime, Field
+
+from protocol.document import Document
+from protocol.geometry import Core, Slot
+from protocol.model import Guid, Sha256Hex
+from protocol.voucher import Base64Bytes
+
+MANIFEST_PAYLOAD_TYPE = "application/vnd.tinyfleet.version-manifest+json"
+TIME_PAYLOAD_TYPE = "application/vnd.tinyfleet.time+json"
+CHECK_UPDATE = "check-update"
+INFERENCE_STREAM = "inference"
+STATUS_STREAM = "status"
+
+
+class NonceRequest(Document):
+    """A device asks for a nonce, and for the time."""
+
+    device_nonce: Annotated[Base64Bytes, Field(min_length=32, max_length=32)]
+
+
+class SignedTime(Document):
+    """The time, answered to a device's own nonce; a DSSE payload signed by the Director's timestamp key."""
+
+    device_nonce: Base64Bytes
+    now: AwareDatetime
+
+
+class NonceReply(Document):
+    """A single-use nonce of 32 bytes, and the signed time: a DSSE envelope around SignedTime."""
+
+    nonce: Base64Bytes
+    expires_at: AwareDatetime
+    signed_time: Base64Bytes
+
+
+class AttestationRequest(Document):
+    """Evidence (COSE_Sign1) over the nonce and the key of the CSR (DER)."""
+
+    evidence: Base64Bytes
+    csr: Base64Bytes
+
+
+class AttestationReply(Document):
+    """The operational certificate and the issuing CA's, PEM, leaf first."""
+
+    certificate_chain: str
+    not_after: AwareDatetime
+
+
+class PollReply(Document):
+    """What waits for the device, and when to ask again.
+
+    Attributes:
+        action_id: the action that waits, or None.
+        next_poll_seconds: paced and jittered by the server.
+    """
+
+    action_id: Guid | None = None
+    next_poll_seconds: Annotated[float, Field(gt=0)]
+
+
+class ActionState(StrEnum):
+    """One device's part in a rollout. The order is the order of progress; the last five are final."""
+
+    SCHEDULED = "scheduled"
+    OFFERED = "offered"
+    DOWNLOADING = "downloading"
+    INSTALLING = "installing"
+    TRIAL = "trial"
+    CONFIRMED = "confirmed"
+    REVERTED = "reverted"
+    FAILED = "failed"
+    TIMED_OUT = "timed-out"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether no report can change it any more."""
+        return self in _FINAL_STATES
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether it counts against a rollout's error condition."""
+        return self in _FAILURE_STATES
+
+
+_FINAL_STATES = frozenset(
+    {
+        ActionState.CONFIRMED,
+        ActionState.REVERTED,
+        ActionState.FAILED,
+        ActionState.TIMED_OUT,
+        ActionState.CANCELLED,
+    }
+)
+_FAILURE_STATES = frozenset({ActionState.REVERTED, ActionState.FAILED, ActionState.TIMED_OUT})
+
+
+class Cause(StrEnum):
+    """Why an action failed or was reverted."""
+
+    DOWNLOAD = "download"
+    VERIFY = "verify"
+    FLASH = "flash"
+    BOOT = "boot"
+    GOLDEN_VECTORS = "golden-vectors"
+    HANG = "hang"
+    CRASH = "crash"
+    SILENT = "silent"  # set by the service: no report before the deadline
+
+
+class ActionReport(Document):
+    """How far a device is with its action. May arrive twice, late or out of order.
+
+    Attributes:
+        sequence: rises with each report of one action.
+        digests: SHA-256 of what runs now, per slot, when the state is final.
+        detail: what was expected and found, for an operator to read.
+    """
+
+    action_id: Guid
+    sequence: Annotated[int, Field(ge=0)]
+    state: ActionState
+    cause: Cause | None = None
+    detail: Annotated[str, Field(max_length=500)] = ""
+    digests: Mapping[Slot, Sha256Hex] = {}
+
+
+class VersionManifest(Document):
+    """What runs on the device, signed by its identity key (Uptane standard 5.4.2.1).
+
+    Attributes:
+        counter: changes with every manifest; the Director drops reuse.
+        attack_indicator: the last refused metadata or image, or an empty string.
+    """
+
+    device_id: Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
+    counter: Annotated[int, Field(ge=1)]
+    reported_at: AwareDatetime
+    images: Mapping[Slot, Sha256Hex]
+    attack_indicator: Annotated[str, Field(max_length=500)] = ""
+
+
+class InferenceRecord(Document):
+    """One inference on one core.
+
+    Attributes:
+        at: the device's time.
+        sequence: rises by one per record of a core since boot, so that gaps show.
+        m4_ms: modelled latency on the Cortex-M4.
+        arena_bytes: arena in use.
+        label: best label, empty when the inference failed.
+        score: its score, 0 to 1.
+        error: what went wrong, or an empty string.
+    """
+
+    at: AwareDatetime
+    core: Core
+    sequence: int
+    model: str  # name@version
+    model_sha256: Sha256Hex
+    label: str = ""
+    score: float = 0.0
+    m4_ms: float = 0.0
+    host_ms: float = 0.0
+    arena_bytes: int = 0
+    error: Annotated[str, Field(max_length=500)] = ""
+
+
+class ClaimChallenge(Document):
+    """What an operator's claim is fresh by; a device proves itself with evidence over it.
+
+    The evidence's nonce claim is SHA-256(challenge ‖ identity key's SubjectPublicKeyInfo): `bind_nonce` with the
+    identity key in the place of a CSR's.
+    """
+
+    challenge: Base64Bytes
+    expires_at: AwareDatetime
+
+
+class ClaimProof(Document):
+    """A device's proof of identity, handed to the operator over a cable.
+
+    Attributes:
+        idevid_chain: PEM, leaf first.
+        evidence: PSA token over the challenge.
+    """
+
+    device_id: Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
+    idevid_chain: str
+    evidence: Base64Bytes

@@ -1,0 +1,148 @@
+"""Model packages and golden vectors.
+
+The payload of a model package, little-endian:
+
+    0   4  magic "TFM1"
+    4   4  u32 card length n, bytes of JSON
+    8   8  reserved, zero
+    16  n  model card, canonical JSON
+    …      zeros to the next multiple of 16
+    …      the .tflite FlatBuffer, to the end (the package's own padding of up to 3 zero bytes may follow)
+
+Golden vectors are a document of their own: they belong to the component, not to one model of it, and another role
+than the model's author signs them. They stream from the A7 during a trial, so no flash of a core holds them.
+"""
+
+import base64
+import struct
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from protocol.document import Document, canonical_json, parse_document
+from protocol.errors import MalformedError
+from protocol.geometry import Core
+
+MAGIC = b"TFM1"
+ALIGNMENT_BYTES = 16  # int8 kernels load weights in words; XIP flash rows are 16 bytes
+MAX_CARD_BYTES = 8 * 1024
+GOLDEN_PAYLOAD_TYPE = "application/vnd.tinyfleet.golden-vectors+json"
+_HEADER = struct.Struct("<4sI8x")
+
+Guid = Annotated[str, Field(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")]
+Version = Annotated[str, Field(pattern=r"^\d{1,5}\.\d{1,5}\.\d{1,5}$")]
+Sha256Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class ModelPackageError(MalformedError):
+    """The payload is no model package."""
+
+
+class InputContract(Document):
+    """How a photo or signal becomes the input tensor: value = sample · scale + offset, then cast to dtype."""
+
+    shape: tuple[int, ...]
+    dtype: Literal["int8", "uint8", "float32"]
+    scale: float = 1.0
+    offset: float = 0.0
+
+
+class Measured(Document):
+    """What packing measured; nobody has to believe the author."""
+
+    model_bytes: int
+    arena_bytes: int  # smallest arena of the TFLM interpreter
+    macs: int  # multiply-accumulates of one inference
+
+
+class ModelCard(Document):
+    """The facts that decide where a model may run, and what its answers mean."""
+
+    name: Annotated[str, Field(min_length=1, max_length=24, pattern=r"^[a-z0-9-]+$")]
+    version: Version
+    component_id: Guid
+    core: Core
+    input: InputContract
+    labels: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...]
+    measured: Measured
+    description: Annotated[str, Field(max_length=1000)] = ""
+    licence: Annotated[str, Field(max_length=200)] = ""
+
+
+class GoldenVector(Document):
+    """One input and what the component must answer.
+
+    Attributes:
+        input: the input tensor's bytes in the card's dtype and C order, base64.
+        expected: dequantised output values, one per label.
+        tolerance: largest absolute difference of any output value.
+    """
+
+    name: str
+    input: str
+    expected: tuple[float, ...]
+    tolerance: Annotated[float, Field(gt=0)]
+
+    @field_validator("input")
+    @classmethod
+    def _is_base64(cls, value: str) -> str:
+        base64.b64decode(value, validate=True)
+        return value
+
+    @property
+    def input_bytes(self) -> bytes:
+        """The input tensor's bytes."""
+        return base64.b64decode(self.input)
+
+
+class GoldenVectors(Document):
+    """What every model of a component must answer before it may run; at least one vector."""
+
+    component_id: Guid
+    vectors: Annotated[tuple[GoldenVector, ...], Field(min_length=1)]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPackage:
+    """A model and its card, taken out of a verified image package."""
+
+    card: ModelCard
+    model: bytes  # .tflite FlatBuffer
+
+
+def compose_model_payload(card: ModelCard, model: bytes) -> bytes:
+    """Lay a card and a model out as the payload of an image package.
+
+    Raises:
+        ModelPackageError: the card is too large.
+    """
+    card_bytes = canonical_json(card)
+    if len(card_bytes) > MAX_CARD_BYTES:
+        raise ModelPackageError(f"model card: expected at most {MAX_CARD_BYTES} bytes, found {len(card_bytes)}")
+    head = _HEADER.pack(MAGIC, len(card_bytes)) + card_bytes
+    return head + bytes(-len(head) % ALIGNMENT_BYTES) + model
+
+
+def parse_model_payload(payload: bytes) -> ModelPackage:
+    """Take a verified payload apart.
+
+    Raises:
+        ModelPackageError: not a model payload, truncated, or its length differs from the card.
+        DocumentError: the card is not of the expected form.
+    """
+    if len(payload) < _HEADER.size:
+        raise ModelPackageError(f"model payload: expected at least {_HEADER.size} bytes, found {len(payload)}")
+    magic, card_bytes = _HEADER.unpack_from(payload)
+    if magic != MAGIC or card_bytes > MAX_CARD_BYTES:
+        raise ModelPackageError(
+            f"model payload: expected {MAGIC!r} and a card of at most {MAX_CARD_BYTES} bytes, "
+            f"found {magic!r} and {card_bytes}"
+        )
+    end = _HEADER.size + card_bytes
+    card = parse_document(payload[_HEADER.size : end], ModelCard, max_bytes=MAX_CARD_BYTES)
+    start = end + -end % ALIGNMENT_BYTES
+    model = payload[start : start + card.measured.model_bytes]
+    if len(model) != card.measured.model_bytes:
+        raise ModelPackageError(f"model: expected {card.measured.model_bytes} bytes, found {len(model)}")
+    return ModelPackage(card, model)

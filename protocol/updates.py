@@ -1,0 +1,201 @@
+"""Update metadata: what Director and Image repository say of a target, and that they agree.
+
+Both are TUF repositories (python-tuf). The Image repository lists every image, golden-vector document and release
+document, signed offline. The Director signs, for one device, which of them that device runs, in which slot.
+
+Target names: `images/{image id}.img`, `golden/{component id}/{sha256}.json`, `releases/{counter}-{name}.json`.
+Files are fetched by content: `/artifacts/{sha256}`.
+
+Agreement of a Director target with the Image repository (Uptane standard 5.4.4.6), checked by `check_agreement`:
+    1. the target exists in the Image repository under the same name;
+    2. same length and SHA-256;
+    3. the Image repository's hardware id and kind are those of the slot;
+    4. the security counter is the same in both and not below the device's fuses;
+    5. the release document names this image for this slot, and its counter is not below the last one.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+from tuf.api.metadata import TargetFile
+
+from protocol.document import Document, DocumentT
+from protocol.errors import MalformedError, ProtocolError
+from protocol.geometry import ImageKind, Slot
+from protocol.model import Guid, Sha256Hex
+
+DEVICE_FIELD = "tinyfleet"  # field of the Director's targets.signed that names the device, even with no target
+MAX_RELEASE_BYTES = 16 * 1024
+
+
+class UpdateMetadataError(MalformedError):
+    """Custom metadata is missing or not of the expected form."""
+
+
+class DirectorMismatchError(ProtocolError):
+    """Director and Image repository do not agree."""
+
+
+class WrongHardwareError(ProtocolError):
+    """The image is for other hardware or another slot."""
+
+
+class RollbackError(ProtocolError):
+    """A counter would fall."""
+
+
+class ImageCustom(Document):
+    """Custom metadata of an image target in the Image repository."""
+
+    slot_kind: ImageKind
+    hardware_ids: Annotated[tuple[str, ...], Field(min_length=1)]
+    component_id: Guid
+    image_id: Guid
+    name: str  # name@version
+    security_counter: Annotated[int, Field(ge=0)]
+    golden: str | None = None  # target name of the golden vectors that a model must pass
+
+
+class DirectorCustom(Document):
+    """Custom metadata of a target in the Director repository: the slot is the ECU identifier."""
+
+    slot: Slot
+    hardware_id: str
+    security_counter: Annotated[int, Field(ge=0)]
+    release: str  # target name of the release document
+
+
+class DirectorDevice(Document):
+    """Which device a Director's targets metadata is for, and the action it belongs to."""
+
+    device_id: Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
+    action_id: str | None = None
+
+
+class ReleaseImage(Document):
+    """One image of a release."""
+
+    target: str
+    sha256: Sha256Hex
+    length: Annotated[int, Field(gt=0)]
+
+
+class ReleaseDocument(Document):
+    """A named set of images that belong together, at most one per core; signed as an Image repository target."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
+    counter: Annotated[int, Field(ge=1)]
+    images: Annotated[Mapping[Slot, ReleaseImage], Field(min_length=1)]
+    factory: bool = False  # the images that devices are made with: reference values, never rolled out
+
+
+def image_target_name(image_id: str) -> str:
+    """Return the target name of an image package."""
+    return f"images/{image_id}.img"
+
+
+def golden_target_name(component_id: str, sha256: str) -> str:
+    """Return the target name of a golden-vector document."""
+    return f"golden/{component_id}/{sha256}.json"
+
+
+def release_target_name(counter: int, name: str) -> str:
+    """Return the target name of a release document."""
+    return f"releases/{counter}-{name}.json"
+
+
+def image_custom(target: TargetFile) -> ImageCustom:
+    """Return the custom metadata of an image target.
+
+    Raises:
+        UpdateMetadataError: it is missing or malformed.
+    """
+    return _custom(target, ImageCustom)
+
+
+def director_custom(target: TargetFile) -> DirectorCustom:
+    """Return the custom metadata of a Director target.
+
+    Raises:
+        UpdateMetadataError: it is missing or malformed.
+    """
+    return _custom(target, DirectorCustom)
+
+
+def _custom(target: TargetFile, custom_type: type[DocumentT]) -> DocumentT:
+    try:
+        return custom_type.model_validate_json(json.dumps(target.custom))
+    except ValidationError as error:
+        raise UpdateMetadataError(
+            f"target {target.path}: expected {custom_type.__name__}, found {error.error_count()} wrong fields"
+        ) from error
+
+
+def check_agreement(
+    director: TargetFile,
+    image: TargetFile | None,
+    release: ReleaseDocument,
+    *,
+    security_floor: int,
+    release_floor: int,
+) -> tuple[DirectorCustom, ImageCustom]:
+    """Check that both repositories agree on one target, and that no counter falls.
+
+    Args:
+        director: the target in the Director's targets metadata.
+        image: the target of the same name in the Image repository, or None.
+        release: the release document that the Director's target names, fetched through the Image repository.
+        security_floor: the device's fuse value for the slot.
+        release_floor: counter of the last release that the device confirmed in the slot.
+
+    Raises:
+        UpdateMetadataError: custom metadata is malformed.
+        DirectorMismatchError: steps 1, 2, or disagreement in 4 and 5.
+        WrongHardwareError: step 3.
+        RollbackError: a counter of step 4 or 5 is below its floor.
+    """
+    # Step 1: existence.
+    if image is None:
+        raise DirectorMismatchError(f"target {director.path}: expected it in the Image repository, found nothing")
+    # Step 2: length and hash.
+    if (director.length, director.hashes) != (image.length, image.hashes):
+        raise DirectorMismatchError(f"target {director.path}: expected equal length and hashes, found others")
+    wanted, offered = director_custom(director), image_custom(image)
+    _check_hardware(wanted, offered)
+    _check_security_counter(wanted, offered, security_floor)
+    _check_release(director, wanted.slot, release, release_floor)
+    return wanted, offered
+
+
+def _check_hardware(wanted: DirectorCustom, offered: ImageCustom) -> None:
+    # Step 3: hardware id and kind.
+    hardware_id = wanted.slot.core.hardware_id
+    if wanted.hardware_id != hardware_id or hardware_id not in offered.hardware_ids:
+        raise WrongHardwareError(
+            f"slot {wanted.slot}: expected hardware {hardware_id}, "
+            f"found {wanted.hardware_id} (Director) and {', '.join(offered.hardware_ids)} (Image repository)"
+        )
+    if offered.slot_kind != wanted.slot.kind:
+        raise WrongHardwareError(f"slot {wanted.slot}: expected a {wanted.slot.kind}, found a {offered.slot_kind}")
+
+
+def _check_security_counter(wanted: DirectorCustom, offered: ImageCustom, floor: int) -> None:
+    # Step 4: security counter.
+    if wanted.security_counter != offered.security_counter:
+        raise DirectorMismatchError(
+            f"security counter: expected {offered.security_counter} (Image repository), "
+            f"found {wanted.security_counter} (Director)"
+        )
+    if offered.security_counter < floor:
+        raise RollbackError(f"security counter: expected at least {floor}, found {offered.security_counter}")
+
+
+def _check_release(director: TargetFile, slot: Slot, release: ReleaseDocument, floor: int) -> None:
+    # Step 5: release.
+    listed = release.images.get(slot)
+    if listed is None or (listed.target, listed.sha256) != (director.path, director.hashes.get("sha256")):
+        raise DirectorMismatchError(f"release {release.name}: expected {director.path} for {slot}, found another")
+    if release.counter < floor:
+        raise RollbackError(f"release counter: expected at least {floor}, found {release.counter}")
