@@ -1,0 +1,146 @@
+"""What a worker process does: it holds TFLM interpreters and answers one frame with one frame.
+
+Requests, by the header's `command`:
+    load    digest, arena_bytes; payload: the model
+    invoke  digest, arena_bytes, dtype, shape; payload: the input tensor
+    arena   limit_bytes; payload: the model
+Answers, by the header's `status`: ok, model-needed, rejected, failed, bad-input; all but ok carry a `text`.
+
+The process prints nothing, takes no Ctrl-C, leaves no core file, and ends when its pipe does.
+"""
+
+import os
+import resource
+import signal
+import tempfile
+import time
+from collections import OrderedDict
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+from tflite_micro.python.tflite_micro import runtime
+
+from tinyml.arena import search_smallest_arena
+from tinyml.frames import decode_frame, encode_frame
+
+INTERPRETERS_KEPT = 8  # a model's arena and its tensors: up to about 1 MiB each
+GROWTH_BYTES = 512 * 1024 * 1024  # a damaged model may ask for any amount of memory
+ORPHAN_SECONDS = 5.0  # how long after its deadline a hanging worker outlives a dead parent
+
+
+class _Refusal(Exception):  # noqa: N818 - an answer on its way to the frame, never seen outside this module
+    """Carries the status and text of an answer that is not ok."""
+
+    def __init__(self, status: str, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+def serve(connection: Connection) -> None:
+    """Answer requests until the other end of the pipe is gone."""
+    _isolate()
+    worker = _Worker(_capture_output())
+    while True:
+        try:
+            connection.send_bytes(worker.answer(connection.recv_bytes()))
+        except (EOFError, OSError):
+            return
+
+
+def _isolate() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limit = _data_bytes() + GROWTH_BYTES
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+def _data_bytes() -> int:
+    """Private writable memory of this process, which is what RLIMIT_DATA counts."""
+    with open("/proc/self/status", encoding="ascii") as status:  # noqa: PTH123 - procfs, read once
+        line = next(line for line in status if line.startswith("VmData:"))
+    return int(line.split()[1]) * 1024
+
+
+def _capture_output() -> int:
+    """Point stdout and stderr, where TFLM explains itself, at an unnamed file; return its descriptor."""
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    return 2
+
+
+class _Worker:
+    def __init__(self, log: int) -> None:
+        self._log = log
+        # The model's bytes stay with the interpreter, which reads its weights from them.
+        self._loaded: OrderedDict[tuple[str, int], tuple[bytes, Any]] = OrderedDict()
+
+    def answer(self, frame: bytes) -> bytes:
+        """Answer one request; the kernel ends this process if it takes far longer than its deadline."""
+        header, payload = decode_frame(frame)
+        signal.setitimer(signal.ITIMER_REAL, header["deadline_seconds"] + ORPHAN_SECONDS)
+        try:
+            return self._commands[header["command"]](self, header, payload)
+        except _Refusal as refusal:
+            return encode_frame({"status": refusal.status, "text": str(refusal)})
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _load(self, header: dict[str, Any], model: bytes) -> bytes:
+        self._loaded[header["digest"], header["arena_bytes"]] = (model, self._interpreter(model, header["arena_bytes"]))
+        if len(self._loaded) > INTERPRETERS_KEPT:
+            self._loaded.popitem(last=False)
+        return encode_frame({"status": "ok"})
+
+    def _invoke(self, header: dict[str, Any], payload: bytes) -> bytes:
+        key = (header["digest"], header["arena_bytes"])
+        if key not in self._loaded:
+            raise _Refusal("model-needed", "the worker has not seen this model")
+        self._loaded.move_to_end(key)
+        tensor = np.frombuffer(payload, dtype=header["dtype"]).reshape(header["shape"])
+        started = time.perf_counter()
+        output = self._run(self._loaded[key][1], tensor)
+        seconds = time.perf_counter() - started
+        answer = {"status": "ok", "dtype": output.dtype.name, "shape": output.shape, "host_seconds": seconds}
+        return encode_frame(answer, output.tobytes())
+
+    def _arena(self, header: dict[str, Any], model: bytes) -> bytes:
+        limit = header["limit_bytes"]
+        found = search_smallest_arena(lambda size: self._loads(model, size), limit_bytes=limit)
+        if found is None:
+            self._interpreter(model, limit)  # says why
+        return encode_frame({"status": "ok", "arena_bytes": found})
+
+    def _loads(self, model: bytes, arena_bytes: int) -> bool:
+        try:
+            self._interpreter(model, arena_bytes)
+        except _Refusal:
+            return False
+        return True
+
+    def _interpreter(self, model: bytes, arena_bytes: int) -> Any:  # noqa: ANN401 - tflite_micro is untyped
+        os.ftruncate(self._log, 0)
+        try:
+            return runtime.Interpreter.from_bytes(model, arena_size=arena_bytes)
+        except Exception as error:
+            raise _Refusal("rejected", self._explain(error)) from error
+
+    def _run(self, interpreter: Any, tensor: np.ndarray) -> np.ndarray:  # noqa: ANN401 - tflite_micro is untyped
+        os.ftruncate(self._log, 0)
+        try:
+            interpreter.set_input(tensor, 0)
+        except (ValueError, IndexError) as error:
+            raise _Refusal("bad-input", str(error)) from error
+        try:
+            interpreter.invoke()
+            return np.asarray(interpreter.get_output(0))
+        except Exception as error:
+            raise _Refusal("failed", self._explain(error)) from error
+
+    def _explain(self, error: Exception) -> str:
+        written = os.pread(self._log, 2000, 0).decode(errors="replace").replace("\0", "")
+        return "; ".join([str(error) or type(error).__name__, *written.splitlines()])
+
+    _commands = {"load": _load, "invoke": _invoke, "arena": _arena}  # noqa: RUF012 - never changed
