@@ -1,0 +1,59 @@
+"""`make bench`: every benchmark side by side with its peer on this machine; a Markdown table, and JSON rows.
+
+Each script prints a JSON list of rows {name, ours, peer, ratio, unit, note}; peer and ratio are null where there is none.
+A script that fails gives a row that says so, and the others still run. Nothing here is asserted.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+SCRIPTS = ("poll_bench.py", "gateway_bench.py", "attest_bench.py", "rollout_bench.py")
+LIMIT_SECONDS = 1200  # per script
+OUT = Path("build/bench.json")
+
+
+def run(script: str) -> list[dict[str, Any]]:
+    """Run one script and return its rows."""
+    print(f"running {script} …", file=sys.stderr)
+    try:
+        done = subprocess.run(
+            [sys.executable, HERE / script], stdout=subprocess.PIPE, timeout=LIMIT_SECONDS, check=True, text=True
+        )
+        rows: list[dict[str, Any]] = json.loads(done.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        return [{"name": script, "ours": None, "peer": None, "ratio": None, "unit": "", "note": f"failed: {error}"}]
+    return rows
+
+
+def figure(value: float | None) -> str:
+    """Write a figure with three digits that matter."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """Return the table."""
+    lines = ["| name | ours | peer | ratio | unit | note |", "|---|---|---|---|---|---|"]
+    lines += [
+        f"| {row['name']} | {figure(row['ours'])} | {figure(row['peer'])} | {figure(row['ratio'])} "
+        f"| {row['unit']} | {row['note']} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run what was named on the command line, or everything."""
+    rows = [row for script in sys.argv[1:] or SCRIPTS for row in run(script)]
+    OUT.parent.mkdir(exist_ok=True)
+    OUT.write_text(json.dumps(rows, indent=1) + "\n")
+    print(markdown(rows))
+
+
+if __name__ == "__main__":
+    main()
