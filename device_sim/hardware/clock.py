@@ -1,0 +1,66 @@
+"""The device's idea of time: no battery, so it learns the time from a signed answer and keeps a floor.
+
+The wall clock of the host is not the device's clock: the device counts from its floor until it has been told.
+Not checked here: the signature and nonce of the signed time; device_sim/network verifies them before `learn`.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from device_sim.errors import ClockRollbackError
+
+FIRST_FLOOR = datetime(2026, 1, 1, tzinfo=UTC)  # no device was made before
+MAX_STEP_BACK = timedelta(minutes=5)  # the service's machines do not agree to the second
+
+
+class Clock(Protocol):
+    """Source of time; the wall clock in production, a virtual one in tests."""
+
+    def now(self) -> datetime:
+        """Return the current time, UTC and aware."""
+
+    def monotonic(self) -> float:
+        """Return seconds from an arbitrary start that never fall."""
+
+
+class DeviceClock:
+    """A counter of seconds that is set by signed time.
+
+    Args:
+        clock: what drives the counter; only `monotonic` is used.
+        floor: the latest time the device has ever been told, UTC and aware.
+    """
+
+    def __init__(self, clock: Clock, *, floor: datetime = FIRST_FLOOR) -> None:
+        self._clock = clock
+        self._floor = floor
+        self._base = floor
+        self._base_seconds = clock.monotonic()
+        self._is_synchronised = False
+
+    @property
+    def floor(self) -> datetime:
+        """The latest time the device has ever been told."""
+        return self._floor
+
+    @property
+    def is_synchronised(self) -> bool:
+        """Whether the device has been told the time since it started."""
+        return self._is_synchronised
+
+    def now(self) -> datetime:
+        """Return the device's time, UTC and aware; never below the floor."""
+        return max(self._floor, self._base + timedelta(seconds=self._clock.monotonic() - self._base_seconds))
+
+    def learn(self, verified_time: datetime) -> None:
+        """Set the clock to a time whose signature and nonce have been verified; the floor only rises.
+
+        Raises:
+            ClockRollbackError: the time lies more than `MAX_STEP_BACK` below the floor.
+        """
+        if verified_time < self._floor - MAX_STEP_BACK:
+            raise ClockRollbackError(f"signed time: expected {self._floor} or later, found {verified_time}")
+        self._base = verified_time
+        self._base_seconds = self._clock.monotonic()
+        self._floor = max(self._floor, verified_time)
+        self._is_synchronised = True

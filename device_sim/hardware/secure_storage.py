@@ -1,0 +1,68 @@
+"""Secure storage: bytes by name in one file, state.json, replaced as a whole.
+
+On the chip it is encrypted and bound to the root of trust; here it is a file that only its owner can read.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from device_sim.errors import DeviceFolderError
+from device_sim.hardware.files import read_file, replace_file
+from device_sim.hardware.power import PowerSupply
+from protocol.document import Document, DocumentError, canonical_json, parse_document
+from protocol.voucher import Base64Bytes
+
+MAX_STORAGE_BYTES = 16 * 1024 * 1024
+
+
+class _State(Document):
+    items: Annotated[Mapping[str, Base64Bytes], Field(default_factory=dict)]
+
+
+class SecureStorage:
+    """Bytes by name that survive a power cut.
+
+    Args:
+        path: state.json; need not exist.
+        power: what writing needs.
+
+    Raises:
+        DeviceFolderError: the file is not of the expected form.
+    """
+
+    def __init__(self, path: Path, *, power: PowerSupply) -> None:
+        self._path = path
+        self._power = power
+        self._items = _load(path) if path.exists() else {}
+
+    def get(self, name: str) -> bytes | None:
+        """Return what is kept under a name, or None."""
+        return self._items.get(name)
+
+    def put(self, name: str, value: bytes) -> None:
+        """Keep bytes under a name."""
+        self.update({name: value})
+
+    def update(self, changes: Mapping[str, bytes | None]) -> None:
+        """Change several names at once, all or none; None removes a name."""
+        changed = {name: value for name, value in {**self._items, **changes}.items() if value is not None}
+        if changed == self._items:
+            return
+        if self._power.draw() < 1.0:
+            self._power.require()
+        replace_file(self._path, canonical_json(_State(items=changed)))
+        self._items = changed
+
+    def names(self) -> tuple[str, ...]:
+        """Return every name in use, sorted."""
+        return tuple(sorted(self._items))
+
+
+def _load(path: Path) -> dict[str, bytes]:
+    try:
+        return dict(parse_document(read_file(path), _State, max_bytes=MAX_STORAGE_BYTES).items)
+    except DocumentError as error:
+        raise DeviceFolderError(f"{path.name}: expected secure storage, found {error}") from error
