@@ -173,7 +173,11 @@ class TelemetryStore(Protocol):
         """Return the id of the newest message, 0 if there is none; the starting point of a live tail."""
 
     async def prune(
-        self, *, received_before: datetime | None = None, keep_rows: int | None = None, batch_rows: int = 10_000
+        self,
+        *,
+        received_before: datetime | None = None,
+        keep_rows: int | None = None,
+        batch_rows: int = 10_000,
     ) -> int:
         """Delete at most `batch_rows` of the oldest messages that are too old or too many.
 
@@ -224,7 +228,14 @@ class CommandQueue(Protocol):
     """Commands per device, oldest first, kept until acknowledged or expired."""
 
     async def put(
-        self, device_id: str, name: str, payload: bytes, *, expires_at: datetime, now: datetime, max_queued: int
+        self,
+        device_id: str,
+        name: str,
+        payload: bytes,
+        *,
+        expires_at: datetime,
+        now: datetime,
+        max_queued: int,
     ) -> QueuedCommand:
         """Store a command; it is durable when this returns.
 
@@ -291,9 +302,7 @@ class EventSink(Protocol):
 class DeviceMessenger(Protocol):
     """What the rest of the service may ask of the gateway; implemented by `service.gateway`."""
 
-    async def send_command(
-        self, device_id: str, name: str, payload: bytes, *, expires_at: datetime
-    ) -> QueuedCommand:
+    async def send_command(self, device_id: str, name: str, payload: bytes, *, expires_at: datetime) -> QueuedCommand:
         """Store a command durably, then deliver it if the device is connected (QoS 1, at least once).
 
         Raises:

@@ -1,0 +1,80 @@
+"""Who may connect: the checks on an LDevID certificate beyond what TLS verified.
+
+TLS has proved that the peer holds the certificate's key, or resumed a session in which it did. Python's server
+resumes a session although its client certificate has expired, and TLS knows neither our device ids nor blocks,
+so every connection takes these steps:
+
+1. The certificate is X.509, and its issuer is an LDevID issuer (an IDevID under the same root is not).
+2. That issuer's key signed it.
+3. It names one device: SAN URI `urn:tinyfleet:device:{id}` (IEEE 802.1AR §8, DESIGN.md "Words").
+4. The time is within notBefore and notAfter (RFC 5280 §4.1.2.5).
+5. The registry knows the device and does not block it.
+
+Not checked here: extended key usage and the chain above the issuer, which TLS verified.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+
+from protocol.errors import ProtocolError
+from protocol.identity import DeviceId, device_id_in
+from service.application.clock import Clock
+from service.application.messaging import AdmittedDevice, DeviceStanding, NotAdmittedError, RefusalReason
+
+
+class LdevidAdmission:
+    """Admits devices by LDevID; implements `DeviceAdmission`."""
+
+    def __init__(self, issuers: Sequence[x509.Certificate], *, standing: DeviceStanding, clock: Clock) -> None:
+        self._issuers = {issuer.subject.public_bytes(): issuer for issuer in issuers}
+        self._standing = standing
+        self._clock = clock
+
+    async def admit(self, certificate_der: bytes) -> AdmittedDevice:
+        """See `DeviceAdmission.admit`; the steps are those of the module."""
+        certificate = self._check_issuer(certificate_der)  # steps 1 and 2
+        device_id = _device_id(certificate)  # step 3
+        _check_validity(certificate, self._clock.now())  # step 4
+        reason = await self._standing.refusal(device_id)  # step 5
+        if reason is not None:
+            raise NotAdmittedError(reason, f"device {device_id[:16]}…: expected in good standing, found {reason}")
+        return AdmittedDevice(device_id=device_id, not_after=certificate.not_valid_after_utc)
+
+    def _check_issuer(self, certificate_der: bytes) -> x509.Certificate:
+        try:
+            certificate = x509.load_der_x509_certificate(certificate_der)
+            issuer = self._issuers.get(certificate.issuer.public_bytes())
+            if issuer is None:
+                raise NotAdmittedError(
+                    RefusalReason.FOREIGN_CERTIFICATE,
+                    f"issuer: expected an LDevID issuer, found {certificate.issuer.rfc4514_string()}",
+                )
+            certificate.verify_directly_issued_by(issuer)
+        except (ValueError, TypeError, InvalidSignature) as error:
+            raise NotAdmittedError(
+                RefusalReason.FOREIGN_CERTIFICATE, "certificate: expected one signed by an LDevID issuer"
+            ) from error
+        return certificate
+
+
+def _device_id(certificate: x509.Certificate) -> DeviceId:
+    try:
+        return device_id_in(certificate)
+    except ProtocolError as error:
+        raise NotAdmittedError(RefusalReason.NO_DEVICE_ID, str(error)) from error
+
+
+def _check_validity(certificate: x509.Certificate, now: datetime) -> None:
+    if now < certificate.not_valid_before_utc:
+        raise NotAdmittedError(
+            RefusalReason.NOT_YET_VALID,
+            f"certificate: expected valid at {now:%FT%TZ}, begins {certificate.not_valid_before_utc:%FT%TZ}",
+        )
+    if now >= certificate.not_valid_after_utc:
+        raise NotAdmittedError(
+            RefusalReason.EXPIRED,
+            f"certificate: expected valid at {now:%FT%TZ}, ended {certificate.not_valid_after_utc:%FT%TZ}",
+        )
