@@ -1,0 +1,113 @@
+"""Certificate authorities: a chain, a signer, and the certificates that they issue.
+
+An authority signs through the `Signer` port, so that its key may be a file or a token. It decides nothing: who gets a
+certificate is decided by the caller, who has verified the CSR (pki/csr.py) and chosen the profile (pki/profiles.py).
+"""
+
+from collections.abc import Callable, Sequence
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from pki.errors import ChainError
+from pki.profiles import Profile
+from pki.signer_key import SignerKey
+from protocol.signing import Signer
+
+SerialNumbers = Callable[[], int]
+random_serial_numbers: SerialNumbers = x509.random_serial_number  # 159 random bits in 20 octets
+
+
+class CertificateAuthority:
+    """An authority that issues certificates by its chain's first certificate.
+
+    Args:
+        chain: the authority's certificate, then those above it; the root may be left out.
+        signer: the private key of the first certificate.
+        serial_numbers: gives a serial number for each certificate: positive, at most 20 octets, never repeated.
+
+    Raises:
+        ChainError: the signer's key is not that of the first certificate.
+    """
+
+    def __init__(
+        self,
+        chain: Sequence[x509.Certificate],
+        signer: Signer,
+        *,
+        serial_numbers: SerialNumbers = random_serial_numbers,
+    ) -> None:
+        self._chain = tuple(chain)
+        self._key = SignerKey(signer)
+        self._serial_numbers = serial_numbers
+        if self.certificate.public_key() != signer.public_key:
+            raise ChainError("authority: expected the private key of its certificate, found another")
+
+    @property
+    def certificate(self) -> x509.Certificate:
+        """The authority's own certificate."""
+        return self._chain[0]
+
+    def issue(self, profile: Profile, public_key: ec.EllipticCurvePublicKey) -> x509.Certificate:
+        """Issue a certificate for a public key whose possession has been proved."""
+        builder = _builder(profile, public_key, issuer=self.certificate.subject)
+        issuer_key_id = self.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+        authority = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_key_id)
+        builder = builder.add_extension(authority, critical=False).serial_number(self._serial_numbers())
+        return builder.sign(self._key, hashes.SHA256())
+
+    def chain_pem(self, leaf: x509.Certificate) -> bytes:
+        """Return a chain file: the leaf, then the authority's chain."""
+        return chain_pem([leaf, *self._chain])
+
+
+def self_signed_root(
+    profile: Profile, signer: Signer, *, serial_numbers: SerialNumbers = random_serial_numbers
+) -> CertificateAuthority:
+    """Make a root authority with its own certificate."""
+    builder = _builder(profile, signer.public_key, issuer=profile.subject).serial_number(serial_numbers())
+    certificate = builder.sign(SignerKey(signer), hashes.SHA256())
+    return CertificateAuthority([certificate], signer, serial_numbers=serial_numbers)
+
+
+def chain_pem(chain: Sequence[x509.Certificate]) -> bytes:
+    """Return certificates as one PEM file, in the given order."""
+    return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in chain)
+
+
+def _builder(profile: Profile, public_key: ec.EllipticCurvePublicKey, *, issuer: x509.Name) -> x509.CertificateBuilder:
+    """Everything but authority key id, serial number and signature."""
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(profile.subject)
+        .issuer_name(issuer)
+        .public_key(public_key)
+        .not_valid_before(profile.not_before)
+        .not_valid_after(profile.not_after)
+        .add_extension(x509.BasicConstraints(profile.is_authority, profile.path_length), critical=True)
+        .add_extension(_key_usage(is_authority=profile.is_authority), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+    )
+    if profile.purposes:
+        builder = builder.add_extension(x509.ExtendedKeyUsage(profile.purposes), critical=False)
+    if profile.names:
+        # RFC 5280 §4.2.1.6: critical where the subject is empty.
+        names = x509.SubjectAlternativeName(profile.names)
+        builder = builder.add_extension(names, critical=not profile.subject.rdns)
+    return builder
+
+
+def _key_usage(*, is_authority: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not is_authority,
+        key_cert_sign=is_authority,
+        crl_sign=is_authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )

@@ -1,0 +1,150 @@
+"""Certificate signing requests: make them, and verify unverified ones.
+
+Verification, in this order:
+    1. length: at most `MAX_CSR_BYTES`;
+    2. form: one PKCS#10 request (RFC 2986), PEM or DER;
+    3. key: P-256;
+    4. proof of possession: the request is signed by its own key, ECDSA with SHA-256;
+    5. name: one SAN URI, that of the device;
+    6. no common name: it holds 64 characters and a device id has 128, so whatever it says is no device id;
+    7. no authority: basic constraints do not ask for CA;
+    8. LDevID only: the key is not the identity key, which signs no certificate traffic but its own.
+Everything else in a request is ignored: the profile alone decides what a certificate says.
+"""
+
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID, SignatureAlgorithmOID
+
+from pki.errors import CsrError
+from pki.signer_key import SignerKey
+from protocol.errors import ProtocolError
+from protocol.identity import DeviceId, device_id_in, device_id_of
+from protocol.signing import Signer
+
+MAX_CSR_BYTES = 4096
+_PARSER_ERRORS = (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedCsr:
+    """A request that may be answered with a device certificate.
+
+    Attributes:
+        device_id: the device that the request names.
+        public_key: P-256; its possession has been proved.
+    """
+
+    device_id: DeviceId
+    public_key: ec.EllipticCurvePublicKey
+
+
+def make_csr(signer: Signer, common_name: str) -> bytes:
+    """Make the service's request for one of its online keys, PEM."""
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(SignerKey(signer), hashes.SHA256())
+    return request.public_bytes(Encoding.PEM)
+
+
+def verify_service_csr(unverified_csr: bytes, common_name: str) -> ec.EllipticCurvePublicKey:
+    """Verify the service's request for one of its online keys.
+
+    Raises:
+        CsrError: steps 1 to 4, or another common name.
+    """
+    request, public_key = _possessed(unverified_csr)
+    found = _common_names(request)
+    if found != [common_name]:
+        raise CsrError(f"CSR: expected the common name {common_name!r}, found {found}")
+    return public_key
+
+
+def verify_idevid_csr(unverified_csr: bytes) -> VerifiedCsr:
+    """Verify a new device's request for its IDevID; the device id must be that of the request's own key.
+
+    Raises:
+        CsrError: steps 1 to 7.
+    """
+    request, public_key = _possessed(unverified_csr)
+    return _named(request, public_key, device_id_of(public_key))
+
+
+def verify_ldevid_csr(
+    unverified_csr: bytes, device_id: DeviceId, *, identity_key: ec.EllipticCurvePublicKey
+) -> VerifiedCsr:
+    """Verify a device's request for its LDevID.
+
+    Args:
+        unverified_csr: PEM or DER.
+        device_id: the device that is connected.
+        identity_key: its identity key.
+
+    Raises:
+        CsrError: steps 1 to 8.
+    """
+    request, public_key = _possessed(unverified_csr)
+    verified = _named(request, public_key, device_id)
+    # Step 8: a fresh key.
+    if public_key == identity_key:
+        raise CsrError("CSR: expected a fresh key, found the identity key")
+    return verified
+
+
+def _possessed(unverified_csr: bytes) -> tuple[x509.CertificateSigningRequest, ec.EllipticCurvePublicKey]:
+    # Step 1: length.
+    if len(unverified_csr) > MAX_CSR_BYTES:
+        raise CsrError(f"CSR: expected at most {MAX_CSR_BYTES} bytes, found {len(unverified_csr)}")
+    try:
+        # Step 2: form.
+        request = _load(unverified_csr)
+        # Step 3: key.
+        public_key = request.public_key()
+        if not isinstance(public_key, ec.EllipticCurvePublicKey) or not isinstance(public_key.curve, ec.SECP256R1):
+            raise CsrError("CSR: expected a P-256 key, found another type or curve")
+        # Step 4: proof of possession.
+        if request.signature_algorithm_oid != SignatureAlgorithmOID.ECDSA_WITH_SHA256:
+            raise CsrError(f"CSR: expected ECDSA with SHA-256, found {request.signature_algorithm_oid.dotted_string}")
+        if not request.is_signature_valid:
+            raise CsrError("CSR: expected a signature by its own key, found another")
+    except _PARSER_ERRORS as error:
+        raise CsrError(f"CSR: expected one PKCS#10 request, found {type(error).__name__}") from error
+    return request, public_key
+
+
+def _load(unverified_csr: bytes) -> x509.CertificateSigningRequest:
+    if unverified_csr.startswith(b"-----BEGIN"):
+        return x509.load_pem_x509_csr(unverified_csr)
+    return x509.load_der_x509_csr(unverified_csr)
+
+
+def _named(
+    request: x509.CertificateSigningRequest, public_key: ec.EllipticCurvePublicKey, device_id: DeviceId
+) -> VerifiedCsr:
+    try:
+        # Step 5: name.
+        named = device_id_in(request)
+        # Step 6: no common name.
+        common_names = _common_names(request)
+        # Step 7: no authority.
+        asks_for_ca = any(
+            isinstance(extension.value, x509.BasicConstraints) and extension.value.ca
+            for extension in request.extensions
+        )
+    except (*_PARSER_ERRORS, ProtocolError) as error:
+        raise CsrError(f"CSR: expected the SAN URI of device {device_id[:12]}…, found {error}") from error
+    if named != device_id:
+        raise CsrError(f"CSR: expected device {device_id[:12]}…, found {named[:12]}…")
+    if common_names:
+        raise CsrError(f"CSR: expected no common name, found {len(common_names)}")
+    if asks_for_ca:
+        raise CsrError("CSR: expected an end entity, found a request for an authority")
+    return VerifiedCsr(device_id, public_key)
+
+
+def _common_names(request: x509.CertificateSigningRequest) -> list[str | bytes]:
+    return [attribute.value for attribute in request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]

@@ -1,0 +1,41 @@
+"""Sign image packages and golden vectors, each with the key of its role."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from pki.keystore import KeyStore
+from pki.roles import OfflineKey
+from protocol.document import sign_document
+from protocol.geometry import ImageKind
+from protocol.image import ImageInfo, compose
+from protocol.model import GOLDEN_PAYLOAD_TYPE, GoldenVectors
+
+SIGNING_KEY: Mapping[ImageKind, OfflineKey] = MappingProxyType(
+    {
+        ImageKind.BOOT_LOADER: OfflineKey.ROM,
+        ImageKind.SECURITY_MONITOR: OfflineKey.ROM,
+        ImageKind.OS: OfflineKey.ROM,
+        ImageKind.APPLICATION: OfflineKey.PACKAGE,
+        ImageKind.FIRMWARE: OfflineKey.PACKAGE,
+        ImageKind.MODEL: OfflineKey.PACKAGE,
+    }
+)
+
+
+def sign_package(payload: bytes, info: ImageInfo, *, kind: ImageKind, keys: KeyStore) -> bytes:
+    """Make a signed image package: system images by the `rom` key, everything else by the `package` key.
+
+    Raises:
+        PackageError: the payload or a field does not fit the format.
+        KeyStoreError: the key is missing or cannot be used.
+    """
+    return compose(payload, info, keys.load(SIGNING_KEY[kind]))
+
+
+def sign_golden(vectors: GoldenVectors, keys: KeyStore) -> bytes:
+    """Sign golden vectors with the `golden` key; a DSSE envelope, JSON bytes.
+
+    Raises:
+        KeyStoreError: the key is missing or cannot be used.
+    """
+    return sign_document(vectors, GOLDEN_PAYLOAD_TYPE, keys.load(OfflineKey.GOLDEN))
