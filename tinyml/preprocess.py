@@ -55,7 +55,7 @@ def photo_tensor(photo: np.ndarray, contract: InputContract, *, window: Window |
         raise InputMismatchError(f"photo: expected uint8 (height, width, 3), found {photo.dtype} {photo.shape}")
     seen = window or Window(0, 0, photo.shape[1], photo.shape[0])
     _, height, width, _ = contract.shape
-    pixels = Image.fromarray(photo).resize((width, height), Image.Resampling.BILINEAR, box=_box(seen, photo))
+    pixels = Image.fromarray(_crop(photo, seen)).resize((width, height), Image.Resampling.BILINEAR)
     return _scale(np.asarray(pixels)[np.newaxis], contract)
 
 
@@ -85,12 +85,12 @@ def label_scores(values: np.ndarray, labels: Sequence[str]) -> tuple[LabelScore,
     return tuple(sorted(scores, key=lambda score: score.score, reverse=True))
 
 
-def _box(window: Window, photo: np.ndarray) -> tuple[int, int, int, int]:
+def _crop(photo: np.ndarray, window: Window) -> np.ndarray:
     height, width, _ = photo.shape
     right, bottom = window.left + window.width, window.top + window.height
     if not (0 <= window.left < right <= width and 0 <= window.top < bottom <= height):
         raise InputMismatchError(f"window: expected a part of {width} × {height} pixels, found {window}")
-    return window.left, window.top, right, bottom
+    return np.ascontiguousarray(photo[window.top : bottom, window.left : right])
 
 
 def _scale(pixels: np.ndarray, contract: InputContract) -> np.ndarray:

@@ -26,7 +26,8 @@ from tinyml.frames import decode_frame, encode_frame
 
 INTERPRETERS_KEPT = 8  # a model's arena and its tensors: up to about 1 MiB each
 GROWTH_BYTES = 512 * 1024 * 1024  # a damaged model may ask for any amount of memory
-ORPHAN_SECONDS = 5.0  # how long after its deadline a hanging worker outlives a dead parent
+LOG_BYTES = 1024 * 1024  # all that a worker may write to a file
+ORPHAN_SECONDS = 1.0  # how long after its deadline a hanging worker outlives a dead parent
 
 
 class _Refusal(Exception):  # noqa: N818 - an answer on its way to the frame, never seen outside this module
@@ -52,6 +53,7 @@ def _isolate() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LOG_BYTES, LOG_BYTES))
     limit = _data_bytes() + GROWTH_BYTES
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
@@ -121,14 +123,14 @@ class _Worker:
         return True
 
     def _interpreter(self, model: bytes, arena_bytes: int) -> Any:  # noqa: ANN401 - tflite_micro is untyped
-        os.ftruncate(self._log, 0)
+        self._forget()
         try:
             return runtime.Interpreter.from_bytes(model, arena_size=arena_bytes)
         except Exception as error:
             raise _Refusal("rejected", self._explain(error)) from error
 
     def _run(self, interpreter: Any, tensor: np.ndarray) -> np.ndarray:  # noqa: ANN401 - tflite_micro is untyped
-        os.ftruncate(self._log, 0)
+        self._forget()
         try:
             interpreter.set_input(tensor, 0)
         except (ValueError, IndexError) as error:
@@ -139,8 +141,12 @@ class _Worker:
         except Exception as error:
             raise _Refusal("failed", self._explain(error)) from error
 
+    def _forget(self) -> None:
+        os.ftruncate(self._log, 0)
+        os.lseek(self._log, 0, os.SEEK_SET)
+
     def _explain(self, error: Exception) -> str:
-        written = os.pread(self._log, 2000, 0).decode(errors="replace").replace("\0", "")
+        written = os.pread(self._log, 2000, 0).decode(errors="replace")
         return "; ".join([str(error) or type(error).__name__, *written.splitlines()])
 
     _commands = {"load": _load, "invoke": _invoke, "arena": _arena}  # noqa: RUF012 - never changed

@@ -231,7 +231,8 @@ class _Worker:
                 return _decode_answer(self._connection.recv_bytes(_MAX_ANSWER_BYTES))
         except (EOFError, OSError, FrameError) as error:
             self.stop(grace_seconds=_EXIT_SECONDS)
-            raise InferenceCrashError(f"expected an answer, found the worker dead: {self._end()}") from error
+            if self._process.exitcode != -signal.SIGALRM:  # its own alarm, should this process be late to the deadline
+                raise InferenceCrashError(f"expected an answer, found the worker dead: {self._end()}") from error
         self.stop(grace_seconds=0)
         raise InferenceTimeoutError(f"expected an answer in {left:.2f} s, found none: worker killed")
 
