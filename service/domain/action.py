@@ -1,0 +1,181 @@
+"""One device's part in a rollout, driven by its reports and its deadline.
+
+Monotonic and idempotent: states only advance in the order of `ActionState`, a final state never changes, and a
+report that arrives twice, late or out of order changes nothing that a later one has said. Success is the confirmed
+digest: a device that says CONFIRMED but runs other bytes than the release's has failed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from protocol.geometry import Slot
+from protocol.messages import ActionReport, ActionState, Cause
+from service.domain.errors import InvalidError
+
+_RANK = {state: rank for rank, state in enumerate(ActionState)}
+_REPORTABLE = frozenset(
+    {
+        ActionState.DOWNLOADING,
+        ActionState.INSTALLING,
+        ActionState.TRIAL,
+        ActionState.CONFIRMED,
+        ActionState.REVERTED,
+        ActionState.FAILED,
+    }
+)
+# Failures that say something of the image itself, however few devices have it (rollout-gates, rule 3).
+_RULED_CAUSES = frozenset({Cause.BOOT, Cause.GOLDEN_VECTORS})
+
+
+class InvalidReportError(InvalidError):
+    """A device reports what only the service may say."""
+
+
+class Bucket(StrEnum):
+    """Where an action is counted in its stage."""
+
+    SCHEDULED = "scheduled"
+    IN_PROGRESS = "in_progress"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One device's part in a rollout.
+
+    Attributes:
+        stage_index: the stage that holds the device, from 0.
+        sequence: of the last report that counted; -1 before the first.
+        cause: why it failed or was reverted.
+        detail: what was expected and found, for an operator.
+        progressed_at: when the state last advanced, UTC, aware.
+        due_at: when it times out, UTC, aware; None once final.
+        offered: whether the device was ever given the release.
+    """
+
+    action_id: str
+    rollout_id: str
+    device_id: str
+    stage_index: int
+    state: ActionState
+    progressed_at: datetime
+    due_at: datetime | None
+    sequence: int = -1
+    cause: Cause | None = None
+    detail: str = ""
+    offered: bool = False
+
+    @property
+    def bucket(self) -> Bucket:
+        """Where the action is counted."""
+        if self.state is ActionState.SCHEDULED:
+            return Bucket.SCHEDULED
+        if self.state is ActionState.CONFIRMED:
+            return Bucket.SUCCEEDED
+        if self.state is ActionState.CANCELLED:
+            return Bucket.CANCELLED
+        return Bucket.FAILED if self.state.is_failure else Bucket.IN_PROGRESS
+
+    @property
+    def is_started(self) -> bool:
+        """Whether the device has reported that it works on it."""
+        return _RANK[self.state] > _RANK[ActionState.OFFERED]
+
+    @property
+    def halts_small_stage(self) -> bool:
+        """Whether it is a failure that halts a stage which is too small for a test."""
+        return self.state is ActionState.REVERTED or (self.state.is_failure and self.cause in _RULED_CAUSES)
+
+
+def offer(action: Action, now: datetime, *, timeout: timedelta) -> Action:
+    """Record that the device was given the release; no change once it was."""
+    if action.state is not ActionState.SCHEDULED:
+        return action
+    return replace(action, state=ActionState.OFFERED, progressed_at=now, due_at=now + timeout, offered=True)
+
+
+def apply_report(
+    action: Action,
+    report: ActionReport,
+    expected_digests: Mapping[Slot, str],
+    *,
+    now: datetime,
+    timeout: timedelta,
+) -> Action:
+    """Return the action after a report; the same object if the report changes nothing.
+
+    Args:
+        action: as it stands.
+        report: of the action's device; the caller has checked that.
+        expected_digests: SHA-256 of the release's image in each slot that it changes.
+        now: UTC, aware.
+        timeout: time to the next report after each advance.
+
+    Raises:
+        InvalidReportError: a state that only the service sets.
+    """
+    if report.state not in _REPORTABLE:
+        raise InvalidReportError(f"report: expected one of {sorted(_REPORTABLE)}, found {report.state}")
+    if action.state.is_final:
+        return action
+    if report.state.is_final:
+        return _finish(action, report, expected_digests, now)
+    if _RANK[report.state] <= _RANK[action.state] or report.sequence <= action.sequence:
+        return action
+    return replace(
+        action,
+        state=report.state,
+        sequence=report.sequence,
+        detail=report.detail,
+        progressed_at=now,
+        due_at=now + timeout,
+        offered=True,
+    )
+
+
+def _finish(action: Action, report: ActionReport, expected_digests: Mapping[Slot, str], now: datetime) -> Action:
+    state, cause, detail = report.state, report.cause, report.detail
+    if state is ActionState.CONFIRMED:
+        cause = None
+        wrong = wrong_digests(report.digests, expected_digests)
+        if wrong:
+            state, cause, detail = ActionState.FAILED, Cause.VERIFY, wrong
+    return replace(
+        action,
+        state=state,
+        sequence=max(report.sequence, action.sequence),
+        cause=cause,
+        detail=detail,
+        progressed_at=now,
+        due_at=None,
+        offered=True,
+    )
+
+
+def wrong_digests(found: Mapping[Slot, str], expected: Mapping[Slot, str]) -> str:
+    """Return the first slot that runs other bytes than the release's, as text; empty if there is none."""
+    for slot, digest in expected.items():
+        if found.get(slot) != digest:
+            return f"{slot}: expected digest {digest[:12]}…, found {(found.get(slot) or 'none')[:12]}"
+    return ""
+
+
+def time_out(action: Action, now: datetime) -> Action:
+    """End an unfinished action as silent: no report before its deadline."""
+    if action.state.is_final:
+        return action
+    detail = f"expected a report within the time-out, last heard {action.state} at {action.progressed_at:%FT%TZ}"
+    return replace(
+        action, state=ActionState.TIMED_OUT, cause=Cause.SILENT, detail=detail, progressed_at=now, due_at=None
+    )
+
+
+def cancel(action: Action, reason: str, *, now: datetime) -> Action:
+    """Cancel an action that the device has not started; no change once it has."""
+    if action.state.is_final or action.is_started:
+        return action
+    return replace(action, state=ActionState.CANCELLED, detail=reason, progressed_at=now, due_at=None)

@@ -1,0 +1,100 @@
+"""Which stage of a rollout a device belongs to: decided by its salted hash, never by a scan or a vote.
+
+A device's position in a rollout is a number from SHA-256 of `{rollout id}:{device id}`, so the canaries of two
+rollouts are different devices and nobody can choose to be one. The members of the group in the order of their
+positions are cut into stages: each stage ends at a threshold position, computed once when the rollout starts. A
+device that joins later has a position too and so falls into a stage by itself.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil
+
+from service.domain.errors import InvalidError
+
+POSITION_BITS = 63  # fits a signed 64-bit column
+MAX_POSITION = (1 << POSITION_BITS) - 1
+NO_POSITION = -1  # threshold of a stage that holds nobody
+MAX_STAGES = 32
+
+
+class InvalidPlanError(InvalidError):
+    """A plan's stages or conditions make no rollout."""
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """How far a stage reaches into the group, counted from the rollout's start: cumulative.
+
+    Attributes:
+        count: number of devices, or None.
+        percent: share of the group, above 0 to 100, or None.
+    """
+
+    count: int | None = None
+    percent: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.count is None) == (self.percent is None):
+            raise InvalidPlanError("stage: expected either a count or a percent, found both or none")
+        if self.count is not None and self.count < 1:
+            raise InvalidPlanError(f"stage count: expected at least 1, found {self.count}")
+        if self.percent is not None and not 0 < self.percent <= 100:  # noqa: PLR2004 - percent
+            raise InvalidPlanError(f"stage percent: expected above 0 to 100, found {self.percent}")
+
+    def reach(self, members: int) -> int:
+        """Return how many of the group's members the stage and those before it hold."""
+        if self.count is not None:
+            return min(self.count, members)
+        return ceil(Fraction(str(self.percent)) * members / 100)
+
+
+@dataclass(frozen=True, slots=True)
+class StageCut:
+    """Where a stage ends.
+
+    Attributes:
+        threshold: highest position of the stage.
+        planned: members it held when the rollout started.
+        is_capped: planned by count, so that devices which join later do not enlarge it.
+    """
+
+    threshold: int
+    planned: int
+    is_capped: bool
+
+
+def position_of(rollout_id: str, device_id: str) -> int:
+    """Return a device's place in a rollout: the upper 63 bits of SHA-256 of `{rollout id}:{device id}`."""
+    digest = hashlib.sha256(f"{rollout_id}:{device_id}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> (64 - POSITION_BITS)
+
+
+def cut_stages(plans: Sequence[StagePlan], positions: Sequence[int]) -> tuple[StageCut, ...]:
+    """Cut a group into stages.
+
+    Args:
+        plans: cumulative, in the order of the stages.
+        positions: of every member of the group, in any order.
+
+    Raises:
+        InvalidPlanError: no stage or too many.
+    """
+    if not 1 <= len(plans) <= MAX_STAGES:
+        raise InvalidPlanError(f"stages: expected 1 to {MAX_STAGES}, found {len(plans)}")
+    ordered = sorted(positions)
+    cuts: list[StageCut] = []
+    reached = 0
+    for plan in plans:
+        reach = max(reached, plan.reach(len(ordered)))
+        cuts.append(StageCut(_threshold(plan, ordered, reach), reach - reached, plan.count is not None))
+        reached = reach
+    return tuple(cuts)
+
+
+def _threshold(plan: StagePlan, ordered: Sequence[int], reach: int) -> int:
+    if plan.percent == 100:  # noqa: PLR2004 - percent
+        return MAX_POSITION
+    return ordered[reach - 1] if reach else NO_POSITION
