@@ -1,0 +1,1 @@
+"""The control database: SQLite or PostgreSQL through SQLAlchemy Core, migrated by Alembic."""

@@ -1,0 +1,186 @@
+"""Tables of operators, products, devices, attestation, audit and events, and of the gateway's control data."""
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+from service.adapters.database.schema import (
+    DEVICE_ID_TYPE,
+    GUID_TYPE,
+    JSON_TYPE,
+    SEQUENCE_TYPE,
+    UtcDateTime,
+    metadata,
+)
+
+operators = Table(
+    "operators",
+    metadata,
+    Column("operator_id", GUID_TYPE, primary_key=True),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("role", String(16), nullable=False),
+    Column("token_sha256", String(64), unique=True),
+    Column("from_file", Boolean, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
+products = Table(
+    "products",
+    metadata,
+    Column("product_id", GUID_TYPE, primary_key=True),
+    Column("name", String(50), nullable=False, unique=True),
+    Column("description", String(500), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("version", Integer, nullable=False),
+)
+
+device_groups = Table(
+    "device_groups",
+    metadata,
+    Column("group_id", GUID_TYPE, primary_key=True),
+    Column("product_id", GUID_TYPE, ForeignKey("products.product_id"), nullable=False),
+    Column("name", String(50), nullable=False),
+    Column("description", String(500), nullable=False),
+    Column("os_feed", String(16), nullable=False),
+    Column("update_policy", String(32), nullable=False),
+    Column("allow_crash_dumps", Boolean, nullable=False),
+    Column("data_boundary", String(16), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("version", Integer, nullable=False),
+    UniqueConstraint("product_id", "name"),
+)
+
+devices = Table(
+    "devices",
+    metadata,
+    Column("device_id", DEVICE_ID_TYPE, primary_key=True),
+    Column("group_id", GUID_TYPE, ForeignKey("device_groups.group_id"), nullable=False),
+    Column("state", String(16), nullable=False),  # DeviceState, for filters and counts
+    Column("identity_key", LargeBinary, nullable=False),
+    Column("idevid_chain", Text, nullable=False),
+    Column("claimed_at", UtcDateTime, nullable=False),
+    Column("claimed_by", String(64), nullable=False),
+    Column("activated_at", UtcDateTime),
+    Column("blocked_at", UtcDateTime),
+    Column("blocked_reason", String(500), nullable=False),
+    Column("last_seen_at", UtcDateTime),
+    Column("certificate_serial", String(64)),
+    Column("certificate_not_after", UtcDateTime),
+    Column("voucher", LargeBinary),
+    Column("version", Integer, nullable=False),
+    Index(None, "group_id", "device_id"),
+    Index(None, "state", "device_id"),
+)
+
+attestation_nonces = Table(
+    "attestation_nonces",
+    metadata,
+    Column("device_id", DEVICE_ID_TYPE, primary_key=True),
+    Column("nonce", LargeBinary, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False, index=True),
+)
+
+attestations = Table(
+    "attestations",
+    metadata,
+    Column("record_id", SEQUENCE_TYPE, primary_key=True, autoincrement=True),
+    Column("device_id", DEVICE_ID_TYPE, nullable=False),  # no foreign key: unclaimed devices are refused, too
+    Column("accepted", Boolean, nullable=False),
+    Column("findings", JSON_TYPE, nullable=False),
+    Column("since", UtcDateTime, nullable=False),
+    Column("last_at", UtcDateTime, nullable=False),
+    Column("times", Integer, nullable=False),
+    Column("is_latest", Boolean, nullable=False),
+    Index(None, "device_id", "record_id"),
+    Index(
+        "ix_attestations_latest",
+        "accepted",
+        "device_id",
+        sqlite_where=text("is_latest"),
+        postgresql_where=text("is_latest"),
+    ),
+    sqlite_autoincrement=True,
+)
+
+claim_challenges = Table(
+    "claim_challenges",
+    metadata,
+    Column("challenge", LargeBinary(32), primary_key=True),
+    Column("expires_at", UtcDateTime, nullable=False, index=True),
+)
+
+claim_uses = Table(
+    "claim_uses",
+    metadata,
+    Column("challenge", LargeBinary(32), primary_key=True),
+    Column("device_id", DEVICE_ID_TYPE, primary_key=True),
+)
+
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("entry_id", SEQUENCE_TYPE, primary_key=True, autoincrement=True),
+    Column("at", UtcDateTime, nullable=False),
+    Column("actor", String(64), nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("subject_id", String(200), nullable=False),
+    Column("before", JSON_TYPE, nullable=False),
+    Column("after", JSON_TYPE, nullable=False),
+    Index(None, "subject_id", "entry_id"),
+    sqlite_autoincrement=True,
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("sequence", SEQUENCE_TYPE, primary_key=True, autoincrement=True),
+    Column("type", String(16), nullable=False),
+    Column("subject_id", String(200), nullable=False),
+    Column("change", String(64), nullable=False),
+    Column("at", UtcDateTime, nullable=False, index=True),
+    Column("data", JSON_TYPE, nullable=False),
+    sqlite_autoincrement=True,  # a pruned sequence number never comes back
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("operator", String(64), primary_key=True),
+    Column("key", String(255), primary_key=True),
+    Column("request_sha256", String(64), nullable=False),
+    Column("reserved_at", UtcDateTime, nullable=False, index=True),
+    Column("status", Integer),
+    Column("headers", JSON_TYPE, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+)
+
+subscriptions = Table(
+    "subscriptions",
+    metadata,
+    Column("device_id", DEVICE_ID_TYPE, primary_key=True),
+    Column("topic_filter", String(512), primary_key=True),
+    Column("qos", Integer, nullable=False),
+)
+
+commands = Table(
+    "commands",
+    metadata,
+    Column("command_id", SEQUENCE_TYPE, primary_key=True, autoincrement=True),
+    Column("device_id", DEVICE_ID_TYPE, nullable=False),
+    Column("name", String(64), nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False, index=True),
+    Column("packet_id", Integer),
+    Index(None, "device_id", "command_id"),
+    sqlite_autoincrement=True,
+)

@@ -1,0 +1,1 @@
+"""Alembic's scripts; `service.adapters.database.migration` runs them."""

@@ -1,0 +1,95 @@
+"""One transaction on the control database; implements `UnitOfWork`."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from sqlalchemy import insert, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from service.adapters.database import device_tables as tables
+from service.adapters.database.attestations import SqlAttestations
+from service.adapters.database.claims import SqlClaims
+from service.adapters.database.devices import SqlDevices
+from service.adapters.database.engine import Database
+from service.adapters.database.logs import SqlAuditLog, SqlEventLog, SqlIdempotency
+from service.adapters.database.operators import SqlOperators
+from service.adapters.database.products import SqlProducts
+from service.application.audit import AuditLog
+from service.application.device_repositories import (
+    AttestationRepository,
+    ClaimRepository,
+    DeviceRepository,
+    IdempotencyRepository,
+    OperatorRepository,
+    ProductRepository,
+)
+from service.application.events import Event, EventLog
+
+_EVENT_ORDER_LOCK = 0x7466_6576  # "tfev"
+
+
+class SqlUnitOfWork:
+    """Repositories on one connection; implements `UnitOfWork`."""
+
+    def __init__(self, connection: AsyncConnection, *, on_commit: Callable[[], None]) -> None:
+        self._connection = connection
+        self._on_commit = on_commit
+        self._recorded: list[Event] = []
+        self.operators: OperatorRepository = SqlOperators(connection)
+        self.products: ProductRepository = SqlProducts(connection)
+        self.devices: DeviceRepository = SqlDevices(connection)
+        self.attestations: AttestationRepository = SqlAttestations(connection)
+        self.claims: ClaimRepository = SqlClaims(connection)
+        self.idempotency: IdempotencyRepository = SqlIdempotency(connection)
+        self.audit: AuditLog = SqlAuditLog(connection)
+        self.events: EventLog = SqlEventLog(connection)
+
+    def record(self, event: Event) -> None:
+        """See `UnitOfWork.record`."""
+        self._recorded.append(event)
+
+    async def commit(self) -> None:
+        """See `UnitOfWork.commit`."""
+        if self._recorded:
+            await self._store_events()
+        await self._connection.commit()
+        if self._recorded:
+            self._on_commit()
+
+    async def _store_events(self) -> None:
+        # PostgreSQL draws sequence numbers before it commits; the lock, held to the commit, makes both orders equal.
+        if self._connection.dialect.name == "postgresql":
+            await self._connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _EVENT_ORDER_LOCK})
+        rows = [
+            {
+                "type": event.type,
+                "subject_id": event.subject_id,
+                "change": event.change,
+                "at": event.at,
+                "data": dict(event.data),
+            }
+            for event in self._recorded
+        ]
+        await self._connection.execute(insert(tables.events), rows)
+
+
+class SqlUnitOfWorkFactory:
+    """Opens units of work on one database; implements `UnitOfWorkFactory`.
+
+    Attributes:
+        on_commit: called after each commit that stored events; `EventFeed.wake` in the running service.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.on_commit: Callable[[], None] = _nobody_listens
+
+    @asynccontextmanager
+    async def __call__(self, *, read_only: bool = False) -> AsyncIterator[SqlUnitOfWork]:
+        """See `UnitOfWorkFactory.__call__`."""
+        async with self._database.transaction(read_only=read_only) as connection:
+            yield SqlUnitOfWork(connection, on_commit=self.on_commit)
+
+
+def _nobody_listens() -> None:
+    return

@@ -1,0 +1,227 @@
+"""What a unit of work stores of operators, products, devices and their attestation."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from protocol.identity import DeviceId
+from service.domain.attestation import Appraisal
+from service.domain.device import Device, DeviceState
+from service.domain.operator import Operator
+from service.domain.product import DeviceGroup, Product
+
+
+class OperatorRepository(Protocol):
+    """Operators; few enough to read them all."""
+
+    async def all(self) -> Sequence[Operator]:
+        """Return every operator, by name."""
+
+    async def add(self, operator: Operator) -> None:
+        """Store a new operator.
+
+        Raises:
+            NameTakenError: an operator of this name exists.
+        """
+
+    async def remove(self, operator_id: str) -> None:
+        """Delete an operator."""
+
+
+class ProductRepository(Protocol):
+    """Products and their device groups."""
+
+    async def add(self, product: Product, groups: Sequence[DeviceGroup]) -> None:
+        """Store a new product with its groups.
+
+        Raises:
+            NameTakenError: a product of this name exists.
+        """
+
+    async def add_group(self, group: DeviceGroup) -> None:
+        """Store a new device group.
+
+        Raises:
+            NameTakenError: the product has a group of this name.
+        """
+
+    async def get(self, id_or_name: str) -> Product:
+        """Return a product by GUID or name.
+
+        Raises:
+            UnknownProductError: there is none.
+        """
+
+    async def get_group(self, id_or_name: str, *, product_id: str | None = None) -> DeviceGroup:
+        """Return a device group by GUID, or by its name within a product.
+
+        Raises:
+            UnknownGroupError: there is none.
+            AmbiguousGroupError: several products have a group of this name.
+        """
+
+    async def page(self, *, after_name: str | None, limit: int) -> Sequence[Product]:
+        """Return at most `limit` products by name, beyond `after_name`."""
+
+    async def page_groups(
+        self, *, after_id: str | None, limit: int, product_id: str | None = None, name: str | None = None
+    ) -> Sequence[DeviceGroup]:
+        """Return at most `limit` groups by id, beyond `after_id`."""
+
+    async def save(self, product: Product, *, replaces_version: int) -> None:
+        """Store a changed product.
+
+        Raises:
+            VersionConflictError: another change came first.
+            NameTakenError: a product of this name exists.
+        """
+
+    async def save_group(self, group: DeviceGroup, *, replaces_version: int) -> None:
+        """Store a changed group; errors as `save`."""
+
+
+class DeviceRepository(Protocol):
+    """Claimed devices."""
+
+    async def add(self, device: Device) -> None:
+        """Store a newly claimed device.
+
+        Raises:
+            AlreadyClaimedError: it is claimed.
+        """
+
+    async def find(self, device_id: str) -> Device | None:
+        """Return a device by its full id, or None."""
+
+    async def get(self, id_or_prefix: str) -> Device:
+        """Return a device by its id or a unique beginning of at least 8 digits.
+
+        Raises:
+            UnknownDeviceError: there is none.
+            AmbiguousDeviceError: several begin so.
+        """
+
+    async def page(
+        self, *, after_id: str | None, limit: int, group_id: str | None = None, state: DeviceState | None = None
+    ) -> Sequence[Device]:
+        """Return at most `limit` devices by id, beyond `after_id`."""
+
+    async def save(self, device: Device, *, replaces_version: int) -> None:
+        """Store an operator's change.
+
+        Raises:
+            VersionConflictError: another change came first.
+        """
+
+    async def certify(self, device: Device) -> None:
+        """Store certificate and activation of a device; not an operator's change."""
+
+    async def touch(self, last_seen: Mapping[str, datetime]) -> None:
+        """Store when devices were last heard of, in one batch."""
+
+    async def counts(self) -> Mapping[DeviceState, int]:
+        """Return how many devices are in each state."""
+
+    async def standings(self) -> Sequence[tuple[str, bool]]:
+        """Return (device id, blocked) of every device; read once, at start."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttestationRecord:
+    """A device's attestation result and how long it has been the same.
+
+    Attributes:
+        record_id: rises with each change of any device's result.
+        since: first time with these findings, UTC.
+        last_at: last time with these findings, UTC.
+        times: how often in a row.
+    """
+
+    record_id: int
+    device_id: str
+    appraisal: Appraisal
+    since: datetime
+    last_at: datetime
+    times: int
+
+
+class AttestationRepository(Protocol):
+    """Nonces and attestation results."""
+
+    async def put_nonce(self, nonce: bytes, device_id: str, *, expires_at: datetime) -> None:
+        """Store a device's nonce in the place of any earlier one."""
+
+    async def take_nonce(self, device_id: str, *, now: datetime) -> bytes | None:
+        """Remove the device's nonce and return it unless it expired.
+
+        Atomic: of two callers at once, in whatever process, one gets the nonce.
+        """
+
+    async def prune_nonces(self, *, now: datetime) -> None:
+        """Delete nonces that expired."""
+
+    async def record(self, device_id: str, appraisal: Appraisal, *, at: datetime) -> AttestationRecord:
+        """Store a result; equal findings as the last time extend its record."""
+
+    async def latest(self, device_id: str) -> AttestationRecord | None:
+        """Return the device's last result, or None."""
+
+    async def page_latest(
+        self, *, after_device_id: str | None, limit: int, accepted: bool | None = None
+    ) -> Sequence[AttestationRecord]:
+        """Return at most `limit` devices' last results, by device id."""
+
+    async def page_history(self, device_id: str, *, before_id: int | None, limit: int) -> Sequence[AttestationRecord]:
+        """Return at most `limit` records of one device, newest first."""
+
+    async def counts(self) -> tuple[int, int]:
+        """Return how many devices' last result is accepted, and refused."""
+
+
+class ClaimRepository(Protocol):
+    """Challenges for claims and their single use per device."""
+
+    async def add_challenge(self, challenge: bytes, *, expires_at: datetime) -> None:
+        """Store a challenge."""
+
+    async def challenges(self, *, now: datetime) -> Sequence[bytes]:
+        """Return the challenges that have not expired."""
+
+    async def use(self, challenge: bytes, device_id: DeviceId) -> bool:
+        """Mark a challenge as used by a device; False if it was."""
+
+    async def prune(self, *, now: datetime) -> None:
+        """Delete what expired."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAnswer:
+    """What an idempotency key stands for.
+
+    Attributes:
+        request_sha256: hash of method, path and body, hex.
+        status: of the answer; None while the first request is not done.
+        body: of the answer.
+    """
+
+    request_sha256: str
+    status: int | None
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class IdempotencyRepository(Protocol):
+    """Answers to creating requests by (operator, idempotency key)."""
+
+    async def reserve(self, operator: str, key: str, *, request_sha256: str, at: datetime) -> StoredAnswer | None:
+        """Reserve a key; None if it is new, else what is stored under it."""
+
+    async def complete(self, operator: str, key: str, answer: StoredAnswer) -> None:
+        """Store the answer of a reserved key."""
+
+    async def release(self, operator: str, key: str) -> None:
+        """Give a reserved key back, because the request changed nothing."""
+
+    async def prune(self, before: datetime) -> None:
+        """Delete keys that were reserved before a time."""

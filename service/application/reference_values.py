@@ -1,0 +1,20 @@
+"""The port that says which images a device may have booted."""
+
+from collections.abc import Collection, Mapping
+from typing import Protocol
+
+from service.domain.attestation import ReferenceValue
+
+
+class ReferenceValues(Protocol):
+    """Reference values (RFC 9334 §4.1): image targets of the Image repository's metadata in force.
+
+    The factory release is among them. Nothing but operator-signed metadata adds a value.
+    """
+
+    async def find(self, digests: Collection[str]) -> Mapping[str, ReferenceValue]:
+        """Return the reference values of those digests that are listed.
+
+        Args:
+            digests: SHA-256 of image packages, lower-case hex.
+        """

@@ -1,0 +1,53 @@
+"""One transaction: what a use case reads and writes, all of it or nothing.
+
+    async with unit_of_work() as work:
+        device = await work.devices.get(device_id)
+        ...
+        await work.audit.add(actor, Change(...), at=now)
+        work.record(Event(...))
+        await work.commit()
+
+Leaving the block without `commit` rolls back. Recorded events are stored by `commit` in the same transaction, and
+`EventFeed` hands them on afterwards. A task opens one unit of work at a time, and never one inside another: with
+SQLite a writer waits for the one before it.
+"""
+
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from service.application.audit import AuditLog
+from service.application.device_repositories import (
+    AttestationRepository,
+    ClaimRepository,
+    DeviceRepository,
+    IdempotencyRepository,
+    OperatorRepository,
+    ProductRepository,
+)
+from service.application.events import Event, EventLog
+
+
+class UnitOfWork(Protocol):
+    """Repositories of one transaction."""
+
+    operators: OperatorRepository
+    products: ProductRepository
+    devices: DeviceRepository
+    attestations: AttestationRepository
+    claims: ClaimRepository
+    idempotency: IdempotencyRepository
+    audit: AuditLog
+    events: EventLog
+
+    def record(self, event: Event) -> None:
+        """Add an event that becomes real with the commit."""
+
+    async def commit(self) -> None:
+        """Make everything durable, events included; once, at the end."""
+
+
+class UnitOfWorkFactory(Protocol):
+    """Opens units of work."""
+
+    def __call__(self, *, read_only: bool = False) -> AbstractAsyncContextManager[UnitOfWork]:
+        """Begin a transaction; a read-only one sees one snapshot and never waits for writers."""

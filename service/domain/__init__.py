@@ -1,0 +1,1 @@
+"""Device, attestation policy, rollout: plain Python, no I/O, no framework."""
