@@ -1,0 +1,28 @@
+"""`tinyfleet audit`: who changed what."""
+
+from typing import Annotated
+
+import typer
+
+from service.cli.client import connect
+from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption
+from service.cli.output import print_json, print_table, short
+
+app = typer.Typer(help="Audit log.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_entries(
+    *,
+    limit: Annotated[int, typer.Option(min=1, help="How many entries at most.")] = 50,
+    operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
+    as_json: JsonOption = False,
+) -> None:
+    """List the latest changes."""
+    with connect(operator_dir) as client:
+        entries = client.get("/audit", limit=limit)["items"]
+    if as_json:
+        print_json(entries)
+        return
+    rows = ((e.get("at"), e.get("actor"), e.get("action"), short(e.get("subject")), e.get("detail")) for e in entries)
+    print_table("Audit log", ("at", "who", "what", "on", "detail"), rows)

@@ -1,0 +1,179 @@
+"""Claiming: challenge, proof of identity, claim, voucher; for every device of a folder.
+
+A device that is claimed already gets its voucher if it has none: an interrupted claim is finished by the same command.
+What a voucher hands over comes from the operator's side; the Director's root alone is asked of the service, and taken
+only if the operator's own root key signed it.
+"""
+
+import base64
+import getpass
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from http import HTTPStatus
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from pki.errors import RepositoryError
+from pki.files import PUBLIC_MODE, replace_file
+from pki.keystore import FileKeyStore, passphrase_source
+from pki.repository import verify_root
+from pki.roles import OfflineKey
+from pki.vouchers import sign_voucher
+from protocol.document import parse_document
+from protocol.messages import ClaimChallenge, ClaimProof
+from protocol.signing import Signer, tuf_key
+from protocol.voucher import Voucher, encode_public_keys
+from service.cli import clock
+from service.cli.client import ApiClient
+from service.cli.errors import DeviceFolderError, RefusedError, StepError
+
+CLAIM_FILE = "claim.json"
+VOUCHER_FILE = "voucher.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimResult:
+    """What became of each device; device ids."""
+
+    claimed: list[str] = field(default_factory=list)
+    already_claimed: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """What every voucher of a catalog hands over; see `Voucher`."""
+
+    catalog_id: str
+    catalog_name: str
+    tls_root: bytes
+    director_root: bytes
+    image_root: bytes
+    package_keys: Sequence[ec.EllipticCurvePublicKey]
+    golden_keys: Sequence[ec.EllipticCurvePublicKey]
+
+    def voucher(self, device_id: str, issued_at: datetime) -> Voucher:
+        """Make the voucher of one device."""
+        return Voucher(
+            device_id=device_id,
+            catalog_id=self.catalog_id,
+            catalog_name=self.catalog_name,
+            sequence=int(issued_at.timestamp()),
+            issued_at=issued_at,
+            tls_root=self.tls_root,
+            director_root=self.director_root,
+            image_root=self.image_root,
+            package_keys=encode_public_keys(self.package_keys),
+            golden_keys=encode_public_keys(self.golden_keys),
+        )
+
+
+def claim_devices(
+    client: ApiClient, devices: Path, *, operator_dir: Path, product: str, group: str, prove: bool
+) -> ClaimResult:
+    """Claim every device of a folder and hand each its voucher.
+
+    Args:
+        client: of the service that takes the claim.
+        devices: folder of device folders.
+        operator_dir: holds the voucher key.
+        product: name of the product.
+        group: name of its device group.
+        prove: start `device-sim prove` for the proofs; else they lie in the devices' folders.
+
+    Raises:
+        CliError: a device gives no proof, or the service refuses one; devices before it are claimed.
+        PkiError: the voucher key cannot be used.
+    """
+    challenge = ClaimChallenge.model_validate(client.post("/claims/challenge"))
+    if prove:
+        _prove(devices, challenge.challenge)
+    folders = sorted(path for path in devices.iterdir() if (path / "device.json").exists())
+    if not folders:
+        raise DeviceFolderError(f"{devices}: expected folders of devices, found none")
+    keys = _key_store(operator_dir)
+    handover = _handover(client, operator_dir, keys)
+    voucher_signer = keys.load(OfflineKey.VOUCHER)
+    result = ClaimResult()
+    for folder in folders:
+        proof = _proof(folder)
+        known = _claim(client, proof, product=product, group=group)
+        (result.already_claimed if known else result.claimed).append(proof.device_id)
+        if not (known and (folder / VOUCHER_FILE).exists()):
+            _deliver(client, folder, handover.voucher(proof.device_id, clock.now()), voucher_signer)
+    return result
+
+
+def _prove(devices: Path, challenge: bytes) -> None:
+    command = [sys.executable, "-m", "device_sim", "prove", str(devices), "--challenge", challenge.hex()]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own command
+    if run.returncode != 0:
+        raise StepError(f"device-sim prove: expected exit code 0, found {run.returncode}: {run.stderr.strip()[-500:]}")
+
+
+def _proof(folder: Path) -> ClaimProof:
+    try:
+        content = (folder / CLAIM_FILE).read_bytes()
+    except OSError as error:
+        raise DeviceFolderError(f"{folder.name}: expected {CLAIM_FILE} by `device-sim prove`, found none") from error
+    return parse_document(content, ClaimProof)
+
+
+def _claim(client: ApiClient, proof: ClaimProof, *, product: str, group: str) -> bool:
+    """Claim one device; return whether it was claimed before."""
+    body = {"product": product, "group": group, "proof": proof.model_dump(mode="json")}
+    try:
+        client.post("/devices", body)
+    except RefusedError as refused:
+        if refused.status == HTTPStatus.CONFLICT:
+            return True
+        raise
+    return False
+
+
+def _deliver(client: ApiClient, folder: Path, voucher: Voucher, signer: Signer) -> None:
+    signed = sign_voucher(voucher, signer)
+    client.post(f"/devices/{voucher.device_id}/voucher", {"voucher": base64.b64encode(signed).decode()})
+    replace_file(folder / VOUCHER_FILE, signed, mode=PUBLIC_MODE)
+
+
+def _handover(client: ApiClient, operator_dir: Path, keys: FileKeyStore) -> Handover:
+    catalog = client.get("/catalog")
+    tls_root = x509.load_pem_x509_certificate((operator_dir / "certificates" / "root.pem").read_bytes())
+    return Handover(
+        catalog_id=catalog["id"],
+        catalog_name=catalog["name"],
+        tls_root=tls_root.public_bytes(Encoding.DER),
+        director_root=_director_root(client, tls_root),
+        image_root=(operator_dir / "repository" / "1.root.json").read_bytes(),
+        package_keys=[keys.load(OfflineKey.PACKAGE).public_key],
+        golden_keys=[keys.load(OfflineKey.GOLDEN).public_key],
+    )
+
+
+def _director_root(client: ApiClient, tls_root: x509.Certificate) -> bytes:
+    """Take the Director's root from the service, if the operator's root key signed it."""
+    unverified = client.get_bytes("/repository/director/root.json")
+    root = verify_root(unverified, now=clock.now())
+    public_key = tls_root.public_key()
+    if (
+        not isinstance(public_key, ec.EllipticCurvePublicKey)
+        or tuf_key(public_key).keyid not in root.roles["root"].keyids
+    ):
+        raise RepositoryError("Director's root: expected the operator's root key in its root role, found another")
+    return unverified
+
+
+def _key_store(operator_dir: Path) -> FileKeyStore:
+    passphrase = passphrase_source(
+        file=operator_dir / "passphrase",
+        environment=os.environ,
+        prompt=lambda: getpass.getpass("passphrase of the offline keys: "),
+    )
+    return FileKeyStore(operator_dir / "keys", passphrase=passphrase)

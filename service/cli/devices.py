@@ -1,0 +1,158 @@
+"""`tinyfleet device`: claim, list, show, explain, block, unblock, move, challenge."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from service.cli.claiming import claim_devices
+from service.cli.client import ApiClient, JsonObject, connect
+from service.cli.errors import AnswerError
+from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption
+from service.cli.output import print_facts, print_json, print_line, print_table, remark, short
+
+app = typer.Typer(help="Devices: claim them, look at them, block them.", no_args_is_help=True)
+
+DeviceArgument = Annotated[str, typer.Argument(help="Device id, or a unique beginning of at least 8 digits.")]
+
+
+@app.command()
+def challenge(
+    *,
+    operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
+    as_json: JsonOption = False,
+) -> None:
+    """Get a fresh challenge for devices that prove their identity elsewhere."""
+    with connect(operator_dir) as client:
+        answer = client.post("/claims/challenge")
+    print_json(answer) if as_json else print_facts(answer)
+
+
+@app.command()
+def claim(
+    devices: Annotated[Path, typer.Argument(help="Folder of device folders.", exists=True, file_okay=False)],
+    *,
+    product: Annotated[str, typer.Option(help="Product that the devices become; it must exist.")],
+    group: Annotated[str, typer.Option(help="Device group of the product.")] = "Production",
+    prove: Annotated[bool, typer.Option(help="Ask the devices for their proof through `device-sim prove`.")] = True,
+    operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
+    as_json: JsonOption = False,
+) -> None:
+    """Claim devices by proof of identity, and hand each its voucher."""
+    with connect(operator_dir) as client:
+        result = claim_devices(client, devices, operator_dir=operator_dir, product=product, group=group, prove=prove)
+    if as_json:
+        print_json({"claimed": result.claimed, "already_claimed": result.already_claimed})
+        return
+    print_line(f"claimed {len(result.claimed)} devices into {product} / {group}")
+    if result.already_claimed:
+        print_line(f"already claimed: {len(result.already_claimed)}")
+
+
+@app.command("list")
+def list_devices(
+    *,
+    group: Annotated[str | None, typer.Option(help="Only this device group.")] = None,
+    state: Annotated[str | None, typer.Option(help="Only this state: claimed, active, blocked.")] = None,
+    operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
+    as_json: JsonOption = False,
+) -> None:
+    """List devices."""
+    with connect(operator_dir) as client:
+        devices = list(client.items("/devices", group=group, state=state))
+    if as_json:
+        print_json(devices)
+        return
+    print_table(
+        f"{len(devices)} devices", ("device", "group", "state", "last seen", "installed"), _device_rows(devices)
+    )
+
+
+def _device_rows(devices: list[JsonObject]) -> Iterator[tuple[object, ...]]:
+    for device in devices:
+        yield (
+            short(device["id"]),
+            device.get("group"),
+            device["state"],
+            device.get("last_seen"),
+            device.get("installed"),
+        )
+
+
+@app.command()
+def show(
+    device: DeviceArgument,
+    *,
+    operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one device: identity, attestation result, what it runs."""
+    with connect(operator_dir) as client:
+        answer = client.get(f"/devices/{device}")
+    print_json(answer) if as_json else print_facts(answer)
+
+
+@app.command()
+def explain(
+    device: DeviceArgument,
+    *,
+    operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
+    as_json: JsonOption = False,
+) -> None:
+    """Say why a device is not updating."""
+    with connect(operator_dir) as client:
+        answer = client.get(f"/devices/{device}/explain")
+    if as_json:
+        print_json(answer)
+        return
+    print_line(f"{short(answer['device_id'])}: {'updating' if answer['updating'] else 'not updating'}")
+    for reason in answer["reasons"]:
+        print_line(f"  {reason}")
+
+
+@app.command()
+def block(
+    device: DeviceArgument,
+    *,
+    reason: Annotated[str, typer.Option(help="Why, for the audit log.")],
+    operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
+) -> None:
+    """Block a device: its connection closes at once, and it gets no certificate."""
+    with connect(operator_dir) as client:
+        client.post(f"/devices/{device}/block", {"reason": reason})
+    remark(f"{short(device)}: blocked")
+
+
+@app.command()
+def unblock(device: DeviceArgument, *, operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR) -> None:
+    """Let a blocked device in again."""
+    with connect(operator_dir) as client:
+        client.post(f"/devices/{device}/unblock")
+    remark(f"{short(device)}: unblocked")
+
+
+@app.command()
+def move(
+    device: DeviceArgument,
+    *,
+    product: Annotated[str, typer.Option(help="Product of the device group.")],
+    group: Annotated[str, typer.Option(help="Device group to move to.")],
+    operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
+) -> None:
+    """Move a device to another device group."""
+    with connect(operator_dir) as client:
+        client.patch(f"/devices/{device}", {"group_id": group_id(client, product, group)})
+    remark(f"{short(device)}: moved to {product} / {group}")
+
+
+def group_id(client: ApiClient, product: str, group: str) -> str:
+    """Return the id of a device group by its names.
+
+    Raises:
+        AnswerError: the product has no group of that name.
+    """
+    found = list(client.items("/device-groups", product=product, name=group))
+    if len(found) != 1:
+        raise AnswerError(f"device group: expected one {product} / {group}, found {len(found)}")
+    return str(found[0]["id"])

@@ -1,0 +1,80 @@
+"""What commands print: tables for people, JSON for programs. Results go to stdout, remarks to stderr."""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+SHORT_ID_DIGITS = 12
+
+_STATE_STYLES = {
+    "active": "green",
+    "running": "cyan",
+    "finished": "green",
+    "passed": "green",
+    "confirmed": "green",
+    "halted": "bold red",
+    "blocked": "red",
+    "failed": "red",
+    "reverted": "yellow",
+    "aborted": "red",
+    "paused": "yellow",
+}
+
+
+def print_json(value: object) -> None:
+    """Print one JSON document on stdout."""
+    sys.stdout.write(json.dumps(value, indent=2, sort_keys=True, default=str) + "\n")
+    sys.stdout.flush()
+
+
+def print_line(text: str) -> None:
+    """Print one line for people on stdout."""
+    Console().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def remark(text: str) -> None:
+    """Print one line on stderr: progress, hints."""
+    Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table for people; a cell that names a state takes the state's colour."""
+    Console().print(table(title, columns, rows))
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """Make a table; a cell that names a state takes the state's colour."""
+    result = Table(title=title, title_justify="left", title_style="bold", header_style="dim")
+    for column in columns:
+        result.add_column(column, overflow="fold")
+    for row in rows:
+        result.add_row(*(_cell(value) for value in row))
+    return result
+
+
+def print_facts(facts: Mapping[str, object]) -> None:
+    """Print names and values of one thing."""
+    grid = Table.grid(padding=(0, 2))
+    for name, value in facts.items():
+        grid.add_row(Text(name.replace("_", " "), style="dim"), _cell(value))
+    Console().print(grid)
+
+
+def short(identifier: object) -> str:
+    """Shorten an identifier for a table."""
+    return str(identifier or "")[:SHORT_ID_DIGITS]
+
+
+def _cell(value: object) -> Text:
+    if value is None:
+        return Text("–", style="dim")
+    if isinstance(value, Mapping):
+        return Text("\n".join(f"{name}: {part}" for name, part in value.items()))
+    if isinstance(value, list | tuple):
+        return Text("\n".join(str(part) for part in value))
+    text = str(value)
+    return Text(text, style=_STATE_STYLES.get(text, ""))
