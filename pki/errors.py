@@ -21,6 +21,10 @@ class PassphraseError(KeyStoreError):
     """No passphrase, or not the one that encrypted the key."""
 
 
+class ProfileError(PkiError):
+    """A certificate was asked for that its profile does not allow."""
+
+
 class CsrError(PkiError):
     """A certificate signing request broke a rule."""
 

@@ -5,6 +5,7 @@ Times are arguments, UTC and aware. `not_before` lies a little in the past, for 
 """
 
 import ipaddress
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from pki.errors import ProfileError
 from protocol.identity import OPERATOR_URI_PREFIX, DeviceId, device_uri
 
 CLOCK_SKEW = timedelta(minutes=5)
@@ -23,6 +25,7 @@ LDEVID_LIFETIME = timedelta(hours=24)
 OPERATOR_LIFETIME = timedelta(days=90)
 NO_EXPIRY = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)  # RFC 5280 §4.1.2.5, IEEE 802.1AR-2018 §8.7
 _SERIAL_NUMBER_DIGITS = 64  # X.520 ub-serial-number
+_HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9-]{1,63})*\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,11 @@ def factory_ca(catalog_name: str, *, now: datetime) -> Profile:
 
 
 def server(hostnames: Sequence[str], *, now: datetime) -> Profile:
-    """The service's TLS certificate for DNS names and IP addresses."""
+    """The service's TLS certificate for DNS names and IP addresses.
+
+    Raises:
+        ProfileError: a name is neither.
+    """
     subject = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "tinyfleet service")])
     names = tuple(_host(name) for name in hostnames)
     return _end_entity(subject, names, ExtendedKeyUsageOID.SERVER_AUTH, now=now, not_after=now + SERVER_LIFETIME)
@@ -126,5 +133,7 @@ def _whole_seconds(moment: datetime) -> datetime:
 def _host(name: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
-    except ValueError:
+    except ValueError as error:
+        if not _HOST_NAME.match(name):
+            raise ProfileError(f"host name: expected a DNS name or an IP address, found {name[:80]!r}") from error
         return x509.DNSName(name)
