@@ -1,13 +1,11 @@
 """Claiming: challenge, proof of identity, claim, voucher; for every device of a folder.
 
 A device that is claimed already gets its voucher if it has none: an interrupted claim is finished by the same command.
-What a voucher hands over comes from the operator's side; the Director's root alone is asked of the service, and taken
-only if the operator's own root key signed it.
+What a voucher hands over comes from the operator's side alone, never from the service.
 """
 
 import base64
-import getpass
-import os
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -20,19 +18,18 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from pki.errors import RepositoryError
 from pki.files import PUBLIC_MODE, replace_file
-from pki.keystore import FileKeyStore, passphrase_source
-from pki.repository import verify_root
+from pki.keystore import FileKeyStore
 from pki.roles import OfflineKey
 from pki.vouchers import sign_voucher
 from protocol.document import parse_document
 from protocol.messages import ClaimChallenge, ClaimProof
-from protocol.signing import Signer, tuf_key
+from protocol.signing import Signer
 from protocol.voucher import Voucher, encode_public_keys
 from service.cli import clock
 from service.cli.client import ApiClient
 from service.cli.errors import DeviceFolderError, RefusedError, StepError
+from service.cli.offline_keys import offline_keys
 
 CLAIM_FILE = "claim.json"
 VOUCHER_FILE = "voucher.json"
@@ -97,8 +94,8 @@ def claim_devices(
     folders = sorted(path for path in devices.iterdir() if (path / "device.json").exists())
     if not folders:
         raise DeviceFolderError(f"{devices}: expected folders of devices, found none")
-    keys = _key_store(operator_dir)
-    handover = _handover(client, operator_dir, keys)
+    keys = offline_keys(operator_dir)
+    handover = _handover(operator_dir, keys)
     voucher_signer = keys.load(OfflineKey.VOUCHER)
     result = ClaimResult()
     for folder in folders:
@@ -143,37 +140,16 @@ def _deliver(client: ApiClient, folder: Path, voucher: Voucher, signer: Signer) 
     replace_file(folder / VOUCHER_FILE, signed, mode=PUBLIC_MODE)
 
 
-def _handover(client: ApiClient, operator_dir: Path, keys: FileKeyStore) -> Handover:
-    catalog = client.get("/catalog")
+def _handover(operator_dir: Path, keys: FileKeyStore) -> Handover:
+    repository = operator_dir / "repository"
+    catalog = json.loads((repository / "catalog.json").read_bytes())
     tls_root = x509.load_pem_x509_certificate((operator_dir / "certificates" / "root.pem").read_bytes())
     return Handover(
         catalog_id=catalog["id"],
         catalog_name=catalog["name"],
         tls_root=tls_root.public_bytes(Encoding.DER),
-        director_root=_director_root(client, tls_root),
-        image_root=(operator_dir / "repository" / "1.root.json").read_bytes(),
+        director_root=(repository / "director.root.json").read_bytes(),
+        image_root=(repository / "1.root.json").read_bytes(),
         package_keys=[keys.load(OfflineKey.PACKAGE).public_key],
         golden_keys=[keys.load(OfflineKey.GOLDEN).public_key],
     )
-
-
-def _director_root(client: ApiClient, tls_root: x509.Certificate) -> bytes:
-    """Take the Director's root from the service, if the operator's root key signed it."""
-    unverified = client.get_bytes("/repository/director/root.json")
-    root = verify_root(unverified, now=clock.now())
-    public_key = tls_root.public_key()
-    if (
-        not isinstance(public_key, ec.EllipticCurvePublicKey)
-        or tuf_key(public_key).keyid not in root.roles["root"].keyids
-    ):
-        raise RepositoryError("Director's root: expected the operator's root key in its root role, found another")
-    return unverified
-
-
-def _key_store(operator_dir: Path) -> FileKeyStore:
-    passphrase = passphrase_source(
-        file=operator_dir / "passphrase",
-        environment=os.environ,
-        prompt=lambda: getpass.getpass("passphrase of the offline keys: "),
-    )
-    return FileKeyStore(operator_dir / "keys", passphrase=passphrase)

@@ -5,54 +5,69 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C. Only `main` 
 
 import sys
 import traceback
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
+from importlib import import_module
+from types import MappingProxyType
 from typing import Annotated
 
 import typer
 
 from pki.errors import PkiError
 from protocol.errors import ProtocolError
-from service.cli import audit, devices, fleet, operators, products, rollouts, telemetry
 from service.cli.errors import CliError
 from service.cli.output import remark
 from tinyml.errors import TinymlError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
-
-app = typer.Typer(
-    name="tinyfleet",
-    help="Security and over-the-air updates for fleets of microcontrollers that run TinyML models.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
-app.add_typer(devices.app, name="device")
-app.add_typer(products.app, name="product")
-app.add_typer(products.group_app, name="group")
-app.add_typer(rollouts.app, name="rollout")
-app.add_typer(telemetry.app, name="telemetry")
-app.add_typer(audit.app, name="audit")
-app.add_typer(operators.app, name="operator")
-app.add_typer(fleet.app, name="fleet")
-
 EXPECTED_ERRORS = (CliError, PkiError, ProtocolError, TinymlError, OSError)
+
+COMMANDS: Mapping[str, str] = MappingProxyType(
+    {
+        "init": "service.cli.init:init",
+        "serve": "service.cli.serve:serve",
+        "demo": "service.cli.demo:demo",
+        "device": "service.cli.devices:app",
+        "product": "service.cli.products:app",
+        "group": "service.cli.products:group_app",
+        "rollout": "service.cli.rollouts:app",
+        "telemetry": "service.cli.telemetry:app",
+        "audit": "service.cli.audit:app",
+        "operator": "service.cli.operators:app",
+        "fleet": "service.cli.fleet:app",
+    }
+)
 
 _verbose = ContextVar("verbose", default=False)
 
 
-@app.callback()
 def options(
     *,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show the cause of a failure.")] = False,
 ) -> None:
-    """Options of every command."""
+    """Security and over-the-air updates for fleets of microcontrollers that run TinyML models."""
     _verbose.set(verbose)
+
+
+def make_app(arguments: Sequence[str]) -> typer.Typer:
+    """Make the command line; if the arguments name a command, with this one alone, because imports take longest."""
+    app = typer.Typer(name="tinyfleet", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+    app.callback()(options)
+    named = next((argument for argument in arguments if not argument.startswith("-")), "")
+    for name in [named] if named in COMMANDS else COMMANDS:
+        module, _, attribute = COMMANDS[name].partition(":")
+        command = getattr(import_module(module), attribute)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name)(command)
+    return app
 
 
 def main() -> None:
     """Run the command line and exit."""
     try:
-        app()
+        make_app(sys.argv[1:])()
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except EXPECTED_ERRORS as error:
