@@ -1,34 +1,30 @@
 """A real-time core: a Cortex-M4 that runs one model in TFLM, under a memory budget and a watchdog.
 
 The kernels really run, in the shared inference pool; what is modelled is time. A scenario's kernel faults sit
-between the pool and the core: a hang lets the watchdog bite in device time, so no thread waits for it. Whatever a
-kernel does stays in its core: `infer` reports it in the outcome, the core is reset, and its sibling knows nothing.
-A watchdog reset re-vectors the core and leaves its memory as it is, so a fault that struck strikes again.
+between the pool and the core (`cores.kernels`): a hang lets the watchdog bite in device time, so no thread waits for
+it. Whatever a kernel does stays in its core: `infer` reports it in the outcome, the core is reset, and its sibling
+knows nothing. A watchdog reset re-vectors the core and leaves its memory as it is, so a fault that struck strikes
+again; what was half received from the A7 is dropped.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
+from device_sim.cores.intercore import data_of
+from device_sim.cores.kernels import WATCHDOG_MS, Inference, Kernels, load_model
+from device_sim.errors import CoreFaultError, CoreStoppedError, IntercoreMessageError
 from protocol.geometry import Core
 from protocol.image import VerifiedImage
 from protocol.messages import Cause
-from protocol.model import ModelCard
+from protocol.model import InputContract, ModelCard
 from protocol.scenario import KernelFault
+from tinyml.errors import InputMismatchError
 from tinyml.latency import Profile
-from tinyml.workers import InferenceResult, ModelImage
+from tinyml.preprocess import label_scores, photo_tensor
 
-WATCHDOG_MS = 2_000.0  # of device time; the slowest demo model takes 0.4 s in the slowest profile
-HOST_DEADLINE_SECONDS = 15.0  # for the pool's worker; a loaded host is no hanging kernel
-
-
-class Inference(Protocol):
-    """What a core needs of the inference pool."""
-
-    def invoke(self, model: ModelImage, input: np.ndarray, *, deadline_seconds: float) -> InferenceResult:  # noqa: A002
-        """Run a model once; see `tinyml.workers.InferencePool.invoke`."""
+_REPLY_TYPE = "<f4"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,27 +65,34 @@ class M4Core:
     """
 
     def __init__(self, core: Core, *, pool: Inference, profile: Profile, faults: Sequence[KernelFault] = ()) -> None:
-        raise NotImplementedError
+        self._core = core
+        self._pool = pool
+        self._profile = profile
+        self._faults = tuple(faults)
+        self._firmware: VerifiedImage | None = None
+        self._kernels: Kernels | None = None
+        self._received = bytearray()
+        self._resets = 0
 
     @property
     def firmware(self) -> VerifiedImage | None:
         """The runtime that the core runs, or None while it is stopped."""
-        raise NotImplementedError
+        return self._firmware
 
     @property
     def card(self) -> ModelCard | None:
         """The card of the model that the core runs, or None."""
-        raise NotImplementedError
+        return None if self._kernels is None else self._kernels.model.card
 
     @property
     def is_running(self) -> bool:
         """Whether the core runs a model."""
-        raise NotImplementedError
+        return self._kernels is not None
 
     @property
     def resets(self) -> int:
         """Watchdog and fault resets since the core was started."""
-        raise NotImplementedError
+        return self._resets
 
     def start(self, firmware: VerifiedImage, model: VerifiedImage | None) -> None:
         """Start the core, from its beginning, with images that the boot has verified.
@@ -101,11 +104,16 @@ class M4Core:
         Raises:
             CoreLoadError: the model is for another core, malformed, or over the memory budget; the core is stopped.
         """
-        raise NotImplementedError
+        self.stop()
+        if model is not None:
+            loaded = load_model(model, self._core)
+            self._kernels = Kernels(loaded, self._pool, profile=self._profile, faults=self._faults)
+        self._firmware = firmware
 
     def stop(self) -> None:
         """Stop the core; it forgets what it ran."""
-        raise NotImplementedError
+        self._firmware, self._kernels, self._resets = None, None, 0
+        self._received.clear()
 
     def infer(self, frame: np.ndarray) -> InferenceOutcome:
         """Run the model on what a camera sees.
@@ -117,7 +125,17 @@ class M4Core:
             CoreStoppedError: the core runs no model.
             PoolBusyError, PoolClosedError: the host, not the core, gave no answer.
         """
-        raise NotImplementedError
+        kernels = self._require_kernels()
+        card = kernels.model.card
+        try:
+            answer = kernels.run(photo_tensor(frame, card.input))
+            best = label_scores(answer.values, card.labels)[0]
+        except CoreFaultError as error:
+            self._reset()
+            return self._outcome(kernels, cause=error.cause, error=str(error))
+        except InputMismatchError as error:
+            return self._outcome(kernels, error=str(error))
+        return self._outcome(kernels, label=best.label, score=best.score, host_ms=answer.host_ms)
 
     def receive(self, message: bytes) -> bytes | None:
         """Take an intercore message of a test input; the last one of an input is answered with the output values.
@@ -128,7 +146,63 @@ class M4Core:
         Raises:
             CoreFaultError: stands for the reply that never comes, and what the reset status says afterwards.
             CoreStoppedError: the core runs no model.
+            InputMismatchError: the model wants another input than its card says.
             IntercoreMessageError: too long, or more bytes than the model's input has.
             PoolBusyError, PoolClosedError: the host, not the core, gave no answer.
         """
-        raise NotImplementedError
+        kernels = self._require_kernels()
+        contract = kernels.model.card.input
+        self._received += data_of(message)
+        expected = _input_bytes(contract)
+        if len(self._received) > expected:
+            found = len(self._received)
+            self._received.clear()
+            raise IntercoreMessageError(f"test input: expected {expected} bytes, found {found}")
+        if len(self._received) < expected:
+            return None
+        return self._answer(kernels, contract)
+
+    def _answer(self, kernels: Kernels, contract: InputContract) -> bytes:
+        tensor = np.frombuffer(bytes(self._received), contract.dtype).reshape(contract.shape)
+        self._received.clear()
+        try:
+            return kernels.run(tensor).values.astype(_REPLY_TYPE).tobytes()
+        except CoreFaultError:
+            self._reset()
+            raise
+
+    def _require_kernels(self) -> Kernels:
+        if self._kernels is None:
+            raise CoreStoppedError(f"{self._core}: expected a model, found the core stopped or idle")
+        return self._kernels
+
+    def _reset(self) -> None:
+        self._received.clear()
+        self._resets += 1
+
+    def _outcome(
+        self,
+        kernels: Kernels,
+        *,
+        label: str = "",
+        score: float = 0.0,
+        host_ms: float = 0.0,
+        cause: Cause | None = None,
+        error: str = "",
+    ) -> InferenceOutcome:
+        model = kernels.model
+        return InferenceOutcome(
+            model=f"{model.card.name}@{model.card.version}",
+            model_sha256=model.digest,
+            label=label,
+            score=score,
+            m4_ms=WATCHDOG_MS if cause == Cause.HANG else kernels.latency_ms,
+            host_ms=host_ms,
+            arena_bytes=model.card.measured.arena_bytes,
+            cause=cause,
+            error=error,
+        )
+
+
+def _input_bytes(contract: InputContract) -> int:
+    return int(np.prod(contract.shape)) * np.dtype(contract.dtype).itemsize

@@ -1,11 +1,57 @@
-"""The measured boot: each stage verifies the next one's image package and records its SHA-256."""
+"""The measured boot: each stage verifies the next one's image package and records its SHA-256.
 
-from collections.abc import Mapping
+    ROM ─rom key─> boot loader ─> security monitor ─> OS ─voucher key─> voucher
+    OS ─package keys of the voucher─> A7 application ─> M4 firmware (both) ─> M4 models
+
+Verification of each image, in this order:
+    1. presence: only a model may be missing; its core then idles;
+    2. package: form, signature and kind (`protocol.image.verify_package`), by the maker's ROM key for the system and
+       by the catalog's package keys for everything else;
+    3. security version: not below the slot's fuse.
+
+An image that fails stops the boot: the device runs nothing. Only a model's failure stops no more than its core, so
+that the application can replace it. Without a voucher, or with one that is not verified, the boot ends with the OS:
+nothing of any catalog runs. A validly signed image that nobody listed boots; attestation refuses it, not the device.
+Deliberately not checked here: whether the image is for this core. Firmware and application share an image type;
+Uptane's hardware ids and the reference values tell them apart, and a core refuses another core's model card.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from device_sim.errors import DeviceSimError
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+from device_sim.errors import BootStoppedError, DeviceFolderError, DeviceSimError
+from device_sim.hardware.files import read_file
+from device_sim.hardware.root_of_trust import RootOfTrust
+from protocol.document import Document, DocumentError, parse_document
+from protocol.errors import ProtocolError
 from protocol.evidence import SoftwareComponent
-from protocol.geometry import Core, Slot
+from protocol.geometry import SYSTEM_SLOTS, Core, ImageKind, Slot
+from protocol.image import VerifiedImage, verify_package
+from protocol.voucher import Voucher, public_keys, verify_voucher
+
+VOUCHER_COUNTER = "voucher-sequence"
+
+Keys = Sequence[ec.EllipticCurvePublicKey]
+ReadImage = Callable[[Slot], bytes | None]
+"""Returns the unverified image that a slot boots from, or None."""
+
+
+class _AuthoritiesDocument(Document):
+    rom_key: str
+    voucher_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Authorities:
+    """What the factory burnt in: whose images boot, and whose vouchers count."""
+
+    rom_key: ec.EllipticCurvePublicKey
+    voucher_key: ec.EllipticCurvePublicKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +86,129 @@ class BootReport:
     voucher_refusal: str
     stopped_cores: Mapping[Core, DeviceSimError]
     reverted: Revert | None
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredImages:
+    """What the chain verified.
+
+    Attributes:
+        images: in boot order.
+        voucher: None if there is none, or it was refused.
+        voucher_refusal: why, or an empty string.
+        refused_models: by core.
+    """
+
+    images: Mapping[Slot, VerifiedImage]
+    voucher: Voucher | None
+    voucher_refusal: str
+    refused_models: Mapping[Core, BootStoppedError]
+
+
+def load_authorities(path: Path) -> Authorities:
+    """Read authorities.json.
+
+    Raises:
+        DeviceFolderError: missing or malformed: the factory has not signed the device.
+    """
+    try:
+        document = parse_document(read_file(path), _AuthoritiesDocument)
+    except DocumentError as error:
+        raise DeviceFolderError(f"{path.name}: expected the keys of the factory, found {error}") from error
+    return Authorities(_public_key(document.rom_key, "ROM"), _public_key(document.voucher_key, "voucher"))
+
+
+def component_of(slot: Slot, image: VerifiedImage) -> SoftwareComponent:
+    """Return the measurement of a verified image."""
+    return SoftwareComponent(slot.value, bytes.fromhex(image.digest), image.signer_id, image.info.name)
+
+
+def verify_stage(
+    slot: Slot, unverified_image: bytes | None, keys: Keys, *, root_of_trust: RootOfTrust
+) -> VerifiedImage:
+    """Verify one image before it runs.
+
+    Raises:
+        BootStoppedError: steps 1 to 3.
+    """
+    # Step 1: presence.
+    if unverified_image is None:
+        raise BootStoppedError(slot, expected="an image", found="an empty slot")
+    # Step 2: package.
+    try:
+        image = verify_package(unverified_image, keys, kind=slot.kind)
+    except ProtocolError as error:
+        raise BootStoppedError(slot, expected=f"a signed {slot.kind} image", found=str(error)) from error
+    # Step 3: security version.
+    floor = root_of_trust.fuse(slot)
+    if image.info.security_version < floor:
+        version = image.info.security_version
+        raise BootStoppedError(slot, expected=f"security version {floor} or above", found=f"{version}")
+    return image
+
+
+def measured_boot(
+    read_image: ReadImage, unverified_voucher: bytes | None, authorities: Authorities, *, root_of_trust: RootOfTrust
+) -> MeasuredImages:
+    """Go through the chain.
+
+    Args:
+        read_image: gives the image that a slot boots from.
+        unverified_voucher: voucher.json, or None.
+        authorities: of the factory.
+        root_of_trust: holds the fuses and the voucher's counter.
+
+    Raises:
+        BootStoppedError: a mandatory image is missing, tampered or below its fuse.
+    """
+    images = {
+        slot: verify_stage(slot, read_image(slot), [authorities.rom_key], root_of_trust=root_of_trust)
+        for slot in SYSTEM_SLOTS
+    }
+    voucher, refusal = _take_voucher(unverified_voucher, authorities, root_of_trust)
+    refused: dict[Core, BootStoppedError] = {}
+    if voucher is not None:
+        keys = public_keys(voucher.package_keys)
+        for slot in _catalog_slots(read_image):
+            try:
+                images[slot] = verify_stage(slot, read_image(slot), keys, root_of_trust=root_of_trust)
+            except BootStoppedError as error:
+                if slot.kind != ImageKind.MODEL:
+                    raise
+                refused[slot.core] = error
+    return MeasuredImages(images, voucher, refusal, refused)
+
+
+def _catalog_slots(read_image: ReadImage) -> list[Slot]:
+    slots = [slot for slot in Slot if slot not in SYSTEM_SLOTS]
+    return [slot for slot in slots if slot.kind != ImageKind.MODEL or read_image(slot) is not None]
+
+
+def _take_voucher(
+    unverified_voucher: bytes | None, authorities: Authorities, root_of_trust: RootOfTrust
+) -> tuple[Voucher | None, str]:
+    if unverified_voucher is None:
+        return None, ""
+    in_force = root_of_trust.counter(VOUCHER_COUNTER)
+    try:
+        voucher = verify_voucher(
+            unverified_voucher,
+            root_of_trust.device_id,
+            voucher_key=authorities.voucher_key,
+            sequence_in_force=in_force - 1,  # the one in force is read again at each boot
+        )
+        public_keys(voucher.package_keys)
+    except ProtocolError as error:
+        return None, str(error)
+    root_of_trust.raise_counter(VOUCHER_COUNTER, voucher.sequence)
+    return voucher, ""
+
+
+def _public_key(pem: str, name: str) -> ec.EllipticCurvePublicKey:
+    try:
+        key = load_pem_public_key(pem.encode())
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise DeviceFolderError(f"authorities.json: expected the {name} key as PEM, found something else") from error
+    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp256r1":
+        raise DeviceFolderError(f"authorities.json: expected a P-256 {name} key, found another type")
+    return key

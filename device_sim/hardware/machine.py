@@ -13,26 +13,67 @@ The way of an update, driven by device_sim/update:
     machine.confirm(slot)  or  machine.revert(slot, "…")  confirm copies home, restarts the core there, raises the fuse
 """
 
+import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from device_sim.cores.a7 import GoldenOutcome
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from device_sim.cores.a7 import GoldenOutcome, run_golden
+from device_sim.cores.faults import faults_of
 from device_sim.cores.m4 import Inference, M4Core
-from device_sim.hardware.boot import BootReport, Revert
-from device_sim.hardware.clock import Clock, DeviceClock
+from device_sim.errors import (
+    BootStoppedError,
+    CoreLoadError,
+    DeviceFolderError,
+    DeviceSimError,
+    SpareContentError,
+    SpareStateError,
+)
+from device_sim.hardware.boot import (
+    BootReport,
+    MeasuredImages,
+    Revert,
+    component_of,
+    load_authorities,
+    measured_boot,
+    verify_stage,
+)
+from device_sim.hardware.clock import FIRST_FLOOR, Clock, DeviceClock
+from device_sim.hardware.factory import (
+    AUTHORITIES_FILE,
+    FLASH_FILE,
+    IDEVID_FILE,
+    ROOT_OF_TRUST_FILE,
+    STORAGE_FILE,
+    VOUCHER_FILE,
+    flash_images,
+    make_device,
+    system_file,
+    tampered,
+)
+from device_sim.hardware.files import read_file
+from device_sim.hardware.flash import NorFlash, map_flash_file
+from device_sim.hardware.layout import FlashLayout
 from device_sim.hardware.power import PowerSupply
 from device_sim.hardware.root_of_trust import RootOfTrust
 from device_sim.hardware.secure_storage import SecureStorage
-from device_sim.hardware.slots import Spare
+from device_sim.hardware.slots import SlotStore
+from device_sim.hardware.spare import Spare, SpareState
+from protocol.document import Document, canonical_json, parse_document
 from protocol.evidence import SoftwareComponent
-from protocol.geometry import Core, Slot
+from protocol.geometry import SYSTEM_SLOTS, Core, ImageKind, Slot, slot_for
 from protocol.identity import DeviceId
+from protocol.image import VerifiedImage
 from protocol.model import GoldenVectors
 from protocol.scenario import Scenario
-from protocol.voucher import Voucher
+from protocol.voucher import Voucher, public_keys
 from tinyml.latency import Profile
+
+_LAST_REVERT = "last-revert"
+_TIME_FLOOR = "time-floor"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +95,59 @@ class InstalledImage:
     component_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    image: InstalledImage
+    component: SoftwareComponent
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What of a device survives a power cut."""
+
+    root_of_trust: RootOfTrust
+    storage: SecureStorage
+    memory: mmap.mmap
+    slots: SlotStore
+
+
+class _RevertDocument(Document):
+    slot: Slot
+    digest: str
+    reason: str
+
+    @classmethod
+    def of(cls, revert: Revert) -> "_RevertDocument":
+        return cls(slot=revert.slot, digest=revert.digest, reason=revert.reason)
+
+    @property
+    def revert(self) -> Revert:
+        return Revert(self.slot, self.digest, self.reason)
+
+
 class Machine:
     """One simulated MT3620; made by `manufacture`, taken up again by `open`."""
 
+    def __init__(self, folder: Path, parts: _Parts, *, clock: Clock, cores: Mapping[Core, M4Core]) -> None:
+        self._folder = folder
+        self._parts = parts
+        self._host_clock = clock
+        self._clock = DeviceClock(clock, floor=self._time_floor())
+        self._cores = cores
+        self._voucher: Voucher | None = None
+        self._package_keys: list[ec.EllipticCurvePublicKey] = []
+        self._report: BootReport | None = None
+        self._home: dict[Slot, _Measured] = {}
+        self._trial: tuple[Slot, _Measured] | None = None
+
     @classmethod
-    def manufacture(cls, devices: Path, *, seed: bytes | None = None) -> Path:
+    def manufacture(cls, devices: Path, *, seed: bytes | None = None, layout: FlashLayout | None = None) -> Path:
         """Make a device: identity key, CSR, blank flash.
 
         Args:
             devices: folder that gets the device's folder, named by the first 16 digits of its id.
             seed: makes the identity key repeatable; None draws a fresh one.
+            layout: of the flash; the MT3620's if it is not given.
 
         Returns:
             The device's folder.
@@ -71,7 +155,7 @@ class Machine:
         Raises:
             DeviceFolderError: the device exists.
         """
-        raise NotImplementedError
+        return make_device(devices, seed=seed, layout=layout or FlashLayout())
 
     @classmethod
     def open(
@@ -83,6 +167,7 @@ class Machine:
         scenario: Scenario | None = None,
         profile: Profile = Profile.REFERENCE,
         power: PowerSupply | None = None,
+        layout: FlashLayout | None = None,
     ) -> "Machine":
         """Open a device's folder; nothing boots yet.
 
@@ -93,40 +178,49 @@ class Machine:
             scenario: which kernel faults the device may have.
             profile: software stack that M4 latency is modelled for.
             power: of tests that cut it.
+            layout: of the flash, as at manufacture.
 
         Raises:
             DeviceFolderError: a file is missing or malformed.
         """
-        raise NotImplementedError
+        parts = _open_parts(folder, layout or FlashLayout(), power or PowerSupply())
+        declared = scenario or Scenario()
+        device_id = parts.root_of_trust.device_id
+        cores = {
+            core: M4Core(core, pool=pool, profile=profile, faults=faults_of(declared, device_id, core))
+            for core in (Core.M4_0, Core.M4_1)
+        }
+        return cls(folder, parts, clock=clock, cores=cores)
 
     def close(self) -> None:
         """Let go of the folder."""
-        raise NotImplementedError
+        self._stop_cores()
+        self._parts.memory.close()
 
     @property
     def folder(self) -> Path:
         """The device's folder."""
-        raise NotImplementedError
+        return self._folder
 
     @property
     def device_id(self) -> DeviceId:
         """The device's id."""
-        raise NotImplementedError
+        return self.rot.device_id
 
     @property
     def rot(self) -> RootOfTrust:
         """The root of trust: signs evidence and manifests, makes CSRs, holds fuses and counters."""
-        raise NotImplementedError
+        return self._parts.root_of_trust
 
     @property
     def storage(self) -> SecureStorage:
         """Secure storage in state.json: bytes by name."""
-        raise NotImplementedError
+        return self._parts.storage
 
     @property
     def clock(self) -> DeviceClock:
         """The device's clock; what it learns goes through `learn_time`, which keeps the floor."""
-        raise NotImplementedError
+        return self._clock
 
     @property
     def idevid_chain(self) -> bytes:
@@ -135,32 +229,33 @@ class Machine:
         Raises:
             DeviceFolderError: the factory has not signed the device.
         """
-        raise NotImplementedError
+        return read_file(self._folder / IDEVID_FILE)
 
     @property
     def voucher(self) -> Voucher | None:
         """The voucher that the last boot verified, or None: the device follows no catalog."""
-        raise NotImplementedError
+        return self._voucher
 
     @property
     def boot_report(self) -> BootReport | None:
         """What the last boot found, or None before a boot and after one that stopped."""
-        raise NotImplementedError
+        return self._report
 
     @property
     def cores(self) -> Mapping[Core, M4Core]:
         """Both real-time cores, m4-0 and m4-1."""
-        raise NotImplementedError
+        return self._cores
 
     @property
     def spare(self) -> Spare:
         """What the shared spare holds, and in which state it is."""
-        raise NotImplementedError
+        return self._parts.slots.spare
 
     @property
     def last_revert(self) -> Revert | None:
         """The last image on trial that was dropped, by `revert` or by a boot; survives both."""
-        raise NotImplementedError
+        kept = self.storage.get(_LAST_REVERT)
+        return None if kept is None else parse_document(kept, _RevertDocument).revert
 
     def boot(self) -> BootReport:
         """Finish or undo what a power cut left behind, then boot through the measured chain.
@@ -168,19 +263,41 @@ class Machine:
         Raises:
             BootStoppedError: a mandatory image is missing, tampered or below its fuse; no core runs.
         """
-        raise NotImplementedError
+        self._stop_cores()
+        reverted = self._recover()
+        self.rot.new_boot_seed()
+        measured = measured_boot(
+            self._read_image,
+            self._read_voucher(),
+            load_authorities(self._folder / AUTHORITIES_FILE),
+            root_of_trust=self.rot,
+        )
+        self._take_images(measured)
+        refused = self._start_cores() if measured.voucher else {}
+        self._report = BootReport(
+            components=self.components(),
+            is_claimed=measured.voucher is not None,
+            voucher_refusal=measured.voucher_refusal,
+            stopped_cores={**refused, **measured.refused_models},
+            reverted=reverted,
+        )
+        return self._report
 
     def reboot(self) -> BootReport:
         """Forget everything volatile and boot again; an image on trial reverts. Raises as `boot`."""
-        raise NotImplementedError
+        self._clock = DeviceClock(self._host_clock, floor=self._time_floor())
+        return self.boot()
 
     def components(self) -> tuple[SoftwareComponent, ...]:
         """Return what runs now, in boot order, an image on trial included."""
-        raise NotImplementedError
+        running = dict(self._home)
+        if self._trial is not None:
+            running[self._trial[0]] = self._trial[1]
+        return tuple(running[slot].component for slot in Slot if slot in running)
 
     def installed(self) -> dict[Slot, InstalledImage]:
         """Return what is confirmed, per slot; an image on trial is not in it."""
-        raise NotImplementedError
+        return {slot: self._home[slot].image for slot in Slot if slot in self._home}
 
     def attest(self, nonce: bytes) -> bytes:
         """Return signed evidence of what runs now (PSA token).
@@ -188,7 +305,7 @@ class Machine:
         Args:
             nonce: see `protocol.evidence.bind_nonce`, 32 bytes.
         """
-        raise NotImplementedError
+        return self.rot.attest(nonce, self.components())
 
     def learn_time(self, verified_time: datetime) -> None:
         """Set the device's clock by a signed time that has been verified, and keep its floor.
@@ -196,15 +313,19 @@ class Machine:
         Raises:
             ClockRollbackError: it lies below the floor.
         """
-        raise NotImplementedError
+        self._clock.learn(verified_time)
+        self.storage.put(_TIME_FLOOR, self._clock.floor.isoformat().encode())
 
     def restart(self, core: Core) -> None:
-        """Restart one real-time core from its home slot; its sibling runs on. Not for a core on trial.
+        """Restart one real-time core with the images that it runs; its sibling runs on.
 
         Raises:
-            CoreLoadError: the core cannot run its model.
+            BootStoppedError: an image is refused; the core is stopped.
+            CoreLoadError: the core cannot run its model; it is stopped.
         """
-        raise NotImplementedError
+        error = self._start_core(core)
+        if error is not None:
+            raise error
 
     def spare_begin(self, slot: Slot, digest: str, length: int) -> int:
         """Make the spare ready for an image, or take up a write that was cut.
@@ -221,7 +342,7 @@ class Machine:
             ImageTooLargeError: for the slot's home or the spare.
             SpareStateError: an image is on trial or being copied home.
         """
-        raise NotImplementedError
+        return self._parts.slots.begin(slot, digest, length)
 
     def spare_write(self, offset: int, data: bytes) -> None:
         """Write the next bytes of the image.
@@ -234,11 +355,11 @@ class Machine:
             SpareStateError: no image was begun.
             SpareContentError: not the next bytes, or more than were announced.
         """
-        raise NotImplementedError
+        self._parts.slots.write(offset, data)
 
     def spare_read(self, offset: int, length: int) -> bytes:
         """Read from the spare."""
-        raise NotImplementedError
+        return self._parts.slots.read_spare(offset, length)
 
     def start_trial(self, slot: Slot) -> None:
         """Verify the image in the spare and restart only the slot's core with it.
@@ -249,19 +370,40 @@ class Machine:
             BootStoppedError: signature, kind or fuse refuse the image; the spare is empty, the old image runs on.
             CoreLoadError: the core cannot run it; the spare is empty, the old image runs again.
         """
-        raise NotImplementedError
+        unverified_image = self._parts.slots.require_complete(slot)
+        try:
+            image = verify_stage(slot, unverified_image, self._package_keys, root_of_trust=self.rot)
+        except BootStoppedError:
+            self._parts.slots.drop()
+            raise
+        self._parts.slots.mark_trial(slot)
+        self._trial = (slot, _measured(slot, image))
+        error = self._start_core(slot.core)
+        if error is not None:
+            self.revert(slot, str(error))
+            raise error
 
     def run_golden(self, core: Core, vectors: GoldenVectors) -> GoldenOutcome:
         """Stream golden vectors from the A7 to a real-time core; see `cores.a7.run_golden`."""
-        raise NotImplementedError
+        return run_golden(self._cores[core], vectors)
 
     def confirm(self, slot: Slot) -> None:
         """Keep the image on trial: record it, copy it home, restart its core there, raise the slot's fuse.
 
         Raises:
             SpareStateError: the slot has no image on trial.
+            SpareContentError: the image in the spare has changed; it is dropped, the old image runs again.
         """
-        raise NotImplementedError
+        trial = self._require_trial(slot)
+        try:
+            self._parts.slots.confirm(slot)
+        except SpareContentError as error:
+            self._end_trial(slot, str(error))
+            raise
+        self._parts.slots.copy_home()
+        self._home[slot], self._trial = trial, None
+        self.rot.raise_fuse(slot, trial.image.security_version)
+        self._start_core(slot.core)
 
     def revert(self, slot: Slot, reason: str) -> None:
         """Drop the image on trial and restart its core from home.
@@ -273,7 +415,8 @@ class Machine:
         Raises:
             SpareStateError: the slot has no image on trial.
         """
-        raise NotImplementedError
+        self._require_trial(slot)
+        self._end_trial(slot, reason)
 
     def flash_factory(self, packages: Mapping[Slot, bytes]) -> None:
         """Write packages into system flash and home slots over the debug interface, as a factory does; unverified.
@@ -281,7 +424,7 @@ class Machine:
         Raises:
             ImageTooLargeError: a package does not fit its slot.
         """
-        raise NotImplementedError
+        flash_images(self._folder, self._parts.slots, packages)
 
     def tamper(self, slot: Slot) -> None:
         """Flip one bit in the middle of a slot's image, as somebody with a programmer would.
@@ -289,4 +432,101 @@ class Machine:
         Raises:
             DeviceFolderError: the slot is empty.
         """
-        raise NotImplementedError
+        image = self._read_image(slot)
+        if image is None:
+            raise DeviceFolderError(f"{slot}: expected an image to tamper with, found an empty slot")
+        self.flash_factory({slot: tampered(image)})
+
+    def _recover(self) -> Revert | None:
+        spare, reverted = self.spare, None
+        if spare.state == SpareState.TRIAL and spare.slot is not None:
+            reverted = Revert(spare.slot, spare.digest, "the device restarted before the trial was confirmed")
+            self._keep_revert(reverted)
+        self._parts.slots.recover()
+        return reverted
+
+    def _take_images(self, measured: MeasuredImages) -> None:
+        self._home = {slot: _measured(slot, image) for slot, image in measured.images.items()}
+        self._voucher = measured.voucher
+        self._package_keys = public_keys(measured.voucher.package_keys) if measured.voucher else []
+        # A confirmed image burns its security version; after a cut this catches up with what `confirm` began.
+        for slot, image in measured.images.items():
+            self.rot.raise_fuse(slot, image.info.security_version)
+
+    def _start_cores(self) -> dict[Core, DeviceSimError]:
+        started = {core: self._start_core(core) for core in self._cores}
+        return {core: error for core, error in started.items() if error is not None}
+
+    def _start_core(self, core: Core) -> DeviceSimError | None:
+        """Start a core with the images it runs, verified again; return why it does not run, or None."""
+        if core not in self._cores:
+            return None  # the OS restarts the application; nothing of it is modelled but its image
+        cell = self._cores[core]
+        cell.stop()
+        firmware_slot, model_slot = (slot_for(core, kind) for kind in (ImageKind.FIRMWARE, ImageKind.MODEL))
+        try:
+            firmware = self._verify(firmware_slot)
+            if firmware is not None:
+                cell.start(firmware, self._verify(model_slot))
+        except (BootStoppedError, CoreLoadError) as error:
+            return error
+        return None
+
+    def _verify(self, slot: Slot | None) -> VerifiedImage | None:
+        image = None if slot is None else self._read_image(slot)
+        if slot is None or image is None:
+            return None
+        return verify_stage(slot, image, self._package_keys, root_of_trust=self.rot)
+
+    def _stop_cores(self) -> None:
+        for core in self._cores.values():
+            core.stop()
+        self._report, self._home, self._trial = None, {}, None
+        self._voucher, self._package_keys = None, []
+
+    def _require_trial(self, slot: Slot) -> _Measured:
+        if self._trial is None or self._trial[0] != slot:
+            raise SpareStateError(f"{slot}: expected an image on trial, found none")
+        return self._trial[1]
+
+    def _end_trial(self, slot: Slot, reason: str) -> None:
+        digest = self._require_trial(slot).image.digest
+        self._keep_revert(Revert(slot, digest, reason))
+        self._parts.slots.drop()
+        self._trial = None
+        self._start_core(slot.core)
+
+    def _keep_revert(self, revert: Revert) -> None:
+        self.storage.put(_LAST_REVERT, canonical_json(_RevertDocument.of(revert)))
+
+    def _read_image(self, slot: Slot) -> bytes | None:
+        if slot in SYSTEM_SLOTS:
+            path = system_file(self._folder, slot)
+            return read_file(path) if path.exists() else None
+        if self._trial is not None and self._trial[0] == slot:
+            return self._parts.slots.read_spare_image()
+        return self._parts.slots.read_home(slot)
+
+    def _read_voucher(self) -> bytes | None:
+        path = self._folder / VOUCHER_FILE
+        return read_file(path) if path.exists() else None
+
+    def _time_floor(self) -> datetime:
+        kept = self.storage.get(_TIME_FLOOR)
+        return FIRST_FLOOR if kept is None else datetime.fromisoformat(kept.decode())
+
+
+def _open_parts(folder: Path, layout: FlashLayout, power: PowerSupply) -> _Parts:
+    memory = map_flash_file(folder / FLASH_FILE, layout.geometry)
+    return _Parts(
+        root_of_trust=RootOfTrust.open(folder / ROOT_OF_TRUST_FILE, power=power),
+        storage=SecureStorage(folder / STORAGE_FILE, power=power),
+        memory=memory,
+        slots=SlotStore(NorFlash(memory, layout.geometry, power=power), layout),
+    )
+
+
+def _measured(slot: Slot, image: VerifiedImage) -> _Measured:
+    info = image.info
+    installed = InstalledImage(slot, image.digest, info.name, info.security_version, info.component_id)
+    return _Measured(installed, component_of(slot, image))

@@ -1,32 +1,231 @@
-"""Home slots, the one shared spare, and the trailers that say which is which."""
+"""Home slots and the one shared spare, safe at every point where the power may fail.
 
-from dataclasses import dataclass
-from enum import IntEnum
+States of the spare, each a record of the journal (`hardware.journal`):
 
+    EMPTY ──begin──> FILLING ──mark_trial──> TRIAL ──confirm──> CONFIRMED ──copy_home──> EMPTY, image at home
+                        │                      │
+                        └──────── drop ────────┴──> EMPTY, home as before
+
+What `recover` does after a cut, before any core starts:
+
+    EMPTY      nothing: homes are whole
+    FILLING    nothing: homes are whole, `begin` takes the write up where it ended
+    TRIAL      drop: nobody confirmed it
+    CONFIRMED  copy_home: sectors that are equal already are skipped, the spare stays whole until all are
+
+Invariants: a home slot changes only in CONFIRMED, while the spare holds the same image whole; the record that ends
+CONFIRMED is written when the copy has the right SHA-256; recovery only goes forward, so it ends; a cut in recovery is
+a cut in the same step. Factory flashing (`install`) is outside this: it empties the home's record first.
+"""
+
+import contextlib
+import hashlib
+
+from device_sim.errors import ImageTooLargeError, SpareContentError, SpareStateError
+from device_sim.hardware.flash import ERASED, NorFlash
+from device_sim.hardware.journal import HomeImage, TrailerJournal
+from device_sim.hardware.layout import FlashLayout, Region
+from device_sim.hardware.spare import Spare, SpareState
 from protocol.geometry import Slot
 
 
-class SpareState(IntEnum):
-    """What the spare is used for."""
+class SlotStore:
+    """The slots of one flash. Every method may raise PowerCutError; then the store is to be made anew."""
 
-    EMPTY = 0  # its bytes mean nothing
-    FILLING = 1  # an image is being written, resumably
-    TRIAL = 2  # the slot's core runs from it, unconfirmed: the next boot reverts
-    CONFIRMED = 3  # on its way home: the next boot finishes the copy
+    def __init__(self, flash: NorFlash, layout: FlashLayout) -> None:
+        self._flash = flash
+        self._layout = layout
+        self._journal = TrailerJournal(flash, layout)
+        self._filled: int | None = None  # bytes in the spare since `begin`
 
+    @property
+    def spare(self) -> Spare:
+        """What the spare holds."""
+        return self._journal.state.spare
 
-@dataclass(frozen=True, slots=True)
-class Spare:
-    """The spare and the image in it.
+    def home(self, slot: Slot) -> HomeImage | None:
+        """Return what a home slot holds, or None."""
+        return self._journal.state.homes.get(slot)
 
-    Attributes:
-        state: what it is used for.
-        slot: the slot that the image is for; None when empty.
-        digest: SHA-256 of the package, 64 hex digits, or an empty string.
-        length: of the package, bytes.
-    """
+    def read_home(self, slot: Slot) -> bytes | None:
+        """Return the image in a home slot, unverified, or None."""
+        image = self.home(slot)
+        return None if image is None else self._flash.read(self._layout.home(slot).offset, image.length)
 
-    state: SpareState = SpareState.EMPTY
-    slot: Slot | None = None
-    digest: str = ""
-    length: int = 0
+    def read_spare(self, offset: int, length: int) -> bytes:
+        """Read bytes of the spare, unverified."""
+        return self._flash.read(self._layout.spare.offset + offset, length)
+
+    def read_spare_image(self) -> bytes:
+        """Return the image in the spare, unverified; empty when there is none."""
+        return self.read_spare(0, self.spare.length)
+
+    def begin(self, slot: Slot, digest: str, length: int) -> int:
+        """Make the spare ready for an image, or take up a write that was cut.
+
+        Returns:
+            Bytes that are there already: whole sectors, or the whole image.
+
+        Raises:
+            ImageTooLargeError: for the home slot or the spare.
+            SpareStateError: an image is on trial or on its way home.
+        """
+        self._require_fit(slot, length)
+        wanted = Spare(SpareState.FILLING, slot, digest, length)
+        if self.spare.state in (SpareState.TRIAL, SpareState.CONFIRMED):
+            raise SpareStateError(f"spare: expected it free, found {self.spare.state.name} for {self.spare.slot}")
+        if self.spare == wanted:
+            self._filled = self._resume(length)
+        else:
+            self.drop()
+            self._erase(Region(self._layout.spare.offset, length))
+            self._journal.write_spare(wanted)
+            self._filled = 0
+        return self._filled
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Write the next bytes of the image: whole rows, unless they end it.
+
+        Raises:
+            SpareStateError: nothing was begun since the flash was opened.
+            SpareContentError: not the next bytes, not whole rows, or more than were announced.
+        """
+        if self.spare.state != SpareState.FILLING or self._filled is None:
+            raise SpareStateError(f"spare: expected an image begun, found {self.spare.state.name}")
+        end, row = offset + len(data), self._flash.geometry.write_bytes
+        if offset != self._filled or end > self.spare.length:
+            raise SpareContentError(
+                f"spare: expected bytes from {self._filled} to at most {self.spare.length}, found {offset} to {end}"
+            )
+        if end % row and end != self.spare.length:
+            raise SpareContentError(f"spare: expected whole rows of {row} bytes before the end, found {len(data)}")
+        self._flash.write(self._layout.spare.offset + offset, data + bytes([ERASED]) * (-len(data) % row))
+        self._filled = end
+
+    def require_complete(self, slot: Slot) -> bytes:
+        """Return the image in the spare if it is whole and for this slot; drop it if its digest is another.
+
+        Raises:
+            SpareStateError: the spare holds no image for the slot.
+            SpareContentError: incomplete, or not the announced digest.
+        """
+        self._require(SpareState.FILLING, slot)
+        return self._require_digest()
+
+    def mark_trial(self, slot: Slot) -> None:
+        """Record that the slot's core runs from the spare from now on, unconfirmed.
+
+        Raises:
+            SpareStateError: the spare holds no image for the slot.
+            SpareContentError: incomplete, or not the announced digest.
+        """
+        self.require_complete(slot)
+        self._journal.write_spare(Spare(SpareState.TRIAL, slot, self.spare.digest, self.spare.length))
+
+    def confirm(self, slot: Slot) -> None:
+        """Record that the image on trial stays; `copy_home` is next.
+
+        Raises:
+            SpareStateError: the slot has no image on trial.
+            SpareContentError: the image has changed since it was written; it is dropped.
+        """
+        self._require(SpareState.TRIAL, slot)
+        self._require_digest()
+        self._journal.write_spare(Spare(SpareState.CONFIRMED, slot, self.spare.digest, self.spare.length))
+
+    def copy_home(self) -> None:
+        """Copy a confirmed image home, or finish doing so, and free the spare.
+
+        Raises:
+            SpareStateError: no image is confirmed.
+            SpareContentError: the image has changed since it was written; it is dropped, not copied.
+        """
+        spare = self.spare
+        if spare.state != SpareState.CONFIRMED or spare.slot is None:
+            raise SpareStateError(f"spare: expected CONFIRMED, found {spare.state.name}")
+        image = self._require_digest()
+        self._copy(image, self._layout.home(spare.slot))
+        self._journal.write_home(spare.slot, HomeImage(spare.digest, spare.length), spare=Spare())
+
+    def drop(self) -> None:
+        """Free the spare; what was in it is gone."""
+        self._filled = None
+        if self.spare != Spare():
+            self._journal.write_spare(Spare())
+
+    def recover(self) -> Spare | None:
+        """Finish or undo what a power cut left behind; call it before any core starts.
+
+        Returns:
+            The image on trial that was dropped, or None.
+        """
+        found = self.spare
+        if found.state == SpareState.CONFIRMED:
+            with contextlib.suppress(SpareContentError):  # then the boot judges what is at home
+                self.copy_home()
+        if found.state == SpareState.TRIAL:
+            self.drop()
+            return found
+        return None
+
+    def install(self, slot: Slot, image: bytes) -> None:
+        """Write an image straight into its home, as a factory does; a cut in it leaves the slot empty.
+
+        Raises:
+            ImageTooLargeError: it does not fit the slot.
+        """
+        region = self._layout.home(slot)
+        if len(image) > region.size_bytes:
+            raise ImageTooLargeError(f"{slot}: expected at most {region.size_bytes} bytes, found {len(image)}")
+        self._journal.write_home(slot, None, spare=self.spare)
+        self._copy(image, region)
+        digest = hashlib.sha256(image).hexdigest()
+        self._journal.write_home(slot, HomeImage(digest, len(image)), spare=self.spare)
+
+    def _require(self, state: SpareState, slot: Slot) -> None:
+        if (self.spare.state, self.spare.slot) != (state, slot):
+            raise SpareStateError(
+                f"spare: expected {state.name} for {slot}, found {self.spare.state.name} for {self.spare.slot}"
+            )
+
+    def _require_digest(self) -> bytes:
+        image, expected = self.read_spare_image(), self.spare.digest
+        found = hashlib.sha256(image).hexdigest()
+        if found != expected:
+            self.drop()
+            raise SpareContentError(f"spare: expected SHA-256 {expected}, found {found}")
+        return image
+
+    def _require_fit(self, slot: Slot, length: int) -> None:
+        limit = min(self._layout.home(slot).size_bytes, self._layout.spare_bytes)
+        if not 0 < length <= limit:
+            raise ImageTooLargeError(f"{slot}: expected 1 to {limit} bytes, found {length}")
+
+    def _resume(self, length: int) -> int:
+        """Return how many bytes of a cut write can stay; the sector that was being written is erased."""
+        image = self.read_spare(0, length)
+        if hashlib.sha256(image).hexdigest() == self.spare.digest:
+            return length
+        written = len(self.read_spare(0, self._whole_sectors(length)).rstrip(bytes([ERASED])))
+        sector = self._flash.geometry.sector_bytes
+        start = max(written - 1, 0) // sector * sector
+        self._flash.erase(self._layout.spare.offset + start)
+        return start
+
+    def _copy(self, image: bytes, region: Region) -> None:
+        sector, row = self._flash.geometry.sector_bytes, self._flash.geometry.write_bytes
+        padded = image + bytes([ERASED]) * (-len(image) % row)
+        for start in range(0, len(padded), sector):
+            part, offset = padded[start : start + sector], region.offset + start
+            if self._flash.read(offset, len(part)) != part:
+                self._flash.erase(offset)
+                self._flash.write(offset, part)
+
+    def _erase(self, region: Region) -> None:
+        sector = self._flash.geometry.sector_bytes
+        for offset in range(region.offset, region.offset + self._whole_sectors(region.size_bytes), sector):
+            self._flash.erase(offset)
+
+    def _whole_sectors(self, length: int) -> int:
+        sector = self._flash.geometry.sector_bytes
+        return -(-length // sector) * sector

@@ -1,0 +1,159 @@
+"""NOR flash: bits are erased to 1 by the sector and programmed to 0 by aligned rows; misuse raises.
+
+The only ways to change it are `erase` and `write`. Each sector erase and each page program is one operation of the
+power supply. When the power fails in an operation its first part is done, the row where it stopped is half done (a
+torn write has cleared some of its bits, a partial erase has set some), and the rest is as before. The memory is a
+mapped file, so that what was written survives a kill of the simulator, or a bytearray in tests.
+"""
+
+import itertools
+import mmap
+from dataclasses import dataclass
+from pathlib import Path
+
+from device_sim.errors import DeviceFolderError, FlashMisuseError
+from device_sim.hardware.power import PowerSupply
+from protocol.geometry import FLASH_BYTES, SECTOR_BYTES, WRITE_BYTES
+
+ERASED = 0xFF
+PAGE_BYTES = 256  # one program operation of a serial NOR chip
+_TORN_MASK = 0x5A  # bits of the last row that a cut operation has reached
+
+Memory = bytearray | mmap.mmap
+
+
+@dataclass(frozen=True, slots=True)
+class FlashGeometry:
+    """Sizes in bytes; each divides the next."""
+
+    write_bytes: int = WRITE_BYTES
+    page_bytes: int = PAGE_BYTES
+    sector_bytes: int = SECTOR_BYTES
+    size_bytes: int = FLASH_BYTES
+
+    def __post_init__(self) -> None:
+        sizes = (self.write_bytes, self.page_bytes, self.sector_bytes, self.size_bytes)
+        if min(sizes) < 1 or any(large % small for small, large in itertools.pairwise(sizes)):
+            raise FlashMisuseError(f"geometry: expected row, page, sector and size to divide each other, found {sizes}")
+
+
+def map_flash_file(path: Path, geometry: FlashGeometry) -> mmap.mmap:
+    """Map a device's flash into memory; what is written to it is in the file.
+
+    Raises:
+        DeviceFolderError: no such file, or of another size.
+    """
+    try:
+        with path.open("r+b") as file:
+            memory = mmap.mmap(file.fileno(), 0)
+    except (OSError, ValueError) as error:
+        raise DeviceFolderError(f"{path.name}: expected {geometry.size_bytes} bytes of flash, found none") from error
+    if len(memory) != geometry.size_bytes:
+        found = len(memory)
+        memory.close()
+        raise DeviceFolderError(f"{path.name}: expected {geometry.size_bytes} bytes, found {found}")
+    return memory
+
+
+class NorFlash:
+    """A flash chip.
+
+    Args:
+        memory: its cells, as long as the geometry says.
+        geometry: sector, page and row.
+        power: counts and may fail each operation.
+    """
+
+    def __init__(self, memory: Memory, geometry: FlashGeometry, *, power: PowerSupply) -> None:
+        if len(memory) != geometry.size_bytes:
+            raise FlashMisuseError(f"flash: expected {geometry.size_bytes} bytes, found {len(memory)}")
+        self._memory = memory
+        self._geometry = geometry
+        self._power = power
+
+    @property
+    def geometry(self) -> FlashGeometry:
+        """Sector, page and row."""
+        return self._geometry
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Read bytes.
+
+        Raises:
+            FlashMisuseError: out of range.
+            PowerCutError: the power is off.
+        """
+        self._power.require()
+        self._check_range(offset, length)
+        return bytes(self._memory[offset : offset + length])
+
+    def is_erased(self, offset: int, length: int) -> bool:
+        """Whether every byte of a range is erased; raises as `read`."""
+        return self.read(offset, length).count(ERASED) == length
+
+    def erase(self, offset: int) -> None:
+        """Erase one sector.
+
+        Args:
+            offset: of its first byte.
+
+        Raises:
+            FlashMisuseError: not the start of a sector, or out of range.
+            PowerCutError: the power is off, or fails in this operation.
+        """
+        size = self._geometry.sector_bytes
+        self._check_range(offset, size)
+        self._check_aligned(offset, size, "erase at a sector's start")
+        self._operate(offset, bytes([ERASED]) * size)
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Program erased bytes, one page after the other.
+
+        Args:
+            offset: a multiple of the row.
+            data: a multiple of the row.
+
+        Raises:
+            FlashMisuseError: misaligned, out of range, or the bytes there are not erased.
+            PowerCutError: the power is off, or fails in this operation.
+        """
+        row, page = self._geometry.write_bytes, self._geometry.page_bytes
+        self._check_range(offset, len(data))
+        self._check_aligned(offset, row, "write at a row's start")
+        self._check_aligned(len(data), row, "write of whole rows")
+        if not self.is_erased(offset, len(data)):
+            raise FlashMisuseError(f"write at {offset:#x}: expected {len(data)} erased bytes, found others")
+        position = 0
+        while position < len(data):
+            end = min(len(data), position + page - (offset + position) % page)
+            self._operate(offset + position, data[position:end])
+            position = end
+
+    def _operate(self, offset: int, target: bytes) -> None:
+        share = self._power.draw()
+        if share < 1.0:
+            target = self._half_done(offset, target, share)
+        self._memory[offset : offset + len(target)] = target
+        self._power.require()
+
+    def _half_done(self, offset: int, target: bytes, share: float) -> bytes:
+        row = self._geometry.write_bytes
+        before = bytes(self._memory[offset : offset + len(target)])
+        done = int(len(target) * share) // row * row
+        if share == 0.0:
+            return before
+        mixed = bytes(
+            (old & ~_TORN_MASK) | (new & _TORN_MASK)
+            for old, new in zip(before[done : done + row], target[done : done + row], strict=True)
+        )
+        return target[:done] + mixed + before[done + row :]
+
+    def _check_range(self, offset: int, length: int) -> None:
+        if not 0 <= offset <= offset + length <= self._geometry.size_bytes:
+            raise FlashMisuseError(
+                f"flash: expected a range within {self._geometry.size_bytes} bytes, found {length} at {offset:#x}"
+            )
+
+    def _check_aligned(self, value: int, unit: int, what: str) -> None:
+        if value % unit:
+            raise FlashMisuseError(f"flash: expected {what}, a multiple of {unit}, found {value:#x}")
