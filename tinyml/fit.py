@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from typing_extensions import override
 
+from protocol.geometry import HOME_BYTES, SPARE_BYTES, SYSRAM_BYTES, TCM_BYTES, Core, ImageKind, slot_for
 from tinyml.errors import FitError
 from tinyml.flatbuffer import ModelFacts
 from tinyml.operators import missing_operators, stateful_operators
@@ -94,6 +95,18 @@ class FitReport:
         if not self.ok:
             failures = "; ".join(str(check) for check in self.checks if not check.ok)
             raise FitError(f"the model does not fit {self.core}: {failures}")
+
+
+def core_budget(core: Core) -> CoreBudget:
+    """Return what a core of the MT3620 has for a model.
+
+    Raises:
+        FitError: the core holds no models.
+    """
+    slot = slot_for(core, ImageKind.MODEL)
+    if slot is None:
+        raise FitError(f"core: expected one that holds models, found {core}")
+    return CoreBudget(core.value, TCM_BYTES, SYSRAM_BYTES, HOME_BYTES[slot], SPARE_BYTES)
 
 
 def check_fit(facts: ModelFacts, budget: CoreBudget, *, arena_bytes: int, package_bytes: int) -> FitReport:

@@ -4,8 +4,9 @@ A malformed file raises ModelFormatError and nothing else. Checks, in this order
     1. size and the identifier TFL3;
     2. every offset within the file (the flatbuffers library reads through bounds-checked unpacking);
     3. every index: operator codes, tensors, buffers. An out-of-range buffer index makes TFLM crash.
-What is not checked here: that weights are as long as their shapes say, which TFLM trusts; inference therefore runs
-in a child process.
+    4. weights: as many bytes as shape and type say, which TFLM trusts.
+What is not checked here: the options of operators, and what TFLM makes of them; inference therefore runs in a child
+process.
 
 Schema: tensorflow/lite/schema/schema.fbs, through the generated classes of the package tflite.
 """
@@ -34,6 +35,9 @@ _DTYPES = {
     tflite.TensorType.INT8: "int8",
     tflite.TensorType.FLOAT64: "float64",
     tflite.TensorType.INT4: "int4",
+}
+_BITS = {"bool": 8, "int4": 4} | {
+    f"{kind}{bits}": bits for kind in ("float", "int", "uint") for bits in (8, 16, 32, 64)
 }
 _FOREIGN_ERRORS = (struct.error, IndexError, ValueError, TypeError, OverflowError, AttributeError)
 
@@ -97,7 +101,10 @@ class _Reader:
     def __init__(self, content: bytes) -> None:
         self._size = len(content)
         self._model = tflite.Model.GetRootAs(content, 0)
-        self._buffers = self._count(self._model.BuffersLength(), "buffers")
+        self._buffers = [
+            self._model.Buffers(index).DataLength()
+            for index in range(self._count(self._model.BuffersLength(), "buffers"))
+        ]
         self._operator_names = [
             _operator_name(self._model.OperatorCodes(index))
             for index in range(self._count(self._model.OperatorCodesLength(), "operator codes"))
@@ -128,7 +135,7 @@ class _Reader:
 
 
 class _Graph:
-    def __init__(self, graph: tflite.SubGraph, size: int, buffers: int) -> None:
+    def __init__(self, graph: tflite.SubGraph, size: int, buffers: list[int]) -> None:
         self._graph = graph
         self._size = size
         tensors = [graph.Tensors(index) for index in range(_bounded(graph.TensorsLength(), size // 4, "tensors"))]
@@ -171,12 +178,23 @@ def _operator_name(code: tflite.OperatorCode) -> str:
     return str(tflite.utils.BUILTIN_OPCODE2NAME.get(number, f"BUILTIN:{number}"))
 
 
-def _tensor_facts(tensor: tflite.Tensor, size: int, buffers: int) -> TensorFacts:
-    _bounded(tensor.Buffer(), buffers - 1, "buffer index")
+def _tensor_facts(tensor: tflite.Tensor, size: int, buffers: list[int]) -> TensorFacts:
+    stored = buffers[_bounded(tensor.Buffer(), len(buffers) - 1, "buffer index")]
     shape = tuple(int(tensor.Shape(axis)) for axis in range(_bounded(tensor.ShapeLength(), size // 4, "shape")))
     if any(length < 0 for length in shape) or math.prod(shape) > 2**31:
         raise ModelFormatError(f"shape: expected lengths of a tensor below 2 GiB, found {shape}")
-    return TensorFacts(shape, _DTYPES.get(tensor.Type(), f"type {tensor.Type()}"), _quantisation(tensor))
+    facts = TensorFacts(shape, _DTYPES.get(tensor.Type(), f"type {tensor.Type()}"), _quantisation(tensor))
+    # 4. weights; an empty buffer belongs to a tensor of the arena, and a sparse one holds less than its shape
+    if stored and tensor.Sparsity() is None:
+        _check_weights(facts, stored)
+    return facts
+
+
+def _check_weights(facts: TensorFacts, stored: int) -> None:
+    bits = _BITS.get(facts.dtype)
+    needed = stored if bits is None else (math.prod(facts.shape) * bits + 7) // 8
+    if stored != needed:
+        raise ModelFormatError(f"weights: expected {needed} bytes for {facts.dtype} {facts.shape}, found {stored}")
 
 
 def _quantisation(tensor: tflite.Tensor) -> Quantisation | None:

@@ -11,6 +11,9 @@ import numpy as np
 
 from protocol.model import GoldenVector, InputContract
 from tinyml.errors import InputMismatchError
+from tinyml.flatbuffer import ModelFacts
+from tinyml.preprocess import dequantise
+from tinyml.workers import InferencePool, ModelImage
 
 Infer = Callable[[np.ndarray], np.ndarray]
 """Runs a model: input tensor in the model's shape and type → dequantised output values."""
@@ -52,6 +55,23 @@ class GoldenReport:
     def failures(self) -> tuple[GoldenResult, ...]:
         """The vectors that did not pass."""
         return tuple(result for result in self.results if not result.passed)
+
+
+def pool_inference(pool: InferencePool, model: ModelImage, facts: ModelFacts, *, deadline_seconds: float) -> Infer:
+    """Return what runs a model in a pool and dequantises its first output.
+
+    Args:
+        pool: runs the model.
+        model: the model and its arena.
+        facts: facts of the same model, for the scale of its output.
+        deadline_seconds: longest time for one inference.
+    """
+    quantisation = facts.outputs[0].quantisation
+
+    def infer(tensor: np.ndarray) -> np.ndarray:
+        return dequantise(pool.invoke(model, tensor, deadline_seconds=deadline_seconds).output, quantisation)
+
+    return infer
 
 
 def run_golden_vectors(vectors: Iterable[GoldenVector], contract: InputContract, *, infer: Infer) -> GoldenReport:

@@ -10,9 +10,9 @@ is always named. Cache and flash wait states differ between boards and are insid
 from dataclasses import dataclass
 from enum import Enum
 
+from protocol.geometry import M4_CLOCK_HZ
 from tinyml.macs import MacCounts
 
-DEFAULT_CLOCK_HZ = 200_000_000  # the MT3620's real-time cores
 _SEPARABLE_BAND = 0.35  # on models of depthwise-separable convolutions (MobileNet, DS-CNN), which the fit is good for
 _OTHER_FACTOR = 2.0
 
@@ -68,7 +68,7 @@ class LatencyEstimate:
     source: str
 
 
-def predict(macs: MacCounts, profile: Profile, *, clock_hz: int = DEFAULT_CLOCK_HZ) -> LatencyEstimate:
+def predict(macs: MacCounts, profile: Profile, *, clock_hz: int = M4_CLOCK_HZ) -> LatencyEstimate:
     """Model the latency of one inference on a Cortex-M4.
 
     Args:

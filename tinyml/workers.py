@@ -233,6 +233,9 @@ class _Worker:
             self.stop(grace_seconds=_EXIT_SECONDS)
             if self._process.exitcode != -signal.SIGALRM:  # its own alarm, should this process be late to the deadline
                 raise InferenceCrashError(f"expected an answer, found the worker dead: {self._end()}") from error
+        except BaseException:  # Ctrl-C: the answer that is still to come must not meet the next question
+            self.stop(grace_seconds=0)
+            raise
         self.stop(grace_seconds=0)
         raise InferenceTimeoutError(f"expected an answer in {left:.2f} s, found none: worker killed")
 

@@ -45,6 +45,25 @@ def test_out_of_range_buffer_is_refused_before_it_runs(image_model: DemoModel) -
         read_model_facts(alter(image_model.content, use_missing_buffer))
 
 
+def test_weights_shorter_than_their_shape_are_refused_before_they_are_read(image_model: DemoModel) -> None:
+    """TFLM would read past the end of the file."""
+
+    def enlarge_filter(model: Any) -> None:
+        graph = model.subgraphs[0]
+        graph.tensors[graph.operators[0].inputs[1]].shape = [16, 3, 3, 300]
+
+    with pytest.raises(ModelFormatError, match=r"weights: expected 43200 bytes for int8 .* found 432"):
+        read_model_facts(alter(image_model.content, enlarge_filter))
+
+
+def test_worker_cannot_take_all_memory(image_model: DemoModel) -> None:
+    """An arena beyond what a worker may grow is refused, and the worker lives on."""
+    with InferencePool(workers=1, arena_limit_bytes=2**31) as pool:
+        with pytest.raises(ModelRejectedError, match="bad_alloc"):
+            pool.invoke(ModelImage(image_model.content, 2**30), image_model.blank, deadline_seconds=_DEADLINE_SECONDS)
+        assert _still_works(pool, image_model)
+
+
 def test_endless_model_is_killed_at_its_deadline(image_model: DemoModel, pool: InferencePool) -> None:
     """A model that never answers costs its deadline; the worker is replaced."""
     endless = ModelImage(endless_model(), _ARENA_BYTES)

@@ -10,10 +10,10 @@ from tests.integration.tinyml.tinyml_models import DemoModel
 from tinyml.errors import ModelRejectedError
 from tinyml.fetch import DEMO_MODELS, fetch_model
 from tinyml.flatbuffer import read_model_facts
-from tinyml.golden import run_golden_vectors
+from tinyml.golden import pool_inference, run_golden_vectors
 from tinyml.latency import Profile, predict
 from tinyml.photos import load_photo
-from tinyml.preprocess import LabelScore, Window, dequantise, label_scores, photo_tensor
+from tinyml.preprocess import LabelScore, Window, label_scores, photo_tensor
 from tinyml.workers import InferencePool, ModelImage
 
 # MLPerf Tiny, ms: L4R5 at 120 MHz for all but ONNC, M467 at 200 MHz.
@@ -124,9 +124,7 @@ def _best_label(model: DemoModel, pool: InferencePool, photo: str) -> LabelScore
 
 
 def _infer(model: DemoModel, pool: InferencePool, tensor: np.ndarray) -> np.ndarray:
-    facts = read_model_facts(model.content)
-    result = pool.invoke(model.image, tensor, deadline_seconds=10)
-    return dequantise(result.output, facts.outputs[0].quantisation)
+    return pool_inference(pool, model.image, read_model_facts(model.content), deadline_seconds=10)(tensor)
 
 
 def _base64(tensor: np.ndarray) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.integration.tinyml.tinyml_models import DemoModel, endless_model
-from tinyml.errors import InferenceCrashError, InferenceTimeoutError, PoolBusyError, PoolClosedError
+from tinyml.errors import InferenceCrashError, InferenceTimeoutError, ModelRejectedError, PoolBusyError, PoolClosedError
 from tinyml.workers import InferencePool, ModelImage
 
 _ROOT = Path(__file__).parents[3]
@@ -83,6 +83,27 @@ def test_closing_ends_a_call_that_still_runs() -> None:
     assert not _alive(pid)
 
 
+def test_interrupted_call_does_not_leave_its_answer_to_the_next(
+    image_model: DemoModel, pool: InferencePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C while an answer is awaited; the next caller gets its own answer, not that one."""
+    expected = pool.invoke(image_model.image, image_model.blank, deadline_seconds=10).output
+    worker = pool._workers[0]
+    with monkeypatch.context() as patched:
+        patched.setattr(type(worker._connection), "poll", _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            pool.invoke(image_model.image, image_model.blank + 7, deadline_seconds=10)
+    found = pool.invoke(image_model.image, image_model.blank, deadline_seconds=10).output
+    assert np.array_equal(found, expected)
+
+
+def test_workers_write_nothing_to_the_terminal(image_model: DemoModel, capfd: pytest.CaptureFixture[str]) -> None:
+    """What TFLM has to say is in the error, not on stdout or stderr."""
+    with InferencePool(workers=1) as pool, pytest.raises(ModelRejectedError, match="missing"):
+        pool.smallest_arena(image_model.content, limit_bytes=16 * 1024)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_closed_pool_refuses_and_closes_again(image_model: DemoModel) -> None:
     """Closing twice is harmless; using a closed pool is refused."""
     pool = InferencePool(workers=1)
@@ -133,6 +154,10 @@ def test_workers_do_not_import_the_main_script(tmp_path: Path) -> None:
 
 def _run_endless(pool: InferencePool, deadline_seconds: float) -> None:
     pool.invoke(ModelImage(endless_model(), 64 * 1024), np.ones((1,), np.float32), deadline_seconds=deadline_seconds)
+
+
+def _interrupt(*_: object) -> bool:
+    raise KeyboardInterrupt
 
 
 def _pid(pool: InferencePool) -> int:

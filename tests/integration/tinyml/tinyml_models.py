@@ -78,6 +78,17 @@ def endless_model() -> bytes:
     return _pack(model)
 
 
+def one_operator_model(number: int, custom: str | None = None) -> bytes:
+    """A model of one operator, which TFLM looks up before it looks at anything else of it."""
+    model = schema.ModelT()
+    model.version = 3
+    model.operatorCodes = [_code(number)]
+    model.operatorCodes[0].customCode = custom
+    model.buffers = [schema.BufferT()]
+    model.subgraphs = [_graph([schema.TensorType.FLOAT32] * 2, _operator(0, inputs=[0], outputs=[1]))]
+    return _pack(model)
+
+
 def _pack(model: Any) -> bytes:
     builder = flatbuffers.Builder(1 << 20)
     builder.Finish(model.Pack(builder), b"TFL3")

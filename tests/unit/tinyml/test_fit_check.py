@@ -2,8 +2,9 @@
 
 import pytest
 
+from protocol.geometry import HOME_BYTES, SPARE_BYTES, Core, Slot
 from tinyml.errors import FitError
-from tinyml.fit import CoreBudget, check_fit
+from tinyml.fit import CoreBudget, check_fit, core_budget
 from tinyml.flatbuffer import ModelFacts
 from tinyml.macs import MacCounts
 
@@ -49,6 +50,16 @@ def test_two_regions_of_memory_do_not_add_up() -> None:
     """An arena that TCM and SYSRAM hold together fits neither."""
     report = check_fit(_facts(), _BUDGET, arena_bytes=200 * _KIB, package_bytes=1)
     assert report.checks[0].spare == -8 * _KIB
+
+
+def test_budget_of_a_core_is_that_of_the_mt3620() -> None:
+    """Each M4 has its own home slot and both share the spare; the A7 holds no models."""
+    for core, slot in ((Core.M4_0, Slot.M4_0_MODEL), (Core.M4_1, Slot.M4_1_MODEL)):
+        budget = core_budget(core)
+        assert (budget.home_bytes, budget.spare_bytes) == (HOME_BYTES[slot], SPARE_BYTES)
+        assert (budget.core, budget.tcm_bytes, budget.sysram_bytes) == (core.value, 192 * _KIB, 64 * _KIB)
+    with pytest.raises(FitError, match="holds models, found a7"):
+        core_budget(Core.A7)
 
 
 def test_error_names_every_check_that_fails() -> None:
