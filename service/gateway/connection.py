@@ -89,11 +89,13 @@ class Connection(asyncio.Protocol):
         self._backlog: list[codec.Frame] = []
         self._rows: list[TelemetryRow] = []
         self._pubacks = bytearray()
+        self._pingresps = bytearray()
         self._rows_bytes = 0
         self._uncommitted = 0
         self._uncommitted_bytes = 0
         self._received_at_ms = 0
         self._pauses = _Pause(0)
+        self._spoke = False
         self._closing = False
         self._close_reason = "connection_lost"
         self._last_heard = 0.0
@@ -118,6 +120,8 @@ class Connection(asyncio.Protocol):
             return
         self._last_heard = self._host.loop.time()
         try:
+            if not self._spoke:
+                self._check_first_byte(data)  # step 1
             frames = self._reader.feed(data)
         except GatewayError as error:
             self._refuse(error)
@@ -218,6 +222,14 @@ class Connection(asyncio.Protocol):
             self._will = None
             self._transport.close()
 
+    def _check_first_byte(self, data: bytes) -> None:
+        """Refuse another protocol, or another packet, without waiting for the rest of it."""
+        self._spoke = True
+        if data[0] != codec.CONNECT:
+            raise ProtocolViolationError(
+                f"first packet: expected CONNECT, found first byte 0x{data[0]:02x} [MQTT-3.1.0-1]"
+            )
+
     def _process(self, frames: list[codec.Frame]) -> None:
         """Take packets in order until one begins a step or ends the connection."""
         self._received_at_ms = int(self._host.ports.clock.now().timestamp() * 1000)
@@ -232,6 +244,9 @@ class Connection(asyncio.Protocol):
         except GatewayError as error:
             self._refuse(error)
             return
+        if self._pingresps:  # one write for all of them
+            self.send(self._pingresps)
+            self._pingresps = bytearray()
         if self._rows:
             self._submit()
 
@@ -283,10 +298,7 @@ class Connection(asyncio.Protocol):
     def _take_control(self, header: int, body: bytes) -> bool:
         """Take a packet that is no message; True if the packets behind it must wait, or come too late."""
         if self._session is None:
-            if header != codec.CONNECT:
-                raise ProtocolViolationError(f"first packet: expected CONNECT, found type {header >> 4} [MQTT-3.1.0-1]")
-            connect = codec.parse_connect(body)
-            self._begin(self._connect(connect))
+            self._begin(self._connect(codec.parse_connect(body)))
             return True
         match header:
             case codec.PUBACK:
@@ -298,7 +310,7 @@ class Connection(asyncio.Protocol):
                 self._begin(self._unsubscribe(self._session, *codec.parse_unsubscribe(body)))
                 return True
             case codec.PINGREQ if not body:
-                self.send(codec.PINGRESP_PACKET)
+                self._pingresps += codec.PINGRESP_PACKET
             case codec.DISCONNECT if not body:
                 self.finish("disconnect")
                 return True

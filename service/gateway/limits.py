@@ -25,7 +25,8 @@ class Limits:
         connect_seconds: From the end of the handshake to the CONNECT packet.
         shutdown_seconds: For the peer to answer a TLS close.
         max_silence_seconds: Longest time between two packets, whatever keep alive the client asks for.
-        write_buffer_bytes: What may wait for a slow reader before the gateway stops reading from it.
+        write_buffer_bytes: What may wait for a slow reader before the gateway stops reading from it; more than
+            the 3 KiB that a TLS handshake leaves there.
         max_queued_commands: Per device.
         max_inflight_commands: Sent to one device and not yet acknowledged.
     """
