@@ -25,6 +25,16 @@ from service.application.device_repositories import (
     ProductRepository,
 )
 from service.application.events import Event, EventLog
+from service.application.update_repositories import (
+    ActionRepository,
+    ArtifactRepository,
+    DirectorRepository,
+    InstalledRepository,
+    LeaseRepository,
+    MetadataRepository,
+    ReleaseRepository,
+    RolloutRepository,
+)
 
 
 class UnitOfWork(Protocol):
@@ -38,6 +48,14 @@ class UnitOfWork(Protocol):
     idempotency: IdempotencyRepository
     audit: AuditLog
     events: EventLog
+    artifacts: ArtifactRepository
+    metadata: MetadataRepository
+    releases: ReleaseRepository
+    rollouts: RolloutRepository
+    actions: ActionRepository
+    director: DirectorRepository
+    installed: InstalledRepository
+    leases: LeaseRepository
 
     def record(self, event: Event) -> None:
         """Add an event that becomes real with the commit."""

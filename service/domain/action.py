@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from protocol.geometry import Slot
 from protocol.messages import ActionReport, ActionState, Cause
-from service.domain.errors import InvalidError
+from service.domain.errors import InvalidError, NotFoundError
 
 _RANK = {state: rank for rank, state in enumerate(ActionState)}
 _REPORTABLE = frozenset(
@@ -31,6 +31,10 @@ _RULED_CAUSES = frozenset({Cause.BOOT, Cause.GOLDEN_VECTORS})
 
 class InvalidReportError(InvalidError):
     """A device reports what only the service may say."""
+
+
+class UnknownActionError(NotFoundError):
+    """There is no action of this id, or it is another device's."""
 
 
 class Bucket(StrEnum):

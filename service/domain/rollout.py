@@ -22,7 +22,7 @@ from math import ceil
 
 from protocol.messages import ActionState
 from service.domain.action import Action, Bucket
-from service.domain.errors import ConflictError
+from service.domain.errors import ConflictError, NotFoundError
 from service.domain.membership import NO_POSITION, InvalidPlanError, StageCut
 
 SMALL_STAGE_DEVICES = 55  # below it no test decides (rollout-gates, rule 3)
@@ -30,6 +30,10 @@ SMALL_STAGE_DEVICES = 55  # below it no test decides (rollout-gates, rule 3)
 
 class RolloutStateError(ConflictError):
     """The rollout is in a state that does not allow the step."""
+
+
+class UnknownRolloutError(NotFoundError):
+    """There is no rollout of this id."""
 
 
 class RolloutState(StrEnum):

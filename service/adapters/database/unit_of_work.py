@@ -7,13 +7,20 @@ from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.adapters.database import device_tables as tables
+from service.adapters.database.actions import SqlActions
+from service.adapters.database.artifacts import SqlArtifacts
 from service.adapters.database.attestations import SqlAttestations
 from service.adapters.database.claims import SqlClaims
 from service.adapters.database.devices import SqlDevices
+from service.adapters.database.director_sets import SqlDirectorSets, SqlInstalled
 from service.adapters.database.engine import Database
+from service.adapters.database.leases import SqlLeases
 from service.adapters.database.logs import SqlAuditLog, SqlEventLog, SqlIdempotency
+from service.adapters.database.metadata_files import SqlMetadata
 from service.adapters.database.operators import SqlOperators
 from service.adapters.database.products import SqlProducts
+from service.adapters.database.releases import SqlReleases
+from service.adapters.database.rollouts import SqlRollouts
 from service.application.audit import AuditLog
 from service.application.device_repositories import (
     AttestationRepository,
@@ -24,6 +31,16 @@ from service.application.device_repositories import (
     ProductRepository,
 )
 from service.application.events import Event, EventLog
+from service.application.update_repositories import (
+    ActionRepository,
+    ArtifactRepository,
+    DirectorRepository,
+    InstalledRepository,
+    LeaseRepository,
+    MetadataRepository,
+    ReleaseRepository,
+    RolloutRepository,
+)
 
 _EVENT_ORDER_LOCK = 0x7466_6576  # "tfev"
 
@@ -43,6 +60,14 @@ class SqlUnitOfWork:
         self.idempotency: IdempotencyRepository = SqlIdempotency(connection)
         self.audit: AuditLog = SqlAuditLog(connection)
         self.events: EventLog = SqlEventLog(connection)
+        self.artifacts: ArtifactRepository = SqlArtifacts(connection)
+        self.metadata: MetadataRepository = SqlMetadata(connection)
+        self.releases: ReleaseRepository = SqlReleases(connection)
+        self.rollouts: RolloutRepository = SqlRollouts(connection)
+        self.actions: ActionRepository = SqlActions(connection)
+        self.director: DirectorRepository = SqlDirectorSets(connection)
+        self.installed: InstalledRepository = SqlInstalled(connection)
+        self.leases: LeaseRepository = SqlLeases(connection)
 
     def record(self, event: Event) -> None:
         """See `UnitOfWork.record`."""

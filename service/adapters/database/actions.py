@@ -1,0 +1,128 @@
+"""Actions in the control database."""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BindParameter, Row, Select, bindparam, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from protocol.messages import ActionState, Cause
+from service.adapters.database.device_tables import devices
+from service.adapters.database.update_tables import actions
+from service.application.update_repositories import NumberedAction
+from service.domain.action import Action, UnknownActionError
+from service.domain.device import DeviceState
+
+_MUTABLE = ("state", "sequence", "cause", "detail", "offered", "progressed_at", "due_at")
+
+
+class SqlActions:
+    """Implements `ActionRepository`."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def add(self, new: Sequence[Action]) -> None:
+        """See `ActionRepository.add`."""
+        if new:
+            rows = [{**_values(action), "created_at": action.progressed_at} for action in new]
+            await self._connection.execute(insert(actions), rows)
+
+    async def get(self, action_id: str, *, lock: bool = False) -> Action:
+        """See `ActionRepository.get`."""
+        query = select(actions).where(actions.c.action_id == action_id)
+        row = (await self._connection.execute(query.with_for_update() if lock else query)).first()
+        if row is None:
+            raise UnknownActionError(f"action: expected one of this device, found none of id {action_id[:60]!r}")
+        return _action(row)
+
+    async def save(self, changed: Sequence[Action]) -> None:
+        """See `ActionRepository.save`."""
+        if not changed:
+            return
+        columns: dict[str, BindParameter[Any]] = {name: bindparam(f"new_{name}") for name in _MUTABLE}
+        statement = update(actions).where(actions.c.action_id == bindparam("which")).values(columns)
+        rows = [
+            {"which": action.action_id, **{f"new_{name}": getattr(action, name) for name in _MUTABLE}}
+            for action in changed
+        ]
+        await self._connection.execute(statement, rows)
+
+    async def queue(self, device_id: str) -> Sequence[Action]:
+        """See `ActionRepository.queue`."""
+        found = await self.unfinished([device_id])
+        return sorted(found, key=lambda action: action.state is ActionState.SCHEDULED)
+
+    async def unfinished(self, device_ids: Collection[str]) -> Sequence[Action]:
+        """See `ActionRepository.unfinished`."""
+        query = select(actions).where(actions.c.device_id.in_(device_ids), actions.c.due_at.is_not(None))
+        return await self._fetch(query.order_by(actions.c.number))
+
+    async def newest(self, device_id: str) -> Action | None:
+        """See `ActionRepository.newest`."""
+        query = select(actions).where(actions.c.device_id == device_id).order_by(actions.c.number.desc()).limit(1)
+        return next(iter(await self._fetch(query)), None)
+
+    async def known(self, rollout_id: str, device_ids: Collection[str]) -> set[str]:
+        """See `ActionRepository.known`."""
+        query = select(actions.c.device_id).where(
+            actions.c.rollout_id == rollout_id, actions.c.device_id.in_(device_ids)
+        )
+        return set(await self._connection.scalars(query))
+
+    async def scheduled(self, rollout_id: str, *, limit: int) -> Sequence[Action]:
+        """See `ActionRepository.scheduled`."""
+        query = select(actions).where(actions.c.rollout_id == rollout_id, actions.c.state == ActionState.SCHEDULED)
+        return await self._fetch(query.order_by(actions.c.number).limit(limit))
+
+    async def due(self, now: datetime, *, limit: int) -> Sequence[Action]:
+        """See `ActionRepository.due`."""
+        query = select(actions).where(actions.c.due_at <= now)
+        return await self._fetch(query.order_by(actions.c.due_at).limit(limit))
+
+    async def page(self, rollout_id: str, *, after_number: int, limit: int) -> Sequence[NumberedAction]:
+        """See `ActionRepository.page`."""
+        return await self._numbered(actions.c.rollout_id == rollout_id, after_number=after_number, limit=limit)
+
+    async def page_unfinished(self, *, after_number: int, limit: int) -> Sequence[NumberedAction]:
+        """See `ActionRepository.page_unfinished`."""
+        return await self._numbered(actions.c.due_at.is_not(None), after_number=after_number, limit=limit)
+
+    async def members(self, group_id: str, *, after_id: str, limit: int) -> Sequence[str]:
+        """See `ActionRepository.members`."""
+        query = select(devices.c.device_id).where(
+            devices.c.group_id == group_id,
+            devices.c.device_id > after_id,
+            devices.c.state == DeviceState.ACTIVE,
+        )
+        return list(await self._connection.scalars(query.order_by(devices.c.device_id).limit(limit)))
+
+    async def _numbered(self, condition: Any, *, after_number: int, limit: int) -> list[NumberedAction]:  # noqa: ANN401
+        query = select(actions).where(condition, actions.c.number > after_number)
+        rows = await self._connection.execute(query.order_by(actions.c.number).limit(limit))
+        return [NumberedAction(row.number, _action(row)) for row in rows]
+
+    async def _fetch(self, query: Select[Any]) -> list[Action]:
+        return [_action(row) for row in await self._connection.execute(query)]
+
+
+def _values(action: Action) -> dict[str, Any]:
+    fixed = ("action_id", "rollout_id", "device_id", "stage_index")
+    return {name: getattr(action, name) for name in (*fixed, *_MUTABLE)}
+
+
+def _action(row: Row[Any]) -> Action:
+    return Action(
+        action_id=row.action_id,
+        rollout_id=row.rollout_id,
+        device_id=row.device_id,
+        stage_index=row.stage_index,
+        state=ActionState(row.state),
+        progressed_at=row.progressed_at,
+        due_at=row.due_at,
+        sequence=row.sequence,
+        cause=None if row.cause is None else Cause(row.cause),
+        detail=row.detail,
+        offered=row.offered,
+    )

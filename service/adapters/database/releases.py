@@ -1,0 +1,82 @@
+"""Releases in the control database."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Row, func, insert, or_, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from protocol.geometry import Slot
+from protocol.updates import ReleaseImage
+from service.adapters.database.update_tables import release_images, releases
+from service.domain.errors import NameTakenError
+from service.domain.release import Release, UnknownReleaseError
+
+
+class SqlReleases:
+    """Implements `ReleaseRepository`."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def add(self, release: Release) -> None:
+        """See `ReleaseRepository.add`."""
+        row = {
+            "release_id": release.release_id,
+            "name": release.name,
+            "counter": release.counter,
+            "target": release.target,
+            "factory": release.factory,
+            "created_at": release.created_at,
+            "created_by": release.created_by,
+        }
+        try:
+            await self._connection.execute(insert(releases), row)
+        except IntegrityError as error:
+            raise NameTakenError(f"release: expected a new name, found {release.name!r} in use") from error
+        images = [
+            {"release_id": release.release_id, "slot": slot, **image.model_dump(mode="json")}
+            for slot, image in release.images.items()
+        ]
+        await self._connection.execute(insert(release_images), images)
+
+    async def get(self, id_or_name: str) -> Release:
+        """See `ReleaseRepository.get`."""
+        named = or_(releases.c.release_id == id_or_name, releases.c.name == id_or_name)
+        row = (await self._connection.execute(select(releases).where(named))).first()
+        if row is None:
+            raise UnknownReleaseError(f"release: expected an id or name in force, found {id_or_name[:60]!r}")
+        return (await self._with_images([row]))[0]
+
+    async def page(self, *, before_counter: int | None, limit: int) -> Sequence[Release]:
+        """See `ReleaseRepository.page`."""
+        query = select(releases).order_by(releases.c.counter.desc()).limit(limit)
+        if before_counter is not None:
+            query = query.where(releases.c.counter < before_counter)
+        return await self._with_images((await self._connection.execute(query)).all())
+
+    async def highest_counter(self) -> int:
+        """See `ReleaseRepository.highest_counter`."""
+        return (await self._connection.execute(select(func.max(releases.c.counter)))).scalar() or 0
+
+    async def _with_images(self, rows: Sequence[Row[Any]]) -> list[Release]:
+        query = select(release_images).where(release_images.c.release_id.in_([row.release_id for row in rows]))
+        images: dict[str, dict[Slot, ReleaseImage]] = {row.release_id: {} for row in rows}
+        for image in await self._connection.execute(query):
+            listed = ReleaseImage(target=image.target, sha256=image.sha256, length=image.length)
+            images[image.release_id][Slot(image.slot)] = listed
+        return [_release(row, images[row.release_id]) for row in rows]
+
+
+def _release(row: Row[Any], images: Mapping[Slot, ReleaseImage]) -> Release:
+    return Release(
+        release_id=row.release_id,
+        name=row.name,
+        counter=row.counter,
+        target=row.target,
+        factory=row.factory,
+        images={slot: images[slot] for slot in Slot if slot in images},
+        created_at=row.created_at,
+        created_by=row.created_by,
+    )

@@ -1,0 +1,193 @@
+"""Rollouts and their stages in the control database."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Row, Select, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from service.adapters.database.update_tables import actions, rollout_stages, rollouts
+from service.adapters.database.upsert import insert_into
+from service.application.update_repositories import StoredRollout
+from service.domain.membership import StageCut, StagePlan
+from service.domain.rollout import (
+    Conditions,
+    Rollout,
+    RolloutState,
+    Stage,
+    StageCounts,
+    StageState,
+    UnknownRolloutError,
+)
+
+_OPEN_STATES = (RolloutState.DRAFT, RolloutState.RUNNING, RolloutState.PAUSED)
+
+
+class SqlRollouts:
+    """Implements `RolloutRepository`."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def add(self, stored: StoredRollout) -> None:
+        """See `RolloutRepository.add`."""
+        row = {
+            **_values(stored),
+            **_conditions(stored.rollout.conditions),
+            "rollout_id": stored.rollout.rollout_id,
+            "release_id": stored.rollout.release_id,
+            "group_id": stored.rollout.group_id,
+            "created_at": stored.created_at,
+            "created_by": stored.created_by,
+            "version": stored.version,
+        }
+        await self._connection.execute(insert(rollouts), row)
+        await self._connection.execute(insert(rollout_stages), _stage_rows(stored))
+
+    async def get(self, rollout_id: str, *, lock: bool = False) -> StoredRollout:
+        """See `RolloutRepository.get`."""
+        query = select(rollouts).where(rollouts.c.rollout_id == rollout_id)
+        found = await self._load(query.with_for_update() if lock else query)
+        if not found:
+            raise UnknownRolloutError(f"rollout: expected an id in use, found {rollout_id[:60]!r}")
+        return found[0]
+
+    async def save(self, stored: StoredRollout) -> None:
+        """See `RolloutRepository.save`."""
+        changed = update(rollouts).where(rollouts.c.rollout_id == stored.rollout.rollout_id)
+        await self._connection.execute(changed.values(**_values(stored), version=stored.version + 1))
+        statement = insert_into(self._connection, rollout_stages)
+        columns = {c.name: statement.excluded[c.name] for c in rollout_stages.c if not c.primary_key}
+        await self._connection.execute(
+            statement.on_conflict_do_update(index_elements=["rollout_id", "stage_index"], set_=columns),
+            _stage_rows(stored),
+        )
+
+    async def page(self, *, before_number: int | None, limit: int) -> Sequence[StoredRollout]:
+        """See `RolloutRepository.page`."""
+        query = select(rollouts).order_by(rollouts.c.number.desc()).limit(limit)
+        if before_number is not None:
+            query = query.where(rollouts.c.number < before_number)
+        return await self._load(query)
+
+    async def of_group(self, group_id: str) -> Sequence[StoredRollout]:
+        """See `RolloutRepository.of_group`."""
+        query = select(rollouts).where(rollouts.c.group_id == group_id, rollouts.c.state.in_(_OPEN_STATES))
+        return await self._load(query.order_by(rollouts.c.number))
+
+    async def due(self, now: datetime, *, limit: int) -> Sequence[str]:
+        """See `RolloutRepository.due`."""
+        query = select(rollouts.c.rollout_id).where(rollouts.c.look_at <= now)
+        return list(await self._connection.scalars(query.order_by(rollouts.c.look_at).limit(limit)))
+
+    async def next_look(self) -> datetime | None:
+        """See `RolloutRepository.next_look`."""
+        looks = select(rollouts.c.look_at).where(rollouts.c.look_at.is_not(None))
+        first = await self._connection.scalar(looks.order_by(rollouts.c.look_at).limit(1))
+        deadlines = select(actions.c.due_at).where(actions.c.due_at.is_not(None))
+        second = await self._connection.scalar(deadlines.order_by(actions.c.due_at).limit(1))
+        return min((moment for moment in (first, second) if moment is not None), default=None)
+
+    async def states(self) -> Mapping[str, tuple[RolloutState, str]]:
+        """See `RolloutRepository.states`."""
+        query = select(rollouts.c.rollout_id, rollouts.c.state, rollouts.c.group_id)
+        rows = await self._connection.execute(query.where(rollouts.c.state.in_(_OPEN_STATES)))
+        return {rollout_id: (RolloutState(state), group_id) for rollout_id, state, group_id in rows}
+
+    async def counts(self) -> Mapping[RolloutState, int]:
+        """See `RolloutRepository.counts`."""
+        rows = await self._connection.execute(select(rollouts.c.state, func.count()).group_by(rollouts.c.state))
+        return {RolloutState(state): count for state, count in rows}
+
+    async def _load(self, query: Select[Any]) -> list[StoredRollout]:
+        rows = (await self._connection.execute(query)).all()
+        stages = select(rollout_stages).where(rollout_stages.c.rollout_id.in_([row.rollout_id for row in rows]))
+        found: dict[str, list[Row[Any]]] = {row.rollout_id: [] for row in rows}
+        for stage in await self._connection.execute(stages.order_by(rollout_stages.c.stage_index)):
+            found[stage.rollout_id].append(stage)
+        return [_stored(row, found[row.rollout_id]) for row in rows]
+
+
+def _values(stored: StoredRollout) -> dict[str, Any]:
+    return {
+        "state": stored.rollout.state,
+        "halted_reason": stored.rollout.halted_reason,
+        "resumed_at": stored.rollout.resumed_at,
+        "opening_cursor": stored.opening_cursor,
+        "look_at": stored.look_at,
+    }
+
+
+def _conditions(conditions: Conditions) -> dict[str, Any]:
+    return {
+        "success_percent": conditions.success_percent,
+        "error_percent": conditions.error_percent,
+        "min_reports": conditions.min_reports,
+        "soak_seconds": conditions.soak.total_seconds(),
+        "action_timeout_seconds": conditions.action_timeout.total_seconds(),
+    }
+
+
+def _stage_rows(stored: StoredRollout) -> list[dict[str, Any]]:
+    return [
+        {
+            "rollout_id": stored.rollout.rollout_id,
+            "stage_index": stage.index,
+            "plan_count": plan.count,
+            "plan_percent": plan.percent,
+            "threshold": stage.cut and stage.cut.threshold,
+            "planned": stage.cut and stage.cut.planned,
+            "is_capped": stage.cut and stage.cut.is_capped,
+            "state": stage.state,
+            "is_open": stage.is_open,
+            "soak_ends_at": stage.soak_ends_at,
+            "reason": stage.reason,
+            **asdict(stage.counts),
+        }
+        for stage, plan in zip(stored.rollout.stages, stored.plans, strict=True)
+    ]
+
+
+def _stored(row: Row[Any], stages: Sequence[Row[Any]]) -> StoredRollout:
+    rollout = Rollout(
+        rollout_id=row.rollout_id,
+        release_id=row.release_id,
+        group_id=row.group_id,
+        conditions=Conditions(
+            success_percent=row.success_percent,
+            error_percent=row.error_percent,
+            min_reports=row.min_reports,
+            soak=timedelta(seconds=row.soak_seconds),
+            action_timeout=timedelta(seconds=row.action_timeout_seconds),
+        ),
+        stages=tuple(_stage(stage) for stage in stages),
+        state=RolloutState(row.state),
+        halted_reason=row.halted_reason,
+        resumed_at=row.resumed_at,
+    )
+    return StoredRollout(
+        rollout=rollout,
+        plans=tuple(StagePlan(stage.plan_count, stage.plan_percent) for stage in stages),
+        created_at=row.created_at,
+        created_by=row.created_by,
+        number=row.number,
+        opening_cursor=row.opening_cursor,
+        look_at=row.look_at,
+        version=row.version,
+    )
+
+
+def _stage(row: Row[Any]) -> Stage:
+    stage = Stage(
+        index=row.stage_index,
+        state=StageState(row.state),
+        is_open=row.is_open,
+        counts=StageCounts(**{name: getattr(row, name) for name in StageCounts.__dataclass_fields__}),
+        soak_ends_at=row.soak_ends_at,
+        reason=row.reason,
+    )
+    if row.threshold is None:
+        return stage
+    return replace(stage, cut=StageCut(row.threshold, row.planned, row.is_capped))

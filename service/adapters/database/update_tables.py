@@ -1,0 +1,213 @@
+"""Tables of artifacts, metadata, releases, rollouts, actions and the Director."""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    Text,
+    text,
+)
+
+from service.adapters.database.schema import (
+    DEVICE_ID_TYPE,
+    GUID_TYPE,
+    JSON_TYPE,
+    SEQUENCE_TYPE,
+    UtcDateTime,
+    metadata,
+)
+
+SHA256_TYPE = String(64)
+TARGET_TYPE = String(300)
+SLOT_TYPE = String(32)
+STATE_TYPE = String(16)
+
+artifacts = Table(
+    "artifacts",
+    metadata,
+    Column("sha256", SHA256_TYPE, primary_key=True),
+    Column("length", BigInteger, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("facts", JSON_TYPE, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("created_by", String(64), nullable=False),
+)
+
+# Files of the Image repository and of the Director's root, every version that a device may still ask for.
+metadata_files = Table(
+    "metadata_files",
+    metadata,
+    Column("repository", String(16), primary_key=True),
+    Column("role", String(16), primary_key=True),
+    Column("version", BigInteger, primary_key=True),
+    Column("content", LargeBinary, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
+image_targets = Table(
+    "image_targets",
+    metadata,
+    Column("path", TARGET_TYPE, primary_key=True),
+    Column("sha256", SHA256_TYPE, nullable=False, index=True),
+    Column("length", BigInteger, nullable=False),
+    Column("custom", JSON_TYPE, nullable=False),
+    Column("image_id", GUID_TYPE, unique=True),
+    Column("since_version", BigInteger, nullable=False),
+)
+
+releases = Table(
+    "releases",
+    metadata,
+    Column("release_id", GUID_TYPE, primary_key=True),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("counter", BigInteger, nullable=False, unique=True),
+    Column("target", TARGET_TYPE, nullable=False),
+    Column("factory", Boolean, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("created_by", String(64), nullable=False),
+)
+
+release_images = Table(
+    "release_images",
+    metadata,
+    Column("release_id", GUID_TYPE, ForeignKey("releases.release_id"), primary_key=True),
+    Column("slot", SLOT_TYPE, primary_key=True),
+    Column("target", TARGET_TYPE, ForeignKey("image_targets.path"), nullable=False),
+    Column("sha256", SHA256_TYPE, nullable=False),
+    Column("length", BigInteger, nullable=False),
+    Index(None, "slot", "sha256"),
+)
+
+rollouts = Table(
+    "rollouts",
+    metadata,
+    Column("number", SEQUENCE_TYPE, primary_key=True, autoincrement=True),  # the order of creation
+    Column("rollout_id", GUID_TYPE, nullable=False, unique=True),
+    Column("release_id", GUID_TYPE, ForeignKey("releases.release_id"), nullable=False),
+    Column("group_id", GUID_TYPE, ForeignKey("device_groups.group_id"), nullable=False),
+    Column("state", STATE_TYPE, nullable=False, index=True),
+    Column("halted_reason", String(500), nullable=False),
+    Column("success_percent", Float, nullable=False),
+    Column("error_percent", Float, nullable=False),
+    Column("min_reports", Integer, nullable=False),
+    Column("soak_seconds", Float, nullable=False),
+    Column("action_timeout_seconds", Float, nullable=False),
+    Column("resumed_at", UtcDateTime),
+    Column("opening_cursor", DEVICE_ID_TYPE, nullable=False),  # last device that the opening stage has looked at
+    Column("look_at", UtcDateTime),  # when the worker must look at it, if ever
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("created_by", String(64), nullable=False),
+    Column("version", Integer, nullable=False),
+    Index(
+        "ix_rollouts_look_at",
+        "look_at",
+        sqlite_where=text("look_at IS NOT NULL"),
+        postgresql_where=text("look_at IS NOT NULL"),
+    ),
+    sqlite_autoincrement=True,
+)
+
+rollout_stages = Table(
+    "rollout_stages",
+    metadata,
+    Column("rollout_id", GUID_TYPE, ForeignKey("rollouts.rollout_id"), primary_key=True),
+    Column("stage_index", Integer, primary_key=True),
+    Column("plan_count", Integer),
+    Column("plan_percent", Float),
+    Column("threshold", BigInteger),
+    Column("planned", Integer),
+    Column("is_capped", Boolean),
+    Column("state", STATE_TYPE, nullable=False),
+    Column("is_open", Boolean, nullable=False),
+    Column("soak_ends_at", UtcDateTime),
+    Column("reason", String(500), nullable=False),
+    Column("scheduled", Integer, nullable=False),
+    Column("in_progress", Integer, nullable=False),
+    Column("succeeded", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Column("cancelled", Integer, nullable=False),
+    Column("reverted", Integer, nullable=False),
+    Column("ruled", Integer, nullable=False),
+    Column("exposed", Integer, nullable=False),
+)
+
+_UNFINISHED = text("due_at IS NOT NULL")
+_RUNNING = text("state IN ('offered', 'downloading', 'installing', 'trial')")
+_SCHEDULED = text("state = 'scheduled'")
+
+actions = Table(
+    "actions",
+    metadata,
+    Column("number", SEQUENCE_TYPE, primary_key=True, autoincrement=True),  # the order of a device's queue
+    Column("action_id", GUID_TYPE, nullable=False, unique=True),
+    Column("rollout_id", GUID_TYPE, ForeignKey("rollouts.rollout_id"), nullable=False),
+    Column("device_id", DEVICE_ID_TYPE, ForeignKey("devices.device_id"), nullable=False),
+    Column("stage_index", Integer, nullable=False),
+    Column("state", STATE_TYPE, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("cause", STATE_TYPE),
+    Column("detail", String(500), nullable=False),
+    Column("offered", Boolean, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("progressed_at", UtcDateTime, nullable=False),
+    Column("due_at", UtcDateTime),  # None once final
+    Index("uq_actions_rollout_id_device_id", "rollout_id", "device_id", unique=True),
+    Index("ix_actions_rollout_id_number", "rollout_id", "number"),
+    Index("ix_actions_device_id_number", "device_id", "number"),
+    Index("ix_actions_due_at", "due_at", sqlite_where=_UNFINISHED, postgresql_where=_UNFINISHED),
+    Index("ix_actions_scheduled", "rollout_id", "number", sqlite_where=_SCHEDULED, postgresql_where=_SCHEDULED),
+    # A device works on one action at a time; others of its rollouts wait in line.
+    Index("uq_actions_running", "device_id", unique=True, sqlite_where=_RUNNING, postgresql_where=_RUNNING),
+    sqlite_autoincrement=True,
+)
+
+# The last metadata that the Director signed for each device; a row is never removed, so that versions only rise.
+director_sets = Table(
+    "director_sets",
+    metadata,
+    Column("device_id", DEVICE_ID_TYPE, ForeignKey("devices.device_id"), primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("action_id", GUID_TYPE),
+    Column("targets", LargeBinary, nullable=False),
+    Column("snapshot", LargeBinary, nullable=False),
+    Column("timestamp", LargeBinary, nullable=False),
+    Column("renew_at", UtcDateTime, nullable=False),
+)
+
+installed_images = Table(
+    "installed_images",
+    metadata,
+    Column("device_id", DEVICE_ID_TYPE, ForeignKey("devices.device_id"), primary_key=True),
+    Column("slot", SLOT_TYPE, primary_key=True),
+    Column("sha256", SHA256_TYPE, nullable=False),
+    Column("reported_at", UtcDateTime, nullable=False),
+    Index(None, "slot", "sha256"),
+)
+
+version_manifests = Table(
+    "version_manifests",
+    metadata,
+    Column("device_id", DEVICE_ID_TYPE, ForeignKey("devices.device_id"), primary_key=True),
+    Column("counter", BigInteger, nullable=False),
+    Column("attack_indicator", String(500), nullable=False),
+    Column("envelope", LargeBinary, nullable=False),
+    Column("received_at", UtcDateTime, nullable=False),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+    Column("listening_since", UtcDateTime, nullable=False),
+    Column("event_sequence", BigInteger, nullable=False),
+)

@@ -1,0 +1,325 @@
+"""What a unit of work stores of artifacts, metadata, releases, rollouts, actions and the Director."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Protocol
+
+from protocol.geometry import Slot
+from protocol.updates import ImageCustom
+from service.domain.action import Action
+from service.domain.membership import StagePlan
+from service.domain.release import Artifact, Release
+from service.domain.rollout import Rollout, RolloutState
+
+
+class ArtifactRepository(Protocol):
+    """What is known of the bytes in the artifact store."""
+
+    async def add(self, artifact: Artifact, *, by: str, at: datetime) -> None:
+        """Store what was verified; the same artifact again changes nothing."""
+
+    async def find(self, digests: Collection[str]) -> Mapping[str, Artifact]:
+        """Return those of the artifacts that are there, by SHA-256."""
+
+
+class RepositoryName(StrEnum):
+    """Uptane's two repositories."""
+
+    IMAGE = "image"
+    DIRECTOR = "director"
+
+
+class MetadataRole(StrEnum):
+    """TUF's top-level roles."""
+
+    ROOT = "root"
+    TARGETS = "targets"
+    SNAPSHOT = "snapshot"
+    TIMESTAMP = "timestamp"
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataFile:
+    """A signed file of a repository as it is served."""
+
+    repository: RepositoryName
+    role: MetadataRole
+    version: int
+    content: bytes
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTarget:
+    """An image of the Image repository's targets in force."""
+
+    path: str
+    sha256: str
+    length: int
+    custom: ImageCustom
+    since_version: int
+
+
+class MetadataRepository(Protocol):
+    """Signed metadata and the images that it lists."""
+
+    async def put(self, file: MetadataFile, *, at: datetime) -> None:
+        """Store a new version of a file.
+
+        Raises:
+            MetadataRaceError: the version is there already.
+        """
+
+    async def find(
+        self, repository: RepositoryName, role: MetadataRole, *, version: int | None = None
+    ) -> MetadataFile | None:
+        """Return one version of a file, the newest if none is named; None if there is none."""
+
+    async def prune(self, repository: RepositoryName, role: MetadataRole, *, below: int) -> None:
+        """Delete the versions below one."""
+
+    async def add_images(self, images: Sequence[ImageTarget]) -> None:
+        """Store images that came into force."""
+
+    async def images(self, *, after_path: str, limit: int) -> Sequence[ImageTarget]:
+        """Return at most `limit` images by path, beyond `after_path`."""
+
+    async def image(self, image_id: str) -> ImageTarget:
+        """Return an image.
+
+        Raises:
+            UnknownImageError: there is none of this id.
+        """
+
+    async def images_of(self, digests: Collection[str]) -> Mapping[str, ImageTarget]:
+        """Return the images with these digests, by SHA-256."""
+
+
+class ReleaseRepository(Protocol):
+    """Releases in force."""
+
+    async def add(self, release: Release) -> None:
+        """Store a new release.
+
+        Raises:
+            NameTakenError: a release has this name.
+        """
+
+    async def get(self, id_or_name: str) -> Release:
+        """Return a release by GUID or name.
+
+        Raises:
+            UnknownReleaseError: there is none.
+        """
+
+    async def page(self, *, before_counter: int | None, limit: int) -> Sequence[Release]:
+        """Return at most `limit` releases, newest first, with counters below `before_counter`."""
+
+    async def highest_counter(self) -> int:
+        """Return the highest release counter, 0 if there is no release."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRollout:
+    """A rollout and what the engine need not know of it.
+
+    Attributes:
+        number: the order of creation; 0 before it is stored.
+        plans: of its stages.
+        opening_cursor: last device that the opening stage has looked at; empty before the first.
+        look_at: when the worker must look at it, None if only reports move it.
+        version: rises with each change; the ETag.
+    """
+
+    rollout: Rollout
+    plans: tuple[StagePlan, ...]
+    created_at: datetime
+    created_by: str
+    number: int = 0
+    opening_cursor: str = ""
+    look_at: datetime | None = None
+    version: int = 1
+
+
+class RolloutRepository(Protocol):
+    """Rollouts with their stages."""
+
+    async def add(self, stored: StoredRollout) -> None:
+        """Store a new rollout."""
+
+    async def get(self, rollout_id: str, *, lock: bool = False) -> StoredRollout:
+        """Return a rollout; `lock` keeps others from changing it until the transaction ends.
+
+        Raises:
+            UnknownRolloutError: there is none.
+        """
+
+    async def save(self, stored: StoredRollout) -> None:
+        """Store a changed rollout; its version rises."""
+
+    async def page(self, *, before_number: int | None, limit: int) -> Sequence[StoredRollout]:
+        """Return at most `limit` rollouts, newest first."""
+
+    async def of_group(self, group_id: str) -> Sequence[StoredRollout]:
+        """Return a group's rollouts that are drafts, run or are paused, oldest first."""
+
+    async def due(self, now: datetime, *, limit: int) -> Sequence[str]:
+        """Return ids of rollouts that the worker must look at by now."""
+
+    async def next_look(self) -> datetime | None:
+        """Return when the next rollout or action is due, None if nothing is."""
+
+    async def states(self) -> Mapping[str, tuple[RolloutState, str]]:
+        """Return (state, group id) of every rollout that is not over, by id."""
+
+    async def counts(self) -> Mapping[RolloutState, int]:
+        """Return how many rollouts are in each state."""
+
+
+@dataclass(frozen=True, slots=True)
+class NumberedAction:
+    """An action with its place in the order of all actions."""
+
+    number: int
+    action: Action
+
+
+class ActionRepository(Protocol):
+    """Actions."""
+
+    async def add(self, actions: Sequence[Action]) -> None:
+        """Store new actions in one batch."""
+
+    async def get(self, action_id: str, *, lock: bool = False) -> Action:
+        """Return an action.
+
+        Raises:
+            UnknownActionError: there is none.
+        """
+
+    async def save(self, actions: Sequence[Action]) -> None:
+        """Store changed actions."""
+
+    async def queue(self, device_id: str) -> Sequence[Action]:
+        """Return a device's unfinished actions: the one it works on first, then in the order of their rollouts."""
+
+    async def unfinished(self, device_ids: Collection[str]) -> Sequence[Action]:
+        """Return the unfinished actions of several devices, oldest first."""
+
+    async def newest(self, device_id: str) -> Action | None:
+        """Return a device's newest action, or None."""
+
+    async def known(self, rollout_id: str, device_ids: Collection[str]) -> set[str]:
+        """Return those of the devices that have an action in the rollout."""
+
+    async def scheduled(self, rollout_id: str, *, limit: int) -> Sequence[Action]:
+        """Return at most `limit` actions of a rollout that no device was given yet."""
+
+    async def due(self, now: datetime, *, limit: int) -> Sequence[Action]:
+        """Return at most `limit` actions whose deadline is over, the longest first."""
+
+    async def page(self, rollout_id: str, *, after_number: int, limit: int) -> Sequence[NumberedAction]:
+        """Return at most `limit` actions of a rollout in the order they were made."""
+
+    async def page_unfinished(self, *, after_number: int, limit: int) -> Sequence[NumberedAction]:
+        """Return at most `limit` unfinished actions of all rollouts in the order they were made."""
+
+    async def members(self, group_id: str, *, after_id: str, limit: int) -> Sequence[str]:
+        """Return at most `limit` ids of a group's active devices, by id."""
+
+
+@dataclass(frozen=True, slots=True)
+class DirectorSet:
+    """The metadata that the Director last signed for a device.
+
+    Attributes:
+        version: of all three files.
+        action_id: the action that it is for; None where nothing waits.
+        renew_at: from when on a new one is signed, UTC, aware.
+    """
+
+    device_id: str
+    version: int
+    action_id: str | None
+    targets: bytes
+    snapshot: bytes
+    timestamp: bytes
+    renew_at: datetime
+
+
+class DirectorRepository(Protocol):
+    """One metadata set per device, never removed."""
+
+    async def find(self, device_id: str) -> DirectorSet | None:
+        """Return what was last signed for a device, or None."""
+
+    async def put(self, director_set: DirectorSet) -> bool:
+        """Store a newer set; False if the stored one is as new or newer."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredManifest:
+    """A verified version manifest."""
+
+    device_id: str
+    counter: int
+    attack_indicator: str
+    envelope: bytes
+    received_at: datetime
+
+
+class InstalledRepository(Protocol):
+    """What runs on devices, by their own signed or authenticated word."""
+
+    async def of(self, device_ids: Collection[str]) -> Mapping[str, Mapping[Slot, str]]:
+        """Return SHA-256 by slot of each device that ever reported."""
+
+    async def put(self, device_id: str, images: Mapping[Slot, str], *, at: datetime) -> None:
+        """Store what runs in some slots of a device."""
+
+    async def put_manifest(self, manifest: StoredManifest) -> bool:
+        """Store a manifest; False if its counter is not above the last one's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to tick, held by one worker at a time.
+
+    Attributes:
+        listening_since: since when workers have held it without a gap, UTC, aware.
+        event_sequence: last event that a worker has acted on.
+    """
+
+    name: str
+    owner: str
+    expires_at: datetime
+    listening_since: datetime
+    event_sequence: int
+
+
+class LeaseRepository(Protocol):
+    """Leases in the database; the clock is the caller's."""
+
+    async def acquire(
+        self, name: str, owner: str, *, now: datetime, lifetime: timedelta, largest_gap: timedelta
+    ) -> Lease | None:
+        """Take or renew a lease.
+
+        Args:
+            name: of the lease.
+            owner: unique to the process.
+            now: UTC, aware.
+            lifetime: after which another may take it.
+            largest_gap: time without a holder that does not count as an outage.
+
+        Returns:
+            The lease, or None while another holds it.
+        """
+
+    async def advance(self, name: str, event_sequence: int) -> None:
+        """Record the last event that was acted on."""
+
+    async def release(self, name: str, owner: str, *, now: datetime) -> None:
+        """Give a lease up at once."""
