@@ -1,0 +1,117 @@
+"""`device-sim`: make simulated devices, flash them, let them prove themselves, run them.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage. Only `main` exits.
+"""
+
+import sys
+import traceback
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from device_sim.cli_folders import (
+    DeviceCommandError,
+    device_folders,
+    flash_factory_images,
+    flash_package,
+    manufacture_devices,
+    prove_device,
+    tamper_with,
+)
+from device_sim.cli_run import run_fleet
+from device_sim.errors import DeviceSimError
+from protocol.errors import ProtocolError
+from protocol.geometry import Slot
+from tinyml.errors import TinymlError
+
+EXPECTED_ERRORS = (DeviceSimError, ProtocolError, TinymlError, OSError)
+DevicesArgument = Annotated[list[Path], typer.Argument(help="Device folders, or folders that hold device folders.")]
+
+app = typer.Typer(name="device-sim", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+_verbose = ContextVar("verbose", default=False)
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    try:
+        app()
+    except EXPECTED_ERRORS as error:
+        typer.echo(f"error: {error}", err=True)
+        if _verbose.get():
+            traceback.print_exception(error)
+        sys.exit(1)
+
+
+@app.callback()
+def options(
+    *, verbose: Annotated[bool, typer.Option("--verbose", help="Show the cause of a failure.")] = False
+) -> None:
+    """Simulated MT3620 devices: a measured boot, two real-time cores that run TinyML, and over-the-air updates."""
+    _verbose.set(verbose)
+
+
+@app.command()
+def manufacture(
+    *,
+    out: Annotated[Path, typer.Option(help="Folder that gets a folder for each device.")],
+    count: Annotated[int, typer.Option(min=1, max=100_000, help="How many devices.")] = 1,
+    seed: Annotated[str | None, typer.Option(help="Makes the identity keys repeatable; else they are drawn.")] = None,
+) -> None:
+    """Make devices, each with an identity key and a CSR for its IDevID; print their folders."""
+    for folder in manufacture_devices(out, count=count, seed=seed):
+        typer.echo(folder)
+
+
+@app.command()
+def flash(
+    devices: DevicesArgument,
+    *,
+    slot: Annotated[Slot | None, typer.Option(help="The one slot to write or to tamper with.")] = None,
+    package: Annotated[Path | None, typer.Option(help="Image package for the slot.")] = None,
+    tamper: Annotated[bool, typer.Option("--tamper", help="Flip a bit of the slot's image.")] = False,
+) -> None:
+    """Write the factory's images into devices, or one package into one slot, or tamper with a slot; unverified."""
+    if (slot is None) != (package is None and not tamper) or (tamper and package is not None):
+        raise typer.BadParameter("--slot goes with either --package or --tamper")
+    for folder in device_folders(devices):
+        if slot is None:
+            flash_factory_images(folder)
+        elif package is not None:
+            flash_package(folder, slot, package)
+        else:
+            tamper_with(folder, slot)
+
+
+@app.command()
+def prove(
+    devices: DevicesArgument,
+    *,
+    challenge: Annotated[str, typer.Option(help="The claim's challenge, hex digits.")],
+) -> None:
+    """Have each device prove its identity over a challenge: writes claim.json into its folder."""
+    try:
+        nonce = bytes.fromhex(challenge)
+    except ValueError as error:
+        raise typer.BadParameter("--challenge: expected hex digits") from error
+    failures = []
+    for folder in device_folders(devices):
+        try:
+            prove_device(folder, nonce)
+        except (DeviceSimError, ProtocolError) as error:
+            failures.append(f"{folder.name}: {error}")
+    if failures:
+        raise DeviceCommandError("; ".join(failures))
+
+
+@app.command()
+def run(
+    devices: DevicesArgument,
+    *,
+    service_file: Annotated[Path, typer.Option(help="service.json of the running service.")],
+    scenario: Annotated[Path | None, typer.Option(help="YAML: what goes wrong, how often cores infer.")] = None,
+    events: Annotated[Path | None, typer.Option(help="File that JSON lines are added to; else stdout.")] = None,
+) -> None:
+    """Boot and run devices until SIGTERM or Ctrl-C."""
+    run_fleet(device_folders(devices), service_file=service_file, scenario_file=scenario, events_file=events)

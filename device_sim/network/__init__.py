@@ -1,0 +1,1 @@
+"""A device's way out: HTTPS with its certificates, attestation, and the MQTT link."""

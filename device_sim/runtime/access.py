@@ -1,0 +1,102 @@
+"""How a device gets in and stays in: attestation, and the connections that its certificate opens."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from device_sim.hardware.machine import Machine
+from device_sim.network.attestation import Attester
+from device_sim.network.ports import HttpTransport, LinkCounts, LinkEvents, MqttLink, Network, Session
+from device_sim.update.uptane import UptaneClient
+from protocol.voucher import Voucher
+
+LDEVID = "ldevid"  # name in secure storage: key and chain, PEM
+NOTHING_SENT = LinkCounts(sent=0, acknowledged=0, dropped=0, waiting=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Validity:
+    """How long a certificate lasts.
+
+    Attributes:
+        not_after: UTC, aware.
+        half_seconds: half of what is left of it, by the device's clock.
+    """
+
+    not_after: datetime
+    half_seconds: float
+
+
+class Access:
+    """One device's way to its service.
+
+    Args:
+        machine: has booted.
+        voucher: in force.
+        uptane: knows the Director's timestamp keys.
+        network: gives connections.
+        events: of the MQTT link.
+    """
+
+    def __init__(
+        self, machine: Machine, voucher: Voucher, *, uptane: UptaneClient, network: Network, events: LinkEvents
+    ) -> None:
+        self._machine = machine
+        self._voucher = voucher
+        self._uptane = uptane
+        self._network = network
+        self._events = events
+        self._session: Session | None = None
+
+    @property
+    def session(self) -> Session:
+        """The connections; only after `attest`."""
+        if self._session is None:
+            raise AssertionError("a device talks to its service only after it was attested")
+        return self._session
+
+    @property
+    def transport(self) -> HttpTransport:
+        """HTTPS to the device API."""
+        return self.session.transport
+
+    @property
+    def link(self) -> MqttLink:
+        """MQTT to the gateway."""
+        return self.session.link
+
+    @property
+    def counts(self) -> LinkCounts:
+        """What was sent over MQTT so far."""
+        return NOTHING_SENT if self._session is None else self._session.link.counts
+
+    def attest(self) -> Validity:
+        """Attest, keep the new certificate and connect with it.
+
+        Raises:
+            AttestationRefusedError: the service refused the device.
+            DeviceSimError: it was not reached, or its answer was not to be trusted; the old certificate stays.
+        """
+        transport = self._network.attestation(self._machine, self._voucher)
+        try:
+            keys = self._uptane.timestamp_keys()
+            credential = Attester(self._machine, self._voucher, transport, keys).attest()
+        finally:
+            transport.close()
+        self._machine.storage.put(LDEVID, credential.to_pem())
+        if self._session is None:
+            self._session = self._network.session(self._machine.device_id, self._voucher, credential, self._events)
+            self._session.link.start()
+        else:
+            self._session.renew(credential)
+        not_after = credential.leaf.not_valid_after_utc
+        return Validity(not_after, (not_after - self._machine.clock.now()).total_seconds() / 2)
+
+    def drain(self, timeout_seconds: float) -> None:
+        """Wait, within a time, until the gateway has acknowledged what was sent."""
+        if self._session is not None and self._session.link.connected:
+            self._session.link.drain(timeout_seconds)
+
+    def close(self) -> None:
+        """End the connections; `attest` opens them again."""
+        if self._session is not None:
+            self._session.close()

@@ -1,0 +1,196 @@
+"""The working life of an attested device: poll, update, infer, report, renew, each by its timetable."""
+
+import random
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+
+from device_sim.errors import DeviceSimError
+from device_sim.hardware.machine import Machine
+from device_sim.network.attestation import AttestationRefusedError
+from device_sim.network.poll import AccessLostError, poll
+from device_sim.network.ports import NetworkError
+from device_sim.runtime.access import Access, Validity
+from device_sim.runtime.backoff import Backoff
+from device_sim.runtime.inference import CoreWatch
+from device_sim.runtime.timetable import NEVER, Timetable
+from device_sim.update.client import UpdateClient
+from device_sim.update.progress import Progress
+from protocol.document import canonical_json
+from protocol.geometry import Core
+from protocol.messages import INFERENCE_STREAM
+from protocol.topics import telemetry_topic
+
+Emit = Callable[..., None]
+RENEWAL_JITTER = 0.1  # share of half a certificate's life, so that a fleet does not renew at once
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """How a device spends its time.
+
+    Attributes:
+        infers: whether its cores run inference.
+        inference_period_seconds: one event per core and period.
+        counts_period_seconds: between two counts events.
+        start_spread_seconds: devices that boot together attest within this time.
+        retry_seconds: pause after the first failure, and longest pause.
+        refused_seconds: the same, after a refusal by the service.
+    """
+
+    infers: bool = True
+    inference_period_seconds: float = 1.0
+    counts_period_seconds: float = 10.0
+    start_spread_seconds: float = 1.0
+    retry_seconds: tuple[float, float] = (1.0, 60.0)
+    refused_seconds: tuple[float, float] = (10.0, 600.0)
+
+
+class Work:
+    """What one device does while it is let in.
+
+    Args:
+        machine: has booted.
+        access: has been attested.
+        client: runs updates.
+        progress: holds reports that wait.
+        watches: the cores that infer.
+        behaviour: periods and pauses.
+        rng: seeded, for jitter.
+        emit: takes events.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        access: Access,
+        *,
+        client: UpdateClient,
+        progress: Progress,
+        watches: Mapping[Core, CoreWatch],
+        behaviour: Behaviour,
+        rng: random.Random,
+        emit: Emit,
+    ) -> None:
+        self._machine = machine
+        self._access = access
+        self._client = client
+        self._progress = progress
+        self._watches = watches
+        self._behaviour = behaviour
+        self._rng = rng
+        self._emit = emit
+        self._retry = Backoff(*behaviour.retry_seconds, rng)
+        self._failures: dict[str, int] = {}
+        self._update: Iterator[float] | None = None
+        self._poll_requested = threading.Event()
+        self._timetable = Timetable()
+
+    def begin(self, now: float, validity: Validity) -> None:
+        """Start over after an attestation; an action that a restart interrupted goes on."""
+        self._failures.clear()
+        self._timetable.set("mail", self._send_mail, due=now)
+        self._timetable.set("poll", self._poll, due=now)
+        self._timetable.set("renew", self._renew, due=self._renewal_due(now, validity))
+        self._timetable.set("counts", self._count, due=now + self._behaviour.counts_period_seconds)
+        if self._update is None and self._progress.unfinished_action is not None:
+            self._update = self._client.run(self._progress.unfinished_action)
+        self._timetable.set("update", self._go_on_with_update, due=NEVER if self._update is None else now)
+        for core, watch in self._watches.items():
+            first = now + self._rng.uniform(0, self._behaviour.inference_period_seconds)
+            self._timetable.set(core.value, self._infer_with(watch), due=first)
+
+    def step(self, now: float) -> float:
+        """Do what is due; return when something is due again.
+
+        Raises:
+            AccessLostError: the service does not take the certificate any more.
+        """
+        if self._poll_requested.is_set():
+            self._poll_requested.clear()
+            self._timetable.advance("poll", now)
+        return self._timetable.run(now)
+
+    def request_poll(self) -> None:
+        """Have the next step poll; any thread may ask."""
+        self._poll_requested.set()
+
+    def mail_waits(self) -> None:
+        """Have the next step send reports."""
+        self._timetable.advance("mail", 0.0)
+
+    def count(self) -> None:
+        """Emit what was sent and inferred so far."""
+        counts = self._access.counts
+        self._emit(
+            "counts",
+            sent=counts.sent,
+            acknowledged=counts.acknowledged,
+            dropped=counts.dropped,
+            cores={core.value: asdict(watch.figures) for core, watch in self._watches.items()},
+        )
+
+    def _poll(self, now: float) -> float:
+        if self._update is not None:
+            return NEVER  # the update polls when it ends
+        try:
+            reply = poll(self._access.transport)
+        except NetworkError as error:
+            return now + self._pause_after("poll", error)
+        self._failures.pop("poll", None)
+        if reply.action_id is not None:
+            self._update = self._client.run(reply.action_id)
+            self._timetable.advance("update", now)
+        return now + reply.next_poll_seconds
+
+    def _go_on_with_update(self, now: float) -> float:
+        pause = None if self._update is None else next(self._update, None)
+        if pause is not None:
+            return now + pause
+        self._update = None
+        self._timetable.advance("poll", now + self._behaviour.retry_seconds[0])
+        return NEVER
+
+    def _send_mail(self, now: float) -> float:
+        if not self._progress.has_mail:
+            return NEVER
+        try:
+            self._progress.send(self._access.transport)
+        except NetworkError as error:
+            return now + self._pause_after("mail", error)
+        self._failures.pop("mail", None)
+        return NEVER
+
+    def _renew(self, now: float) -> float:
+        try:
+            validity = self._access.attest()
+        except AttestationRefusedError as error:
+            raise AccessLostError(str(error)) from error
+        except DeviceSimError as error:
+            return now + self._pause_after("renew", error)
+        self._failures.pop("renew", None)
+        self._emit("attested", not_after=validity.not_after.isoformat())
+        return self._renewal_due(now, validity)
+
+    def _renewal_due(self, now: float, validity: Validity) -> float:
+        return now + validity.half_seconds * self._rng.uniform(1 - RENEWAL_JITTER, 1)
+
+    def _count(self, now: float) -> float:
+        self.count()
+        return now + self._behaviour.counts_period_seconds
+
+    def _infer_with(self, watch: CoreWatch) -> Callable[[float], float]:
+        topic = telemetry_topic(self._machine.device_id, INFERENCE_STREAM)
+
+        def infer(now: float) -> float:
+            record = watch.run()
+            if record is not None:
+                self._access.link.publish(topic, canonical_json(record))
+            return now + self._behaviour.inference_period_seconds
+
+        return infer
+
+    def _pause_after(self, what: str, error: Exception) -> float:
+        failures = self._failures[what] = self._failures.get(what, 0) + 1
+        self._emit("retry", what=what, attempt=failures, reason=str(error))
+        return self._retry.pause_seconds(failures)

@@ -1,0 +1,1 @@
+"""The update client: Uptane verification, download with resume, trial, confirm or revert."""

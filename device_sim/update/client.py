@@ -1,0 +1,82 @@
+"""The update client: takes one action from the Director's word to its last report.
+
+Order of what counts: the last state is kept before it is sent, an image is confirmed before its action is, and a
+restart at any point takes the action up again. Images of a release are installed one after the other, because they
+share one spare: if a later one fails, the earlier ones stay, and the report's digests say so.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from device_sim.hardware.machine import Machine
+from device_sim.network.ports import HttpTransport, NetworkError, SlowRetrievalError
+from device_sim.update.errors import SlowTargetError, UpdateError
+from device_sim.update.installer import NOW, Installer, TrialFailedError
+from device_sim.update.progress import Progress
+from device_sim.update.uptane import Floors, UptaneClient
+from protocol.messages import ActionState
+
+MAX_SLOW_ANSWERS = 3  # of one action; then slow retrieval ends it
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateClient:
+    """Runs actions on one machine.
+
+    Attributes:
+        machine: has booted.
+        uptane: verifies.
+        installer: installs.
+        progress: reports.
+        transport: gives the transport with the operational certificate in force.
+        retry_seconds: gives the pause before the next attempt, by the number of failed ones.
+    """
+
+    machine: Machine
+    uptane: UptaneClient
+    installer: Installer
+    progress: Progress
+    transport: Callable[[], HttpTransport]
+    retry_seconds: Callable[[int], float]
+
+    def run(self, action_id: str) -> Iterator[float]:
+        """Run one action to its end; yields the seconds after which it wants to go on.
+
+        Args:
+            action_id: from the poll; the Director's word decides what it means.
+        """
+        if not self.progress.begin(action_id):
+            return
+        try:
+            yield from self._persist()
+        except UpdateError as error:
+            indicator = f"{type(error).__name__}: {error}" if error.is_attack else ""
+            self.progress.report(ActionState.FAILED, cause=error.cause, detail=str(error), attack_indicator=indicator)
+        except TrialFailedError as error:
+            self.progress.report(ActionState.REVERTED, cause=error.cause, detail=str(error))
+
+    def _persist(self) -> Iterator[float]:
+        failures = slow = 0
+        while True:
+            try:
+                yield from self._attempt()
+            except NetworkError as error:
+                failures += 1
+                slow += isinstance(error, SlowRetrievalError)
+                if slow >= MAX_SLOW_ANSWERS:
+                    raise SlowTargetError(f"{error}, {slow} times") from error
+                yield self.retry_seconds(failures)
+            else:
+                return
+
+    def _attempt(self) -> Iterator[float]:
+        floors = Floors(security=self.machine.rot.fuse, release=self.installer.release_floor)
+        instruction = self.uptane.check(self.transport(), self.machine.clock.now(), floors=floors)
+        yield NOW
+        if not instruction.targets:
+            return
+        if instruction.action_id is not None and not self.progress.begin(instruction.action_id):
+            return
+        for target in instruction.targets:
+            yield from self.installer.install(target, self.transport())
+        self.progress.report(ActionState.CONFIRMED)

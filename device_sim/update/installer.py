@@ -1,0 +1,178 @@
+"""One image from its download to its confirmed run, or back to what ran before.
+
+The way of an image: spare → trial on its own core, while the sibling runs on → golden vectors and live frames, or, for
+the A7 application, a way back to the service → confirm, which copies home. Whatever fails before the trial leaves
+the device untouched; whatever fails in it reverts. Success is a confirmed run of the new digest.
+
+Each step is an iterator: it yields the seconds after which it wants to go on, so that the device does its other work
+between two ranges of a download or two golden vectors.
+"""
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from device_sim.cores.m4 import M4Core
+from device_sim.errors import BootStoppedError, CoreLoadError, CoreStoppedError, DeviceSimError, SpareContentError
+from device_sim.hardware.machine import Machine
+from device_sim.network.ports import HttpTransport, NetworkError
+from device_sim.update.download import download, verify_spare
+from device_sim.update.errors import BootRefusedError, TargetRefusedError
+from device_sim.update.progress import Progress
+from device_sim.update.uptane import ImageTarget
+from protocol.geometry import Core, Slot
+from protocol.messages import ActionState, Cause
+from protocol.model import GoldenVectors
+from tinyml.errors import PoolBusyError
+
+NOW = 0.0  # seconds until an iterator wants to go on
+MAX_TRIALS = 2  # the second one after a power cut
+LIVE_FRAMES = 3  # that a core on trial must answer after its golden vectors
+REACH_ATTEMPTS = 6  # of a new A7 application to reach the service
+REACH_PAUSE_SECONDS = 2.0
+BUSY_PAUSE_SECONDS = 1.0
+RELEASE_FLOOR = "update/release-floor/"
+
+T = TypeVar("T")
+
+
+class TrialFailedError(DeviceSimError):
+    """The image ran on trial and did not pass.
+
+    Attributes:
+        cause: for the action's report.
+    """
+
+    def __init__(self, cause: Cause, detail: str) -> None:
+        super().__init__(detail)
+        self.cause = cause
+
+
+class Installer:
+    """Installs verified targets on one machine.
+
+    Args:
+        machine: has booted.
+        progress: where states are reported.
+        package_keys: that may sign packages.
+        look: takes a frame of a core's camera.
+        reach_service: attests and asks the service anew, as after a restart of the application.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        progress: Progress,
+        *,
+        package_keys: Sequence[ec.EllipticCurvePublicKey],
+        look: Callable[[Core], np.ndarray],
+        reach_service: Callable[[], None],
+    ) -> None:
+        self._machine = machine
+        self._progress = progress
+        self._package_keys = package_keys
+        self._look = look
+        self._reach_service = reach_service
+
+    def release_floor(self, slot: Slot) -> int:
+        """Return the counter of the last release that was confirmed in a slot, or 0."""
+        return int(self._machine.storage.get(RELEASE_FLOOR + slot.value) or b"0")
+
+    def install(self, target: ImageTarget, transport: HttpTransport) -> Iterator[float]:
+        """Install one image, unless it is confirmed already.
+
+        Raises:
+            NetworkError: the service was not reached; installing anew goes on where this ended.
+            UpdateError: refused before it ran.
+            TrialFailedError: it ran and was reverted.
+        """
+        installed = self._machine.installed().get(target.slot)
+        if installed is None or installed.digest != target.sha256:
+            self._progress.report(ActionState.DOWNLOADING, detail=target.custom.name)
+            for _ in download(self._machine, transport, target):
+                yield NOW
+            self._progress.report(ActionState.INSTALLING, detail=target.custom.name)
+            verify_spare(self._machine, target, package_keys=self._package_keys)
+            yield from self._trial(target)
+        floor = str(target.release.counter).encode()
+        self._machine.storage.put(RELEASE_FLOOR + target.slot.value, floor)
+
+    def _trial(self, target: ImageTarget) -> Iterator[float]:
+        if self._progress.trials >= MAX_TRIALS:
+            raise TrialFailedError(Cause.BOOT, f"expected a trial to end, found it cut off {MAX_TRIALS} times")
+        self._progress.count_trial()
+        self._start(target)
+        self._progress.report(ActionState.TRIAL, detail=target.custom.name)
+        yield NOW
+        try:
+            yield from self._prove(target)
+        except TrialFailedError as error:
+            self._machine.revert(target.slot, str(error))
+            raise
+        try:
+            self._machine.confirm(target.slot)
+        except SpareContentError as error:  # the machine has reverted
+            raise TrialFailedError(Cause.FLASH, str(error)) from error
+
+    def _start(self, target: ImageTarget) -> None:
+        try:
+            self._machine.start_trial(target.slot)
+        except SpareContentError as error:
+            raise TargetRefusedError(str(error)) from error
+        except (BootStoppedError, CoreLoadError) as error:
+            raise BootRefusedError(str(error)) from error
+
+    def _prove(self, target: ImageTarget) -> Iterator[float]:
+        core = self._machine.cores.get(target.slot.core)
+        if core is None:
+            yield from self._reach()
+            return
+        if target.golden is not None:
+            yield from self._answer_golden(target.slot.core, target.golden)
+        if core.is_running:
+            yield from self._answer_frames(target.slot.core, core)
+
+    def _answer_golden(self, core: Core, golden: GoldenVectors) -> Iterator[float]:
+        for vector in golden.vectors:
+            alone = GoldenVectors(component_id=golden.component_id, vectors=(vector,))
+            try:
+                outcome = yield from _when_free(partial(self._machine.run_golden, core, alone))
+            except CoreStoppedError as error:
+                raise TrialFailedError(Cause.BOOT, str(error)) from error
+            if not outcome.passed:
+                raise TrialFailedError(outcome.cause or Cause.GOLDEN_VECTORS, outcome.detail)
+            yield NOW
+
+    def _answer_frames(self, name: Core, core: M4Core) -> Iterator[float]:
+        for _ in range(LIVE_FRAMES):
+            outcome = yield from _when_free(partial(core.infer, self._look(name)))
+            if outcome.cause is not None:
+                raise TrialFailedError(outcome.cause, outcome.error)
+            yield NOW
+
+    def _reach(self) -> Iterator[float]:
+        """Let the application on trial prove that it still leads to the service, and so to the next update."""
+        failure = ""
+        for _ in range(REACH_ATTEMPTS):
+            try:
+                self._reach_service()
+            except NetworkError as error:
+                failure = str(error)
+                yield REACH_PAUSE_SECONDS
+            except DeviceSimError as error:
+                raise TrialFailedError(Cause.BOOT, f"expected to be let in, found: {error}") from error
+            else:
+                return
+        raise TrialFailedError(Cause.BOOT, f"expected to reach the service, found: {failure}")
+
+
+def _when_free(ask: Callable[[], T]) -> Generator[float, None, T]:
+    """Ask the host's inference pool until it has a free worker: a busy host is no fault of the device."""
+    while True:
+        try:
+            return ask()
+        except PoolBusyError:
+            yield BUSY_PAUSE_SECONDS

@@ -1,0 +1,149 @@
+"""How far a device is with its action: kept in secure storage, told to the service in reports that arrive at last.
+
+Every change of state and its report are kept in one write, before anything is sent. A report leaves the storage when
+the service has taken it, so it may arrive twice and after a restart. The version manifest follows the last report.
+"""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+
+from device_sim.hardware.machine import Machine
+from device_sim.network.ports import HttpTransport, UnexpectedResponseError
+from device_sim.network.problems import problem_detail
+from protocol.document import Document, canonical_json, parse_document, sign_document
+from protocol.geometry import Slot
+from protocol.messages import MANIFEST_PAYLOAD_TYPE, ActionReport, ActionState, Cause, VersionManifest
+
+REPORTS_PATH = "/device/v1/reports"
+MANIFEST_PATH = "/device/v1/manifest"
+STORAGE_NAME = "update/progress"
+MANIFEST_COUNTER = "version-manifest"
+MAX_DETAIL_CHARACTERS = 500
+MAX_WAITING = 64  # reports; the oldest that are not final make room
+MAX_REPLY_BYTES = 16 * 1024
+SENT = range(200, 300)
+WORTH_TRYING_AGAIN = frozenset({401, 403, 408, 425, 429})
+
+
+class _Progress(Document):
+    action_id: str | None = None
+    sequence: int = 0
+    trials: int = 0
+    outcome: ActionReport | None = None
+    waiting: tuple[ActionReport, ...] = ()
+    is_manifest_due: bool = False
+    attack_indicator: str = ""
+
+
+class Progress:
+    """One device's progress with its latest action.
+
+    Args:
+        machine: keeps it, and signs the manifest.
+        observe: is told every new report.
+    """
+
+    def __init__(self, machine: Machine, *, observe: Callable[[ActionReport], None]) -> None:
+        self._machine = machine
+        self._observe = observe
+        kept = machine.storage.get(STORAGE_NAME)
+        self._state = parse_document(kept, _Progress) if kept else _Progress()
+
+    @property
+    def unfinished_action(self) -> str | None:
+        """The action that a restart interrupted, or None."""
+        return None if self._state.outcome else self._state.action_id
+
+    @property
+    def trials(self) -> int:
+        """How often the action began a trial; more than once after power cuts."""
+        return self._state.trials
+
+    @property
+    def has_mail(self) -> bool:
+        """Whether a report or a manifest waits to be sent."""
+        return bool(self._state.waiting) or self._state.is_manifest_due
+
+    def begin(self, action_id: str) -> bool:
+        """Take up an action; False when its end is known, which is then reported again."""
+        state = self._state
+        if state.action_id != action_id:
+            self._keep(action_id=action_id, sequence=0, trials=0, outcome=None)
+            return True
+        if state.outcome is not None and state.outcome not in state.waiting:
+            self._keep(waiting=(*state.waiting, state.outcome))
+        return state.outcome is None
+
+    def count_trial(self) -> None:
+        """Keep that a trial begins, before it does."""
+        self._keep(trials=self._state.trials + 1)
+
+    def report(
+        self, state: ActionState, *, cause: Cause | None = None, detail: str = "", attack_indicator: str = ""
+    ) -> None:
+        """Keep a report of a new state; `send` sends it.
+
+        Args:
+            state: the action's.
+            cause: of a failure.
+            detail: what was expected and found.
+            attack_indicator: for the manifest, when verification refused something.
+        """
+        if self._state.action_id is None:
+            return
+        report = ActionReport(
+            action_id=self._state.action_id,
+            sequence=self._state.sequence,
+            state=state,
+            cause=cause,
+            detail=detail[:MAX_DETAIL_CHARACTERS],
+            digests=self._digests() if state.is_final else {},
+        )
+        waiting = (*self._state.waiting, report)[-MAX_WAITING:]
+        changes: dict[str, object] = {"sequence": report.sequence + 1, "waiting": waiting}
+        if state.is_final:
+            indicator = attack_indicator[:MAX_DETAIL_CHARACTERS]
+            changes |= {"outcome": report, "is_manifest_due": True, "attack_indicator": indicator}
+        self._keep(**changes)
+        self._observe(report)
+
+    def manifest_due(self) -> None:
+        """Have a version manifest sent, as after every boot."""
+        self._keep(is_manifest_due=True)
+
+    def send(self, transport: HttpTransport) -> None:
+        """Send what waits, oldest first.
+
+        Raises:
+            NetworkError: the service was not reached or could not take it now; it stays.
+        """
+        while self._state.waiting:
+            _post(transport, REPORTS_PATH, canonical_json(self._state.waiting[0]))
+            self._keep(waiting=self._state.waiting[1:])
+        if self._state.is_manifest_due:
+            _post(transport, MANIFEST_PATH, self._manifest(self._machine.clock.now()))
+            self._keep(is_manifest_due=False)
+
+    def _manifest(self, now: datetime) -> bytes:
+        manifest = VersionManifest(
+            device_id=self._machine.device_id,
+            counter=self._machine.rot.increment(MANIFEST_COUNTER),
+            reported_at=now,
+            images=self._digests(),
+            attack_indicator=self._state.attack_indicator,
+        )
+        return sign_document(manifest, MANIFEST_PAYLOAD_TYPE, self._machine.rot)
+
+    def _digests(self) -> Mapping[Slot, str]:
+        return {slot: image.digest for slot, image in self._machine.installed().items()}
+
+    def _keep(self, **changes: object) -> None:
+        self._state = self._state.model_copy(update=changes)
+        self._machine.storage.put(STORAGE_NAME, canonical_json(self._state))
+
+
+def _post(transport: HttpTransport, path: str, body: bytes) -> None:
+    response = transport.request("POST", path, max_bytes=MAX_REPLY_BYTES, body=body)
+    refused_for_good = 400 <= response.status < 500 and response.status not in WORTH_TRYING_AGAIN  # noqa: PLR2004 - 4xx
+    if response.status not in SENT and not refused_for_good:
+        raise UnexpectedResponseError(f"{path}: expected 204, found {response.status}: {problem_detail(response)}")

@@ -1,0 +1,193 @@
+"""One TUF repository as a device keeps it: python-tuf's client over secure storage instead of a directory.
+
+`tuf.ngclient.Updater` offers no other storage, so five of its private methods are overridden here; the version of tuf
+is pinned and tests/unit/device_update/test_update_repository.py stands on each of them. Only the newest verified root
+is kept, because secure storage is trusted: it takes the place of the root that came with the voucher.
+Expiry is judged by the device's clock, never by the host's.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Protocol
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from tuf.api.exceptions import DownloadError, DownloadHTTPError, RepositoryError
+from tuf.api.metadata import Metadata, Root, TargetFile, Targets, Timestamp
+from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
+from typing_extensions import override
+
+from device_sim.network.ports import EndlessDataError, HttpTransport, NetworkError, UnreachableError
+from device_sim.update.errors import MetadataRefusedError
+
+CONFIG = UpdaterConfig(
+    max_root_rotations=32,
+    max_delegations=8,
+    root_max_length=64 * 1024,  # bytes
+    timestamp_max_length=16 * 1024,
+    snapshot_max_length=256 * 1024,
+    targets_max_length=1024 * 1024,
+    prefix_targets_with_hash=False,
+)
+OK = 200
+MISSING = frozenset({403, 404})
+
+
+class Storage(Protocol):
+    """Secure storage as the update client needs it: bytes by name, several changed at once or none."""
+
+    def get(self, name: str) -> bytes | None:
+        """Return what is kept under a name, or None."""
+
+    def put(self, name: str, value: bytes) -> None:
+        """Keep bytes under a name."""
+
+
+class MetadataStore:
+    """Verified metadata of one repository, kept under one name of secure storage.
+
+    Args:
+        storage: where.
+        name: under which name.
+        anchor: root metadata of the voucher; another one than before forgets everything.
+    """
+
+    def __init__(self, storage: Storage, name: str, *, anchor: bytes) -> None:
+        self._storage = storage
+        self._name = name
+        self._anchor_digest = hashlib.sha256(anchor).hexdigest()
+        self._files = self._load() or {Root.type: anchor.decode()}
+
+    def _load(self) -> dict[str, str] | None:
+        kept = self._storage.get(self._name)
+        document = json.loads(kept) if kept is not None else {}
+        return document["files"] if document.get("anchor") == self._anchor_digest else None
+
+    def read(self, role: str) -> bytes | None:
+        """Return the newest verified metadata of a role, or None."""
+        text = self._files.get(role)
+        return None if text is None else text.encode()
+
+    def write(self, role: str, data: bytes) -> None:
+        """Take verified metadata of a role; `save` keeps it."""
+        self._files[role] = data.decode()
+
+    def timestamp_keys(self) -> list[ec.EllipticCurvePublicKey]:
+        """Return the keys that the newest verified root trusts with the timestamp role."""
+        root = Metadata[Root].from_bytes(self._files[Root.type].encode()).signed
+        keys = [root.keys[key_id].keyval["public"] for key_id in root.roles[Timestamp.type].keyids]
+        loaded = [load_pem_public_key(key.encode()) for key in keys]
+        return [key for key in loaded if isinstance(key, ec.EllipticCurvePublicKey)]
+
+    def save(self) -> None:
+        """Keep what was written; nothing is written to storage if nothing changed."""
+        document = {"anchor": self._anchor_digest, "files": self._files}
+        self._storage.put(self._name, json.dumps(document, sort_keys=True).encode())
+
+
+class MetadataFetcher(FetcherInterface):
+    """Fetches metadata over a device's transport, which reads the body of a 404 too and so keeps the connection."""
+
+    def __init__(self, transport: HttpTransport) -> None:
+        self._transport = transport
+        self.failure: NetworkError | None = None  # ngclient swallows the class of what went wrong
+
+    @override
+    def _fetch(self, url: str) -> Iterator[bytes]:
+        yield self.download_bytes(url, CONFIG.targets_max_length)
+
+    @override
+    def download_bytes(self, url: str, max_length: int) -> bytes:
+        try:
+            response = self._transport.request("GET", url, max_bytes=max_length)
+        except NetworkError as error:
+            self.failure = error
+            raise DownloadError(str(error)) from error
+        if response.status != OK:
+            raise DownloadHTTPError(f"{url}: expected 200, found {response.status}", response.status)
+        return response.body
+
+
+class Repository(Updater):
+    """One check of one repository; `refresh` works once.
+
+    Args:
+        store: verified metadata.
+        base_path: where the metadata is served.
+        fetcher: of the device's transport.
+        now: the device's time, UTC and aware.
+    """
+
+    def __init__(self, store: MetadataStore, base_path: str, *, fetcher: MetadataFetcher, now: datetime) -> None:
+        self._store = store
+        self._metadata_fetcher = fetcher
+        super().__init__("", base_path, fetcher=fetcher, config=CONFIG, bootstrap=store.read(Root.type))
+        self._trusted_set.reference_time = now
+
+    def check(self) -> Targets:
+        """Refresh all four roles and return the verified top-level targets.
+
+        Raises:
+            NetworkError: the service was not reached.
+            MetadataRefusedError: a role is not signed as the root says, expired, older than before, or too long.
+        """
+        try:
+            self.refresh()
+        except (RepositoryError, DownloadError) as error:
+            raise self._refusal(error) from error
+        finally:
+            self._store.save()
+        return self._trusted_set.targets
+
+    def find(self, name: str) -> TargetFile | None:
+        """Return a target's verified description, through delegations, or None. Raises as `check`."""
+        try:
+            return self.get_targetinfo(name)
+        except (RepositoryError, DownloadError) as error:
+            raise self._refusal(error) from error
+        finally:
+            self._store.save()
+
+    def _refusal(self, error: Exception) -> Exception:
+        failure = self._metadata_fetcher.failure
+        if isinstance(failure, EndlessDataError):
+            return MetadataRefusedError(str(failure))
+        if isinstance(failure, NetworkError):
+            return failure
+        if isinstance(error, DownloadError):
+            return UnreachableError(str(error))
+        return MetadataRefusedError(f"{self._metadata_base_url}: {type(error).__name__}: {error}")
+
+    @override
+    def _load_local_metadata(self, rolename: str) -> bytes:
+        data = self._store.read(rolename)
+        if data is None:
+            raise FileNotFoundError(rolename)  # what ngclient takes for a role that it has never seen
+        return data
+
+    @override
+    def _persist_metadata(self, rolename: str, data: bytes) -> None:
+        self._store.write(rolename, data)
+
+    @override
+    def _persist_root(self, version: int, data: bytes) -> None:
+        self._store.write(Root.type, data)
+
+    @override
+    def _update_root_symlink(self) -> None:
+        """Nothing to do: the store keeps one root, the newest."""
+
+    @override
+    def _load_root(self) -> None:
+        first = self._trusted_set.root.version + 1
+        for version in range(first, first + CONFIG.max_root_rotations):
+            try:
+                data = self._download_metadata(Root.type, CONFIG.root_max_length, version)
+            except DownloadHTTPError as error:
+                if error.status_code not in MISSING:
+                    raise
+                return  # client workflow 5.3.3: the current root is the newest
+            self._trusted_set.update_root(data)
+            self._persist_root(version, data)
