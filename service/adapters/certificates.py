@@ -1,0 +1,150 @@
+"""Certificates through pki: verifying devices and operators, issuing LDevIDs, signing the time.
+
+An operator's client certificate counts only if the root itself issued it, so that neither the online issuing CA nor
+the factory can make an operator.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from pki.authority import CertificateAuthority
+from pki.chains import issued_by, load_chain, verify_idevid, verify_ldevid
+from pki.csr import verify_ldevid_csr
+from pki.errors import ChainError, CsrError
+from pki.online import issuing_authority, load_certificate, online_keys
+from pki.profiles import ldevid
+from pki.roles import OnlineKey
+from pki.signed_time import sign_time
+from protocol.errors import ProtocolError
+from protocol.identity import OPERATOR_URI_PREFIX, DeviceId, certificate_uri
+from protocol.signing import Signer
+from service.application.clock import Clock
+from service.application.identity import (
+    CertificateKind,
+    CertificateRefusedError,
+    CertificateRequest,
+    CsrRefusedError,
+    DevicePeer,
+    IssuedCertificate,
+    OperatorPeer,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Authorities:
+    """The certificates that the service trusts and the keys that it issues and signs with."""
+
+    root: x509.Certificate
+    factory: x509.Certificate
+    issuing_ca: CertificateAuthority
+    director: Signer
+
+
+def load_authorities(data_dir: Path) -> Authorities:
+    """Read them from the service's folder.
+
+    Raises:
+        PkiError: a key or certificate is missing, malformed, or of another key; run the ceremony.
+    """
+    certificates = data_dir / "certificates"
+    return Authorities(
+        root=load_certificate(certificates / "root.pem"),
+        factory=load_certificate(certificates / "factory.pem"),
+        issuing_ca=issuing_authority(data_dir),
+        director=online_keys(data_dir).load(OnlineKey.DIRECTOR),
+    )
+
+
+class PkiVerifier:
+    """Implements `CertificateVerifier`."""
+
+    def __init__(self, authorities: Authorities, clock: Clock) -> None:
+        self._authorities = authorities
+        self._clock = clock
+
+    def device(self, unverified_der: bytes) -> DevicePeer:
+        """See `CertificateVerifier.device`."""
+        try:
+            leaf = load_chain(unverified_der)[0]
+        except ChainError as error:
+            raise CertificateRefusedError(str(error)) from error
+        if leaf.issuer == self._authorities.factory.subject:
+            return self.idevid_chain(unverified_der)
+        return self._ldevid(unverified_der)
+
+    def _ldevid(self, unverified_der: bytes) -> DevicePeer:
+        issuing_ca, root = self._authorities.issuing_ca.certificate, self._authorities.root
+        try:
+            verified = verify_ldevid(unverified_der, issuing_ca=issuing_ca, root=root, now=self._clock.now())
+        except ChainError as error:
+            raise CertificateRefusedError(str(error)) from error
+        not_after = verified.leaf.not_valid_after_utc
+        return DevicePeer(CertificateKind.LDEVID, verified.device_id, verified.public_key, not_after)
+
+    def idevid_chain(self, unverified_pem: bytes) -> DevicePeer:
+        """See `CertificateVerifier.idevid_chain`; takes a DER leaf as well."""
+        factory, root = self._authorities.factory, self._authorities.root
+        try:
+            verified = verify_idevid(unverified_pem, factory=factory, root=root, now=self._clock.now())
+        except ChainError as error:
+            raise CertificateRefusedError(str(error)) from error
+        not_after = verified.leaf.not_valid_after_utc
+        return DevicePeer(CertificateKind.IDEVID, verified.device_id, verified.public_key, not_after)
+
+    def operator(self, unverified_der: bytes) -> OperatorPeer:
+        """See `CertificateVerifier.operator`."""
+        try:
+            leaf = load_chain(unverified_der)[0]
+            uri = certificate_uri(leaf)
+            purposes = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        except (ChainError, ProtocolError, x509.ExtensionNotFound, ValueError) as error:
+            raise CertificateRefusedError("operator certificate: expected one URI and a purpose, found none") from error
+        now = self._clock.now()
+        if not issued_by(leaf, self._authorities.root) or ExtendedKeyUsageOID.CLIENT_AUTH not in purposes:
+            raise CertificateRefusedError("operator certificate: expected one for clients by the root, found another")
+        if not leaf.not_valid_before_utc <= now < leaf.not_valid_after_utc:
+            raise CertificateRefusedError(f"operator certificate: expected valid at {now:%FT%TZ}, found it is not")
+        if not uri.startswith(OPERATOR_URI_PREFIX):
+            raise CertificateRefusedError(f"operator certificate: expected {OPERATOR_URI_PREFIX}…, found {uri[:60]!r}")
+        return OperatorPeer(uri.removeprefix(OPERATOR_URI_PREFIX), leaf.not_valid_after_utc)
+
+
+class PkiIssuer:
+    """Implements `CertificateIssuer`.
+
+    Args:
+        authorities: keys of the issuing CA and the Director.
+        clock: source of the time that is certified and signed.
+        lifetime: validity of an LDevID.
+    """
+
+    def __init__(self, authorities: Authorities, clock: Clock, *, lifetime: timedelta) -> None:
+        self._authorities = authorities
+        self._clock = clock
+        self._lifetime = lifetime
+
+    def verify_csr(
+        self, unverified_csr: bytes, device_id: DeviceId, *, identity_key: ec.EllipticCurvePublicKey
+    ) -> CertificateRequest:
+        """See `CertificateIssuer.verify_csr`."""
+        try:
+            verified = verify_ldevid_csr(unverified_csr, device_id, identity_key=identity_key)
+        except CsrError as error:
+            raise CsrRefusedError(str(error)) from error
+        return CertificateRequest(verified.device_id, verified.public_key)
+
+    def issue(self, request: CertificateRequest) -> IssuedCertificate:
+        """See `CertificateIssuer.issue`."""
+        profile = ldevid(request.device_id, now=self._clock.now(), lifetime=self._lifetime)
+        leaf = self._authorities.issuing_ca.issue(profile, request.public_key)
+        chain = self._authorities.issuing_ca.chain_pem(leaf).decode()
+        return IssuedCertificate(chain, f"{leaf.serial_number:x}", leaf.not_valid_after_utc)
+
+    def sign_time(self, device_nonce: bytes) -> bytes:
+        """See `CertificateIssuer.sign_time`."""
+        return sign_time(device_nonce, self._authorities.director, now=self._clock.now())

@@ -1,0 +1,1 @@
+"""HTTPS: the operator API and the device API."""

@@ -1,0 +1,45 @@
+"""The operator API as an ASGI app. To add an area, add its router to `_ROUTERS` and its use cases to `Services`."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
+
+from service.api import operators
+from service.api.problems import PROBLEM_RESPONSES, Problem, add_problem_handlers
+from service.api.services import Services
+
+BASE_PATH = "/api/v1"
+_ROUTERS: Sequence[APIRouter] = (operators.router,)
+
+
+def operator_app(services: Services) -> FastAPI:
+    """Make the operator API."""
+    app = FastAPI(
+        title="tinyfleet",
+        version="1",
+        summary="Security and over-the-air updates for fleets of microcontrollers that run TinyML models.",
+        openapi_url=f"{BASE_PATH}/openapi.json",
+        docs_url=f"{BASE_PATH}/docs",
+        redoc_url=None,
+        generate_unique_id_function=_operation_id,
+        responses=PROBLEM_RESPONSES,
+    )
+    app.state.services = services
+    add_problem_handlers(app)
+    for router in _ROUTERS:
+        app.include_router(router, prefix=BASE_PATH)
+    app.openapi = partial(_openapi, app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+    return app
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    schema = FastAPI.openapi(app)
+    schema["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+    return schema
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name

@@ -1,0 +1,126 @@
+"""The device API as an ASGI app behind a gate: no request gets past it without a certificate in force.
+
+Checked on every request, in this order (deny by default):
+    1. certificate: the connection's, verified as LDevID or IDevID when it was made;
+    2. time: within the certificate's validity now, because a resumed or kept-alive connection outlives it;
+    3. reach: an IDevID reaches /device/v1/attest/* alone, an LDevID everything else;
+    4. standing: the device is claimed and not blocked. For an IDevID the attestation use case checks this, and says
+       why in its record.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+
+import structlog
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from protocol.document import Document, canonical_json
+from service.api.listeners import DEVICE_SCOPE_KEY
+from service.api.problems import problem
+from service.application.clock import Clock
+from service.application.identity import CertificateKind, CertificateRefusedError, DevicePeer
+from service.application.standing import Standings
+from service.domain.errors import InvalidError
+
+BASE_PATH = "/device/v1"
+ATTEST_PATH = f"{BASE_PATH}/attest"
+MAX_BODY_BYTES = 64 * 1024
+_log = structlog.get_logger()
+
+
+class BodyTooLongError(InvalidError):
+    """A device sent more than any of its messages needs."""
+
+
+class DeviceGate:
+    """Lets devices in good standing through to the device API.
+
+    Args:
+        routes: of the device API; endpoints find their caller by `peer_of`.
+        exact: ASGI apps by path, tried before the routes; for the path that every device polls.
+        heard: called with each device that passed, for last-seen.
+    """
+
+    def __init__(
+        self,
+        *,
+        routes: Sequence[BaseRoute],
+        exact: Mapping[str, ASGIApp],
+        standings: Standings,
+        clock: Clock,
+        heard: Callable[[str, datetime], None],
+    ) -> None:
+        self._router: ASGIApp = Router(routes, redirect_slashes=False)
+        self._exact = dict(exact)
+        self._standings = standings
+        self._clock = clock
+        self._heard = heard
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            return
+        try:
+            self._admit(scope)
+            app = self._exact.get(scope["path"], self._router)
+            await app(scope, receive, send)
+        except Exception as error:  # noqa: BLE001 - the outermost frame: whatever it is becomes a problem document
+            await _answer(error, scope, receive, send)
+
+    def _admit(self, scope: Scope) -> None:
+        peer = scope.get(DEVICE_SCOPE_KEY)
+        # Step 1: certificate.
+        if isinstance(peer, CertificateRefusedError):
+            raise peer
+        if not isinstance(peer, DevicePeer):
+            raise CertificateRefusedError("certificate: expected a device's, found none")
+        # Step 2: time.
+        now = self._clock.now()
+        if now >= peer.not_after:
+            raise CertificateRefusedError(f"certificate: expected valid at {now:%FT%TZ}, ended {peer.not_after:%FT%TZ}")
+        # Step 3: reach.
+        attesting = scope["path"] == ATTEST_PATH or scope["path"].startswith(f"{ATTEST_PATH}/")
+        if attesting != (peer.kind is CertificateKind.IDEVID):
+            raise CertificateRefusedError(
+                f"certificate: expected an {CertificateKind.IDEVID if attesting else CertificateKind.LDEVID} "
+                f"for {scope['path'][:80]}, found an {peer.kind}"
+            )
+        # Step 4: standing.
+        if not attesting:
+            self._standings.check(peer.device_id)
+        self._heard(peer.device_id, now)
+
+
+async def _answer(error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
+    response = problem(error, scope["path"])
+    if response.status_code >= 500:  # noqa: PLR2004 - HTTP's own fault class
+        _log.error("device_request_failed", path=scope["path"], exc_info=error)
+    await response(scope, receive, send)
+
+
+def peer_of(scope: Scope) -> DevicePeer:
+    """Return the device that passed the gate."""
+    peer: DevicePeer = scope[DEVICE_SCOPE_KEY]
+    return peer
+
+
+async def read_body(request: Request, *, max_bytes: int = MAX_BODY_BYTES) -> bytes:
+    """Read a request's body.
+
+    Raises:
+        BodyTooLongError: it is longer than `max_bytes`; the rest is not read.
+    """
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > max_bytes:
+            raise BodyTooLongError(f"body: expected at most {max_bytes} bytes, found more")
+    return bytes(body)
+
+
+def document_response(document: Document) -> Response:
+    """Return a protocol document as a response."""
+    return Response(canonical_json(document), media_type="application/json")

@@ -1,0 +1,120 @@
+"""Who is at the other end: what a verified certificate says, and the ports that verify and issue certificates."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from protocol.identity import DeviceId
+from service.domain.errors import ForbiddenError, InvalidError
+
+
+class CertificateRefusedError(ForbiddenError):
+    """A certificate is of a foreign issuer, expired, or names nobody."""
+
+
+class CsrRefusedError(InvalidError):
+    """A certificate signing request breaks a rule of the LDevID profile."""
+
+
+class CertificateKind(StrEnum):
+    """What a device certificate lets its holder do."""
+
+    IDEVID = "IDevID"  # attest, nothing else
+    LDEVID = "LDevID"  # everything but attest
+
+
+@dataclass(frozen=True, slots=True)
+class DevicePeer:
+    """The device at the other end of a TLS connection.
+
+    Attributes:
+        public_key: of the certificate; of an IDevID that is the identity key.
+        not_after: end of the certificate's validity, UTC; no request is served at or after it.
+    """
+
+    kind: CertificateKind
+    device_id: DeviceId
+    public_key: ec.EllipticCurvePublicKey
+    not_after: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorPeer:
+    """The operator at the other end of a TLS connection, by client certificate."""
+
+    name: str
+    not_after: datetime
+
+
+class CertificateVerifier(Protocol):
+    """Verifies unverified certificates against the service's authorities."""
+
+    def device(self, unverified_der: bytes) -> DevicePeer:
+        """Verify a device's leaf certificate, IDevID or LDevID.
+
+        Raises:
+            CertificateRefusedError: it is neither, or not valid now.
+        """
+
+    def idevid_chain(self, unverified_pem: bytes) -> DevicePeer:
+        """Verify an IDevID chain, PEM, leaf first.
+
+        Raises:
+            CertificateRefusedError: it is none, or of another factory.
+        """
+
+    def operator(self, unverified_der: bytes) -> OperatorPeer:
+        """Verify an operator's client certificate, which the root itself issued.
+
+        Raises:
+            CertificateRefusedError: it is none.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateRequest:
+    """A verified request for an LDevID.
+
+    Attributes:
+        public_key: fresh P-256 key whose possession is proved.
+    """
+
+    device_id: DeviceId
+    public_key: ec.EllipticCurvePublicKey
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedCertificate:
+    """An LDevID.
+
+    Attributes:
+        chain_pem: leaf, then the issuing CA.
+        serial: hex.
+        not_after: UTC.
+    """
+
+    chain_pem: str
+    serial: str
+    not_after: datetime
+
+
+class CertificateIssuer(Protocol):
+    """Issues LDevID certificates."""
+
+    def verify_csr(
+        self, unverified_csr: bytes, device_id: DeviceId, *, identity_key: ec.EllipticCurvePublicKey
+    ) -> CertificateRequest:
+        """Verify a request of the device that is connected.
+
+        Raises:
+            CsrRefusedError: not its request, no proof of possession, or the key is the identity key.
+        """
+
+    def issue(self, request: CertificateRequest) -> IssuedCertificate:
+        """Issue the certificate."""
+
+    def sign_time(self, device_nonce: bytes) -> bytes:
+        """Return the current time in answer to a device's nonce, signed by the Director's key (DSSE envelope)."""

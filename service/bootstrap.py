@@ -1,0 +1,325 @@
+"""The composition root: builds the service from its settings, runs it, and stops it.
+
+    with the settings loaded:  migrate the databases → load the caches → listen → write service.json → serve
+
+Everything runs in one process and one task group: what fails ends the service, and the reason is its exit message.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import ssl
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+import uvloop
+from pydantic import TypeAdapter, ValidationError
+
+from pki.files import PRIVATE_MODE, replace_file
+from service.adapters.certificates import Authorities, PkiVerifier, load_authorities
+from service.adapters.clock import SystemClock
+from service.adapters.database.engine import Database, database_url
+from service.adapters.database.event_reader import SqlEventReader
+from service.adapters.database.gateway_stores import SqlCommandQueue, SqlSubscriptions
+from service.adapters.database.migration import migrate
+from service.adapters.database.unit_of_work import SqlUnitOfWorkFactory
+from service.adapters.entropy import SystemEntropy
+from service.adapters.log import configure_logging
+from service.adapters.telemetry.postgres import PostgresTelemetryStore
+from service.adapters.telemetry.sqlite import SqliteTelemetryStore
+from service.api.app import operator_app
+from service.api.device_gate import DeviceGate
+from service.api.listeners import DeviceConnections, Listener, ServerFiles, tls_context
+from service.api.services import Services
+from service.application.clock import Clock
+from service.application.entropy import Entropy
+from service.application.events import EventFeed
+from service.application.gateway_events import GatewayEvents
+from service.application.operators import FileOperator, Operators
+from service.application.presence import Presence
+from service.application.standing import Standings
+from service.application.telemetry import Telemetry
+from service.config import Settings, SettingsError
+from service.domain.errors import ServiceError
+from service.gateway.admission import LdevidAdmission
+from service.gateway.host import GatewayPorts
+from service.gateway.server import Gateway
+from service.gateway.tls import server_context
+
+SERVICE_FILE = "service.json"
+_log = structlog.get_logger()
+
+
+class AlreadyRunningError(ServiceError):
+    """Another process serves this data directory."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunningService:
+    """The addresses of a service that is ready.
+
+    Attributes:
+        ca: PEM file of the X.509 root.
+    """
+
+    operator_url: str
+    device_url: str
+    mqtt_host: str
+    mqtt_port: int
+    ca: Path
+
+
+@dataclass(frozen=True, slots=True)
+class _Core:
+    """What everything else is built from."""
+
+    settings: Settings
+    clock: Clock
+    entropy: Entropy
+    authorities: Authorities
+    database: Database
+    unit_of_work: SqlUnitOfWorkFactory
+    feed: EventFeed
+    standings: Standings
+    presence: Presence
+    gateway_events: GatewayEvents
+    telemetry_store: SqliteTelemetryStore | PostgresTelemetryStore
+
+
+def serve(settings: Settings) -> None:
+    """Run the service until SIGTERM or SIGINT.
+
+    Raises:
+        ServiceError: settings, keys or databases are not as they must be.
+        PkiError: a key or certificate is missing or wrong; run `tinyfleet init`.
+        OSError: an address is taken.
+    """
+    configure_logging(settings.log_format, settings.log_level)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve_until_signal(settings))
+
+
+async def _serve_until_signal(settings: Settings) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    async with running(settings) as service:
+        _log.info(
+            "ready", operator_url=service.operator_url, device_url=service.device_url, mqtt_port=service.mqtt_port
+        )
+        await stopping.wait()
+        _log.info("stopping")
+
+
+@asynccontextmanager
+async def running(
+    settings: Settings, *, clock: Clock | None = None, entropy: Entropy | None = None
+) -> AsyncIterator[RunningService]:
+    """Run the service around a block of code.
+
+    Args:
+        settings: see `service.config`.
+        clock: takes the place of the machine's clock, except in TLS.
+        entropy: takes the place of the machine's randomness, except in keys and serial numbers.
+
+    Raises:
+        ServiceError: as for `serve`.
+    """
+    with _only_one(settings.data_dir):
+        async with AsyncExitStack() as stack:
+            core = await _open_core(settings, clock or SystemClock(), entropy or SystemEntropy(), stack=stack)
+            async with _serving(core) as service:
+                yield service
+
+
+async def _open_core(settings: Settings, clock: Clock, entropy: Entropy, *, stack: AsyncExitStack) -> _Core:
+    authorities = load_authorities(settings.data_dir)
+    database = Database(database_url(settings.database_location(), password=settings.database_password()))
+    stack.push_async_callback(database.close)
+    before, after = await migrate(database)
+    if before != after:
+        _log.info("database_migrated", before=before, after=after)
+    telemetry_store = await _open_telemetry(settings)
+    stack.push_async_callback(telemetry_store.close)
+    unit_of_work = SqlUnitOfWorkFactory(database)
+    presence = Presence(unit_of_work, flush_seconds=settings.last_seen_flush_seconds)
+    feed, standings = EventFeed(SqlEventReader(unit_of_work)), Standings()
+    unit_of_work.on_commit = feed.wake
+    await feed.start()
+    await standings.load(unit_of_work)
+    feed.subscribe(standings.hear)
+    return _Core(
+        settings=settings,
+        clock=clock,
+        entropy=entropy,
+        authorities=authorities,
+        database=database,
+        unit_of_work=unit_of_work,
+        feed=feed,
+        standings=standings,
+        presence=presence,
+        gateway_events=GatewayEvents(unit_of_work, presence=presence, clock=clock),
+        telemetry_store=telemetry_store,
+    )
+
+
+async def _open_telemetry(settings: Settings) -> SqliteTelemetryStore | PostgresTelemetryStore:
+    url = database_url(settings.telemetry_location(), password=settings.database_password())
+    if url.get_backend_name() == "sqlite":
+        return await SqliteTelemetryStore.open(Path(url.database or ""))
+    return await PostgresTelemetryStore.open(url.render_as_string(hide_password=False))
+
+
+@asynccontextmanager
+async def _serving(core: _Core) -> AsyncIterator[RunningService]:
+    services = _services(core)
+    await services.operators.synchronise(_file_operators(core.settings.data_dir))
+    gateway = _gateway(core)
+    with _listening(core, services) as listeners:
+        async with asyncio.TaskGroup() as tasks:
+            background = [tasks.create_task(work) for work in _background(core)]
+            try:
+                mqtt = await gateway.start(core.settings.host, core.settings.mqtt_port, _gateway_tls(core))
+                for listener in listeners:
+                    tasks.create_task(listener.serve_forever())
+                service = _addresses(core.settings, *(listener.port for listener in listeners), mqtt_port=mqtt[1])
+                with _service_file(core.settings.data_dir, service):
+                    yield service
+            finally:
+                core.feed.close()
+                services.telemetry.close()
+                for listener in listeners:
+                    listener.stop()
+                await gateway.stop()
+                for task in background:
+                    task.cancel()
+    await core.presence.flush()
+    await core.gateway_events.flush()
+
+
+def _background(core: _Core) -> Iterator[Coroutine[None, None, None]]:
+    yield core.feed.run()
+    yield core.presence.run()
+    yield core.gateway_events.run()
+
+
+def _services(core: _Core) -> Services:
+    return Services(
+        clock=core.clock,
+        unit_of_work=core.unit_of_work,
+        certificates=PkiVerifier(core.authorities, core.clock),
+        operators=Operators(core.unit_of_work, clock=core.clock, entropy=core.entropy),
+        telemetry=Telemetry(core.telemetry_store, arrived=core.gateway_events.telemetry_arrived),
+    )
+
+
+@contextmanager
+def _listening(core: _Core, services: Services) -> Iterator[tuple[Listener, Listener]]:
+    settings = core.settings
+    connections = DeviceConnections(services.certificates, core.clock)
+    core.standings.on_block(connections.kick)
+    gate = DeviceGate(routes=(), exact={}, standings=core.standings, clock=core.clock, heard=core.presence.heard)
+    files = _server_files(core)
+    operators = Listener(
+        operator_app(services),
+        address=(settings.host, settings.operator_port),
+        tls=tls_context(files, certificate_required=False),
+    )
+    with contextlib.closing(operators):
+        devices = Listener(
+            gate,
+            address=(settings.host, settings.device_port),
+            tls=tls_context(files, certificate_required=True),
+            devices=connections,
+        )
+        with contextlib.closing(devices):
+            yield operators, devices
+
+
+def _server_files(core: _Core) -> ServerFiles:
+    data_dir = core.settings.data_dir
+    return ServerFiles(
+        certificate=data_dir / "certificates" / "server.pem",
+        key=data_dir / "keys" / "server.pem",
+        root=core.authorities.root,
+        intermediates=(core.authorities.factory, core.authorities.issuing_ca.certificate),
+    )
+
+
+def _gateway(core: _Core) -> Gateway:
+    issuers = [core.authorities.issuing_ca.certificate]
+    ports = GatewayPorts(
+        admission=LdevidAdmission(issuers, standing=core.standings, clock=core.clock),
+        telemetry=core.telemetry_store,
+        subscriptions=SqlSubscriptions(core.database),
+        commands=SqlCommandQueue(core.database),
+        events=core.gateway_events,
+        clock=core.clock,
+    )
+    gateway = Gateway(ports)
+    core.standings.on_block(gateway.kick)
+    return gateway
+
+
+def _gateway_tls(core: _Core) -> ssl.SSLContext:
+    files = _server_files(core)
+    return server_context(files.certificate, files.key, issuers=[core.authorities.issuing_ca.certificate])
+
+
+def _addresses(settings: Settings, operator_port: int, device_port: int, *, mqtt_port: int) -> RunningService:
+    host = f"[{settings.hostname}]" if ":" in settings.hostname else settings.hostname
+    return RunningService(
+        operator_url=f"https://{host}:{operator_port}",
+        device_url=f"https://{host}:{device_port}",
+        mqtt_host=settings.hostname,
+        mqtt_port=mqtt_port,
+        ca=(settings.data_dir / "certificates" / "root.pem").resolve(),
+    )
+
+
+@contextmanager
+def _service_file(data_dir: Path, service: RunningService) -> Iterator[None]:
+    path = data_dir / SERVICE_FILE
+    content = {
+        "pid": os.getpid(),
+        "operator_url": service.operator_url,
+        "device_url": service.device_url,
+        "mqtt_host": service.mqtt_host,
+        "mqtt_port": service.mqtt_port,
+        "ca": str(service.ca),
+    }
+    replace_file(path, json.dumps(content, indent=2).encode(), mode=PRIVATE_MODE)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _only_one(data_dir: Path) -> Iterator[None]:
+    """Hold the data directory: two processes on it would share ports, files and the gateway's sessions."""
+    if not data_dir.is_dir():
+        raise SettingsError(f"data_dir: expected a folder made by `tinyfleet init`, found no {data_dir}")
+    with (data_dir / "service.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise AlreadyRunningError(f"{data_dir}: expected no other service on it, found one running") from error
+        yield
+
+
+def _file_operators(data_dir: Path) -> list[FileOperator]:
+    path = data_dir / "operators.json"
+    if not path.exists():
+        return []
+    try:
+        return TypeAdapter(list[FileOperator]).validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise SettingsError(f"{path.name}: expected a list of name, role and token_sha256, found another") from error
