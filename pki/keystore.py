@@ -58,6 +58,7 @@ class FileKeyStore:
     def __init__(self, folder: Path, *, passphrase: Passphrase | None) -> None:
         self._folder = folder
         self._passphrase = passphrase
+        self._loaded: dict[str, SoftwareSigner] = {}
 
     def path(self, role: str) -> Path:
         """Where the key of a role is kept."""
@@ -75,14 +76,9 @@ class FileKeyStore:
             PassphraseError: no passphrase, or not the one of this key.
             KeyStoreError: the file is unreadable or holds something else than a P-256 key.
         """
-        path = self.path(role)
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError as error:
-            raise KeyMissingError(f"key {role}: expected {path}, found no such file") from error
-        except OSError as error:
-            raise KeyStoreError(f"key {role}: expected a readable {path}, found {error.strerror}") from error
-        return SoftwareSigner(self._decode(role, content))
+        if role not in self._loaded:  # scrypt makes each decryption slow on purpose
+            self._loaded[role] = SoftwareSigner(self._decode(role, self._read(role)))
+        return self._loaded[role]
 
     def generate(self, role: str) -> SoftwareSigner:
         """Make and keep a new P-256 key.
@@ -100,6 +96,15 @@ class FileKeyStore:
         except FileExistsError as error:
             raise KeyExistsError(f"key {role}: expected no {self.path(role)} yet, found one") from error
         return signer
+
+    def _read(self, role: str) -> bytes:
+        path = self.path(role)
+        try:
+            return path.read_bytes()
+        except FileNotFoundError as error:
+            raise KeyMissingError(f"key {role}: expected {path}, found no such file") from error
+        except OSError as error:
+            raise KeyStoreError(f"key {role}: expected a readable {path}, found {error.strerror}") from error
 
     def _encode(self, key: ec.EllipticCurvePrivateKey) -> bytes:
         if self._passphrase is None:

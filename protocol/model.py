@@ -32,6 +32,7 @@ _HEADER = struct.Struct("<4sI8x")
 
 Guid = Annotated[str, Field(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")]
 Version = Annotated[str, Field(pattern=r"^\d{1,5}\.\d{1,5}\.\d{1,5}$")]
+Number = Annotated[float, Field(allow_inf_nan=False)]  # JSON has no others
 Sha256Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -44,8 +45,8 @@ class InputContract(Document):
 
     shape: tuple[int, ...]
     dtype: Literal["int8", "uint8", "float32"]
-    scale: float = 1.0
-    offset: float = 0.0
+    scale: Number = 1.0
+    offset: Number = 0.0
 
 
 class Measured(Document):
@@ -81,8 +82,8 @@ class GoldenVector(Document):
 
     name: str
     input: str
-    expected: tuple[float, ...]
-    tolerance: Annotated[float, Field(gt=0)]
+    expected: tuple[Number, ...]
+    tolerance: Annotated[Number, Field(gt=0)]
 
     @field_validator("input")
     @classmethod

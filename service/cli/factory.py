@@ -1,0 +1,116 @@
+"""`tinyfleet factory`: what a manufacturer does: factory images, and the birth certificates of new devices."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from pki import profiles
+from pki.authority import CertificateAuthority
+from pki.ceremony import factory_authority
+from pki.csr import MAX_CSR_BYTES, verify_idevid_csr
+from pki.files import PUBLIC_MODE, replace_file
+from pki.keystore import KeyStore
+from pki.repository import RepositoryInForce
+from pki.roles import OfflineKey
+from protocol.geometry import Slot
+from protocol.updates import ReleaseDocument
+from service.cli import clock
+from service.cli.client import connect
+from service.cli.errors import DeviceFolderError
+from service.cli.factory_images import build_factory_images
+from service.cli.offered import read_input
+from service.cli.offline_keys import offline_keys
+from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption
+from service.cli.output import print_facts, print_json, print_line
+from service.cli.publishing import propose, publish
+from service.cli.releases import show_changes
+from service.cli.working_copy import WorkingCopy, WorkingCopyError, find_release
+
+app = typer.Typer(help="The manufacturer: factory images, birth certificates.", no_args_is_help=True)
+
+FACTORY_RELEASE = "factory"
+IDEVID_FILE = "idevid.pem"
+
+
+@app.command()
+def images(
+    *,
+    operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
+    as_json: JsonOption = False,
+) -> None:
+    """Build and sign the factory images, and publish them as the release that devices are made with."""
+    keys, working_copy = offline_keys(operator_dir), WorkingCopy(operator_dir)
+    with connect(operator_dir) as client:
+        in_force = working_copy.fetch(client, now=clock.now())
+        if _factory_release(in_force, working_copy) is not None:
+            print_json({"already": True}) if as_json else print_line("the factory release is in force already")
+            return
+        built = list(build_factory_images(keys, working_copy, now=clock.now()))
+        proposal = propose(in_force, built, keys, name=FACTORY_RELEASE, factory=True, now=clock.now())
+        show_changes(proposal, as_json=as_json)
+        release = publish(client, working_copy, proposal)
+    print_json(release) if as_json else print_facts(release)
+
+
+@app.command()
+def sign(
+    devices: Annotated[Path, typer.Argument(help="Folder of device folders.", exists=True, file_okay=False)],
+    *,
+    operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
+    as_json: JsonOption = False,
+) -> None:
+    """Give each new device its IDevID certificate, the keys that it trusts from birth, and the factory images."""
+    folders = sorted(path.parent for path in devices.glob("*/csr.pem"))
+    if not folders:
+        raise DeviceFolderError(f"{devices}: expected folders of devices with a csr.pem, found none")
+    new = [folder for folder in folders if not (folder / IDEVID_FILE).exists()]
+    keys = offline_keys(operator_dir)
+    packages = _factory_packages(WorkingCopy(operator_dir))
+    authorities = _authorities(keys)
+    factory = factory_authority(operator_dir, keys)
+    chains = {folder: _idevid(folder, factory) for folder in new}  # every CSR is verified before anything is written
+    for folder, chain in chains.items():
+        for slot, package in packages.items():
+            _write(folder / "factory" / f"{slot.value.replace('/', '_')}.img", package)
+        _write(folder / "authorities.json", authorities)
+        _write(folder / IDEVID_FILE, chain)  # last: says that the device is done
+    result = {"signed": len(new), "signed_before": len(folders) - len(new)}
+    print_json(result) if as_json else print_facts(result)
+
+
+def _factory_packages(working_copy: WorkingCopy) -> dict[Slot, bytes]:
+    in_force = working_copy.latest(now=clock.now())
+    release = _factory_release(in_force, working_copy)
+    if release is None:
+        raise WorkingCopyError("working copy: expected a factory release, found none; make it by `factory images`")
+    return {slot: working_copy.read(in_force.targets.targets[image.target]) for slot, image in release.images.items()}
+
+
+def _factory_release(in_force: RepositoryInForce, working_copy: WorkingCopy) -> ReleaseDocument | None:
+    target = find_release(in_force.targets, FACTORY_RELEASE)
+    return None if target is None else working_copy.release(target)
+
+
+def _authorities(keys: KeyStore) -> bytes:
+    trusted = {"rom_key": OfflineKey.ROM, "voucher_key": OfflineKey.VOUCHER}
+    return json.dumps({name: _pem(keys.load(role).public_key) for name, role in trusted.items()}).encode()
+
+
+def _pem(public_key: ec.EllipticCurvePublicKey) -> str:
+    return public_key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+def _idevid(folder: Path, factory: CertificateAuthority) -> bytes:
+    request = verify_idevid_csr(read_input(folder / "csr.pem", max_bytes=MAX_CSR_BYTES))
+    if not request.device_id.startswith(folder.name):
+        raise DeviceFolderError(f"{folder}: expected a folder named after {request.device_id[:16]}, found another name")
+    return factory.chain_pem(factory.issue(profiles.idevid(request.device_id, now=clock.now()), request.public_key))
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, content, mode=PUBLIC_MODE)

@@ -1,0 +1,157 @@
+"""`tinyfleet model pack`: a .tflite file and its card become a signed model package, or are refused.
+
+Packing, in this order; nothing is written before all of it holds:
+    1. the file is a .tflite model, and the card describes it;
+    2. it loads in TFLM, in a child process; its smallest arena is measured;
+    3. the package fits the core: arena, home slot, shared spare, operators;
+    4. the golden vectors belong to the component, are signed by the golden key, and pass on the host.
+"""
+
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pki.keystore import KeyStore
+from pki.packages import sign_package
+from protocol.geometry import Core, ImageKind
+from protocol.image import IMAGE_TYPE, ImageInfo
+from protocol.model import GoldenVectors, Measured, ModelCard, compose_model_payload
+from service.cli import clock
+from service.cli.errors import CliError
+from service.cli.host_run import core_budget, inference, model_slot
+from service.cli.images import print_packed
+from service.cli.model_cards import CardFile, check_card, check_core, load_card
+from service.cli.offered import OfferedImage, check_component, load_golden, read_input, verify_offered, write_offered
+from service.cli.offline_keys import offline_keys
+from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption
+from service.cli.output import remark
+from tinyml.fit import check_fit
+from tinyml.flatbuffer import MAX_MODEL_BYTES, ModelFacts, read_model_facts
+from tinyml.golden import run_golden_vectors
+from tinyml.workers import InferencePool, ModelImage
+
+app = typer.Typer(help="Models: pack them.", no_args_is_help=True)
+
+
+class GoldenVectorsFailedError(CliError):
+    """The model does not answer the golden vectors of its component on the host."""
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedModel:
+    """A model that loads, with what was measured."""
+
+    card: ModelCard
+    content: bytes
+    facts: ModelFacts
+
+
+@app.callback()
+def models() -> None:
+    """Models: pack them."""
+
+
+@app.command()
+def pack(
+    model: Annotated[Path, typer.Argument(help="The .tflite file.")],
+    *,
+    card: Annotated[Path, typer.Option(help="card.yaml: what the model is.")],
+    core: Annotated[Core, typer.Option(help="Core that is to run it: m4-0 or m4-1.")],
+    golden: Annotated[
+        Path | None, typer.Option(help="Signed golden vectors (`golden make`); a release needs them.")
+    ] = None,
+    security_version: Annotated[int, typer.Option(min=0, help="Anti-rollback counter, checked against a fuse.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Package file; default {name}-{version}.img.")] = None,
+    operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge, pack and sign a model for a core."""
+    model_slot(core)
+    author, content = load_card(card), read_input(model, max_bytes=MAX_MODEL_BYTES)
+    check_core(author, core)
+    keys = offline_keys(operator_dir)
+    vectors = _vectors(golden, author, keys)
+    with InferencePool(workers=1) as pool:
+        judged = judge(content, author, core=core, pool=pool)
+        package = sign_model(judged, keys, security_version=security_version)
+        _require_fit(judged, package)
+        if vectors is not None:
+            require_golden(judged, vectors, pool)
+    slot = model_slot(core)
+    offered = OfferedImage(slot, package, verify_offered(package, slot, keys))
+    path = out or Path(f"{author.name}-{author.version}-{core}.img")
+    write_offered(path, offered, golden=golden)
+    print_packed(path, offered, as_json=as_json)
+
+
+def judge(content: bytes, author: CardFile, *, core: Core, pool: InferencePool) -> JudgedModel:
+    """Read and measure a model.
+
+    Raises:
+        ModelFormatError: not a .tflite model.
+        CardError: the card does not describe it.
+        InferenceError: TFLM does not load it.
+    """
+    facts = read_model_facts(content)
+    check_card(author, facts)
+    measured = Measured(model_bytes=len(content), arena_bytes=pool.smallest_arena(content), macs=facts.macs.total)
+    return JudgedModel(author.measured(core, measured), content, facts)
+
+
+def sign_model(judged: JudgedModel, keys: KeyStore, *, security_version: int) -> bytes:
+    """Lay out and sign a judged model's package.
+
+    Raises:
+        ProtocolError: the card is too large, or its name and version for a package.
+        KeyStoreError: the package key cannot be used.
+    """
+    card = judged.card
+    info = ImageInfo(
+        image_type=IMAGE_TYPE[ImageKind.MODEL],
+        component_id=card.component_id,
+        image_id=str(uuid.uuid4()),
+        name=f"{card.name}@{card.version}",
+        security_version=security_version,
+        built_at=clock.now().replace(microsecond=0),
+    )
+    return sign_package(compose_model_payload(card, judged.content), info, kind=ImageKind.MODEL, keys=keys)
+
+
+def require_golden(judged: JudgedModel, vectors: GoldenVectors, pool: InferencePool) -> None:
+    """Refuse a model that does not answer its golden vectors on the host.
+
+    Raises:
+        GoldenVectorsFailedError: names each vector that fails and by how much.
+        InferenceError: the model gives no answer.
+    """
+    model = ModelImage(judged.content, judged.card.measured.arena_bytes)
+    report = run_golden_vectors(vectors.vectors, judged.card.input, infer=inference(pool, model, judged.facts))
+    if not report.passed:
+        failures = "; ".join(
+            f"{failure.name}: expected at most {failure.tolerance:g} off, found {failure.max_difference:.4g}"
+            for failure in report.failures
+        )
+        raise GoldenVectorsFailedError(f"{judged.card.name}@{judged.card.version}: golden vectors: {failures}")
+
+
+def _vectors(path: Path | None, author: CardFile, keys: KeyStore) -> GoldenVectors | None:
+    if path is None:
+        return None
+    _, vectors = load_golden(path, keys)
+    check_component(vectors, author.component_id, author.name)
+    return vectors
+
+
+def _require_fit(judged: JudgedModel, package: bytes) -> None:
+    report = check_fit(
+        judged.facts,
+        core_budget(judged.card.core),
+        arena_bytes=judged.card.measured.arena_bytes,
+        package_bytes=len(package),
+    )
+    for check in report.checks:
+        remark(f"{'fits' if check.ok else 'DOES NOT FIT'}: {check}")
+    report.require_fit()

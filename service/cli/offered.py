@@ -1,0 +1,186 @@
+"""Image packages on the operator's disk: the package, and beside it a small JSON file that says where it belongs.
+
+A package does not say which core it is for, nor which golden vectors a model must pass; `{package}.json` does. It is a
+note, not a proof: the package must be the one that it names, by SHA-256, and must bear the signature of its kind.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from pki.files import PUBLIC_MODE, replace_file
+from pki.keystore import KeyStore
+from pki.packages import SIGNING_KEY
+from pki.roles import OfflineKey
+from protocol.document import Document, canonical_json, parse_document, verify_document
+from protocol.geometry import HOME_BYTES, SPARE_BYTES, ImageKind, Slot
+from protocol.image import MAX_PACKAGE_BYTES, VerifiedImage, digest_of, verify_package
+from protocol.model import GOLDEN_PAYLOAD_TYPE, GoldenVectors, Guid, Sha256Hex
+from service.cli.errors import CliError
+
+
+class PackageFileError(CliError):
+    """A file that should hold a package, a note or golden vectors holds something else."""
+
+
+class PackageSizeError(CliError):
+    """A package does not fit the flash of its slot."""
+
+
+class Note(Document):
+    """Where a package belongs.
+
+    Attributes:
+        slot: where it goes.
+        sha256: of the package.
+        golden: file of the signed golden vectors, relative to the note; models only.
+    """
+
+    slot: Slot
+    hardware_ids: tuple[str, ...]
+    component_id: Guid
+    image_id: Guid
+    sha256: Sha256Hex
+    golden: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedImage:
+    """A verified package with its place.
+
+    Attributes:
+        slot: where it goes.
+        package: the whole package.
+        image: what it holds.
+        golden: signed golden vectors, a DSSE envelope; None for anything but a model.
+    """
+
+    slot: Slot
+    package: bytes
+    image: VerifiedImage
+    golden: bytes | None = None
+
+
+def read_input(path: Path, *, max_bytes: int) -> bytes:
+    """Read a file that a command was given.
+
+    Raises:
+        PackageFileError: it cannot be read, or is too large.
+    """
+    try:
+        size = path.stat().st_size
+        if size > max_bytes:
+            raise PackageFileError(f"{path}: expected at most {max_bytes} bytes, found {size}")
+        return path.read_bytes()
+    except OSError as error:
+        raise PackageFileError(f"{path}: expected a readable file, found: {error.strerror}") from error
+
+
+def note_path(package: Path) -> Path:
+    """Return the note of a package file."""
+    return package.with_name(package.name + ".json")
+
+
+def write_offered(path: Path, offered: OfferedImage, *, golden: Path | None = None) -> None:
+    """Write a package and its note, each whole or not at all; the note last.
+
+    Args:
+        path: the package's file; its folder is made.
+        offered: the package and its slot.
+        golden: file of the golden vectors.
+    """
+    info = offered.image.info
+    note = Note(
+        slot=offered.slot,
+        hardware_ids=(offered.slot.core.hardware_id,),
+        component_id=info.component_id,
+        image_id=info.image_id,
+        sha256=offered.image.digest,
+        golden=os.path.relpath(golden, path.parent) if golden else None,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, offered.package, mode=PUBLIC_MODE)
+    replace_file(note_path(path), canonical_json(note), mode=PUBLIC_MODE)
+
+
+def load_offered(path: Path, keys: KeyStore) -> OfferedImage:
+    """Read a package with its note and golden vectors, and verify all three.
+
+    Raises:
+        PackageFileError: a file is missing, or the package is not the one of the note.
+        PackageSizeError: it does not fit its slot.
+        ProtocolError: the package, the note or the golden vectors are malformed or not signed by our keys.
+        KeyStoreError: a key cannot be used.
+    """
+    package = read_input(path, max_bytes=MAX_PACKAGE_BYTES)
+    note = parse_document(read_input(note_path(path), max_bytes=MAX_PACKAGE_BYTES), Note)
+    if digest_of(package) != note.sha256:
+        raise PackageFileError(f"{path}: expected SHA-256 {note.sha256} as its note says, found {digest_of(package)}")
+    image = verify_offered(package, note.slot, keys)
+    golden = None if note.golden is None else path.parent / note.golden
+    if note.slot.kind == ImageKind.MODEL:
+        return OfferedImage(note.slot, package, image, _golden_of_model(golden, image, keys))
+    return OfferedImage(note.slot, package, image)
+
+
+def verify_offered(package: bytes, slot: Slot, keys: KeyStore) -> VerifiedImage:
+    """Verify a package against its slot: signature, kind and size.
+
+    Raises:
+        PackageSizeError: it does not fit its slot.
+        ProtocolError: it is malformed or not signed by the key of its kind.
+        KeyStoreError: the key cannot be used.
+    """
+    image = verify_package(package, [keys.load(SIGNING_KEY[slot.kind]).public_key], kind=slot.kind)
+    check_size(len(package), slot)
+    return image
+
+
+def check_size(package_bytes: int, slot: Slot) -> None:
+    """Refuse a package that does not fit the home slot or the shared spare.
+
+    Raises:
+        PackageSizeError: says by how much.
+    """
+    limit = min(HOME_BYTES[slot], SPARE_BYTES) if slot in HOME_BYTES else MAX_PACKAGE_BYTES
+    if package_bytes > limit:
+        raise PackageSizeError(
+            f"slot {slot}: expected at most {limit:,} bytes, found {package_bytes:,}, "
+            f"{package_bytes - limit:,} too many"
+        )
+
+
+def load_golden(path: Path, keys: KeyStore) -> tuple[bytes, GoldenVectors]:
+    """Read signed golden vectors and verify them; returns the envelope and what it holds.
+
+    Raises:
+        PackageFileError: the file cannot be read.
+        ProtocolError: malformed, or not signed by our golden key.
+        KeyStoreError: the key cannot be used.
+    """
+    envelope = read_input(path, max_bytes=MAX_PACKAGE_BYTES)
+    golden_key = keys.load(OfflineKey.GOLDEN).public_key
+    return envelope, verify_document(envelope, GOLDEN_PAYLOAD_TYPE, GoldenVectors, trusted_keys=[golden_key])
+
+
+def check_component(vectors: GoldenVectors, component_id: str, name: str) -> None:
+    """Refuse golden vectors of another component.
+
+    Raises:
+        PackageFileError: they belong to another.
+    """
+    if vectors.component_id != component_id:
+        raise PackageFileError(
+            f"golden vectors for {name}: expected component {component_id}, found {vectors.component_id}"
+        )
+
+
+def _golden_of_model(path: Path | None, image: VerifiedImage, keys: KeyStore) -> bytes:
+    if path is None:
+        raise PackageFileError(
+            f"{image.info.name}: expected golden vectors, without which no device takes a model, found none; "
+            "pack it with --golden"
+        )
+    envelope, vectors = load_golden(path, keys)
+    check_component(vectors, image.info.component_id, image.info.name)
+    return envelope
