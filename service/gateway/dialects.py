@@ -89,7 +89,7 @@ def dialect_of(connect: Connect, device_id: DeviceId) -> Dialect:
         return NativeDialect(device_id)
     _, _, rest = connect.username.partition("/")
     named, _, query = rest.partition("/")
-    if named != device_id or "api-version=" not in query:
+    if named != device_id or not query.removeprefix("?").startswith("api-version="):
         raise ClientIdMismatchError(
             f"user name: expected none, the device id or {{hostname}}/{{device id}}/?api-version=…, "
             f"found {connect.username[:_SHOWN_CHARACTERS]!r}"

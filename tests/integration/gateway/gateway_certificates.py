@@ -3,6 +3,7 @@
 import hashlib
 import ipaddress
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -92,7 +93,7 @@ class CertificateBuilder:
     def _leaf(
         self,
         owner: str,
-        names: list[x509.GeneralName],
+        names: Sequence[x509.GeneralName],
         usage: x509.ObjectIdentifier,
         *,
         issuer: Authority,

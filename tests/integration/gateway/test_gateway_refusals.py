@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 
 import pytest
@@ -156,7 +156,7 @@ def own(device: Credential) -> str:
     return f"tinyfleet/v1/{device.device_id}/telemetry/s"
 
 
-LATER_PACKETS = {
+LATER_PACKETS: dict[str, tuple[Callable[[Credential], bytes], RefusalReason]] = {
     "foreign_publish": (
         lambda _: publish_packet(f"tinyfleet/v1/{OTHER_ID}/telemetry/s", b"x"),
         RefusalReason.FOREIGN_TOPIC,
