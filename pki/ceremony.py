@@ -56,6 +56,9 @@ def hold_ceremony(
         root_signer=signers[OfflineKey.ROOT],
         targets=signers[OfflineKey.IMAGE_TARGETS],
         factory=_factory(operator_dir, root, signers[OfflineKey.FACTORY], catalog_name=catalog_name, now=now),
+        package_key=signers[OfflineKey.PACKAGE].public_key,
+        system_key=signers[OfflineKey.ROM].public_key,
+        golden_key=signers[OfflineKey.GOLDEN].public_key,
     )
     sign_online_keys(service_dir, authority, catalog_name=catalog_name, hostnames=hostnames, now=now)
     _copy_genesis(service_dir / "genesis", operator_dir / "repository")

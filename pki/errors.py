@@ -33,6 +33,10 @@ class ChainError(PkiError):
     """A certificate does not chain to the root as the protocol requires."""
 
 
+class CatalogError(PkiError):
+    """The catalog's file is missing or malformed."""
+
+
 class RepositoryError(PkiError):
     """Update metadata is not of the expected form, or would break the repository."""
 

@@ -4,7 +4,6 @@
 are and reads CSRs alone. Every file is made once: a run that was interrupted goes on where it stopped.
 """
 
-import json
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from pki import profiles
 from pki.authority import CertificateAuthority, chain_pem
+from pki.catalog import Catalog, encode_catalog
 from pki.chains import load_chain
 from pki.csr import make_csr, verify_service_csr
 from pki.errors import ChainError, CsrError
@@ -40,12 +40,18 @@ class OfflineAuthority:
         root_signer: its key, which also signs both repositories' root metadata.
         targets: key of the Image repository's targets role.
         factory: certificate of the authority that issues IDevIDs.
+        package_key: signs applications, firmware and models.
+        system_key: signs boot loader, security monitor and OS.
+        golden_key: signs golden vectors.
     """
 
     root: CertificateAuthority
     root_signer: Signer
     targets: Signer
     factory: x509.Certificate
+    package_key: ec.EllipticCurvePublicKey
+    system_key: ec.EllipticCurvePublicKey
+    golden_key: ec.EllipticCurvePublicKey
 
 
 def online_keys(service_dir: Path) -> FileKeyStore:
@@ -137,8 +143,14 @@ def _sign_genesis(
     now: datetime,
 ) -> None:
     root, root_expires = authority.root_signer, now + ROOT_METADATA_LIFETIME
-    catalog = {"id": str(uuid.uuid4()), "name": catalog_name}
-    _create_missing(genesis / "catalog.json", lambda: json.dumps(catalog).encode())
+    catalog = Catalog(
+        catalog_id=str(uuid.uuid4()),
+        name=catalog_name,
+        package_keys=[authority.package_key],
+        system_keys=[authority.system_key],
+        golden_keys=[authority.golden_key],
+    )
+    _create_missing(genesis / "catalog.json", lambda: encode_catalog(catalog))
     _create_missing(
         genesis / "director.root.json",
         lambda: director_root(root, director=requested[OnlineKey.DIRECTOR], expires=root_expires),
