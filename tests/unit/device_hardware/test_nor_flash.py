@@ -1,0 +1,147 @@
+"""The flash changes by erase and aligned writes only, and keeps what a kill leaves in its file."""
+
+from pathlib import Path
+
+import pytest
+
+from device_sim.errors import DeviceFolderError, FlashMisuseError, PowerCutError
+from device_sim.hardware.flash import ERASED, FlashGeometry, NorFlash, map_flash_file
+from device_sim.hardware.layout import JOURNAL_SECTORS, FlashLayout
+from device_sim.hardware.power import PowerSupply
+from protocol.geometry import FLASH_BYTES, HOME_BYTES, KIB, SECTOR_BYTES, SPARE_BYTES, TRAILER_BYTES, Slot
+
+GEOMETRY = FlashGeometry(sector_bytes=KIB, size_bytes=4 * KIB)
+ROW = bytes(range(16))
+
+
+def flash(memory: bytearray | None = None, power: PowerSupply | None = None) -> NorFlash:
+    cells = memory if memory is not None else bytearray([ERASED]) * GEOMETRY.size_bytes
+    return NorFlash(cells, GEOMETRY, power=power or PowerSupply())
+
+
+def test_written_bytes_are_read_until_the_sector_is_erased() -> None:
+    """An erase takes one sector, not its neighbour."""
+    chip = flash()
+    chip.write(16, ROW)
+    chip.write(KIB, ROW)
+    chip.erase(0)
+    assert chip.is_erased(0, KIB)
+    assert chip.read(KIB, 16) == ROW
+
+
+@pytest.mark.parametrize(
+    ("offset", "data", "match"),
+    [
+        (8, ROW, "row's start"),
+        (0, ROW[:8], "whole rows"),
+        (4 * KIB, ROW, "range within"),
+        (-16, ROW, "range within"),
+        (4 * KIB - 16, ROW * 2, "range within"),
+    ],
+)
+def test_misaligned_or_outlying_write_is_refused(offset: int, data: bytes, match: str) -> None:
+    """What hardware cannot do raises."""
+    with pytest.raises(FlashMisuseError, match=match):
+        flash().write(offset, data)
+
+
+def test_write_without_erase_is_refused() -> None:
+    """Programming twice would AND the bytes; the chip's rules forbid it."""
+    chip = flash()
+    chip.write(0, ROW)
+    with pytest.raises(FlashMisuseError, match="16 erased bytes"):
+        chip.write(0, ROW)
+
+
+def test_erase_inside_a_sector_is_refused() -> None:
+    """A sector is erased from its start."""
+    with pytest.raises(FlashMisuseError, match="sector's start"):
+        flash().erase(16)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_power_cut_in_a_write_leaves_a_part_of_it(share: float) -> None:
+    """A torn write: whole rows, one mixed row, then erased bytes; nothing works afterwards."""
+    memory = bytearray([ERASED]) * GEOMETRY.size_bytes
+    chip = flash(memory, PowerSupply(fails_at=0, share=share))
+    with pytest.raises(PowerCutError, match="operation 0"):
+        chip.write(0, bytes(64))
+    with pytest.raises(PowerCutError, match="cut in operation 0"):
+        chip.read(0, 1)
+    done = int(64 * share)
+    assert memory[:done] == bytes(done)
+    assert memory[done + 16 : 64].count(ERASED) == 64 - done - 16
+    if share:
+        assert memory[done] not in (0, ERASED)
+
+
+def test_power_cut_in_an_erase_leaves_a_part_of_the_sector() -> None:
+    """A partial erase: the rest holds what was there."""
+    memory = bytearray(GEOMETRY.size_bytes)
+    with pytest.raises(PowerCutError, match="operation 0"):
+        flash(memory, PowerSupply(fails_at=0, share=0.5)).erase(0)
+    assert memory[:512].count(ERASED) == 512
+    assert memory[512 + 16 : KIB] == bytes(512 - 16)
+
+
+def test_long_write_is_one_operation_per_page() -> None:
+    """A power-loss test can cut between pages."""
+    power = PowerSupply()
+    flash(power=power).write(240, ROW * 32)
+    assert power.operations == 3  # 16 bytes, 256 bytes, 240 bytes
+
+
+def test_flash_file_keeps_what_was_written_without_closing_it(tmp_path: Path) -> None:
+    """A kill of the simulator is no loss: the file has every finished operation."""
+    path = tmp_path / "flash.bin"
+    path.write_bytes(bytes([ERASED]) * GEOMETRY.size_bytes)
+    memory = map_flash_file(path, GEOMETRY)
+    NorFlash(memory, GEOMETRY, power=PowerSupply()).write(KIB, ROW)
+    assert path.read_bytes()[KIB : KIB + 16] == ROW
+    memory.close()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"short"])
+def test_missing_or_short_flash_file_is_refused(content: bytes | None, tmp_path: Path) -> None:
+    """A folder without its flash says what was expected."""
+    path = tmp_path / "flash.bin"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DeviceFolderError, match=f"expected {GEOMETRY.size_bytes} bytes"):
+        map_flash_file(path, GEOMETRY)
+
+
+def test_impossible_geometry_is_refused() -> None:
+    """Sizes that do not divide each other make no flash."""
+    with pytest.raises(FlashMisuseError, match="divide each other"):
+        FlashGeometry(sector_bytes=1000)
+
+
+def test_mt3620_layout_fills_the_flash_without_overlap() -> None:
+    """Home slots, spare and trailers lie side by side in 1 MiB."""
+    layout = FlashLayout()
+    regions = [*(layout.home(slot) for slot in layout.slots), layout.spare, layout.trailer]
+    ends = [region.offset + region.size_bytes for region in regions]
+    assert [region.offset for region in regions] == [0, *ends[:-1]]
+    assert ends[-1] == FLASH_BYTES
+    assert (layout.spare.size_bytes, layout.trailer.size_bytes) == (SPARE_BYTES, TRAILER_BYTES)
+
+
+@pytest.mark.parametrize(
+    ("spare", "trailer", "match"),
+    [
+        (SPARE_BYTES + SECTOR_BYTES, TRAILER_BYTES, "at most"),
+        (SPARE_BYTES - 1, TRAILER_BYTES, "whole sectors"),
+        (SPARE_BYTES, (JOURNAL_SECTORS - 1) * SECTOR_BYTES, f"trailers of {JOURNAL_SECTORS} sectors"),
+    ],
+)
+def test_impossible_layout_is_refused(spare: int, trailer: int, match: str) -> None:
+    """Slots that do not fit the flash are found before any device starts."""
+    with pytest.raises(FlashMisuseError, match=match):
+        FlashLayout(home_bytes=HOME_BYTES, spare_bytes=spare, trailer_bytes=trailer)
+
+
+def test_slot_without_a_home_is_refused() -> None:
+    """System images live outside the 1 MiB."""
+    with pytest.raises(FlashMisuseError, match="slot os"):
+        FlashLayout().home(Slot.OS)
