@@ -27,8 +27,12 @@ class VoucherError(MalformedError):
     """The voucher is for another device, or older than the one in force."""
 
 
-def _decode(value: str | bytes) -> bytes:
-    return value if isinstance(value, bytes) else base64.b64decode(value, validate=True)
+def _decode(value: object) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("expected base64 text")  # noqa: TRY004 - pydantic reports a ValueError, not a TypeError
+    return base64.b64decode(value, validate=True)
 
 
 Base64Bytes = Annotated[
