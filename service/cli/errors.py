@@ -45,6 +45,10 @@ class RefusedError(CliError):
         self.members = members
 
 
+class ServiceStartError(CliError):
+    """The service cannot run with these settings."""
+
+
 class DeviceFolderError(CliError):
     """A device's folder lacks a file that the step before should have written."""
 

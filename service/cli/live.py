@@ -54,12 +54,12 @@ class DemoView:
     """What the view shows.
 
     Attributes:
-        rollouts: as the API has them, in the order of their start.
+        rollouts: as the API has them, by id, in the order of their start.
         devices: rows of the device table.
     """
 
     steps: list[StepView]
-    rollouts: list[Mapping[str, Any]] = field(default_factory=list)
+    rollouts: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     devices: list[Sequence[object]] = field(default_factory=list)
     telemetry: str = ""
 
@@ -123,7 +123,7 @@ def open_screen(view: DemoView, *, silent: bool) -> Iterator[Screen]:
 def render(view: DemoView) -> RenderableType:
     """Draw a view."""
     parts: list[RenderableType] = [_step_line(step) for step in view.steps]
-    parts += [_rollout(rollout) for rollout in view.rollouts]
+    parts += [_rollout(rollout) for rollout in view.rollouts.values()]
     if view.devices:
         parts.append(_devices(view.devices))
     if view.telemetry:
@@ -144,7 +144,7 @@ def _rollout(rollout: Mapping[str, Any]) -> RenderableType:
         style = "red" if stage.get("failed") else "cyan"
         bar = ProgressBar(total=max(size, 1), completed=done, width=_BAR_WIDTH, complete_style=style)
         grid.add_row(Text(f"  stage {stage['index'] + 1}"), bar, Text(f"{done}/{size}"), Text(_stage_text(stage)))
-    title = Text.assemble(("rollout ", "bold"), str(rollout.get("release_name", "")), f"  {rollout['state']}")
+    title = Text.assemble(("rollout ", "bold"), str(rollout.get("release", "")), f"  {rollout['state']}")
     reason = rollout.get("halted_reason")
     return Group(title, grid, *([Text(f"  {reason}", style="yellow")] if reason else []))
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from service.cli.client import connect
-from service.cli.errors import CredentialError
+from service.cli.errors import AnswerError, CredentialError
 from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption
 from service.cli.output import print_json, print_table, remark
 
@@ -53,5 +53,8 @@ def list_operators(*, operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR, as
 def remove(name: str, *, operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR) -> None:
     """Remove an operator; the token stops working at once."""
     with connect(operator_dir) as client:
-        client.delete(f"/operators/{name}")
+        found = [entry["id"] for entry in client.items("/operators") if entry["name"] == name]
+        if not found:
+            raise AnswerError(f"operator: expected one of that name, found no {name}")
+        client.delete(f"/operators/{found[0]}")
     remark(f"{name}: removed")
