@@ -101,9 +101,9 @@ class Installer:
         self._machine.storage.put(RELEASE_FLOOR + target.slot.value, floor)
 
     def _trial(self, target: ImageTarget) -> Iterator[float]:
-        if self._progress.trials >= MAX_TRIALS:
+        if self._progress.trials(target.sha256) >= MAX_TRIALS:
             raise TrialFailedError(Cause.BOOT, f"expected a trial to end, found it cut off {MAX_TRIALS} times")
-        self._progress.count_trial()
+        self._progress.count_trial(target.sha256)
         self._start(target)
         self._progress.report(ActionState.TRIAL, detail=target.custom.name)
         yield NOW

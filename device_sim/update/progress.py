@@ -13,6 +13,7 @@ from device_sim.network.problems import problem_detail
 from protocol.document import Document, canonical_json, parse_document, sign_document
 from protocol.geometry import Slot
 from protocol.messages import MANIFEST_PAYLOAD_TYPE, ActionReport, ActionState, Cause, VersionManifest
+from protocol.model import Sha256Hex
 
 REPORTS_PATH = "/device/v1/reports"
 MANIFEST_PATH = "/device/v1/manifest"
@@ -28,7 +29,7 @@ WORTH_TRYING_AGAIN = frozenset({401, 403, 408, 425, 429})
 class _Progress(Document):
     action_id: str | None = None
     sequence: int = 0
-    trials: int = 0
+    trials: Mapping[Sha256Hex, int] = {}
     outcome: ActionReport | None = None
     waiting: tuple[ActionReport, ...] = ()
     is_manifest_due: bool = False
@@ -54,10 +55,9 @@ class Progress:
         """The action that a restart interrupted, or None."""
         return None if self._state.outcome else self._state.action_id
 
-    @property
-    def trials(self) -> int:
-        """How often the action began a trial; more than once after power cuts."""
-        return self._state.trials
+    def trials(self, digest: str) -> int:
+        """Return how often the action began the trial of an image; more than once after power cuts."""
+        return self._state.trials.get(digest, 0)
 
     @property
     def has_mail(self) -> bool:
@@ -68,15 +68,15 @@ class Progress:
         """Take up an action; False when its end is known, which is then reported again."""
         state = self._state
         if state.action_id != action_id:
-            self._keep(action_id=action_id, sequence=0, trials=0, outcome=None)
+            self._keep(action_id=action_id, sequence=0, trials={}, outcome=None)
             return True
         if state.outcome is not None and state.outcome not in state.waiting:
             self._keep(waiting=(*state.waiting, state.outcome))
         return state.outcome is None
 
-    def count_trial(self) -> None:
-        """Keep that a trial begins, before it does."""
-        self._keep(trials=self._state.trials + 1)
+    def count_trial(self, digest: str) -> None:
+        """Keep that the trial of an image begins, before it does."""
+        self._keep(trials={**self._state.trials, digest: self.trials(digest) + 1})
 
     def report(
         self, state: ActionState, *, cause: Cause | None = None, detail: str = "", attack_indicator: str = ""
