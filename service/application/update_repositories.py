@@ -120,6 +120,12 @@ class ReleaseRepository(Protocol):
     async def highest_counter(self) -> int:
         """Return the highest release counter, 0 if there is no release."""
 
+    async def newest_with(self, digests: Collection[str]) -> Mapping[str, str]:
+        """Return, by SHA-256, the name of the newest release that has the image."""
+
+    async def count(self) -> int:
+        """Return how many releases there are."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredRollout:

@@ -180,12 +180,11 @@ def target_sha256(target: TargetFile) -> str:
     """Return the SHA-256 of a target, hex.
 
     Raises:
-        InvalidTargetError: it has none.
+        InvalidTargetError: it has none, or other hashes beside it: the Director repeats exactly this one.
     """
-    try:
-        return target.hashes["sha256"]
-    except KeyError as error:
-        raise InvalidTargetError(f"target {target.path}: expected a SHA-256, found {sorted(target.hashes)}") from error
+    if list(target.hashes) != ["sha256"]:
+        raise InvalidTargetError(f"target {target.path}: expected a SHA-256 alone, found {sorted(target.hashes)}")
+    return target.hashes["sha256"]
 
 
 def _check_unchanged(proposal: Proposal) -> None:

@@ -1,6 +1,6 @@
 """Releases in the control database."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Row, func, insert, or_, select
@@ -59,6 +59,20 @@ class SqlReleases:
     async def highest_counter(self) -> int:
         """See `ReleaseRepository.highest_counter`."""
         return (await self._connection.execute(select(func.max(releases.c.counter)))).scalar() or 0
+
+    async def newest_with(self, digests: Collection[str]) -> Mapping[str, str]:
+        """See `ReleaseRepository.newest_with`."""
+        query = (
+            select(release_images.c.sha256, releases.c.name)
+            .join(releases)
+            .where(release_images.c.sha256.in_(digests))
+            .order_by(releases.c.counter)
+        )
+        return {row.sha256: row.name for row in await self._connection.execute(query)}
+
+    async def count(self) -> int:
+        """See `ReleaseRepository.count`."""
+        return (await self._connection.execute(select(func.count()).select_from(releases))).scalar_one()
 
     async def _with_images(self, rows: Sequence[Row[Any]]) -> list[Release]:
         query = select(release_images).where(release_images.c.release_id.in_([row.release_id for row in rows]))

@@ -83,7 +83,7 @@ release_images = Table(
     Column("target", TARGET_TYPE, ForeignKey("image_targets.path"), nullable=False),
     Column("sha256", SHA256_TYPE, nullable=False),
     Column("length", BigInteger, nullable=False),
-    Index(None, "slot", "sha256"),
+    Index(None, "sha256"),
 )
 
 rollouts = Table(

@@ -16,6 +16,10 @@ _JSON = sa.JSON().with_variant(JSONB(), "postgresql")
 _TIME = sa.DateTime(timezone=True)
 _GUID = sa.String(36)
 _DEVICE_ID = sa.String(128)
+_LOOKED_AT = "look_at IS NOT NULL"
+_UNFINISHED = "due_at IS NOT NULL"
+_SCHEDULED = "state = 'scheduled'"
+_RUNNING = "state IN ('offered', 'downloading', 'installing', 'trial')"
 
 
 def _where(condition: str) -> dict[str, Any]:
@@ -78,8 +82,8 @@ def _releases() -> None:
         sa.Column("created_at", _TIME, nullable=False),
         sa.Column("created_by", sa.String(64), nullable=False),
         sa.PrimaryKeyConstraint("release_id", name="pk_releases"),
-        sa.UniqueConstraint("counter", name="uq_releases_counter"),
         sa.UniqueConstraint("name", name="uq_releases_name"),
+        sa.UniqueConstraint("counter", name="uq_releases_counter"),
     )
     op.create_table(
         "release_images",
@@ -89,10 +93,10 @@ def _releases() -> None:
         sa.Column("sha256", sa.String(64), nullable=False),
         sa.Column("length", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("release_id", "slot", name="pk_release_images"),
-        sa.ForeignKeyConstraint(["target"], ["image_targets.path"], name="fk_release_images_target"),
         sa.ForeignKeyConstraint(["release_id"], ["releases.release_id"], name="fk_release_images_release_id"),
+        sa.ForeignKeyConstraint(["target"], ["image_targets.path"], name="fk_release_images_target"),
     )
-    op.create_index("ix_release_images_slot_sha256", "release_images", ["slot", "sha256"])
+    op.create_index("ix_release_images_sha256", "release_images", ["sha256"])
 
 
 def _rollouts() -> None:
@@ -116,12 +120,12 @@ def _rollouts() -> None:
         sa.Column("created_by", sa.String(64), nullable=False),
         sa.Column("version", sa.Integer, nullable=False),
         sa.PrimaryKeyConstraint("number", name="pk_rollouts"),
-        sa.ForeignKeyConstraint(["release_id"], ["releases.release_id"], name="fk_rollouts_release_id"),
         sa.ForeignKeyConstraint(["group_id"], ["device_groups.group_id"], name="fk_rollouts_group_id"),
+        sa.ForeignKeyConstraint(["release_id"], ["releases.release_id"], name="fk_rollouts_release_id"),
         sa.UniqueConstraint("rollout_id", name="uq_rollouts_rollout_id"),
         sqlite_autoincrement=True,
     )
-    op.create_index("ix_rollouts_look_at", "rollouts", ["look_at"], **_where("look_at IS NOT NULL"))
+    op.create_index("ix_rollouts_look_at", "rollouts", ["look_at"], **_where(_LOOKED_AT))
     op.create_index("ix_rollouts_state", "rollouts", ["state"])
     op.create_table(
         "rollout_stages",
@@ -172,17 +176,11 @@ def _actions() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("ix_actions_device_id_number", "actions", ["device_id", "number"])
-    op.create_index("ix_actions_due_at", "actions", ["due_at"], **_where("due_at IS NOT NULL"))
+    op.create_index("ix_actions_due_at", "actions", ["due_at"], **_where(_UNFINISHED))
     op.create_index("ix_actions_rollout_id_number", "actions", ["rollout_id", "number"])
-    op.create_index("ix_actions_scheduled", "actions", ["rollout_id", "number"], **_where("state = 'scheduled'"))
+    op.create_index("ix_actions_scheduled", "actions", ["rollout_id", "number"], **_where(_SCHEDULED))
     op.create_index("uq_actions_rollout_id_device_id", "actions", ["rollout_id", "device_id"], unique=True)
-    op.create_index(
-        "uq_actions_running",
-        "actions",
-        ["device_id"],
-        unique=True,
-        **_where("state IN ('offered', 'downloading', 'installing', 'trial')"),
-    )
+    op.create_index("uq_actions_running", "actions", ["device_id"], unique=True, **_where(_RUNNING))
 
 
 def _devices() -> None:

@@ -1,0 +1,112 @@
+"""Giving devices their part in a rollout.
+
+A device whose slots already run the release is confirmed without work. A device has one running action; others wait
+in line. Queued work collapses: a newer rollout of the same slots takes the place of what no device was given yet.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from protocol.geometry import Slot
+from protocol.messages import ActionState
+from service.application.entropy import Entropy
+from service.application.rollout_changes import action_event, store_actions, store_rollout
+from service.application.unit_of_work import UnitOfWork
+from service.application.update_repositories import StoredRollout
+from service.domain.action import Action, cancel
+from service.domain.release import Release
+from service.domain.rollout import Rollout
+
+
+async def enrol(
+    work: UnitOfWork,
+    stored: StoredRollout,
+    stage_index: int,
+    device_ids: Sequence[str],
+    *,
+    now: datetime,
+    entropy: Entropy,
+) -> Rollout:
+    """Make actions for devices that have none in the rollout, and return it with them counted.
+
+    Args:
+        work: the transaction, which holds the rollout's row.
+        stored: the rollout, as it was read in this transaction.
+        stage_index: the devices' stage.
+        device_ids: active devices of the rollout's group.
+        now: UTC, aware.
+        entropy: for the actions' ids.
+    """
+    if not device_ids:
+        return stored.rollout
+    release = await work.releases.get(stored.rollout.release_id)
+    installed = await work.installed.of(device_ids)
+    superseded_by = await _supersede(work, stored, release, device_ids, now=now)
+    actions = [
+        _action(
+            stored.rollout,
+            stage_index,
+            device_id,
+            now=now,
+            action_id=entropy.guid(),
+            runs_it=_runs(release, installed.get(device_id, {})),
+            superseded_by=superseded_by.get(device_id, ""),
+        )
+        for device_id in device_ids
+    ]
+    await work.actions.add(actions)
+    rollout = stored.rollout
+    for action in actions:
+        rollout = rollout.with_moved(None, action)
+        work.record(action_event(action, now))
+    return rollout
+
+
+def _runs(release: Release, installed: Mapping[Slot, str]) -> bool:
+    return all(installed.get(slot) == digest for slot, digest in release.digests.items())
+
+
+def _action(
+    rollout: Rollout,
+    stage_index: int,
+    device_id: str,
+    *,
+    now: datetime,
+    action_id: str,
+    runs_it: bool,
+    superseded_by: str,
+) -> Action:
+    state, detail = ActionState.SCHEDULED, ""
+    if superseded_by:
+        state, detail = ActionState.CANCELLED, f"superseded by rollout {superseded_by}"
+    elif runs_it:
+        state, detail = ActionState.CONFIRMED, "the device runs the release already"
+    due_at = now + rollout.conditions.action_timeout if state is ActionState.SCHEDULED else None
+    return Action(action_id, rollout.rollout_id, device_id, stage_index, state, now, due_at, detail=detail)
+
+
+async def _supersede(
+    work: UnitOfWork, stored: StoredRollout, release: Release, device_ids: Sequence[str], *, now: datetime
+) -> dict[str, str]:
+    """Cancel queued actions of older rollouts of the same slots.
+
+    Returns:
+        Device id → rollout id, where a newer rollout of the same slots is queued already.
+    """
+    queued: dict[str, list[Action]] = {}
+    for action in await work.actions.unfinished(device_ids):
+        if action.state is ActionState.SCHEDULED and action.rollout_id != stored.rollout.rollout_id:
+            queued.setdefault(action.rollout_id, []).append(action)
+    superseded_by: dict[str, str] = {}
+    for rollout_id, actions in queued.items():
+        other = await work.rollouts.get(rollout_id, lock=True)
+        other_release = await work.releases.get(other.rollout.release_id)
+        if not other_release.digests.keys() & release.digests.keys():
+            continue
+        if other.number > stored.number:
+            superseded_by |= {action.device_id: rollout_id for action in actions}
+            continue
+        reason = f"superseded by rollout {stored.rollout.rollout_id}"
+        changes = [(action, cancel(action, reason, now=now)) for action in actions]
+        await store_rollout(work, other, await store_actions(work, other.rollout, changes, now=now), now=now)
+    return superseded_by

@@ -1,0 +1,129 @@
+"""The answer to a device's poll, from memory: no row is read or written for it.
+
+`PendingActions` holds the unfinished actions of every device. It is read from the database at start and follows the
+event feed from then on, which brings the changes of other processes too (PostgreSQL: within a second, so a device
+may have to poll once more). It is a hint, not a permission: the Director reads the database before it signs.
+"""
+
+from dataclasses import dataclass
+
+from protocol.messages import PollReply
+from service.application.entropy import Entropy
+from service.application.events import EventType, StoredEvent
+from service.application.unit_of_work import UnitOfWorkFactory
+from service.domain.rollout import RolloutState
+
+ACTIONS_PER_PAGE = 5000
+JITTER = 0.2  # of the interval, to either side
+_RANDOM_BYTES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class PollPacing:
+    """How often devices are to poll.
+
+    Attributes:
+        idle_seconds: where nothing waits.
+        busy_seconds: while a rollout runs.
+        largest_rate: polls per second that the whole fleet may make; a larger fleet polls less often.
+    """
+
+    idle_seconds: float = 60.0
+    busy_seconds: float = 5.0
+    largest_rate: float = 2000.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    action_id: str
+    rollout_id: str
+    is_started: bool
+
+
+class PendingActions:
+    """Unfinished actions by device."""
+
+    def __init__(self) -> None:
+        self._queues: dict[str, tuple[_Entry, ...]] = {}
+        self._running: set[str] = set()  # ids of running rollouts
+
+    @property
+    def any_running(self) -> bool:
+        """Whether a rollout runs."""
+        return bool(self._running)
+
+    async def load(self, unit_of_work: UnitOfWorkFactory) -> None:
+        """Read what is unfinished; at start, after the feed has taken its position."""
+        async with unit_of_work(read_only=True) as work:
+            states = await work.rollouts.states()
+            self._running = {id_ for id_, (state, _) in states.items() if state is RolloutState.RUNNING}
+            number = 0
+            while page := await work.actions.page_unfinished(after_number=number, limit=ACTIONS_PER_PAGE):
+                for numbered in page:
+                    action = numbered.action
+                    entry = _Entry(action.action_id, action.rollout_id, action.is_started)
+                    self._put(action.device_id, entry)
+                number = page[-1].number
+
+    def hear(self, stored: StoredEvent) -> None:
+        """Follow the event feed."""
+        event = stored.event
+        if event.type is EventType.ROLLOUT:
+            if event.data.get("state") == RolloutState.RUNNING:
+                self._running.add(event.subject_id)
+            else:
+                self._running.discard(event.subject_id)
+        elif event.type is EventType.ACTION:
+            device_id, rollout_id = str(event.data["device_id"]), str(event.data["rollout_id"])
+            if event.data["is_final"]:
+                self._drop(device_id, event.subject_id)
+            else:
+                self._put(device_id, _Entry(event.subject_id, rollout_id, bool(event.data["is_started"])))
+
+    def waiting(self, device_id: str) -> str | None:
+        """Return the id of the action that the device may have now, or None."""
+        queue = self._queues.get(device_id)
+        if queue is None:
+            return None
+        offered = [entry for entry in queue if entry.is_started or entry.rollout_id in self._running]
+        started = [entry for entry in offered if entry.is_started]
+        return next((entry.action_id for entry in (*started, *offered)), None)
+
+    def _put(self, device_id: str, entry: _Entry) -> None:
+        queue = self._queues.get(device_id, ())
+        known = [old.action_id for old in queue]
+        if entry.action_id in known:
+            place = known.index(entry.action_id)
+            self._queues[device_id] = (*queue[:place], entry, *queue[place + 1 :])
+        else:
+            self._queues[device_id] = (*queue, entry)
+
+    def _drop(self, device_id: str, action_id: str) -> None:
+        rest = tuple(entry for entry in self._queues.get(device_id, ()) if entry.action_id != action_id)
+        if rest:
+            self._queues[device_id] = rest
+        else:
+            self._queues.pop(device_id, None)
+
+
+class Poll:
+    """Answers polls."""
+
+    def __init__(self, pending: PendingActions, *, pacing: PollPacing, entropy: Entropy) -> None:
+        self._pending = pending
+        self._pacing = pacing
+        self._entropy = entropy
+
+    def reply(self, device_id: str, *, fleet_size: int) -> PollReply:
+        """Return what waits for a device, and when it is to ask again.
+
+        Args:
+            device_id: 128 hex digits.
+            fleet_size: devices that poll.
+        """
+        pacing = self._pacing
+        wanted = pacing.busy_seconds if self._pending.any_running else pacing.idle_seconds
+        interval = max(wanted, fleet_size / pacing.largest_rate)
+        share = int.from_bytes(self._entropy.octets(_RANDOM_BYTES), "big") / (1 << 8 * _RANDOM_BYTES)
+        seconds = interval * (1 + JITTER * (2 * share - 1))
+        return PollReply(action_id=self._pending.waiting(device_id), next_poll_seconds=round(seconds, 3))

@@ -1,0 +1,137 @@
+"""What devices say of themselves: reports of their actions, and version manifests.
+
+Verification of a version manifest, in this order:
+    1. envelope, payload type and signature by the device's identity key (`protocol.document.verify_document`);
+    2. it names the device that is connected;
+    3. its counter is above the last one's: reuse is dropped (Uptane standard 5.4.2.1).
+"""
+
+from dataclasses import replace
+from datetime import datetime
+
+from protocol.document import verify_document
+from protocol.geometry import Slot
+from protocol.messages import MANIFEST_PAYLOAD_TYPE, ActionReport, ActionState, Cause, VersionManifest
+from service.application.clock import Clock
+from service.application.events import Event, EventType
+from service.application.rollout_changes import store_actions, store_rollout
+from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
+from service.application.update_repositories import StoredManifest
+from service.domain.action import Action, UnknownActionError, apply_report
+from service.domain.device import UnknownDeviceError
+from service.domain.errors import ConflictError, ForbiddenError
+
+MAX_MANIFEST_BYTES = 16 * 1024
+
+
+class ForeignManifestError(ForbiddenError):
+    """A version manifest of another device."""
+
+
+class ReplayedManifestError(ConflictError):
+    """A version manifest whose counter is not above the last one's."""
+
+
+class Reports:
+    """Takes reports and manifests."""
+
+    def __init__(self, unit_of_work: UnitOfWorkFactory, *, clock: Clock) -> None:
+        self._unit_of_work = unit_of_work
+        self._clock = clock
+
+    async def report(self, device_id: str, report: ActionReport) -> None:
+        """Take a device's report; twice, late or out of order, it changes nothing.
+
+        Args:
+            device_id: of the certificate, not of the report.
+            report: its action must be the device's.
+
+        Raises:
+            UnknownActionError: there is no such action of this device.
+            InvalidReportError: a state that only the service sets.
+        """
+        now = self._clock.now()
+        async with self._unit_of_work() as work:
+            found = await _action_of(work, device_id, report.action_id)
+            stored = await work.rollouts.get(found.rollout_id, lock=True)
+            action = await work.actions.get(report.action_id, lock=True)
+            release = await work.releases.get(stored.rollout.release_id)
+            timeout = stored.rollout.conditions.action_timeout
+            after = apply_report(action, report, release.digests, now=now, timeout=timeout)
+            if report.state.is_final and report.sequence > action.sequence:
+                await work.installed.put(device_id, report.digests, at=now)
+            if after != action:
+                rollout = await store_actions(work, stored.rollout, [(action, after)], now=now)
+                await store_rollout(work, stored, rollout, now=now)
+                await _follow_up(work, after, now=now)
+            await work.commit()
+
+    async def manifest(self, device_id: str, unverified_envelope: bytes) -> None:
+        """Take a version manifest.
+
+        Args:
+            device_id: of the certificate.
+            unverified_envelope: DSSE, JSON bytes.
+
+        Raises:
+            DocumentError, EnvelopeSignatureError: step 1.
+            ForeignManifestError: step 2.
+            ReplayedManifestError: step 3.
+            UnknownDeviceError: the device is not in the catalog.
+        """
+        now = self._clock.now()
+        async with self._unit_of_work() as work:
+            device = await work.devices.find(device_id)
+            if device is None:
+                raise UnknownDeviceError(f"device: expected one of the catalog, found none of id {device_id[:16]}…")
+            # Step 1: envelope.
+            manifest = verify_document(
+                unverified_envelope,
+                MANIFEST_PAYLOAD_TYPE,
+                VersionManifest,
+                trusted_keys=[device.identity_public_key],
+                max_bytes=MAX_MANIFEST_BYTES,
+            )
+            # Step 2: device.
+            if manifest.device_id != device_id:
+                raise ForeignManifestError(
+                    f"manifest: expected device {device_id[:12]}…, found {manifest.device_id[:12]}…"
+                )
+            await _store_manifest(work, manifest, unverified_envelope, now=now)
+            await work.commit()
+
+
+async def _action_of(work: UnitOfWork, device_id: str, action_id: str) -> Action:
+    action = await work.actions.get(action_id)
+    if action.device_id != device_id:
+        raise UnknownActionError(f"action: expected one of this device, found none of id {action_id}")
+    return action
+
+
+async def _follow_up(work: UnitOfWork, action: Action, *, now: datetime) -> None:
+    """Give the next action in line its whole time, and tell of a device that lied."""
+    if not action.state.is_final:
+        return
+    waiting = [other for other in await work.actions.queue(action.device_id) if other.state is ActionState.SCHEDULED]
+    await work.actions.save([replace(other, progressed_at=now) for other in waiting[:1]])
+    if action.state is ActionState.FAILED and action.cause is Cause.VERIFY:
+        data = {"action_id": action.action_id, "detail": action.detail}
+        work.record(Event(EventType.SECURITY, action.device_id, "verification-failed", now, dict(data)))
+
+
+async def _store_manifest(work: UnitOfWork, manifest: VersionManifest, envelope: bytes, *, now: datetime) -> None:
+    # Step 3: counter.
+    stored = StoredManifest(
+        device_id=manifest.device_id,
+        counter=manifest.counter,
+        attack_indicator=manifest.attack_indicator,
+        envelope=envelope,
+        received_at=now,
+    )
+    if not await work.installed.put_manifest(stored):
+        raise ReplayedManifestError(f"manifest: expected a counter above the last one's, found {manifest.counter}")
+    images: dict[Slot, str] = dict(manifest.images)
+    await work.installed.put(manifest.device_id, images, at=now)
+    if manifest.attack_indicator:
+        indicator = {"indicator": manifest.attack_indicator}
+        work.record(Event(EventType.SECURITY, manifest.device_id, "attack-indicated", now, dict(indicator)))

@@ -1,0 +1,88 @@
+"""Storing what the rollout engine decided, with the events that tell of it; every change of a rollout goes this way.
+
+Lock order, so that two transactions never wait for one another: first the rollout's row, then its actions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from service.application.events import Event, EventType
+from service.application.unit_of_work import UnitOfWork
+from service.application.update_repositories import StoredRollout
+from service.domain.action import Action
+from service.domain.errors import JsonValue
+from service.domain.rollout import Rollout, evaluate, next_look
+
+
+async def store_rollout(
+    work: UnitOfWork, before: StoredRollout, after: Rollout, *, now: datetime, opening_cursor: str | None = None
+) -> StoredRollout:
+    """Let the engine judge a changed rollout and store what it has become.
+
+    Args:
+        work: the transaction, which holds the rollout's row.
+        before: as it was read in this transaction.
+        after: with what has been counted since.
+        now: UTC, aware.
+        opening_cursor: last device that the opening stage has looked at; None leaves it.
+    """
+    judged = evaluate(after, now)
+    stored = replace(
+        before,
+        rollout=judged,
+        opening_cursor=before.opening_cursor if opening_cursor is None else opening_cursor,
+        look_at=next_look(judged, now),
+    )
+    await work.rollouts.save(stored)
+    if _summary(judged) != _summary(before.rollout):
+        work.record(rollout_event(judged, str(judged.state), now))
+    return stored
+
+
+def rollout_event(rollout: Rollout, change: str, now: datetime) -> Event:
+    """Return the event that tells where a rollout stands."""
+    return Event(EventType.ROLLOUT, rollout.rollout_id, change, now, _summary(rollout))
+
+
+def action_event(action: Action, now: datetime) -> Event:
+    """Return the event that tells where an action stands."""
+    data: dict[str, JsonValue] = {
+        "device_id": action.device_id,
+        "rollout_id": action.rollout_id,
+        "state": str(action.state),
+        "is_final": action.state.is_final,
+        "is_started": action.is_started,
+        "cause": None if action.cause is None else str(action.cause),
+        "detail": action.detail,
+    }
+    return Event(EventType.ACTION, action.action_id, str(action.state), now, data)
+
+
+async def store_actions(
+    work: UnitOfWork, rollout: Rollout, changes: Sequence[tuple[Action, Action]], *, now: datetime
+) -> Rollout:
+    """Store changed actions of one rollout, with events, and return the rollout with them counted.
+
+    Args:
+        work: the transaction, which holds the rollout's row.
+        rollout: of the actions.
+        changes: (before, after) of each action; those that are equal are left out.
+        now: UTC, aware.
+    """
+    changed = [(before, after) for before, after in changes if before != after]
+    await work.actions.save([after for _, after in changed])
+    for before, after in changed:
+        if before.state is not after.state:
+            rollout = rollout.with_moved(before, after)
+            work.record(action_event(after, now))
+    return rollout
+
+
+def _summary(rollout: Rollout) -> dict[str, JsonValue]:
+    return {
+        "state": str(rollout.state),
+        "group_id": rollout.group_id,
+        "halted_reason": rollout.halted_reason,
+        "stages": [str(stage.state) for stage in rollout.stages],
+    }

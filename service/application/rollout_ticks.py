@@ -1,0 +1,190 @@
+"""What moves rollouts beside reports: opening stages, deadlines, devices that join or leave, ends.
+
+Every step is one bounded transaction that leaves a consistent state, so a worker that is killed between two of them
+is followed by another that goes on where it stopped. A tick costs what is due, never the fleet; only the opening of a
+stage reads the group's ids, `MEMBERS_PER_STEP` at a time, because a device's stage is a hash that no index holds.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from service.application.clock import Clock
+from service.application.enrolment import enrol
+from service.application.entropy import Entropy
+from service.application.events import EventType
+from service.application.rollout_changes import store_actions, store_rollout
+from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
+from service.application.update_repositories import Lease, StoredRollout
+from service.domain.action import Action, cancel
+from service.domain.deadline import at_deadline
+from service.domain.device import Device, DeviceState
+from service.domain.membership import position_of
+from service.domain.rollout import Rollout, RolloutState, Stage, StageState
+
+MEMBERS_PER_STEP = 1000
+ACTIONS_PER_STEP = 200
+ROLLOUTS_PER_TICK = 50
+EVENTS_PER_STEP = 100
+
+
+class RolloutTicks:
+    """The steps of a tick; only the holder of the lease may call them."""
+
+    def __init__(self, unit_of_work: UnitOfWorkFactory, *, clock: Clock, entropy: Entropy) -> None:
+        self._unit_of_work = unit_of_work
+        self._clock = clock
+        self._entropy = entropy
+
+    async def tick(self, lease: Lease) -> Lease | None:
+        """Do one bounded step of everything that is due.
+
+        Returns:
+            The lease with the events that were acted on if there is more to do now, None if there is not.
+        """
+        last_event = await self._follow_devices(lease)
+        looked = await self._look_at_rollouts()
+        timed = await self._look_at_deadlines(lease.listening_since)
+        if last_event == lease.event_sequence and not looked and not timed:
+            return None
+        return replace(lease, event_sequence=last_event)
+
+    async def next_look(self) -> datetime | None:
+        """Return when the next rollout or deadline is due, UTC, aware; None if nothing is."""
+        async with self._unit_of_work(read_only=True) as work:
+            return await work.rollouts.next_look()
+
+    async def _follow_devices(self, lease: Lease) -> int:
+        """Act on the changes of devices since the last tick; they count as done with the same commit."""
+        async with self._unit_of_work(read_only=True) as work:
+            page = await work.events.after(lease.event_sequence, limit=EVENTS_PER_STEP)
+        if not page:
+            return lease.event_sequence
+        changed = {stored.event.subject_id for stored in page if stored.event.type is EventType.DEVICE}
+        async with self._unit_of_work() as work:
+            for device_id in sorted(changed):
+                await self._follow_device(work, device_id)
+            await work.leases.advance(lease.name, page[-1].sequence)
+            await work.commit()
+        return page[-1].sequence
+
+    async def _follow_device(self, work: UnitOfWork, device_id: str) -> None:
+        device = await work.devices.find(device_id)
+        if device is None:
+            return
+        for action in await work.actions.unfinished([device_id]):
+            stored = await work.rollouts.get(action.rollout_id, lock=True)
+            if not _is_eligible(device, stored.rollout):
+                now = self._clock.now()
+                gone = cancel(action, f"device is {device.state} and no longer takes this rollout", now=now)
+                rollout = await store_actions(work, stored.rollout, [(action, gone)], now=now)
+                await store_rollout(work, stored, rollout, now=now)
+        if device.state is DeviceState.ACTIVE:
+            await self._join(work, device)
+
+    async def _join(self, work: UnitOfWork, device: Device) -> None:
+        for found in await work.rollouts.of_group(device.group_id):
+            if found.rollout.state is RolloutState.DRAFT:
+                continue
+            stored = await work.rollouts.get(found.rollout.rollout_id, lock=True)
+            stage = stored.rollout.stage_at(position_of(stored.rollout.rollout_id, device.device_id))
+            known = await work.actions.known(stored.rollout.rollout_id, [device.device_id])
+            # A stage that waits finds the device when it opens.
+            if stage is None or stage.state is StageState.WAITING or known:
+                continue
+            now = self._clock.now()
+            rollout = await enrol(work, stored, stage.index, [device.device_id], now=now, entropy=self._entropy)
+            await store_rollout(work, stored, rollout, now=now)
+
+    async def _look_at_rollouts(self) -> bool:
+        async with self._unit_of_work(read_only=True) as work:
+            due = await work.rollouts.due(self._clock.now(), limit=ROLLOUTS_PER_TICK)
+        for rollout_id in due:
+            async with self._unit_of_work() as work:
+                await self._look(work, await work.rollouts.get(rollout_id, lock=True))
+                await work.commit()
+        return bool(due)
+
+    async def _look(self, work: UnitOfWork, stored: StoredRollout) -> None:
+        now = self._clock.now()
+        stage = stored.rollout.opening_stage
+        if stage is not None:
+            await self._open(work, stored, stage, now=now)
+        elif stored.rollout.state.is_over:
+            await _close(work, stored, now=now)
+        else:
+            await store_rollout(work, stored, stored.rollout, now=now)
+
+    async def _open(self, work: UnitOfWork, stored: StoredRollout, stage: Stage, *, now: datetime) -> None:
+        """Give the next members of an opening stage their actions."""
+        rollout = stored.rollout
+        members = await work.actions.members(rollout.group_id, after_id=stored.opening_cursor, limit=MEMBERS_PER_STEP)
+        wanted = [id_ for id_ in members if position_of(rollout.rollout_id, id_) <= stage.threshold]
+        known = await work.actions.known(rollout.rollout_id, wanted)
+        new = _within_cap(stage, [device_id for device_id in wanted if device_id not in known])
+        rollout = await enrol(work, stored, stage.index, new, now=now, entropy=self._entropy)
+        is_last = len(members) < MEMBERS_PER_STEP
+        if is_last:
+            rollout = rollout.with_stage(replace(rollout.stages[stage.index], is_open=True))
+        cursor = "" if is_last else members[-1]
+        await store_rollout(work, stored, rollout, now=now, opening_cursor=cursor)
+
+    async def _look_at_deadlines(self, listening_since: datetime) -> bool:
+        async with self._unit_of_work(read_only=True) as work:
+            due = await work.actions.due(self._clock.now(), limit=ACTIONS_PER_STEP)
+        for rollout_id, actions in _by_rollout(due).items():
+            async with self._unit_of_work() as work:
+                stored = await work.rollouts.get(rollout_id, lock=True)
+                await self._expire(work, stored, {a.device_id for a in actions}, listening_since=listening_since)
+                await work.commit()
+        return bool(due)
+
+    async def _expire(
+        self, work: UnitOfWork, stored: StoredRollout, device_ids: set[str], *, listening_since: datetime
+    ) -> None:
+        now = self._clock.now()
+        unfinished = await work.actions.unfinished(device_ids)
+        busy = {action.device_id: action.action_id for action in unfinished if action.bucket == "in_progress"}
+        changes: list[tuple[Action, Action]] = []
+        for action in unfinished:
+            # Another process may have changed it since it was found due.
+            if action.rollout_id != stored.rollout.rollout_id or action.due_at is None or action.due_at > now:
+                continue
+            device = await work.devices.find(action.device_id)
+            after = at_deadline(
+                action,
+                stored.rollout,
+                now=now,
+                listening_since=listening_since,
+                is_eligible=device is not None and _is_eligible(device, stored.rollout),
+                is_busy=busy.get(action.device_id, action.action_id) != action.action_id,
+            )
+            changes.append((action, after))
+        rollout = await store_actions(work, stored.rollout, changes, now=now)
+        await store_rollout(work, stored, rollout, now=now)
+
+
+async def _close(work: UnitOfWork, stored: StoredRollout, *, now: datetime) -> None:
+    """Cancel the next of an ended rollout's actions that no device was given."""
+    reason = f"rollout {stored.rollout.state}"
+    waiting = await work.actions.scheduled(stored.rollout.rollout_id, limit=ACTIONS_PER_STEP)
+    changes = [(action, cancel(action, reason, now=now)) for action in waiting]
+    await store_rollout(work, stored, await store_actions(work, stored.rollout, changes, now=now), now=now)
+
+
+def _is_eligible(device: Device, rollout: Rollout) -> bool:
+    return device.state is DeviceState.ACTIVE and device.group_id == rollout.group_id
+
+
+def _within_cap(stage: Stage, device_ids: Sequence[str]) -> Sequence[str]:
+    if stage.cut is None or not stage.cut.is_capped:
+        return device_ids
+    return device_ids[: max(0, stage.cut.planned - stage.counts.size)]
+
+
+def _by_rollout(actions: Iterable[Action]) -> dict[str, list[Action]]:
+    found: dict[str, list[Action]] = defaultdict(list)
+    for action in actions:
+        found[action.rollout_id].append(action)
+    return found

@@ -1,0 +1,226 @@
+"""Rollouts: create, start, pause, resume, abort, and look at them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from service.application.audit import Change
+from service.application.clock import Clock
+from service.application.entropy import Entropy
+from service.application.rollout_changes import rollout_event, store_rollout
+from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
+from service.application.update_repositories import NumberedAction, StoredRollout
+from service.domain.errors import ConflictError
+from service.domain.membership import MAX_STAGES, InvalidPlanError, StagePlan, cut_stages, position_of
+from service.domain.operator import Actor
+from service.domain.product import DeviceGroup
+from service.domain.release import FactoryReleaseError, Release
+from service.domain.rollout import Conditions, Rollout, RolloutState, Stage, abort, pause, resume, start
+
+MEMBERS_PER_PAGE = 5000
+
+
+class EmptyGroupError(ConflictError):
+    """The group has no device that could take a release."""
+
+
+class GroupPolicyError(ConflictError):
+    """The group's policy takes no updates of this kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewRollout:
+    """A rollout to create.
+
+    Attributes:
+        release: name or id.
+        group: name or id.
+        product: name or id; needed where the group's name is not unique.
+    """
+
+    release: str
+    group: str
+    product: str | None
+    plans: tuple[StagePlan, ...]
+    conditions: Conditions
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutView:
+    """A rollout with what people call its parts."""
+
+    stored: StoredRollout
+    release: Release
+    group: DeviceGroup
+
+
+class Rollouts:
+    """Use cases of rollouts."""
+
+    def __init__(self, unit_of_work: UnitOfWorkFactory, *, clock: Clock, entropy: Entropy) -> None:
+        self._unit_of_work = unit_of_work
+        self._clock = clock
+        self._entropy = entropy
+
+    async def create(self, actor: Actor, new: NewRollout, *, start_now: bool) -> RolloutView:
+        """Create a rollout, and start it.
+
+        Raises:
+            InvalidPlanError: no stage or too many.
+            UnknownReleaseError, UnknownGroupError, AmbiguousGroupError: release or group.
+            FactoryReleaseError: the release is what devices are made with.
+            GroupPolicyError: the group takes no updates.
+            EmptyGroupError: it is to be started, and the group has no active device.
+        """
+        if not 1 <= len(new.plans) <= MAX_STAGES:
+            raise InvalidPlanError(f"stages: expected 1 to {MAX_STAGES}, found {len(new.plans)}")
+        async with self._unit_of_work() as work:
+            release, group = await self._target(work, new)
+            stored = self._draft(actor, new, release, group)
+            await work.rollouts.add(stored)
+            facts = {"release": release.name, "group": group.name, "product": group.product_name}
+            change = Change("rollout.create", stored.rollout.rollout_id, after=dict(facts))
+            await work.audit.add(actor, change, at=stored.created_at)
+            work.record(rollout_event(stored.rollout, "created", stored.created_at))
+            if start_now:
+                await self._start(work, actor, stored.rollout.rollout_id)
+            await work.commit()
+        return await self.get(stored.rollout.rollout_id)
+
+    async def get(self, rollout_id: str) -> RolloutView:
+        """Return a rollout.
+
+        Raises:
+            UnknownRolloutError: there is none.
+        """
+        async with self._unit_of_work(read_only=True) as work:
+            return await _view(work, await work.rollouts.get(rollout_id))
+
+    async def page(self, *, before_number: int | None, limit: int) -> Sequence[RolloutView]:
+        """Return at most `limit` rollouts, newest first."""
+        async with self._unit_of_work(read_only=True) as work:
+            found = await work.rollouts.page(before_number=before_number, limit=limit)
+            return [await _view(work, stored) for stored in found]
+
+    async def actions(self, rollout_id: str, *, after_number: int, limit: int) -> Sequence[NumberedAction]:
+        """Return at most `limit` actions of a rollout in the order they were made.
+
+        Raises:
+            UnknownRolloutError: there is no such rollout.
+        """
+        async with self._unit_of_work(read_only=True) as work:
+            await work.rollouts.get(rollout_id)
+            return await work.actions.page(rollout_id, after_number=after_number, limit=limit)
+
+    async def start(self, actor: Actor, rollout_id: str) -> RolloutView:
+        """Start a draft: cut the group into stages and open the first one; running, it stays as it is.
+
+        Raises:
+            UnknownRolloutError: there is none.
+            RolloutStateError: it was started before and does not run.
+            EmptyGroupError: the group has no active device.
+        """
+        async with self._unit_of_work() as work:
+            await self._start(work, actor, rollout_id)
+            await work.commit()
+        return await self.get(rollout_id)
+
+    async def pause(self, actor: Actor, rollout_id: str) -> RolloutView:
+        """Pause it: nothing new is offered, what has begun may end.
+
+        Raises:
+            UnknownRolloutError: there is none.
+            RolloutStateError: it is neither running nor paused.
+        """
+        return await self._step(actor, rollout_id, "pause", lambda rollout, _now: pause(rollout))
+
+    async def resume(self, actor: Actor, rollout_id: str) -> RolloutView:
+        """Let it run again; a halted one stays halted.
+
+        Raises:
+            UnknownRolloutError: there is none.
+            RolloutStateError: it is neither paused nor running.
+        """
+        return await self._step(actor, rollout_id, "resume", resume)
+
+    async def abort(self, actor: Actor, rollout_id: str) -> RolloutView:
+        """End it for good; what no device has begun is cancelled.
+
+        Raises:
+            UnknownRolloutError: there is none.
+            RolloutStateError: it has finished.
+        """
+        return await self._step(actor, rollout_id, "abort", lambda rollout, _now: abort(rollout))
+
+    async def _step(
+        self, actor: Actor, rollout_id: str, name: str, step: Callable[[Rollout, datetime], Rollout]
+    ) -> RolloutView:
+        now = self._clock.now()
+        async with self._unit_of_work() as work:
+            stored = await work.rollouts.get(rollout_id, lock=True)
+            after = step(stored.rollout, now)
+            if after != stored.rollout:
+                await _store_step(work, actor, stored, after, name=name, now=now)
+                await work.commit()
+        return await self.get(rollout_id)
+
+    async def _start(self, work: UnitOfWork, actor: Actor, rollout_id: str) -> None:
+        now = self._clock.now()
+        stored = await work.rollouts.get(rollout_id, lock=True)
+        if stored.rollout.state is RolloutState.RUNNING:
+            return
+        cuts = cut_stages(stored.plans, await _positions(work, stored.rollout))
+        after = start(stored.rollout, cuts, now=now)
+        await _store_step(work, actor, stored, after, name="start", now=now)
+
+    async def _target(self, work: UnitOfWork, new: NewRollout) -> tuple[Release, DeviceGroup]:
+        product = None if new.product is None else await work.products.get(new.product)
+        group = await work.products.get_group(new.group, product_id=product.product_id if product else None)
+        release = await work.releases.get(new.release)
+        if release.factory:
+            raise FactoryReleaseError(f"release {release.name}: expected one to roll out, found the factory release")
+        if not group.takes_updates:
+            raise GroupPolicyError(
+                f"group {group.name}: expected a policy that takes updates, found {group.policy.update_policy}"
+            )
+        return release, group
+
+    def _draft(self, actor: Actor, new: NewRollout, release: Release, group: DeviceGroup) -> StoredRollout:
+        rollout = Rollout(
+            rollout_id=self._entropy.guid(),
+            release_id=release.release_id,
+            group_id=group.group_id,
+            conditions=new.conditions,
+            stages=tuple(Stage(index) for index in range(len(new.plans))),
+        )
+        return StoredRollout(rollout, new.plans, created_at=self._clock.now(), created_by=actor.name)
+
+
+async def _positions(work: UnitOfWork, rollout: Rollout) -> list[int]:
+    """Return the positions of the group's active devices; the one time that a rollout counts its group."""
+    positions: list[int] = []
+    last = ""
+    while members := await work.actions.members(rollout.group_id, after_id=last, limit=MEMBERS_PER_PAGE):
+        positions += [position_of(rollout.rollout_id, device_id) for device_id in members]
+        last = members[-1]
+    if not positions:
+        raise EmptyGroupError("group: expected at least one active device, found none")
+    return positions
+
+
+async def _store_step(
+    work: UnitOfWork, actor: Actor, stored: StoredRollout, after: Rollout, *, name: str, now: datetime
+) -> None:
+    changed = await store_rollout(work, stored, after, now=now)
+    change = Change(
+        f"rollout.{name}",
+        after.rollout_id,
+        before={"state": str(stored.rollout.state)},
+        after={"state": str(changed.rollout.state)},
+    )
+    await work.audit.add(actor, change, at=now)
+
+
+async def _view(work: UnitOfWork, stored: StoredRollout) -> RolloutView:
+    release = await work.releases.get(stored.rollout.release_id)
+    return RolloutView(stored, release, await work.products.get_group(stored.rollout.group_id))
