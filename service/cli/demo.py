@@ -74,7 +74,7 @@ def demo(
     stop = StopRequest()
     with open_folder(data_dir, devices=devices) as (folder, record), stop.listening(), ExitStack() as stack:
         demo_steps.refuse_running_service(folder)
-        view = DemoView([StepView(step.title) for step in STEPS])
+        view = DemoView([StepView(step.title) for step in STEPS], device_count=devices)
         environment = environment_of(folder)
         processes = Processes(folder.logs, environment, stop=stop)
         screen = stack.enter_context(open_screen(view, silent=as_json))

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from service.cli.client import ApiClient, load_credential
 from service.cli.demo_events import EventFile
+from service.cli.demo_fleet import FleetTable
 from service.cli.demo_folder import DemoFolder, Record
 from service.cli.demo_processes import Child, Processes, StopRequest
 from service.cli.errors import StepError
-from service.cli.live import DemoView, Screen
+from service.cli.live import DemoView, Screen, SilentScreen
 
 TINYFLEET = "service.cli.main"
 DEVICE_SIM = "device_sim"
@@ -43,6 +44,7 @@ class DemoRun:
     service: Child | None = None
     devices: Child | None = None
     _client: ApiClient | None = None
+    _fleet: FleetTable = field(default_factory=FleetTable)
 
     def __post_init__(self) -> None:
         self.events = EventFile(self.folder.events)
@@ -97,8 +99,15 @@ class DemoRun:
             if time.monotonic() > deadline:
                 raise StepError(f"expected {what} within {timeout_seconds:.0f} s, found it still missing")
             self.processes.check()
-            self.screen.refresh()
+            self.show()
             self.stop.pause(LOOK_SECONDS)
+        self.show()
+
+    def show(self) -> None:
+        """Show how things stand."""
+        if self.devices is not None and not isinstance(self.screen, SilentScreen):
+            rows = self._fleet.rows(self.client)
+            self.view.devices = self.view.devices if rows is None else rows
         self.screen.refresh()
 
     def is_done(self, step: str) -> bool:
@@ -123,4 +132,4 @@ class DemoRun:
     def _run(self, module: str, arguments: tuple[str | Path, ...]) -> str:
         words = [str(argument) for argument in arguments]
         name = "-".join(word for word in words[:2] if word.isalpha())
-        return self.processes.run(name, [module, *words], on_wait=self.screen.refresh)
+        return self.processes.run(name, [module, *words], on_wait=self.show)

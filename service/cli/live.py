@@ -55,13 +55,14 @@ class DemoView:
 
     Attributes:
         rollouts: as the API has them, by id, in the order of their start.
-        devices: rows of the device table.
+        device_count: how many there are.
+        devices: rows of the device table; the first ones.
     """
 
     steps: list[StepView]
+    device_count: int = 0
     rollouts: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     devices: list[Sequence[object]] = field(default_factory=list)
-    telemetry: str = ""
 
 
 class Screen(Protocol):
@@ -125,9 +126,7 @@ def render(view: DemoView) -> RenderableType:
     parts: list[RenderableType] = [_step_line(step) for step in view.steps]
     parts += [_rollout(rollout) for rollout in view.rollouts.values()]
     if view.devices:
-        parts.append(_devices(view.devices))
-    if view.telemetry:
-        parts.append(Text(view.telemetry, style="dim"))
+        parts.append(_devices(view.devices, view.device_count))
     return Group(*parts)
 
 
@@ -154,8 +153,7 @@ def _stage_text(stage: Mapping[str, Any]) -> str:
     return f"{stage['state']}, {failed} failed" if failed else str(stage["state"])
 
 
-def _devices(rows: Sequence[Sequence[object]]) -> RenderableType:
-    shown = [(short(row[0]), *row[1:]) for row in rows[:MAX_DEVICE_ROWS]]
+def _devices(rows: Sequence[Sequence[object]], count: int) -> RenderableType:
     columns = ("device", "state", "a7", "m4-0", "m4-1", "m4-0 sees", "m4-1 sees")
-    title = f"{len(rows)} devices" + (f", {MAX_DEVICE_ROWS} shown" if len(rows) > MAX_DEVICE_ROWS else "")
-    return table(title, columns, shown)
+    title = f"{count} devices" + (f", {len(rows)} shown" if len(rows) < count else "")
+    return table(title, columns, [(short(row[0]), *row[1:]) for row in rows])
