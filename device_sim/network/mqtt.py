@@ -5,6 +5,8 @@ oldest waiting message is dropped and counted. A message counts as sent when pah
 its PUBACK arrives; paho repeats unacknowledged ones after a reconnect.
 """
 
+import contextlib
+import socket
 import ssl
 import threading
 from collections import deque
@@ -53,7 +55,7 @@ class PahoLink:
 
         Args:
             device_id: the MQTT client id.
-            context: from `client_context`; a renewed credential is shown from the next start on.
+            context: from `client_context`; a renewed credential is shown from the next connection on.
             host: the gateway's, as its certificate names it.
             port: the gateway's.
             events: called from the link's thread.
@@ -110,8 +112,15 @@ class PahoLink:
         with self._changed:
             return self._changed.wait_for(lambda: not self._queue and self._acknowledged == self._sent, timeout_seconds)
 
+    def reconnect(self) -> None:
+        """Break the connection, so that paho makes a new one and sends again what is unacknowledged."""
+        connection = self._client.socket()
+        if connection is not None:
+            with contextlib.suppress(OSError):  # it broke by itself
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)  # below TLS, which paho's thread is using
+
     def stop(self) -> None:
-        """Disconnect; what is unacknowledged is sent again after the next start."""
+        """Disconnect for good."""
         self._client.disconnect()
         self._client.loop_stop()
         self._connected = False

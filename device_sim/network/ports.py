@@ -119,8 +119,11 @@ class MqttLink(Protocol):
     def drain(self, timeout_seconds: float) -> bool:
         """Wait until everything is acknowledged; False when the time ran out first."""
 
+    def reconnect(self) -> None:
+        """Connect anew, with the certificate in force; what is unacknowledged is sent again."""
+
     def stop(self) -> None:
-        """Disconnect; what is unacknowledged is sent again after the next start."""
+        """Disconnect for good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,10 +153,10 @@ class Session(Protocol):
         """MQTT to the gateway; not started yet."""
 
     def renew(self, credential: Credential) -> None:
-        """Show another certificate from now on: HTTPS connects anew, a link that was started too."""
+        """Show another certificate from now on: both connect anew."""
 
     def close(self) -> None:
-        """End both connections."""
+        """End both connections for good."""
 
 
 class Network(Protocol):

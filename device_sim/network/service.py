@@ -102,13 +102,12 @@ class TlsSession:
     link: PahoLink
 
     def renew(self, credential: Credential) -> None:
-        """Show another certificate from now on: both connections are made anew."""
-        self.link.stop()
-        self.transport.close()
+        """Show another certificate from now on: both connect anew."""
         show_credential(self.context, credential)
-        self.link.start()
+        self.transport.close()
+        self.link.reconnect()
 
     def close(self) -> None:
-        """End both connections."""
+        """End both connections for good."""
         self.link.stop()
         self.transport.close()

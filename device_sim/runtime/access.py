@@ -97,6 +97,6 @@ class Access:
             self._session.link.drain(timeout_seconds)
 
     def close(self) -> None:
-        """End the connections; `attest` opens them again."""
+        """End the connections for good."""
         if self._session is not None:
             self._session.close()

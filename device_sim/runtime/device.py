@@ -194,12 +194,11 @@ class Device:
         return now
 
     def _live(self, now: float) -> float:
-        access, work = self._parts()
+        _, work = self._parts()
         try:
             return work.step(now)
         except AccessLostError as error:
             self._emit("access-lost", reason=str(error))
-            access.close()
             self._phase = self._attest
             return now + Backoff(*self._behaviour.retry_seconds, self._around.rng).pause_seconds(1)
 
