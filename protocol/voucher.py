@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_der_public_key
-from pydantic import AwareDatetime, Field, PlainSerializer, PlainValidator
+from pydantic import AwareDatetime, Field, PlainSerializer, PlainValidator, WithJsonSchema
 
 from protocol.document import Document, verify_document
 from protocol.errors import MalformedError
@@ -39,6 +39,7 @@ Base64Bytes = Annotated[
     bytes,
     PlainValidator(_decode),
     PlainSerializer(lambda value: base64.b64encode(value).decode(), when_used="json"),
+    WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
 ]
 
 
