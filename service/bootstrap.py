@@ -15,6 +15,7 @@ import ssl
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import structlog
@@ -22,7 +23,7 @@ import uvloop
 from pydantic import TypeAdapter, ValidationError
 
 from pki.files import PRIVATE_MODE, replace_file
-from service.adapters.certificates import Authorities, PkiVerifier, load_authorities
+from service.adapters.certificates import Authorities, PkiIssuer, PkiVerifier, load_authorities
 from service.adapters.clock import SystemClock
 from service.adapters.database.engine import Database, database_url
 from service.adapters.database.event_reader import SqlEventReader
@@ -34,17 +35,26 @@ from service.adapters.log import configure_logging
 from service.adapters.telemetry.postgres import PostgresTelemetryStore
 from service.adapters.telemetry.sqlite import SqliteTelemetryStore
 from service.api.app import operator_app
+from service.api.attest import attest_routes
 from service.api.device_gate import DeviceGate
 from service.api.listeners import DeviceConnections, Listener, ServerFiles, tls_context
-from service.api.services import Services
+from service.api.services import Catalog, Services
+from service.application.attestation import Attestation, AttestationResults
+from service.application.claims import Claims
 from service.application.clock import Clock
+from service.application.devices import Devices
 from service.application.entropy import Entropy
 from service.application.events import EventFeed
+from service.application.explanation import Explanations
+from service.application.fleet import Fleet
 from service.application.gateway_events import GatewayEvents
+from service.application.idempotency import IdempotencyKeys
 from service.application.operators import FileOperator, Operators
 from service.application.presence import Presence
+from service.application.products import Products
 from service.application.standing import Standings
 from service.application.telemetry import Telemetry
+from service.application.update_facts import UpdateFacts
 from service.config import Settings, SettingsError
 from service.domain.errors import ServiceError
 from service.gateway.admission import LdevidAdmission
@@ -53,6 +63,7 @@ from service.gateway.server import Gateway
 from service.gateway.tls import server_context
 
 SERVICE_FILE = "service.json"
+OFFLINE_POLLS = 3  # a device that missed so many polls counts as offline
 _log = structlog.get_logger()
 
 
@@ -179,9 +190,9 @@ async def _open_telemetry(settings: Settings) -> SqliteTelemetryStore | Postgres
 
 @asynccontextmanager
 async def _serving(core: _Core) -> AsyncIterator[RunningService]:
-    services = _services(core)
-    await services.operators.synchronise(_file_operators(core.settings.data_dir))
     gateway = _gateway(core)
+    services = _services(core, gateway)
+    await services.operators.synchronise(_file_operators(core.settings.data_dir))
     with _listening(core, services) as listeners:
         async with asyncio.TaskGroup() as tasks:
             background = [tasks.create_task(work) for work in _background(core)]
@@ -210,13 +221,50 @@ def _background(core: _Core) -> Iterator[Coroutine[None, None, None]]:
     yield core.gateway_events.run()
 
 
-def _services(core: _Core) -> Services:
+def _services(core: _Core, gateway: Gateway) -> Services:
+    settings, clock, entropy, unit_of_work = core.settings, core.clock, core.entropy, core.unit_of_work
+    certificates, facts = PkiVerifier(core.authorities, clock), UpdateFacts(unit_of_work)
+    devices = Devices(unit_of_work, standings=core.standings, presence=core.presence, messenger=gateway, clock=clock)
     return Services(
-        clock=core.clock,
-        unit_of_work=core.unit_of_work,
-        certificates=PkiVerifier(core.authorities, core.clock),
-        operators=Operators(core.unit_of_work, clock=core.clock, entropy=core.entropy),
+        catalog=_catalog(settings.data_dir),
+        clock=clock,
+        unit_of_work=unit_of_work,
+        certificates=certificates,
+        feed=core.feed,
+        idempotency=IdempotencyKeys(unit_of_work, clock=clock),
+        operators=Operators(unit_of_work, clock=clock, entropy=entropy),
+        products=Products(unit_of_work, clock=clock, entropy=entropy),
+        claims=Claims(
+            unit_of_work,
+            certificates=certificates,
+            standings=core.standings,
+            clock=clock,
+            entropy=entropy,
+            challenge_lifetime=timedelta(seconds=settings.challenge_lifetime_seconds),
+        ),
+        devices=devices,
+        explanations=Explanations(
+            devices, facts, clock=clock, offline_after=timedelta(seconds=OFFLINE_POLLS * settings.poll_seconds)
+        ),
+        attestations=AttestationResults(unit_of_work),
+        rollout_facts=facts,
         telemetry=Telemetry(core.telemetry_store, arrived=core.gateway_events.telemetry_arrived),
+        fleet=Fleet(
+            unit_of_work, telemetry=core.telemetry_store, connected=lambda: gateway.stats()["connected_devices"]
+        ),
+        gateway_stats=gateway.stats,
+    )
+
+
+def _attestation(core: _Core) -> Attestation:
+    lifetime = timedelta(seconds=core.settings.certificate_lifetime_seconds)
+    return Attestation(
+        core.unit_of_work,
+        issuer=PkiIssuer(core.authorities, core.clock, lifetime=lifetime),
+        reference_values=UpdateFacts(core.unit_of_work),
+        clock=core.clock,
+        entropy=core.entropy,
+        nonce_lifetime=timedelta(seconds=core.settings.nonce_lifetime_seconds),
     )
 
 
@@ -225,7 +273,13 @@ def _listening(core: _Core, services: Services) -> Iterator[tuple[Listener, List
     settings = core.settings
     connections = DeviceConnections(services.certificates, core.clock)
     core.standings.on_block(connections.kick)
-    gate = DeviceGate(routes=(), exact={}, standings=core.standings, clock=core.clock, heard=core.presence.heard)
+    gate = DeviceGate(
+        routes=attest_routes(_attestation(core)),
+        exact={},
+        standings=core.standings,
+        clock=core.clock,
+        heard=core.presence.heard,
+    )
     files = _server_files(core)
     operators = Listener(
         operator_app(services),
@@ -313,6 +367,15 @@ def _only_one(data_dir: Path) -> Iterator[None]:
         except BlockingIOError as error:
             raise AlreadyRunningError(f"{data_dir}: expected no other service on it, found one running") from error
         yield
+
+
+def _catalog(data_dir: Path) -> Catalog:
+    path = data_dir / "genesis" / "catalog.json"
+    try:
+        content = json.loads(path.read_bytes())
+        return Catalog(catalog_id=str(content["id"]), name=str(content["name"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SettingsError(f"{path}: expected the catalog's id and name, found {type(error).__name__}") from error
 
 
 def _file_operators(data_dir: Path) -> list[FileOperator]:

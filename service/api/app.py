@@ -7,12 +7,22 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 
-from service.api import operators
+from service.api import audit, claims, devices, events, fleet, operators, products, telemetry
 from service.api.problems import PROBLEM_RESPONSES, Problem, add_problem_handlers
 from service.api.services import Services
 
 BASE_PATH = "/api/v1"
-_ROUTERS: Sequence[APIRouter] = (operators.router,)
+MAX_BODY_BYTES = 17 * 1024 * 1024  # an image package of 16 MiB, and what stands around it
+_ROUTERS: Sequence[APIRouter] = (
+    fleet.router,
+    products.router,
+    claims.router,
+    devices.router,
+    telemetry.router,
+    events.router,
+    operators.router,
+    audit.router,
+)
 
 
 def operator_app(services: Services) -> FastAPI:
@@ -26,11 +36,13 @@ def operator_app(services: Services) -> FastAPI:
         redoc_url=None,
         generate_unique_id_function=_operation_id,
         responses=PROBLEM_RESPONSES,
+        max_body_size=MAX_BODY_BYTES,
     )
     app.state.services = services
     add_problem_handlers(app)
     for router in _ROUTERS:
         app.include_router(router, prefix=BASE_PATH)
+    app.include_router(fleet.plain_router)
     app.openapi = partial(_openapi, app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return app
 

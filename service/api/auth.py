@@ -12,7 +12,6 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from service.api.services import Services, ServicesParameter
-from service.application.identity import OperatorPeer
 from service.application.operators import CredentialError, RoleError
 from service.domain.operator import Actor, Operator, Role
 
@@ -20,29 +19,40 @@ PEER_SCOPE_KEY = "tinyfleet.certificate"  # DER of the client's certificate, put
 MAX_TOKEN_CHARACTERS = 512
 
 _bearer = HTTPBearer(auto_error=False, description="Operator token; a client certificate may take its place.")
-_Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
 
-async def authenticate(request: Request, services: Services, token: str | None) -> Operator:
-    """Return the operator who calls.
+async def authenticate(request: Request, services: Services) -> Operator:
+    """Return the operator who calls; asked once per request.
 
     Raises:
         CredentialError: no token and no client certificate, or one of nobody.
         CertificateRefusedError: a client certificate that is not an operator's.
     """
-    if token is not None:
+    known: Operator | None = getattr(request.state, "operator", None)
+    if known is None:
+        known = await _authenticate(request, services)
+        request.state.operator = known
+    return known
+
+
+async def _authenticate(request: Request, services: Services) -> Operator:
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
         if len(token) > MAX_TOKEN_CHARACTERS:
             raise CredentialError(f"token: expected at most {MAX_TOKEN_CHARACTERS} characters, found {len(token)}")
         return await services.operators.by_token(token)
     certificate: bytes | None = request.scope.get(PEER_SCOPE_KEY)
     if certificate is None:
         raise CredentialError("credential: expected a bearer token or an operator's certificate, found none")
-    peer: OperatorPeer = services.certificates.operator(certificate)
-    return await services.operators.by_name(peer.name)
+    return await services.operators.by_name(services.certificates.operator(certificate).name)
 
 
-async def _operator(request: Request, services: ServicesParameter, bearer: _Bearer) -> Operator:
-    return await authenticate(request, services, None if bearer is None else bearer.credentials)
+async def _operator(
+    request: Request,
+    services: ServicesParameter,
+    _documented: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> Operator:
+    return await authenticate(request, services)
 
 
 def _requires(needed: Role) -> Callable[[Operator], Awaitable[Actor]]:

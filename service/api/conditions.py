@@ -5,9 +5,9 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Response
 
-from service.domain.errors import InvalidError, VersionConflictError
+from service.domain.errors import InvalidError
 
-_ETAG = re.compile(r'"(\d{1,9})"\Z')
+_ETAG = re.compile(r'"(\d{1,9})"\Z', re.ASCII)
 
 
 class EtagError(InvalidError):
@@ -38,13 +38,3 @@ async def if_match(
 
 
 IfMatch = Annotated[int | None, Depends(if_match)]
-
-
-def check_version(based_on: int | None, in_force: int) -> None:
-    """Let a change pass that is based on the version in force.
-
-    Raises:
-        VersionConflictError: it is based on another.
-    """
-    if based_on is not None and based_on != in_force:
-        raise VersionConflictError(f"version: expected {in_force} in force, found a change based on {based_on}")

@@ -65,6 +65,9 @@ def tls_context(files: ServerFiles, *, certificate_required: bool) -> ssl.SSLCon
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")  # of TLS 1.2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    # Sessions resume from this process's memory: a ticket would carry the client's whole certificate.
+    context.options |= ssl.OP_NO_TICKET
+    context.num_tickets = 1
     context.load_cert_chain(files.certificate, files.key)
     trusted = (files.root, *files.intermediates)
     context.load_verify_locations(cadata=b"".join(certificate.public_bytes(Encoding.DER) for certificate in trusted))

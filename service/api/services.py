@@ -1,26 +1,63 @@
 """What the endpoints may call: the use cases, put together once by `service.bootstrap`."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
 
+from service.application.attestation import AttestationResults
+from service.application.claims import Claims
 from service.application.clock import Clock
+from service.application.devices import Devices
+from service.application.events import EventFeed
+from service.application.explanation import Explanations
+from service.application.fleet import Fleet
+from service.application.idempotency import IdempotencyKeys
 from service.application.identity import CertificateVerifier
 from service.application.operators import Operators
+from service.application.products import Products
+from service.application.rollout_facts import RolloutFacts
 from service.application.telemetry import Telemetry
 from service.application.unit_of_work import UnitOfWorkFactory
 
 
 @dataclass(frozen=True, slots=True)
-class Services:
-    """The use cases of the operator API, one field per area; endpoints take it as `ServicesParameter`."""
+class Catalog:
+    """The tenant.
 
+    Attributes:
+        catalog_id: GUID.
+    """
+
+    catalog_id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The use cases of the operator API, one field per area; endpoints take it as `ServicesParameter`.
+
+    Attributes:
+        gateway_stats: returns the gateway's plain counters by name.
+    """
+
+    catalog: Catalog
     clock: Clock
     unit_of_work: UnitOfWorkFactory
     certificates: CertificateVerifier
+    feed: EventFeed
+    idempotency: IdempotencyKeys
     operators: Operators
+    products: Products
+    claims: Claims
+    devices: Devices
+    explanations: Explanations
+    attestations: AttestationResults
+    rollout_facts: RolloutFacts
     telemetry: Telemetry
+    fleet: Fleet
+    gateway_stats: Callable[[], Mapping[str, int]]
 
 
 async def services_of(request: Request) -> Services:

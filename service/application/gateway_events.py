@@ -14,6 +14,7 @@ from service.application.events import Event, EventType, Signal
 from service.application.messaging import Refusal, RefusalReason
 from service.application.presence import Presence
 from service.application.unit_of_work import UnitOfWorkFactory
+from service.domain.errors import JsonValue
 
 MAX_KINDS = 100
 FLUSH_SECONDS = 1.0
@@ -79,6 +80,11 @@ class GatewayEvents:
         async with self._unit_of_work() as work:
             for (reason, source, device_id), times in refused.items():
                 detail = details[reason, source, device_id]
-                data = {"source": source, "detail": detail, "times": times, "device_id": device_id}
-                work.record(Event(EventType.SECURITY, device_id or source, reason, now, dict(data)))
+                data: dict[str, JsonValue] = {
+                    "source": source,
+                    "detail": detail,
+                    "times": times,
+                    "device_id": device_id,
+                }
+                work.record(Event(EventType.SECURITY, device_id or source, reason, now, data))
             await work.commit()

@@ -12,7 +12,6 @@ Each step yields findings, refused or not, so that an operator sees everything t
 import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from protocol.evidence import Evidence, LifeCycle, SoftwareComponent
 from protocol.geometry import ImageKind, Slot
@@ -59,14 +58,6 @@ class Finding:
     found: str
     accepted: bool
     digest: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class DatedFinding:
-    """A finding and since when it is the same, UTC."""
-
-    finding: Finding
-    since: datetime
 
 
 @dataclass(frozen=True, slots=True)

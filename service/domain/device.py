@@ -44,6 +44,7 @@ class Device:
         blocked_at: since when it is blocked, UTC; None while it is not.
         last_seen_at: UTC; up to one flush older than what the process knows.
         certificate_serial: serial of the LDevID in force, hex.
+        certificate_key_sha256: of its key's DER SubjectPublicKeyInfo, hex.
         certificate_not_after: its end, UTC.
         voucher: copy of the voucher that the manufacturer's authority signed, DSSE envelope.
         version: rises with each change by an operator; the ETag.
@@ -60,6 +61,7 @@ class Device:
     blocked_reason: str = ""
     last_seen_at: datetime | None = None
     certificate_serial: str | None = None
+    certificate_key_sha256: str | None = None
     certificate_not_after: datetime | None = None
     voucher: bytes | None = None
     version: int = 1
@@ -94,11 +96,12 @@ class Device:
             return self
         return replace(self, group_id=group_id, version=self.version + 1)
 
-    def certify(self, serial: str, *, not_after: datetime, at: datetime) -> "Device":
+    def certify(self, serial: str, *, key_sha256: str, not_after: datetime, at: datetime) -> "Device":
         """Return the device with a new LDevID; the first one makes it active."""
         return replace(
             self,
             certificate_serial=serial,
+            certificate_key_sha256=key_sha256,
             certificate_not_after=not_after,
             activated_at=self.activated_at or at,
         )

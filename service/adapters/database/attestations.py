@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, delete, func, insert, select, update
+from sqlalchemy import Row, delete, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -47,6 +47,8 @@ class SqlAttestations:
 
     async def record(self, device_id: str, appraisal: Appraisal, *, at: datetime) -> AttestationRecord:
         """See `AttestationRepository.record`."""
+        if self._connection.dialect.name == "postgresql":  # of two results at once, one follows the other
+            await self._connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:id))"), {"id": device_id})
         previous = await self.latest(device_id)
         if previous is not None and previous.appraisal == appraisal:
             return await self._extend(previous, at)

@@ -75,6 +75,7 @@ devices = Table(
     Column("blocked_reason", String(500), nullable=False),
     Column("last_seen_at", UtcDateTime),
     Column("certificate_serial", String(64)),
+    Column("certificate_key_sha256", String(64)),
     Column("certificate_not_after", UtcDateTime),
     Column("voucher", LargeBinary),
     Column("version", Integer, nullable=False),

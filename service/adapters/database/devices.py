@@ -91,6 +91,7 @@ class SqlDevices:
                 state=DeviceState.ACTIVE,
                 activated_at=device.activated_at,
                 certificate_serial=device.certificate_serial,
+                certificate_key_sha256=device.certificate_key_sha256,
                 certificate_not_after=device.certificate_not_after,
             )
         )
@@ -134,6 +135,7 @@ def _values(device: Device) -> dict[str, object]:
         "blocked_reason": device.blocked_reason,
         "last_seen_at": device.last_seen_at,
         "certificate_serial": device.certificate_serial,
+        "certificate_key_sha256": device.certificate_key_sha256,
         "certificate_not_after": device.certificate_not_after,
         "voucher": device.voucher,
         "version": device.version,
@@ -153,6 +155,7 @@ def _device(row: Row[Any]) -> Device:
         blocked_reason=row.blocked_reason,
         last_seen_at=row.last_seen_at,
         certificate_serial=row.certificate_serial,
+        certificate_key_sha256=row.certificate_key_sha256,
         certificate_not_after=row.certificate_not_after,
         voucher=row.voucher,
         version=row.version,

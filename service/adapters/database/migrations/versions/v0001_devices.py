@@ -88,6 +88,7 @@ def _devices() -> None:
         sa.Column("blocked_reason", sa.String(500), nullable=False),
         sa.Column("last_seen_at", _TIME),
         sa.Column("certificate_serial", sa.String(64)),
+        sa.Column("certificate_key_sha256", sa.String(64)),
         sa.Column("certificate_not_after", _TIME),
         sa.Column("voucher", sa.LargeBinary),
         sa.Column("version", sa.Integer, nullable=False),

@@ -1,0 +1,271 @@
+"""Devices: list, show, explain, move, block, unblock; and their attestation results."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Response, status
+from pydantic import BaseModel, Field
+
+from protocol.geometry import Slot
+from service.api.auth import OperatorActor, ViewerActor
+from service.api.conditions import IfMatch, set_etag
+from service.api.paging import Page, Paging
+from service.api.services import ServicesParameter
+from service.application.device_repositories import AttestationRecord
+from service.application.devices import DeviceSelection, DeviceView
+from service.application.rollout_facts import DeviceRolloutFacts
+from service.domain.device import Device, DeviceState
+
+router = APIRouter(tags=["devices"])
+
+DeviceId = Annotated[
+    str,
+    Path(pattern=r"^[0-9a-f]{8,128}$", description="Device id, or a unique beginning of at least 8 digits."),
+]
+
+
+class CertificateModel(BaseModel):
+    """The LDevID in force."""
+
+    serial: str
+    not_after: datetime
+
+
+class FindingModel(BaseModel):
+    """What was expected of one component and what was found."""
+
+    component: str
+    expected: str
+    found: str
+    accepted: bool
+
+
+class AttestationModel(BaseModel):
+    """An attestation result, and since when it is the same."""
+
+    device_id: str
+    result: str
+    reasons: list[str]
+    findings: list[FindingModel]
+    since: datetime
+    last_at: datetime
+    times: int
+
+
+class AttestationOutcome(StrEnum):
+    """Which attestation results to list."""
+
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+
+
+class InstalledModel(BaseModel):
+    """What runs in a slot; `name` is `name@version`, where metadata in force lists the image."""
+
+    sha256: str
+    name: str | None
+
+
+class ActionModel(BaseModel):
+    """The device's newest part in a rollout."""
+
+    id: str
+    release: str | None
+    state: str | None
+
+
+class DeviceSummary(BaseModel):
+    """A device in a list."""
+
+    id: str
+    product: str
+    group: str
+    group_id: str
+    state: DeviceState
+    connected: bool
+    claimed_at: datetime
+    last_seen: datetime | None
+    certificate: CertificateModel | None
+    installed: Mapping[Slot, InstalledModel]
+
+
+class DeviceModel(DeviceSummary):
+    """A device."""
+
+    claimed_by: str
+    activated_at: datetime | None
+    blocked_at: datetime | None
+    blocked_reason: str
+    has_voucher: bool
+    idevid_chain: str
+    attestation: AttestationModel | None
+    action: ActionModel | None
+
+
+class ExplanationModel(BaseModel):
+    """Why a device is not updating; no reasons where it is."""
+
+    device_id: str
+    updating: bool
+    reasons: list[str]
+
+
+class DeviceChange(BaseModel):
+    """What to change of a device."""
+
+    group_id: Annotated[str, Field(min_length=1, max_length=60)]
+
+
+class BlockReason(BaseModel):
+    """Why a device is blocked."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00]*$")]
+
+
+@router.get("/devices")
+async def list_devices(
+    _actor: ViewerActor,
+    services: ServicesParameter,
+    paging: Paging,
+    group: Annotated[str | None, Query(max_length=60, description="Device group, by id or unique name.")] = None,
+    state: DeviceState | None = None,
+) -> Page[DeviceSummary]:
+    """List devices."""
+    found = await services.devices.page(
+        DeviceSelection(group=group, state=state), after_id=paging.after, limit=paging.fetch
+    )
+    return paging.page(found, key=lambda view: view.device.device_id, model=_summary)
+
+
+@router.get("/devices/{device}")
+async def show_device(
+    _actor: ViewerActor, services: ServicesParameter, device: DeviceId, response: Response
+) -> DeviceModel:
+    """Show a device: identity, attestation, what it runs, what it does."""
+    view = await services.devices.get(device)
+    facts = await services.rollout_facts.for_device(view.device.device_id, group_id=view.group.group_id)
+    set_etag(response, view.device.version)
+    return device_model(view, facts)
+
+
+@router.get("/devices/{device}/explain")
+async def explain_device(_actor: ViewerActor, services: ServicesParameter, device: DeviceId) -> ExplanationModel:
+    """Say why a device is not updating."""
+    explanation = await services.explanations.explain(device)
+    return ExplanationModel(
+        device_id=explanation.device_id, updating=explanation.updating, reasons=list(explanation.reasons)
+    )
+
+
+@router.get("/devices/{device}/attestations")
+async def list_device_attestations(
+    _actor: ViewerActor, services: ServicesParameter, device: DeviceId, paging: Paging
+) -> Page[AttestationModel]:
+    """List how a device's attestation result changed, newest first."""
+    found = await services.attestations.page_history(device, before_id=paging.after_number, limit=paging.fetch)
+    return paging.page(found, key=lambda record: record.record_id, model=_attestation)
+
+
+@router.get("/attestations")
+async def list_attestations(
+    _actor: ViewerActor, services: ServicesParameter, paging: Paging, result: AttestationOutcome | None = None
+) -> Page[AttestationModel]:
+    """List each device's last attestation result, those of refused and unclaimed devices included."""
+    accepted = None if result is None else result is AttestationOutcome.ACCEPTED
+    found = await services.attestations.page_latest(after_device_id=paging.after, limit=paging.fetch, accepted=accepted)
+    return paging.page(found, key=lambda record: record.device_id, model=_attestation)
+
+
+@router.patch("/devices/{device}")
+async def move_device(
+    *,
+    actor: OperatorActor,
+    services: ServicesParameter,
+    device: DeviceId,
+    wanted: DeviceChange,
+    based_on: IfMatch,
+    response: Response,
+) -> DeviceModel:
+    """Move a device to another device group."""
+    await services.devices.move(actor, device, group_id=wanted.group_id, based_on=based_on)
+    view = await services.devices.get(device)
+    set_etag(response, view.device.version)
+    return device_model(view)
+
+
+@router.post("/devices/{device}/block", status_code=status.HTTP_204_NO_CONTENT)
+async def block_device(actor: OperatorActor, services: ServicesParameter, device: DeviceId, why: BlockReason) -> None:
+    """Block a device: its connections close at once, and it gets no certificate."""
+    await services.devices.block(actor, device, reason=why.reason)
+
+
+@router.post("/devices/{device}/unblock", status_code=status.HTTP_204_NO_CONTENT)
+async def unblock_device(actor: OperatorActor, services: ServicesParameter, device: DeviceId) -> None:
+    """Let a blocked device in again."""
+    await services.devices.unblock(actor, device)
+
+
+def device_model(view: DeviceView, facts: DeviceRolloutFacts | None = None) -> DeviceModel:
+    """Return a device as the API shows it."""
+    device = view.device
+    action = None
+    if facts is not None and facts.action_id is not None:
+        action = ActionModel(id=facts.action_id, release=facts.release, state=facts.action_state)
+    return DeviceModel(
+        **_summary(view).model_dump(),
+        claimed_by=device.claimed_by,
+        activated_at=device.activated_at,
+        blocked_at=device.blocked_at,
+        blocked_reason=device.blocked_reason,
+        has_voucher=device.voucher is not None,
+        idevid_chain=device.idevid_chain,
+        attestation=None if view.attestation is None else _attestation(view.attestation),
+        action=action,
+    )
+
+
+def _summary(view: DeviceView) -> DeviceSummary:
+    device = view.device
+    return DeviceSummary(
+        id=device.device_id,
+        product=view.group.product_name,
+        group=view.group.name,
+        group_id=view.group.group_id,
+        state=device.state,
+        connected=view.connected,
+        claimed_at=device.claimed_at,
+        last_seen=view.last_seen,
+        certificate=_certificate(device),
+        installed={
+            slot: InstalledModel(sha256=image.sha256, name=image.name) for slot, image in view.installed.items()
+        },
+    )
+
+
+def _certificate(device: Device) -> CertificateModel | None:
+    if device.certificate_serial is None or device.certificate_not_after is None:
+        return None
+    return CertificateModel(serial=device.certificate_serial, not_after=device.certificate_not_after)
+
+
+def _attestation(record: AttestationRecord) -> AttestationModel:
+    outcome = AttestationOutcome.ACCEPTED if record.appraisal.accepted else AttestationOutcome.REFUSED
+    return AttestationModel(
+        device_id=record.device_id,
+        result=outcome,
+        reasons=list(record.appraisal.reasons),
+        findings=[
+            FindingModel(
+                component=finding.component,
+                expected=finding.expected,
+                found=finding.found,
+                accepted=finding.accepted,
+            )
+            for finding in record.appraisal.findings
+        ],
+        since=record.since,
+        last_at=record.last_at,
+        times=record.times,
+    )

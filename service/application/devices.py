@@ -1,0 +1,232 @@
+"""Use cases of claimed devices: show, move, block, unblock, and keep a copy of the voucher."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from securesystemslib.dsse import Envelope
+from securesystemslib.exceptions import FormatError
+
+from protocol.document import DocumentError, parse_document
+from protocol.geometry import Slot
+from protocol.voucher import MAX_VOUCHER_BYTES, VOUCHER_PAYLOAD_TYPE, Voucher
+from service.application.audit import Change
+from service.application.clock import Clock
+from service.application.device_repositories import AttestationRecord
+from service.application.events import Event, EventType
+from service.application.messaging import DeviceMessenger
+from service.application.presence import Presence
+from service.application.products import check_version
+from service.application.standing import Standings
+from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
+from service.domain.device import Device, DeviceState
+from service.domain.errors import InvalidError, JsonValue
+from service.domain.operator import Actor
+from service.domain.product import DeviceGroup
+
+
+class VoucherMismatchError(InvalidError):
+    """The voucher is for another device."""
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledImage:
+    """What runs in a slot.
+
+    Attributes:
+        sha256: of the package, lower-case hex.
+        name: `name@version`, or None where no metadata in force lists it.
+    """
+
+    sha256: str
+    name: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceView:
+    """A device and what is known around it.
+
+    Attributes:
+        last_seen: newest time that this process knows, UTC.
+        connected: whether it holds an MQTT connection to this process.
+        installed: by the device's own signed or authenticated word.
+        attestation: last result; None where it was not asked for or there is none.
+    """
+
+    device: Device
+    group: DeviceGroup
+    last_seen: datetime | None
+    connected: bool
+    installed: Mapping[Slot, InstalledImage] = field(default_factory=dict)
+    attestation: AttestationRecord | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSelection:
+    """Which devices to list; None stands for all."""
+
+    group: str | None = None  # id, or name if it is unique
+    state: DeviceState | None = None
+
+
+class Devices:
+    """Claimed devices."""
+
+    def __init__(
+        self,
+        unit_of_work: UnitOfWorkFactory,
+        *,
+        standings: Standings,
+        presence: Presence,
+        messenger: DeviceMessenger,
+        clock: Clock,
+    ) -> None:
+        self._unit_of_work = unit_of_work
+        self._standings = standings
+        self._presence = presence
+        self._messenger = messenger
+        self._clock = clock
+
+    async def page(self, selection: DeviceSelection, *, after_id: str | None, limit: int) -> Sequence[DeviceView]:
+        """Return at most `limit` devices by id.
+
+        Raises:
+            UnknownGroupError: there is no such group.
+            AmbiguousGroupError: several products have a group of this name.
+        """
+        async with self._unit_of_work(read_only=True) as work:
+            group = None if selection.group is None else await work.products.get_group(selection.group)
+            devices = await work.devices.page(
+                after_id=after_id,
+                limit=limit,
+                group_id=None if group is None else group.group_id,
+                state=selection.state,
+            )
+            groups = {name: await work.products.get_group(name) for name in {device.group_id for device in devices}}
+            installed = await _installed(work, [device.device_id for device in devices])
+        return [
+            self._view(device, groups[device.group_id], installed=installed.get(device.device_id, {}))
+            for device in devices
+        ]
+
+    async def get(self, id_or_prefix: str) -> DeviceView:
+        """Return a device with its last attestation result.
+
+        Raises:
+            UnknownDeviceError: there is none.
+            AmbiguousDeviceError: several begin so.
+        """
+        async with self._unit_of_work(read_only=True) as work:
+            device = await work.devices.get(id_or_prefix)
+            group = await work.products.get_group(device.group_id)
+            installed = await _installed(work, [device.device_id])
+            attestation = await work.attestations.latest(device.device_id)
+        view = self._view(device, group, installed=installed.get(device.device_id, {}))
+        return replace(view, attestation=attestation)
+
+    async def move(self, actor: Actor, id_or_prefix: str, *, group_id: str, based_on: int | None) -> None:
+        """Move a device to another device group.
+
+        Raises:
+            UnknownDeviceError: there is no such device.
+            UnknownGroupError: there is no such group.
+            VersionConflictError: the device changed since the version that the caller saw.
+        """
+        async with self._unit_of_work() as work:
+            before = await work.devices.get(id_or_prefix)
+            check_version(based_on, before.version)
+            group = await work.products.get_group(group_id)
+            await self._save(work, actor, before, before.move(group.group_id), change="moved")
+
+    async def block(self, actor: Actor, id_or_prefix: str, *, reason: str) -> None:
+        """Block a device and close its connections at once; blocking it again changes nothing.
+
+        Raises:
+            UnknownDeviceError: there is none.
+        """
+        async with self._unit_of_work() as work:
+            before = await work.devices.get(id_or_prefix)
+            await self._save(work, actor, before, before.block(reason, self._clock.now()), change="blocked")
+        self._standings.block(before.device_id)
+
+    async def unblock(self, actor: Actor, id_or_prefix: str) -> None:
+        """Let a blocked device in again.
+
+        Raises:
+            UnknownDeviceError: there is none.
+        """
+        async with self._unit_of_work() as work:
+            before = await work.devices.get(id_or_prefix)
+            await self._save(work, actor, before, before.unblock(), change="unblocked")
+        self._standings.admit(before.device_id)
+
+    async def keep_voucher(self, actor: Actor, id_or_prefix: str, unverified_voucher: bytes) -> None:
+        """Keep a copy of the voucher that a device was given.
+
+        Its signature is not checked here: the voucher authority is the manufacturer's, and the device checks it.
+
+        Raises:
+            UnknownDeviceError: there is no such device.
+            DocumentError: no voucher.
+            VoucherMismatchError: for another device.
+        """
+        voucher = _parse_voucher(unverified_voucher)
+        async with self._unit_of_work() as work:
+            before = await work.devices.get(id_or_prefix)
+            if voucher.device_id != before.device_id:
+                raise VoucherMismatchError(
+                    f"voucher: expected device {before.device_id[:16]}…, found {voucher.device_id[:16]}…"
+                )
+            after = replace(before, voucher=unverified_voucher, version=before.version + 1)
+            await self._save(work, actor, before, after, change="vouched")
+
+    async def _save(self, work: UnitOfWork, actor: Actor, before: Device, after: Device, *, change: str) -> None:
+        if after == before:
+            return
+        now = self._clock.now()
+        await work.devices.save(after, replaces_version=before.version)
+        entry = Change(f"device.{change}", after.device_id, before=_facts(before), after=_facts(after))
+        await work.audit.add(actor, entry, at=now)
+        work.record(Event(EventType.DEVICE, after.device_id, change, now, {"group_id": after.group_id}))
+        await work.commit()
+
+    def _view(self, device: Device, group: DeviceGroup, *, installed: Mapping[Slot, InstalledImage]) -> DeviceView:
+        return DeviceView(
+            device=device,
+            group=group,
+            last_seen=self._presence.last_seen(device.device_id, device.last_seen_at),
+            connected=self._messenger.is_connected(device.device_id),
+            installed=installed,
+        )
+
+
+async def _installed(work: UnitOfWork, device_ids: Sequence[str]) -> dict[str, dict[Slot, InstalledImage]]:
+    digests = await work.installed.of(device_ids)
+    listed = await work.metadata.images_of({digest for slots in digests.values() for digest in slots.values()})
+    names = {digest: target.custom.name for digest, target in listed.items()}
+    return {
+        device_id: {slot: InstalledImage(digest, names.get(digest)) for slot, digest in slots.items()}
+        for device_id, slots in digests.items()
+    }
+
+
+def _parse_voucher(unverified: bytes) -> Voucher:
+    if len(unverified) > MAX_VOUCHER_BYTES:
+        raise DocumentError(f"voucher: expected at most {MAX_VOUCHER_BYTES} bytes, found {len(unverified)}")
+    try:
+        envelope = Envelope.from_dict(json.loads(unverified))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, FormatError) as error:
+        raise DocumentError(f"voucher: expected a DSSE envelope, found {type(error).__name__}") from error
+    if envelope.payload_type != VOUCHER_PAYLOAD_TYPE:
+        raise DocumentError(f"voucher: expected {VOUCHER_PAYLOAD_TYPE}, found {str(envelope.payload_type)[:80]}")
+    return parse_document(envelope.payload, Voucher, max_bytes=MAX_VOUCHER_BYTES)
+
+
+def _facts(device: Device) -> dict[str, JsonValue]:
+    return {
+        "state": device.state,
+        "group_id": device.group_id,
+        "blocked_reason": device.blocked_reason,
+        "has_voucher": device.voucher is not None,
+    }

@@ -1,0 +1,60 @@
+"""The whole fleet at a glance: counts by index, never a scan of rows."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from service.application.messaging import TelemetryStore
+from service.application.unit_of_work import UnitOfWorkFactory
+from service.domain.device import DeviceState
+from service.domain.rollout import RolloutState
+
+
+@dataclass(frozen=True, slots=True)
+class FleetSummary:
+    """Counts.
+
+    Attributes:
+        connected: devices with an MQTT connection to this process.
+        accepted: devices whose last attestation result is accepted.
+        refused: devices whose last attestation result is refused, unclaimed ones included.
+    """
+
+    devices: Mapping[DeviceState, int]
+    connected: int
+    accepted: int
+    refused: int
+    rollouts: Mapping[RolloutState, int]
+    highest_release: int
+    telemetry_stored: int
+
+
+class Fleet:
+    """Counts of the fleet.
+
+    Args:
+        connected: returns how many devices are connected.
+    """
+
+    def __init__(
+        self, unit_of_work: UnitOfWorkFactory, *, telemetry: TelemetryStore, connected: Callable[[], int]
+    ) -> None:
+        self._unit_of_work = unit_of_work
+        self._telemetry = telemetry
+        self._connected = connected
+
+    async def summary(self) -> FleetSummary:
+        """Return the counts."""
+        async with self._unit_of_work(read_only=True) as work:
+            devices = await work.devices.counts()
+            accepted, refused = await work.attestations.counts()
+            rollouts = await work.rollouts.counts()
+            highest_release = await work.releases.highest_counter()
+        return FleetSummary(
+            devices=devices,
+            connected=self._connected(),
+            accepted=accepted,
+            refused=refused,
+            rollouts=rollouts,
+            highest_release=highest_release,
+            telemetry_stored=await self._telemetry.count(),
+        )
