@@ -5,6 +5,8 @@ between the pool and the core (`cores.kernels`): a hang lets the watchdog bite i
 it. Whatever a kernel does stays in its core: `infer` reports it in the outcome, the core is reset, and its sibling
 knows nothing. A watchdog reset re-vectors the core and leaves its memory as it is, so a fault that struck strikes
 again; what was half received from the A7 is dropped.
+
+The firmware image is verified, measured and named, but its code does not run: TFLM on the host stands in for it.
 """
 
 from collections.abc import Sequence

@@ -13,7 +13,6 @@ The way of an update, driven by device_sim/update:
     machine.confirm(slot)  or  machine.revert(slot, "…")  confirm copies home, restarts the core there, raises the fuse
 """
 
-import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -37,43 +36,31 @@ from device_sim.hardware.boot import (
     MeasuredImages,
     Revert,
     component_of,
-    load_authorities,
     measured_boot,
     verify_stage,
 )
-from device_sim.hardware.clock import FIRST_FLOOR, Clock, DeviceClock
+from device_sim.hardware.clock import Clock, DeviceClock
 from device_sim.hardware.factory import (
-    AUTHORITIES_FILE,
-    FLASH_FILE,
     IDEVID_FILE,
-    ROOT_OF_TRUST_FILE,
-    STORAGE_FILE,
-    VOUCHER_FILE,
     flash_images,
     make_device,
-    system_file,
     tampered,
 )
 from device_sim.hardware.files import read_file
-from device_sim.hardware.flash import NorFlash, map_flash_file
 from device_sim.hardware.layout import FlashLayout
+from device_sim.hardware.parts import Parts, open_parts
 from device_sim.hardware.power import PowerSupply
 from device_sim.hardware.root_of_trust import RootOfTrust
 from device_sim.hardware.secure_storage import SecureStorage
-from device_sim.hardware.slots import SlotStore
 from device_sim.hardware.spare import Spare, SpareState
-from protocol.document import Document, canonical_json, parse_document
 from protocol.evidence import SoftwareComponent
-from protocol.geometry import SYSTEM_SLOTS, Core, ImageKind, Slot, slot_for
+from protocol.geometry import Core, ImageKind, Slot, slot_for
 from protocol.identity import DeviceId
 from protocol.image import VerifiedImage
 from protocol.model import GoldenVectors
 from protocol.scenario import Scenario
 from protocol.voucher import Voucher, public_keys
 from tinyml.latency import Profile
-
-_LAST_REVERT = "last-revert"
-_TIME_FLOOR = "time-floor"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,38 +88,13 @@ class _Measured:
     component: SoftwareComponent
 
 
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    """What of a device survives a power cut."""
-
-    root_of_trust: RootOfTrust
-    storage: SecureStorage
-    memory: mmap.mmap
-    slots: SlotStore
-
-
-class _RevertDocument(Document):
-    slot: Slot
-    digest: str
-    reason: str
-
-    @classmethod
-    def of(cls, revert: Revert) -> "_RevertDocument":
-        return cls(slot=revert.slot, digest=revert.digest, reason=revert.reason)
-
-    @property
-    def revert(self) -> Revert:
-        return Revert(self.slot, self.digest, self.reason)
-
-
 class Machine:
     """One simulated MT3620; made by `manufacture`, taken up again by `open`."""
 
-    def __init__(self, folder: Path, parts: _Parts, *, clock: Clock, cores: Mapping[Core, M4Core]) -> None:
-        self._folder = folder
+    def __init__(self, parts: Parts, *, clock: Clock, cores: Mapping[Core, M4Core]) -> None:
         self._parts = parts
         self._host_clock = clock
-        self._clock = DeviceClock(clock, floor=self._time_floor())
+        self._clock = DeviceClock(clock, floor=self._parts.time_floor())
         self._cores = cores
         self._voucher: Voucher | None = None
         self._package_keys: list[ec.EllipticCurvePublicKey] = []
@@ -183,14 +145,14 @@ class Machine:
         Raises:
             DeviceFolderError: a file is missing or malformed.
         """
-        parts = _open_parts(folder, layout or FlashLayout(), power or PowerSupply())
+        parts = open_parts(folder, layout or FlashLayout(), power or PowerSupply())
         declared = scenario or Scenario()
         device_id = parts.root_of_trust.device_id
         cores = {
             core: M4Core(core, pool=pool, profile=profile, faults=faults_of(declared, device_id, core))
             for core in (Core.M4_0, Core.M4_1)
         }
-        return cls(folder, parts, clock=clock, cores=cores)
+        return cls(parts, clock=clock, cores=cores)
 
     def close(self) -> None:
         """Let go of the folder."""
@@ -200,7 +162,7 @@ class Machine:
     @property
     def folder(self) -> Path:
         """The device's folder."""
-        return self._folder
+        return self._parts.folder
 
     @property
     def device_id(self) -> DeviceId:
@@ -229,7 +191,7 @@ class Machine:
         Raises:
             DeviceFolderError: the factory has not signed the device.
         """
-        return read_file(self._folder / IDEVID_FILE)
+        return read_file(self.folder / IDEVID_FILE)
 
     @property
     def voucher(self) -> Voucher | None:
@@ -254,8 +216,7 @@ class Machine:
     @property
     def last_revert(self) -> Revert | None:
         """The last image on trial that was dropped, by `revert` or by a boot; survives both."""
-        kept = self.storage.get(_LAST_REVERT)
-        return None if kept is None else parse_document(kept, _RevertDocument).revert
+        return self._parts.last_revert()
 
     def boot(self) -> BootReport:
         """Finish or undo what a power cut left behind, then boot through the measured chain.
@@ -268,8 +229,8 @@ class Machine:
         self.rot.new_boot_seed()
         measured = measured_boot(
             self._read_image,
-            self._read_voucher(),
-            load_authorities(self._folder / AUTHORITIES_FILE),
+            self._parts.voucher(),
+            self._parts.authorities(),
             root_of_trust=self.rot,
         )
         self._take_images(measured)
@@ -285,7 +246,7 @@ class Machine:
 
     def reboot(self) -> BootReport:
         """Forget everything volatile and boot again; an image on trial reverts. Raises as `boot`."""
-        self._clock = DeviceClock(self._host_clock, floor=self._time_floor())
+        self._clock = DeviceClock(self._host_clock, floor=self._parts.time_floor())
         return self.boot()
 
     def components(self) -> tuple[SoftwareComponent, ...]:
@@ -314,7 +275,7 @@ class Machine:
             ClockRollbackError: it lies below the floor.
         """
         self._clock.learn(verified_time)
-        self.storage.put(_TIME_FLOOR, self._clock.floor.isoformat().encode())
+        self._parts.keep_time_floor(self._clock.floor)
 
     def restart(self, core: Core) -> None:
         """Restart one real-time core with the images that it runs; its sibling runs on.
@@ -424,7 +385,7 @@ class Machine:
         Raises:
             ImageTooLargeError: a package does not fit its slot.
         """
-        flash_images(self._folder, self._parts.slots, packages)
+        flash_images(self.folder, self._parts.slots, packages)
 
     def tamper(self, slot: Slot) -> None:
         """Flip one bit in the middle of a slot's image, as somebody with a programmer would.
@@ -441,7 +402,7 @@ class Machine:
         spare, reverted = self.spare, None
         if spare.state == SpareState.TRIAL and spare.slot is not None:
             reverted = Revert(spare.slot, spare.digest, "the device restarted before the trial was confirmed")
-            self._keep_revert(reverted)
+            self._parts.keep_revert(reverted)
         self._parts.slots.recover()
         return reverted
 
@@ -491,39 +452,15 @@ class Machine:
 
     def _end_trial(self, slot: Slot, reason: str) -> None:
         digest = self._require_trial(slot).image.digest
-        self._keep_revert(Revert(slot, digest, reason))
+        self._parts.keep_revert(Revert(slot, digest, reason))
         self._parts.slots.drop()
         self._trial = None
         self._start_core(slot.core)
 
-    def _keep_revert(self, revert: Revert) -> None:
-        self.storage.put(_LAST_REVERT, canonical_json(_RevertDocument.of(revert)))
-
     def _read_image(self, slot: Slot) -> bytes | None:
-        if slot in SYSTEM_SLOTS:
-            path = system_file(self._folder, slot)
-            return read_file(path) if path.exists() else None
         if self._trial is not None and self._trial[0] == slot:
             return self._parts.slots.read_spare_image()
-        return self._parts.slots.read_home(slot)
-
-    def _read_voucher(self) -> bytes | None:
-        path = self._folder / VOUCHER_FILE
-        return read_file(path) if path.exists() else None
-
-    def _time_floor(self) -> datetime:
-        kept = self.storage.get(_TIME_FLOOR)
-        return FIRST_FLOOR if kept is None else datetime.fromisoformat(kept.decode())
-
-
-def _open_parts(folder: Path, layout: FlashLayout, power: PowerSupply) -> _Parts:
-    memory = map_flash_file(folder / FLASH_FILE, layout.geometry)
-    return _Parts(
-        root_of_trust=RootOfTrust.open(folder / ROOT_OF_TRUST_FILE, power=power),
-        storage=SecureStorage(folder / STORAGE_FILE, power=power),
-        memory=memory,
-        slots=SlotStore(NorFlash(memory, layout.geometry, power=power), layout),
-    )
+        return self._parts.image(slot)
 
 
 def _measured(slot: Slot, image: VerifiedImage) -> _Measured:

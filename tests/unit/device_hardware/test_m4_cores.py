@@ -18,8 +18,16 @@ from protocol.messages import Cause
 from protocol.model import GoldenVector, GoldenVectors
 from protocol.scenario import FaultKind, KernelFault, Scenario
 from tests.unit.device_hardware.device_builder import DeviceBuilder, install_trial
+from tinyml.errors import (
+    InferenceCrashError,
+    InferenceError,
+    InferenceTimeoutError,
+    InvokeFailedError,
+    ModelRejectedError,
+    PoolBusyError,
+)
 from tinyml.latency import Profile
-from tinyml.workers import InferencePool
+from tinyml.workers import InferencePool, InferenceResult, ModelImage
 
 COMPONENT = "22222222-2222-4222-8222-222222222222"
 GREEN = np.full((8, 8, 3), (10, 200, 30), np.uint8)
@@ -111,6 +119,49 @@ def test_model_that_the_interpreter_refuses_is_contained(builder: DeviceBuilder,
     golden = machine.run_golden(Core.M4_0, vectors(1, 5, 2))
     assert (golden.passed, golden.cause) in [(False, Cause.BOOT), (False, Cause.CRASH)]
     assert machine.cores[Core.M4_1].infer(GREEN).label == "green"
+
+
+class FailingInference:
+    """Raises what the pool raises; a fake of the Inference port."""
+
+    def __init__(self, error: InferenceError) -> None:
+        self.error = error
+
+    def invoke(self, model: ModelImage, input: np.ndarray, *, deadline_seconds: float) -> InferenceResult:  # noqa: A002
+        del model, input, deadline_seconds
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (InferenceTimeoutError("no answer"), Cause.HANG),
+        (InferenceCrashError("SIGSEGV"), Cause.CRASH),
+        (InvokeFailedError("kernel"), Cause.CRASH),
+        (ModelRejectedError("arena"), Cause.BOOT),
+    ],
+)
+def test_what_the_worker_suffers_is_the_cores_own_fault(
+    error: InferenceError, cause: Cause, builder: DeviceBuilder
+) -> None:
+    """A model that hangs or kills its worker process is reported as one that hangs or crashes its core."""
+    machine = builder.ready(pool=FailingInference(error))
+    machine.boot()
+    core = machine.cores[Core.M4_0]
+    assert core.infer(GREEN).cause == cause
+    assert machine.run_golden(Core.M4_0, vectors(1, 5, 2)).cause == cause
+    assert core.resets == 2
+
+
+def test_busy_pool_is_no_fault_of_the_core(builder: DeviceBuilder) -> None:
+    """The host was slow: nothing is reported of the device, and the caller may ask again."""
+    machine = builder.ready(pool=FailingInference(PoolBusyError("expected a free worker, found none")))
+    machine.boot()
+    with pytest.raises(PoolBusyError, match="free worker"):
+        machine.cores[Core.M4_0].infer(GREEN)
+    with pytest.raises(PoolBusyError, match="free worker"):
+        machine.run_golden(Core.M4_0, vectors(1, 5, 2))
+    assert machine.cores[Core.M4_0].resets == 0
 
 
 def test_reset_drops_a_half_received_input(builder: DeviceBuilder, pool: InferencePool) -> None:

@@ -1,0 +1,106 @@
+"""What of a device survives a power cut: the parts that write to its folder, and what the machine keeps in them."""
+
+import mmap
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from device_sim.hardware.boot import Authorities, Revert, load_authorities
+from device_sim.hardware.clock import FIRST_FLOOR
+from device_sim.hardware.factory import (
+    AUTHORITIES_FILE,
+    FLASH_FILE,
+    ROOT_OF_TRUST_FILE,
+    STORAGE_FILE,
+    VOUCHER_FILE,
+    system_file,
+)
+from device_sim.hardware.files import read_file
+from device_sim.hardware.flash import NorFlash, map_flash_file
+from device_sim.hardware.layout import FlashLayout
+from device_sim.hardware.power import PowerSupply
+from device_sim.hardware.root_of_trust import RootOfTrust
+from device_sim.hardware.secure_storage import SecureStorage
+from device_sim.hardware.slots import SlotStore
+from protocol.document import Document, canonical_json, parse_document
+from protocol.geometry import SYSTEM_SLOTS, Slot
+
+_LAST_REVERT = "last-revert"
+_TIME_FLOOR = "time-floor"
+
+
+class _RevertDocument(Document):
+    slot: Slot
+    digest: str
+    reason: str
+
+    @classmethod
+    def of(cls, revert: Revert) -> "_RevertDocument":
+        return cls(slot=revert.slot, digest=revert.digest, reason=revert.reason)
+
+    @property
+    def revert(self) -> Revert:
+        return Revert(self.slot, self.digest, self.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of one device's folder."""
+
+    folder: Path
+    root_of_trust: RootOfTrust
+    storage: SecureStorage
+    memory: mmap.mmap
+    slots: SlotStore
+
+    def image(self, slot: Slot) -> bytes | None:
+        """Return what a slot holds when nothing is on trial, unverified, or None."""
+        if slot not in SYSTEM_SLOTS:
+            return self.slots.read_home(slot)
+        return _read_if_there(system_file(self.folder, slot))
+
+    def voucher(self) -> bytes | None:
+        """Return the voucher, unverified, or None."""
+        return _read_if_there(self.folder / VOUCHER_FILE)
+
+    def authorities(self) -> Authorities:
+        """Return what the factory burnt in; see `load_authorities`."""
+        return load_authorities(self.folder / AUTHORITIES_FILE)
+
+    def last_revert(self) -> Revert | None:
+        """Return the image on trial that was dropped last, or None."""
+        kept = self.storage.get(_LAST_REVERT)
+        return None if kept is None else parse_document(kept, _RevertDocument).revert
+
+    def keep_revert(self, revert: Revert) -> None:
+        """Remember which image on trial is dropped, before it is."""
+        self.storage.put(_LAST_REVERT, canonical_json(_RevertDocument.of(revert)))
+
+    def time_floor(self) -> datetime:
+        """Return the latest time that the device has been told."""
+        kept = self.storage.get(_TIME_FLOOR)
+        return FIRST_FLOOR if kept is None else datetime.fromisoformat(kept.decode())
+
+    def keep_time_floor(self, floor: datetime) -> None:
+        """Remember it."""
+        self.storage.put(_TIME_FLOOR, floor.isoformat().encode())
+
+
+def open_parts(folder: Path, layout: FlashLayout, power: PowerSupply) -> Parts:
+    """Open what survives of a device.
+
+    Raises:
+        DeviceFolderError: a file is missing or malformed.
+    """
+    memory = map_flash_file(folder / FLASH_FILE, layout.geometry)
+    return Parts(
+        folder=folder,
+        root_of_trust=RootOfTrust.open(folder / ROOT_OF_TRUST_FILE, power=power),
+        storage=SecureStorage(folder / STORAGE_FILE, power=power),
+        memory=memory,
+        slots=SlotStore(NorFlash(memory, layout.geometry, power=power), layout),
+    )
+
+
+def _read_if_there(path: Path) -> bytes | None:
+    return read_file(path) if path.exists() else None
