@@ -1,7 +1,5 @@
 """Update metadata through pki: verifying what the operator signed, signing with the online keys."""
 
-import json
-from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -9,13 +7,13 @@ from pathlib import Path
 from tuf.api.metadata import Metadata, TargetFile, Targets
 
 from pki import errors as pki
+from pki.catalog import load_catalog
 from pki.metadata import DirectorSigner, director_target, sign_snapshot, sign_timestamp
 from pki.online import online_keys
 from pki.repository import verify_root, verify_targets
 from pki.roles import OnlineKey
 from protocol.signing import Signer
 from protocol.updates import DirectorDevice
-from protocol.voucher import public_keys
 from service.application import repository as rules
 from service.application.artifacts import TrustedKeys
 from service.application.director import DirectedImage, SignedSet
@@ -24,7 +22,7 @@ from service.domain.errors import ServiceError
 
 
 class GenesisError(ServiceError):
-    """A file of the key ceremony is missing or malformed."""
+    """A file of the key ceremony is missing."""
 
 
 class PkiMetadata:
@@ -117,24 +115,13 @@ def load_genesis(data_dir: Path) -> Genesis:
 
 
 def load_trusted_keys(data_dir: Path) -> TrustedKeys:
-    """Read whose signatures make an artifact acceptable: `{package,system,golden}_keys` of genesis/catalog.json.
-
-    Each is a list of DER SubjectPublicKeyInfo in base64.
+    """Read whose signatures make an artifact acceptable, from genesis/catalog.json.
 
     Raises:
-        GenesisError: the file is missing or names no keys.
-        VoucherError: a key is none of P-256.
+        CatalogError: the file is missing or malformed.
     """
-    path = data_dir / "genesis" / "catalog.json"
-    try:
-        catalog = json.loads(_read(path))
-        package, system, golden = (
-            public_keys([b64decode(key, validate=True) for key in catalog[f"{role}_keys"]])
-            for role in ("package", "system", "golden")
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise GenesisError(f"{path.name}: expected package, system and golden keys, found {error!r}") from error
-    return TrustedKeys(package=package, system=system, golden=golden)
+    catalog = load_catalog(data_dir / "genesis" / "catalog.json")
+    return TrustedKeys(package=catalog.package_keys, system=catalog.system_keys, golden=catalog.golden_keys)
 
 
 def _target(directed: DirectedImage) -> TargetFile:

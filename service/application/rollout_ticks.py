@@ -2,7 +2,7 @@
 
 Every step is one bounded transaction that leaves a consistent state, so a worker that is killed between two of them
 is followed by another that goes on where it stopped. A tick costs what is due, never the fleet; only the opening of a
-stage reads the group's ids, `MEMBERS_PER_STEP` at a time, because a device's stage is a hash that no index holds.
+stage reads the group's ids, `members_per_step` at a time, because a device's stage is a hash that no index holds.
 """
 
 from collections import defaultdict
@@ -30,12 +30,24 @@ EVENTS_PER_STEP = 100
 
 
 class RolloutTicks:
-    """The steps of a tick; only the holder of the lease may call them."""
+    """The steps of a tick; only the holder of the lease may call them.
 
-    def __init__(self, unit_of_work: UnitOfWorkFactory, *, clock: Clock, entropy: Entropy) -> None:
+    Args:
+        members_per_step: ids of a group that one transaction of an opening stage reads.
+    """
+
+    def __init__(
+        self,
+        unit_of_work: UnitOfWorkFactory,
+        *,
+        clock: Clock,
+        entropy: Entropy,
+        members_per_step: int = MEMBERS_PER_STEP,
+    ) -> None:
         self._unit_of_work = unit_of_work
         self._clock = clock
         self._entropy = entropy
+        self._members_per_step = members_per_step
 
     async def tick(self, lease: Lease) -> Lease | None:
         """Do one bounded step of everything that is due.
@@ -119,12 +131,14 @@ class RolloutTicks:
     async def _open(self, work: UnitOfWork, stored: StoredRollout, stage: Stage, *, now: datetime) -> None:
         """Give the next members of an opening stage their actions."""
         rollout = stored.rollout
-        members = await work.actions.members(rollout.group_id, after_id=stored.opening_cursor, limit=MEMBERS_PER_STEP)
+        members = await work.actions.members(
+            rollout.group_id, after_id=stored.opening_cursor, limit=self._members_per_step
+        )
         wanted = [id_ for id_ in members if position_of(rollout.rollout_id, id_) <= stage.threshold]
         known = await work.actions.known(rollout.rollout_id, wanted)
         new = _within_cap(stage, [device_id for device_id in wanted if device_id not in known])
         rollout = await enrol(work, stored, stage.index, new, now=now, entropy=self._entropy)
-        is_last = len(members) < MEMBERS_PER_STEP
+        is_last = len(members) < self._members_per_step
         if is_last:
             rollout = rollout.with_stage(replace(rollout.stages[stage.index], is_open=True))
         cursor = "" if is_last else members[-1]

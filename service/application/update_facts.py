@@ -1,6 +1,6 @@
 """What the device half asks of the update half: rollout facts of a device, and reference values."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 from protocol.messages import ActionState
 from service.application.rollout_facts import DeviceRolloutFacts
@@ -38,62 +38,33 @@ class UpdateFacts:
         """See `RolloutFacts.for_device`."""
         async with self._unit_of_work(read_only=True) as work:
             newest = await work.actions.newest(device_id)
-            queue = await work.actions.queue(device_id)
-            rollouts = [await work.rollouts.get(action.rollout_id) for action in queue]
-            current = next((a for a, s in zip(queue, rollouts, strict=True) if s.rollout.offers(a)), None)
-            release = None if current is None else await _release_name(work, current)
-            reasons = [] if current else await _reasons(work, device_id, group_id, newest)
-        return DeviceRolloutFacts(
-            action_id=None if current is None else current.action_id,
-            release=release,
-            action_state=None if newest is None else str(newest.state),
-            updating=current is not None,
-            reasons=reasons,
-        )
-
-    async def installed(self, device_ids: Sequence[str]) -> dict[str, dict[str, str]]:
-        """See `RolloutFacts.installed`."""
-        async with self._unit_of_work(read_only=True) as work:
-            found = await work.installed.of(device_ids)
-        return {
-            device_id: {str(slot): digest for slot, digest in images.items()} for device_id, images in found.items()
-        }
-
-    async def counts(self) -> dict[str, int]:
-        """See `RolloutFacts.counts`."""
-        async with self._unit_of_work(read_only=True) as work:
-            states = await work.rollouts.counts()
-            releases = await work.releases.count()
-        return {
-            "rollouts_running": states.get(RolloutState.RUNNING, 0),
-            "rollouts_halted": states.get(RolloutState.HALTED, 0),
-            "releases": releases,
-        }
+            if newest is None:
+                reasons = await _reasons_to_wait(work, device_id, group_id)
+                return DeviceRolloutFacts(None, None, None, updating=False, reasons=reasons)
+            stored = await work.rollouts.get(newest.rollout_id)
+            updating = stored.rollout.offers(newest)
+            release = (await work.releases.get(stored.rollout.release_id)).name
+            reasons = [] if updating else [_reason(stored, newest, release)]
+            if newest.state.is_final:
+                reasons += await _reasons_to_wait(work, device_id, group_id, beside=newest.rollout_id)
+        return DeviceRolloutFacts(newest.action_id, release, str(newest.state), updating=updating, reasons=reasons)
 
 
-async def _release_name(work: UnitOfWork, action: Action) -> str:
-    stored = await work.rollouts.get(action.rollout_id)
-    return (await work.releases.get(stored.rollout.release_id)).name
+async def _reasons_to_wait(work: UnitOfWork, device_id: str, group_id: str, *, beside: str = "") -> list[str]:
+    found = [stored for stored in await work.rollouts.of_group(group_id) if stored.rollout.rollout_id != beside]
+    if not found and not beside:
+        return ["no rollout for the device's group"]
+    return [_waiting_reason(stored, device_id) for stored in found]
 
 
-async def _reasons(work: UnitOfWork, device_id: str, group_id: str, newest: Action | None) -> list[str]:
-    reasons = [] if newest is None else await _reasons_of(work, newest)
-    known = None if newest is None else newest.rollout_id
-    open_rollouts = [stored for stored in await work.rollouts.of_group(group_id) if stored.rollout.rollout_id != known]
-    reasons += [_waiting_reason(stored, device_id) for stored in open_rollouts]
-    return reasons or ["no rollout for the device's group"]
-
-
-async def _reasons_of(work: UnitOfWork, action: Action) -> list[str]:
-    stored = await work.rollouts.get(action.rollout_id)
-    name = await _release_name(work, action)
+def _reason(stored: StoredRollout, action: Action, release: str) -> str:
     if action.state is ActionState.CONFIRMED:
-        return [f"release {name} is confirmed"]
+        return f"release {release} is confirmed"
     if action.state.is_final:
         cause = f" ({action.cause})" if action.cause else ""
-        return [f"release {name}: action {action.state}{cause}: {action.detail}"]
+        return f"release {release}: action {action.state}{cause}: {action.detail}"
     why = f": {stored.rollout.halted_reason}" if stored.rollout.halted_reason else ""
-    return [f"release {name}: rollout {stored.rollout.state}{why}"]
+    return f"release {release}: rollout {stored.rollout.state}{why}"
 
 
 def _waiting_reason(stored: StoredRollout, device_id: str) -> str:
