@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import (
@@ -29,11 +28,10 @@ from cryptography.x509.verification import (
 
 from pki.errors import ChainError
 from protocol.errors import ProtocolError
-from protocol.identity import DeviceId, device_id_in, device_id_of
+from protocol.identity import X509_ERRORS, DeviceId, device_id_in, device_id_of
 
 MAX_CHAIN_BYTES = 16 * 1024
 MAX_CHAIN_CERTIFICATES = 4
-_PARSER_ERRORS = (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +101,7 @@ def load_chain(unverified_chain: bytes) -> list[x509.Certificate]:
             chain = x509.load_pem_x509_certificates(unverified_chain)
         else:
             chain = [x509.load_der_x509_certificate(unverified_chain)]
-    except _PARSER_ERRORS as error:
+    except X509_ERRORS as error:
         raise ChainError("certificate chain: expected X.509 certificates, found other bytes") from error
     if len(chain) > MAX_CHAIN_CERTIFICATES:
         raise ChainError(f"certificate chain: expected at most {MAX_CHAIN_CERTIFICATES}, found {len(chain)}")
@@ -159,5 +157,5 @@ def _named(leaf: x509.Certificate) -> DeviceCertificate:
         raise ChainError("device certificate: expected a P-256 key, found another type or curve")
     try:
         return DeviceCertificate(device_id_in(leaf), leaf, public_key)
-    except (*_PARSER_ERRORS, ProtocolError) as error:
+    except (*X509_ERRORS, ProtocolError) as error:
         raise ChainError(f"device certificate: expected the SAN URI of a device, found {error}") from error

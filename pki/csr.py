@@ -15,7 +15,6 @@ Everything else in a request is ignored: the profile alone decides what a certif
 from dataclasses import dataclass
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -24,11 +23,10 @@ from cryptography.x509.oid import NameOID, SignatureAlgorithmOID
 from pki.errors import CsrError
 from pki.signer_key import SignerKey
 from protocol.errors import ProtocolError
-from protocol.identity import DeviceId, device_id_in, device_id_of
+from protocol.identity import X509_ERRORS, DeviceId, device_id_in, device_id_of
 from protocol.signing import Signer
 
 MAX_CSR_BYTES = 4096
-_PARSER_ERRORS = (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +58,7 @@ def verify_service_csr(unverified_csr: bytes, common_name: str) -> ec.EllipticCu
     request, public_key = _possessed(unverified_csr)
     found = _common_names(request)
     if found != [common_name]:
-        raise CsrError(f"CSR: expected the common name {common_name!r}, found {found}")
+        raise CsrError(f"CSR: expected the common name {common_name}, found {found}")
     return public_key
 
 
@@ -111,7 +109,7 @@ def _possessed(unverified_csr: bytes) -> tuple[x509.CertificateSigningRequest, e
             raise CsrError(f"CSR: expected ECDSA with SHA-256, found {request.signature_algorithm_oid.dotted_string}")
         if not request.is_signature_valid:
             raise CsrError("CSR: expected a signature by its own key, found another")
-    except _PARSER_ERRORS as error:
+    except X509_ERRORS as error:
         raise CsrError(f"CSR: expected one PKCS#10 request, found {type(error).__name__}") from error
     return request, public_key
 
@@ -135,7 +133,7 @@ def _named(
             isinstance(extension.value, x509.BasicConstraints) and extension.value.ca
             for extension in request.extensions
         )
-    except (*_PARSER_ERRORS, ProtocolError) as error:
+    except (*X509_ERRORS, ProtocolError) as error:
         raise CsrError(f"CSR: expected the SAN URI of device {device_id[:12]}…, found {error}") from error
     if named != device_id:
         raise CsrError(f"CSR: expected device {device_id[:12]}…, found {named[:12]}…")

@@ -117,7 +117,7 @@ class FileKeyStore:
         encrypted = b"-----BEGIN ENCRYPTED" in content
         if encrypted != (self._passphrase is not None):
             expected, found = ("encrypted", "plain") if self._passphrase else ("plain", "encrypted")
-            raise KeyStoreError(f"key {role}: expected an {expected} PKCS#8 file, found a {found} one")
+            raise KeyStoreError(f"key {role}: expected {expected} PKCS#8, found {found}")
         secret = self._passphrase() if self._passphrase else None
         try:
             key = load_pem_private_key(content, secret)

@@ -17,7 +17,7 @@ from datetime import datetime
 
 from tuf.api.exceptions import LengthOrHashMismatchError, UnsignedMetadataError
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
-from tuf.api.serialization import DeserializationError
+from tuf.api.serialization import DeserializationError, SerializationError
 
 from pki.errors import (
     MetadataExpiredError,
@@ -29,6 +29,7 @@ from pki.metadata import RoleT, sign_targets
 from protocol.signing import Signer
 
 MAX_METADATA_BYTES = 16 * 1024 * 1024
+TARGETS_FILE = "targets.json"
 _RELEASE_TARGET = re.compile(r"releases/(\d{1,18})-[^/]+\.json\Z")
 
 
@@ -82,7 +83,9 @@ def verify_in_force(
     snapshot = _verify(unverified.snapshot, Snapshot, root=root, now=now)
     _check_listed(timestamp.snapshot_meta, unverified.snapshot, snapshot)
     targets = _verify(unverified.targets, Targets, root=root, now=now)
-    _check_listed(snapshot.meta["targets.json"], unverified.targets, targets)
+    if TARGETS_FILE not in snapshot.meta:
+        raise RepositoryError(f"snapshot: expected it to list {TARGETS_FILE}, found {sorted(snapshot.meta)[:4]}")
+    _check_listed(snapshot.meta[TARGETS_FILE], unverified.targets, targets)
     # Step 4: version.
     if targets.version < minimum_version:
         raise MetadataVersionError(f"targets: expected at least version {minimum_version}, found {targets.version}")
@@ -187,6 +190,8 @@ def _check_signatures(metadata: Metadata[RoleT], root: Root) -> None:
     role = metadata.signed.type
     try:
         root.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
+    except SerializationError as error:
+        raise RepositoryError(f"{role}: expected fields of canonical JSON, found others") from error
     except UnsignedMetadataError as error:
         raise MetadataSignatureError(
             f"{role}: expected signatures by {root.roles[role].threshold} of its keys in root "

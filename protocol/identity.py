@@ -10,6 +10,7 @@ import uuid
 from typing import NewType
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -19,6 +20,14 @@ DeviceId = NewType("DeviceId", str)
 
 DEVICE_URI_PREFIX = "urn:tinyfleet:device:"
 OPERATOR_URI_PREFIX = "urn:tinyfleet:operator:"
+# What cryptography raises for malformed certificates and CSRs, some of it only when a part is read.
+X509_ERRORS = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 _DEVICE_ID = re.compile(r"[0-9a-f]{128}\Z")
 
 
@@ -72,7 +81,7 @@ def certificate_uri(certificate: x509.Certificate | x509.CertificateSigningReque
     """
     try:
         names = list(certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
-    except (x509.ExtensionNotFound, ValueError) as error:
+    except (x509.ExtensionNotFound, *X509_ERRORS) as error:
         raise IdentityError("subject alternative name: expected one URI, found no such extension") from error
     if len(names) != 1 or not isinstance(names[0], x509.UniformResourceIdentifier):
         raise IdentityError(f"subject alternative name: expected exactly one URI, found {len(names)} names")
