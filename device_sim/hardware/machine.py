@@ -62,6 +62,8 @@ from protocol.scenario import Scenario
 from protocol.voucher import Voucher, public_keys
 from tinyml.latency import Profile
 
+_UNCONFIRMED = "restarted before the trial was confirmed"
+
 
 @dataclass(frozen=True, slots=True)
 class InstalledImage:
@@ -278,12 +280,14 @@ class Machine:
         self._parts.keep_time_floor(self._clock.floor)
 
     def restart(self, core: Core) -> None:
-        """Restart one real-time core with the images that it runs; its sibling runs on.
+        """Restart one core from home; an image on trial on it reverts, its sibling runs on.
 
         Raises:
             BootStoppedError: an image is refused; the core is stopped.
             CoreLoadError: the core cannot run its model; it is stopped.
         """
+        if self._trial is not None and self._trial[0].core == core:
+            self._drop_trial(self._trial[0], _UNCONFIRMED)
         error = self._start_core(core)
         if error is not None:
             raise error
@@ -401,7 +405,7 @@ class Machine:
     def _recover(self) -> Revert | None:
         spare, reverted = self.spare, None
         if spare.state == SpareState.TRIAL and spare.slot is not None:
-            reverted = Revert(spare.slot, spare.digest, "the device restarted before the trial was confirmed")
+            reverted = Revert(spare.slot, spare.digest, _UNCONFIRMED)
             self._parts.keep_revert(reverted)
         self._parts.slots.recover()
         return reverted
@@ -451,11 +455,14 @@ class Machine:
         return self._trial[1]
 
     def _end_trial(self, slot: Slot, reason: str) -> None:
+        self._drop_trial(slot, reason)
+        self._start_core(slot.core)
+
+    def _drop_trial(self, slot: Slot, reason: str) -> None:
         digest = self._require_trial(slot).image.digest
         self._parts.keep_revert(Revert(slot, digest, reason))
         self._parts.slots.drop()
         self._trial = None
-        self._start_core(slot.core)
 
     def _read_image(self, slot: Slot) -> bytes | None:
         if self._trial is not None and self._trial[0] == slot:

@@ -73,6 +73,17 @@ def test_reboot_reverts_an_image_that_is_not_confirmed(machine: Machine, builder
     assert machine.reboot().reverted is None
 
 
+def test_restart_of_a_core_on_trial_reverts_its_image(machine: Machine, builder: DeviceBuilder) -> None:
+    """What holds for the device's boot holds for the core's; a restart of the sibling changes nothing."""
+    install_trial(machine, SLOT, builder.packages.model(SLOT, version="2.0.0"))
+    machine.restart(Core.M4_1)
+    assert machine.cores[Core.M4_0].infer(FRAME).model == "colour@2.0.0"
+    machine.restart(Core.M4_0)
+    assert machine.cores[Core.M4_0].infer(FRAME).model == "colour@1.0.0"
+    assert machine.spare == Spare()
+    assert machine.last_revert is not None
+
+
 def test_trial_on_one_core_leaves_its_sibling_alone(machine: Machine, builder: DeviceBuilder) -> None:
     """Trial, revert and confirm restart one core; the other one is the same run of the same model."""
     sibling = machine.cores[Core.M4_1]
