@@ -224,7 +224,7 @@ def _background(core: _Core) -> Iterator[Coroutine[None, None, None]]:
 def _services(core: _Core, gateway: Gateway) -> Services:
     settings, clock, entropy, unit_of_work = core.settings, core.clock, core.entropy, core.unit_of_work
     certificates, facts = PkiVerifier(core.authorities, clock), UpdateFacts(unit_of_work)
-    devices = Devices(unit_of_work, standings=core.standings, presence=core.presence, messenger=gateway, clock=clock)
+    devices = Devices(unit_of_work, standings=core.standings, presence=core.presence, connectivity=gateway, clock=clock)
     return Services(
         catalog=_catalog(settings.data_dir),
         clock=clock,

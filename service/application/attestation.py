@@ -5,8 +5,8 @@ A device is known by its IDevID here, which TLS and the gate have verified. Its 
     2. evidence: a PSA token that this device's identity key signed (protocol/evidence.py);
     3. standing: the device is claimed and not blocked;
     4. nonce: taken now, whatever follows, so that it serves one request of this device alone;
-    5. key: not the one of the certificate before, because each attestation has a key of its own;
-    6. policy: nonce binding, life cycle, boot and measurements (service/domain/attestation.py).
+    5. policy: nonce binding, life cycle, boot and measurements (service/domain/attestation.py);
+    6. key: not the one of the certificate before, because each attestation has a key of its own.
 Steps 3 to 6, the record and the certificate are one transaction.
 """
 
@@ -126,12 +126,13 @@ class Attestation:
             return refused, device
         if isinstance(claim, Appraisal):
             return claim, device
-        # Step 5: key.
-        if device is not None and device.certificate_key_sha256 == _key_digest(claim.request):
-            return refusal("certificate key", expected="a fresh one", found="the one of the certificate before"), device
-        # Step 6: policy.
+        # Step 5: policy.
         expected = None if nonce is None else bind_nonce(nonce, claim.request.public_key)
-        return appraise(claim.evidence, expected, reference_values=claim.reference_values), device
+        appraisal = appraise(claim.evidence, expected, reference_values=claim.reference_values)
+        # Step 6: key.
+        if appraisal.accepted and device is not None and device.certificate_key_sha256 == _key_digest(claim.request):
+            return refusal("certificate key", expected="a fresh one", found="the one of the certificate before"), device
+        return appraisal, device
 
     async def _certify(self, work: UnitOfWork, device: Device, wanted: CertificateRequest) -> IssuedCertificate:
         issued, now = self._issuer.issue(wanted), self._clock.now()

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Protocol
 
 from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import FormatError
@@ -15,7 +16,6 @@ from service.application.audit import Change
 from service.application.clock import Clock
 from service.application.device_repositories import AttestationRecord
 from service.application.events import Event, EventType
-from service.application.messaging import DeviceMessenger
 from service.application.presence import Presence
 from service.application.products import check_version
 from service.application.standing import Standings
@@ -24,6 +24,13 @@ from service.domain.device import Device, DeviceState
 from service.domain.errors import InvalidError, JsonValue
 from service.domain.operator import Actor
 from service.domain.product import DeviceGroup
+
+
+class Connectivity(Protocol):
+    """What the gateway says of connections; part of `DeviceMessenger`."""
+
+    def is_connected(self, device_id: str) -> bool:
+        """Say whether the device holds a connection to this process."""
 
 
 class VoucherMismatchError(InvalidError):
@@ -79,13 +86,13 @@ class Devices:
         *,
         standings: Standings,
         presence: Presence,
-        messenger: DeviceMessenger,
+        connectivity: Connectivity,
         clock: Clock,
     ) -> None:
         self._unit_of_work = unit_of_work
         self._standings = standings
         self._presence = presence
-        self._messenger = messenger
+        self._connectivity = connectivity
         self._clock = clock
 
     async def page(self, selection: DeviceSelection, *, after_id: str | None, limit: int) -> Sequence[DeviceView]:
@@ -196,7 +203,7 @@ class Devices:
             device=device,
             group=group,
             last_seen=self._presence.last_seen(device.device_id, device.last_seen_at),
-            connected=self._messenger.is_connected(device.device_id),
+            connected=self._connectivity.is_connected(device.device_id),
             installed=installed,
         )
 
