@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DEVICES ?= 12
 DATA ?= demo-data
 
-.PHONY: help demo test lint types bench lock clean setup setup-dev servers
+.PHONY: help demo test power-loss lint types bench lock clean setup setup-dev servers
 .DEFAULT_GOAL := help
 
 help: ## Show the targets.
@@ -39,6 +39,9 @@ servers: ## Install PostgreSQL and mosquitto, which tests start on free ports.
 test: setup-dev servers ## Run every test, with the coverage of protocol/ and pki/.
 	$(BIN)/python -m coverage run -m pytest
 	$(BIN)/python -m coverage report
+
+power-loss: setup-dev ## Cut the power at every flash operation of many updates; minutes.
+	TINYFLEET_POWER_LOSS=all $(BIN)/python -m pytest tests/power_loss --timeout=900
 
 lint: setup-dev ## Lint, format check, import contracts.
 	$(BIN)/python -m ruff check .

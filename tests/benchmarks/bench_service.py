@@ -1,0 +1,132 @@
+"""A tinyfleet service for benchmarks: a data directory by the real ceremony, N known devices, the process itself."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from pki import profiles
+from pki.authority import chain_pem
+from pki.online import issuing_authority
+from protocol.identity import DeviceId, device_id_of, spki_der
+from protocol.signing import SoftwareSigner
+
+PASSPHRASE = "benchmark-passphrase"  # noqa: S105 - of keys that live for one run
+START_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A device that connects: its id, and PEM files of its LDevID chain and key."""
+
+    device_id: DeviceId
+    certificate: Path
+    key: Path
+
+
+def now() -> datetime:
+    """Return the machine's time; certificates must be valid for TLS."""
+    return datetime.now(UTC)  # noqa: TID251 - a benchmark is no part of the product
+
+
+@contextmanager
+def data_directory() -> Iterator[Path]:
+    """Hold the ceremony in a temporary folder; yields DIR of `tinyfleet init --data-dir DIR`."""
+    with tempfile.TemporaryDirectory(prefix="tinyfleet-bench-") as folder:
+        command = [Path(sys.executable).with_name("tinyfleet"), "init", "--data-dir", folder]
+        environment = {**os.environ, "TINYFLEET_PASSPHRASE": PASSPHRASE}
+        subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+        yield Path(folder)
+
+
+@contextmanager
+def service(data_dir: Path) -> Iterator[dict[str, Any]]:
+    """Run `tinyfleet serve` on free ports; yields what service.json says."""
+    service_dir = data_dir / "service"
+    ports = [f"--{name}-port=0" for name in ("operator", "device", "mqtt")]
+    command = [Path(sys.executable).with_name("tinyfleet"), "serve", "--data-dir", service_dir, *ports]
+    log = (data_dir / "service.log").open("ab")
+    process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        yield _ready(process, service_dir / "service.json")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+        log.close()
+
+
+def _ready(process: subprocess.Popen[bytes], path: Path) -> dict[str, Any]:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"service: expected it to run, found exit {process.returncode}")
+        if path.exists():
+            content: dict[str, Any] = json.loads(path.read_text())
+            if content["pid"] == process.pid:
+                return content
+        time.sleep(0.05)
+    raise RuntimeError(f"service: expected it ready within {START_SECONDS} s, found it not")
+
+
+def make_clients(data_dir: Path, count: int) -> list[Client]:
+    """Make devices with a valid LDevID each."""
+    authority = issuing_authority(data_dir / "service")
+    folder = data_dir / "clients"
+    folder.mkdir(exist_ok=True)
+    return [_client(folder, authority, index) for index in range(count)]
+
+
+def _client(folder: Path, authority: Any, index: int) -> Client:
+    identity, operational = SoftwareSigner.generate(), SoftwareSigner.generate()
+    device_id = device_id_of(identity.public_key)
+    profile = profiles.ldevid(device_id, now=now(), lifetime=timedelta(hours=24))
+    leaf = authority.issue(profile, operational.public_key)
+    client = Client(device_id, folder / f"{index}.pem", folder / f"{index}.key")
+    client.certificate.write_bytes(chain_pem([leaf, authority.certificate]))
+    private = operational.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    client.key.write_bytes(private)
+    return client
+
+
+def register(data_dir: Path, clients: list[Client], total: int) -> None:
+    """Write the clients and as many further devices as make `total` into the stopped service's database."""
+    key = spki_der(SoftwareSigner.generate().public_key)
+    ids = [client.device_id for client in clients]
+    ids += [DeviceId(os.urandom(64).hex()) for _ in range(total - len(clients))]
+    at = int(now().timestamp())
+    with sqlite3.connect(data_dir / "service" / "tinyfleet.db") as connection:
+        product, group = str(uuid.uuid4()), str(uuid.uuid4())
+        insert(connection, "products", [{"product_id": product, "name": f"bench {total}", "created_at": at}])
+        insert(
+            connection, "device_groups", [{"group_id": group, "product_id": product, "name": "bench", "created_at": at}]
+        )
+        rows = [
+            {"device_id": i, "group_id": group, "state": "active", "identity_key": key, "claimed_at": at} for i in ids
+        ]
+        insert(connection, "devices", rows)
+    connection.close()
+
+
+def insert(connection: sqlite3.Connection, table: str, rows: list[dict[str, Any]]) -> None:
+    """Insert rows, with an empty value in each further column that must not be null."""
+    columns = list(connection.execute(f"PRAGMA table_info({table})"))
+    empty = {name: 0 if "INT" in kind or "BOOL" in kind else "" for _, name, kind, not_null, *_ in columns if not_null}
+    names = sorted({*empty, *rows[0]})
+    marks = ", ".join("?" * len(names))
+    connection.executemany(
+        f"INSERT OR IGNORE INTO {table} ({', '.join(names)}) VALUES ({marks})",  # noqa: S608 - names of our own
+        [[{**empty, **row}[name] for name in names] for row in rows],
+    )
