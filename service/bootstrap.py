@@ -23,6 +23,7 @@ import uvloop
 from pydantic import TypeAdapter, ValidationError
 
 from pki.files import PRIVATE_MODE, replace_file
+from service.adapters.artifact_store import ObjectArtifactStore, open_store
 from service.adapters.certificates import Authorities, PkiIssuer, PkiVerifier, load_authorities
 from service.adapters.clock import SystemClock
 from service.adapters.database.engine import Database, database_url
@@ -32,17 +33,24 @@ from service.adapters.database.migration import migrate
 from service.adapters.database.unit_of_work import SqlUnitOfWorkFactory
 from service.adapters.entropy import SystemEntropy
 from service.adapters.log import configure_logging
+from service.adapters.metadata_signer import PkiMetadata, load_genesis, load_trusted_keys
 from service.adapters.telemetry.postgres import PostgresTelemetryStore
 from service.adapters.telemetry.sqlite import SqliteTelemetryStore
 from service.api.app import operator_app
+from service.api.artifacts import artifact_routes
 from service.api.attest import attest_routes
 from service.api.device_gate import DeviceGate
+from service.api.device_poll import POLL_PATH, PollEndpoint
 from service.api.listeners import DeviceConnections, Listener, ServerFiles, tls_context
+from service.api.reports import report_routes
 from service.api.services import Catalog, Services
+from service.api.uptane import uptane_routes
+from service.application.artifacts import Artifacts
 from service.application.attestation import Attestation, AttestationResults
 from service.application.claims import Claims
 from service.application.clock import Clock
 from service.application.devices import Devices
+from service.application.director import Director
 from service.application.entropy import Entropy
 from service.application.events import EventFeed
 from service.application.explanation import Explanations
@@ -50,8 +58,15 @@ from service.application.fleet import Fleet
 from service.application.gateway_events import GatewayEvents
 from service.application.idempotency import IdempotencyKeys
 from service.application.operators import FileOperator, Operators
+from service.application.poll import PendingActions, Poll, PollPacing
 from service.application.presence import Presence
 from service.application.products import Products
+from service.application.releases import Releases
+from service.application.reports import Reports
+from service.application.repository import ImageRepository
+from service.application.retention import Retention
+from service.application.rollout_ticks import RolloutTicks
+from service.application.rollouts import Rollouts
 from service.application.standing import Standings
 from service.application.telemetry import Telemetry
 from service.application.update_facts import UpdateFacts
@@ -61,6 +76,7 @@ from service.gateway.admission import LdevidAdmission
 from service.gateway.host import GatewayPorts
 from service.gateway.server import Gateway
 from service.gateway.tls import server_context
+from service.worker import Waker, Worker, WorkerPorts
 
 SERVICE_FILE = "service.json"
 OFFLINE_POLLS = 3  # a device that missed so many polls counts as offline
@@ -84,6 +100,20 @@ class RunningService:
     mqtt_host: str
     mqtt_port: int
     ca: Path
+
+
+@dataclass(frozen=True, slots=True)
+class _Updates:
+    """The update half: releases, rollouts, the Director."""
+
+    artifacts: Artifacts
+    repository: ImageRepository
+    releases: Releases
+    rollouts: Rollouts
+    reports: Reports
+    director: Director
+    poll: Poll
+    worker: Worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,11 +221,12 @@ async def _open_telemetry(settings: Settings) -> SqliteTelemetryStore | Postgres
 @asynccontextmanager
 async def _serving(core: _Core) -> AsyncIterator[RunningService]:
     gateway = _gateway(core)
-    services = _services(core, gateway)
+    updates = await _open_updates(core, gateway)
+    services = _services(core, gateway, updates)
     await services.operators.synchronise(_file_operators(core.settings.data_dir))
-    with _listening(core, services) as listeners:
+    with _listening(core, services, updates) as listeners:
         async with asyncio.TaskGroup() as tasks:
-            background = [tasks.create_task(work) for work in _background(core)]
+            background = [tasks.create_task(work) for work in _background(core, updates)]
             try:
                 mqtt = await gateway.start(core.settings.host, core.settings.mqtt_port, _gateway_tls(core))
                 for listener in listeners:
@@ -215,13 +246,56 @@ async def _serving(core: _Core) -> AsyncIterator[RunningService]:
     await core.gateway_events.flush()
 
 
-def _background(core: _Core) -> Iterator[Coroutine[None, None, None]]:
+def _background(core: _Core, updates: _Updates) -> Iterator[Coroutine[None, None, None]]:
+    yield updates.worker.run()
     yield core.feed.run()
     yield core.presence.run()
     yield core.gateway_events.run()
 
 
-def _services(core: _Core, gateway: Gateway) -> Services:
+async def _open_updates(core: _Core, gateway: Gateway) -> _Updates:
+    settings, clock, entropy, unit_of_work = core.settings, core.clock, core.entropy, core.unit_of_work
+    metadata = PkiMetadata.load(settings.data_dir)
+    repository = ImageRepository(unit_of_work, metadata=metadata, clock=clock)
+    await repository.begin(load_genesis(settings.data_dir))
+    store = ObjectArtifactStore(open_store(settings.artifacts_url, default_folder=settings.data_dir / "artifacts"))
+    pending = PendingActions()
+    await pending.load(unit_of_work)
+    worker = _worker(core, repository)
+    for listener in (pending.hear, Waker(pending, gateway).hear, worker.hear):
+        core.feed.subscribe(listener)
+    pacing = PollPacing(settings.poll_seconds, min(settings.poll_seconds, settings.busy_poll_seconds))
+    return _Updates(
+        artifacts=Artifacts(unit_of_work, store=store, keys=load_trusted_keys(settings.data_dir), clock=clock),
+        repository=repository,
+        releases=Releases(unit_of_work, repository=repository, clock=clock, entropy=entropy),
+        rollouts=Rollouts(unit_of_work, clock=clock, entropy=entropy),
+        reports=Reports(unit_of_work, clock=clock),
+        director=Director(unit_of_work, signer=metadata, clock=clock),
+        poll=Poll(pending, pacing=pacing, entropy=entropy),
+        worker=worker,
+    )
+
+
+def _worker(core: _Core, repository: ImageRepository) -> Worker:
+    settings = core.settings
+    retention = Retention(
+        core.unit_of_work,
+        core.telemetry_store,
+        telemetry_age=timedelta(days=settings.telemetry_retention_days),
+        event_age=timedelta(days=settings.event_retention_days),
+    )
+    ports = WorkerPorts(
+        unit_of_work=core.unit_of_work,
+        ticks=RolloutTicks(core.unit_of_work, clock=core.clock, entropy=core.entropy),
+        repository=repository,
+        clock=core.clock,
+        housekeeping=(retention.keep_house,),
+    )
+    return Worker(ports, owner=core.entropy.guid(), longest_sleep_seconds=settings.tick_seconds)
+
+
+def _services(core: _Core, gateway: Gateway, updates: _Updates) -> Services:
     settings, clock, entropy, unit_of_work = core.settings, core.clock, core.entropy, core.unit_of_work
     certificates, facts = PkiVerifier(core.authorities, clock), UpdateFacts(unit_of_work)
     devices = Devices(unit_of_work, standings=core.standings, presence=core.presence, connectivity=gateway, clock=clock)
@@ -248,6 +322,10 @@ def _services(core: _Core, gateway: Gateway) -> Services:
         ),
         attestations=AttestationResults(unit_of_work),
         rollout_facts=facts,
+        artifacts=updates.artifacts,
+        repository=updates.repository,
+        releases=updates.releases,
+        rollouts=updates.rollouts,
         telemetry=Telemetry(core.telemetry_store, arrived=core.gateway_events.telemetry_arrived),
         fleet=Fleet(
             unit_of_work, telemetry=core.telemetry_store, connected=lambda: gateway.stats()["connected_devices"]
@@ -269,13 +347,18 @@ def _attestation(core: _Core) -> Attestation:
 
 
 @contextmanager
-def _listening(core: _Core, services: Services) -> Iterator[tuple[Listener, Listener]]:
+def _listening(core: _Core, services: Services, updates: _Updates) -> Iterator[tuple[Listener, Listener]]:
     settings = core.settings
     connections = DeviceConnections(services.certificates, core.clock)
     core.standings.on_block(connections.kick)
     gate = DeviceGate(
-        routes=attest_routes(_attestation(core)),
-        exact={},
+        routes=[
+            *attest_routes(_attestation(core)),
+            *uptane_routes(updates.director, updates.repository),
+            *artifact_routes(updates.artifacts),
+            *report_routes(updates.reports),
+        ],
+        exact={POLL_PATH: PollEndpoint(updates.poll, fleet_size=core.standings.count)},
         standings=core.standings,
         clock=core.clock,
         heard=core.presence.heard,

@@ -43,6 +43,7 @@ class Settings(BaseSettings):
         event_retention_days: how long a stream can resume.
         telemetry_retention_days: telemetry that is older is deleted.
         poll_seconds: a device's time between polls, before jitter.
+        busy_poll_seconds: the same while a rollout runs; a large fleet polls less often than either.
         tick_seconds: longest time between two looks of the worker at rollouts.
     """
 
@@ -67,6 +68,7 @@ class Settings(BaseSettings):
     event_retention_days: Seconds = 30.0
     telemetry_retention_days: Seconds = 90.0
     poll_seconds: Seconds = 60.0
+    busy_poll_seconds: Seconds = 5.0
     tick_seconds: Seconds = 1.0
 
     @classmethod

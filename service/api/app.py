@@ -7,7 +7,21 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 
-from service.api import audit, claims, devices, events, fleet, operators, products, telemetry
+from service.api import (
+    artifacts,
+    audit,
+    claims,
+    devices,
+    events,
+    fleet,
+    images,
+    operators,
+    products,
+    releases,
+    repository,
+    rollouts,
+    telemetry,
+)
 from service.api.problems import PROBLEM_RESPONSES, Problem, add_problem_handlers
 from service.api.services import Services
 
@@ -18,6 +32,11 @@ _ROUTERS: Sequence[APIRouter] = (
     products.router,
     claims.router,
     devices.router,
+    artifacts.router,
+    images.router,
+    repository.router,
+    releases.router,
+    rollouts.router,
     telemetry.router,
     events.router,
     operators.router,

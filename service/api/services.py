@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from service.application.artifacts import Artifacts
 from service.application.attestation import AttestationResults
 from service.application.claims import Claims
 from service.application.clock import Clock
@@ -17,7 +18,10 @@ from service.application.idempotency import IdempotencyKeys
 from service.application.identity import CertificateVerifier
 from service.application.operators import Operators
 from service.application.products import Products
+from service.application.releases import Releases
+from service.application.repository import ImageRepository
 from service.application.rollout_facts import RolloutFacts
+from service.application.rollouts import Rollouts
 from service.application.telemetry import Telemetry
 from service.application.unit_of_work import UnitOfWorkFactory
 
@@ -55,6 +59,10 @@ class Services:
     explanations: Explanations
     attestations: AttestationResults
     rollout_facts: RolloutFacts
+    artifacts: Artifacts
+    repository: ImageRepository
+    releases: Releases
+    rollouts: Rollouts
     telemetry: Telemetry
     fleet: Fleet
     gateway_stats: Callable[[], Mapping[str, int]]

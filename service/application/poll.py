@@ -89,6 +89,14 @@ class PendingActions:
         started = [entry for entry in offered if entry.is_started]
         return next((entry.action_id for entry in (*started, *offered)), None)
 
+    def devices_of(self, rollout_id: str) -> list[str]:
+        """Return the devices with an unfinished action of a rollout."""
+        return [
+            device_id
+            for device_id, queue in self._queues.items()
+            if any(entry.rollout_id == rollout_id for entry in queue)
+        ]
+
     def _put(self, device_id: str, entry: _Entry) -> None:
         queue = self._queues.get(device_id, ())
         known = [old.action_id for old in queue]

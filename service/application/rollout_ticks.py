@@ -26,7 +26,7 @@ from service.domain.rollout import Rollout, RolloutState, Stage, StageState
 MEMBERS_PER_STEP = 1000
 ACTIONS_PER_STEP = 200
 ROLLOUTS_PER_TICK = 50
-EVENTS_PER_STEP = 100
+EVENTS_PER_STEP = 200
 
 
 class RolloutTicks:

@@ -35,6 +35,10 @@ class Standings:
         async with unit_of_work(read_only=True) as work:
             self._blocked = dict(await work.devices.standings())
 
+    def count(self) -> int:
+        """Return how many devices are claimed."""
+        return len(self._blocked)
+
     def on_block(self, kick: Kick) -> None:
         """Call `kick` with the id of each device that is blocked from now on; it closes the connections."""
         self._kicks.append(kick)

@@ -90,7 +90,7 @@ class SeededEntropy:
     """Randomness that a seed repeats."""
 
     def __init__(self, seed: int = 1) -> None:
-        self._random = random.Random(seed)
+        self._random = random.Random(seed)  # noqa: S311 - repeatable, not secret
 
     def octets(self, count: int) -> bytes:
         return self._random.randbytes(count)

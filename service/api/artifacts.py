@@ -1,0 +1,103 @@
+"""Artifacts: operators put them, devices get them, whole or in ranges (RFC 9110 §14)."""
+
+import re
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request, Response, status
+from pydantic import BaseModel
+from starlette.responses import StreamingResponse
+from starlette.routing import Route
+
+from service.api.auth import ReleaserActor, ViewerActor
+from service.api.device_gate import BASE_PATH as DEVICE_BASE_PATH
+from service.api.services import ServicesParameter
+from service.application.artifacts import Artifacts
+from service.domain.release import Artifact, ArtifactKind
+
+router = APIRouter(prefix="/artifacts", tags=["artifacts"])
+
+Sha256 = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the bytes, lower-case hex.")]
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})\Z")
+_RAW_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+class ArtifactModel(BaseModel):
+    """Bytes that were verified and stored."""
+
+    sha256: str
+    length: int
+    kind: ArtifactKind
+
+
+@router.put("/{sha256}", status_code=status.HTTP_201_CREATED, openapi_extra=_RAW_BODY)
+async def put_artifact(
+    actor: ReleaserActor, services: ServicesParameter, sha256: Sha256, request: Request
+) -> ArtifactModel:
+    """Store a package, golden vectors or a release document; repeated, it changes nothing."""
+    return _model(await services.artifacts.take(actor, sha256, request.stream()))
+
+
+@router.head("/{sha256}", response_class=Response)
+async def find_artifact(_actor: ViewerActor, services: ServicesParameter, sha256: Sha256) -> Response:
+    """Say whether an artifact is stored."""
+    length = await services.artifacts.length(sha256)
+    return Response(headers={"ETag": f'"{sha256}"', "Content-Length": str(length)})
+
+
+def artifact_routes(artifacts: Artifacts) -> list[Route]:
+    """Return the device API's route of artifacts."""
+
+    async def get(request: Request) -> Response:
+        return await _answer(artifacts, request.path_params["sha256"], request)
+
+    return [Route(f"{DEVICE_BASE_PATH}/artifacts/{{sha256}}", get, methods=["GET"])]
+
+
+async def _answer(artifacts: Artifacts, sha256: str, request: Request) -> Response:
+    length = await artifacts.length(sha256)
+    headers = {"Accept-Ranges": "bytes", "ETag": f'"{sha256}"', "Cache-Control": "private, immutable"}
+    wanted = _wanted_range(request, sha256, length)
+    if wanted is None:
+        return _stream(artifacts, sha256, 0, length, headers=headers, status_code=status.HTTP_200_OK)
+    start, end = wanted
+    if start >= end:
+        headers["Content-Range"] = f"bytes */{length}"
+        return Response(status_code=status.HTTP_416_RANGE_NOT_SATISFIABLE, headers=headers)
+    headers["Content-Range"] = f"bytes {start}-{end - 1}/{length}"
+    return _stream(artifacts, sha256, start, end, headers=headers, status_code=status.HTTP_206_PARTIAL_CONTENT)
+
+
+def _stream(
+    artifacts: Artifacts, sha256: str, start: int, end: int, *, headers: dict[str, str], status_code: int
+) -> Response:
+    headers["Content-Length"] = str(end - start)
+    return StreamingResponse(
+        artifacts.read(sha256, start=start, end=end),
+        status_code=status_code,
+        headers=headers,
+        media_type="application/octet-stream",
+    )
+
+
+def _wanted_range(request: Request, sha256: str, length: int) -> tuple[int, int] | None:
+    """Return the wanted bytes as (start, end); None where the whole is to be sent (RFC 9110 §14.2)."""
+    if request.headers.get("if-range", f'"{sha256}"') != f'"{sha256}"':
+        return None
+    found = _RANGE.match(request.headers.get("range", ""))
+    if found is None or found[1] == found[2] == "":
+        return None
+    if not found[1]:
+        return max(0, length - int(found[2])), length
+    end = min(length, int(found[2]) + 1) if found[2] else length
+    if found[2] and int(found[2]) < int(found[1]):
+        return None
+    return int(found[1]), end
+
+
+def _model(artifact: Artifact) -> ArtifactModel:
+    return ArtifactModel(sha256=artifact.sha256, length=artifact.length, kind=artifact.kind)

@@ -1,0 +1,94 @@
+"""Releases: signed by the operator's CLI, verified and taken into force here."""
+
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, status
+from pydantic import Base64Bytes, BaseModel, Field
+
+from protocol.geometry import Slot
+from service.api.auth import ReleaserActor, ViewerActor
+from service.api.idempotency import IdempotentRoute, idempotency_header
+from service.api.paging import Page, Paging
+from service.api.services import ServicesParameter
+from service.domain.release import Release
+
+router = APIRouter(prefix="/releases", tags=["releases"], route_class=IdempotentRoute)
+
+MAX_TARGETS_CHARACTERS = 16 * 1024 * 1024
+ReleaseName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
+
+
+class ReleaseImageModel(BaseModel):
+    """One image of a release."""
+
+    slot: Slot
+    target: str
+    sha256: str
+    length: int
+
+
+class ReleaseModel(BaseModel):
+    """A release in force."""
+
+    id: str
+    name: str
+    counter: int
+    factory: bool
+    target: str
+    images: list[ReleaseImageModel]
+    created_at: datetime
+    created_by: str
+
+
+class NewRelease(BaseModel):
+    """A release to bring into force; its artifacts are stored already.
+
+    Attributes:
+        targets_metadata: the signed targets.json of the next version, base64.
+        release_target: target name of its release document.
+    """
+
+    name: ReleaseName
+    targets_metadata: Annotated[Base64Bytes, Field(max_length=MAX_TARGETS_CHARACTERS)]
+    release_target: Annotated[str, Field(max_length=300)]
+
+
+@router.post("", status_code=status.HTTP_201_CREATED, dependencies=[Depends(idempotency_header)])
+async def create_release(actor: ReleaserActor, services: ServicesParameter, new: NewRelease) -> ReleaseModel:
+    """Verify signed targets metadata and bring it into force with a new snapshot and timestamp."""
+    release = await services.releases.create(
+        actor, name=new.name, unverified_targets=new.targets_metadata, release_target=new.release_target
+    )
+    return _model(release)
+
+
+@router.get("")
+async def list_releases(_actor: ViewerActor, services: ServicesParameter, paging: Paging) -> Page[ReleaseModel]:
+    """List releases, newest first."""
+    found = await services.releases.page(before_counter=paging.after_number, limit=paging.fetch)
+    return paging.page(found, key=lambda release: release.counter, model=_model)
+
+
+@router.get("/{release}")
+async def show_release(
+    _actor: ViewerActor, services: ServicesParameter, release: Annotated[str, Path(max_length=64)]
+) -> ReleaseModel:
+    """Show a release, by id or name."""
+    return _model(await services.releases.get(release))
+
+
+def _model(release: Release) -> ReleaseModel:
+    return ReleaseModel(
+        id=release.release_id,
+        name=release.name,
+        counter=release.counter,
+        factory=release.factory,
+        target=release.target,
+        images=[
+            ReleaseImageModel(slot=slot, target=image.target, sha256=image.sha256, length=image.length)
+            for slot, image in release.images.items()
+        ],
+        created_at=release.created_at,
+        created_by=release.created_by,
+    )

@@ -1,0 +1,268 @@
+"""Rollouts: create, start, pause, resume, abort, and watch them. Stages are numbered from 1."""
+
+from datetime import datetime, timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Response, status
+from pydantic import BaseModel, Field
+
+from protocol.messages import ActionState, Cause
+from service.api.auth import OperatorActor, ViewerActor
+from service.api.conditions import set_etag
+from service.api.idempotency import IdempotentRoute, idempotency_header
+from service.api.paging import Page, Paging
+from service.api.services import ServicesParameter
+from service.application.rollouts import NewRollout, RolloutView
+from service.application.update_repositories import NumberedAction
+from service.domain.membership import MAX_STAGES, StagePlan
+from service.domain.rollout import Conditions, RolloutState, Stage, StageState
+
+router = APIRouter(prefix="/rollouts", tags=["rollouts"], route_class=IdempotentRoute)
+
+RolloutId = Annotated[str, Path(max_length=36)]
+Percent = Annotated[float, Field(ge=0, le=100)]
+MAX_SECONDS = 366 * 86_400.0
+DEFAULT_TIMEOUT_SECONDS = 86_400.0
+
+
+class StagePlanModel(BaseModel):
+    """How far a stage reaches into the group, cumulative: a count of devices or a percentage."""
+
+    count: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    percent: Annotated[float, Field(gt=0, le=100)] | None = None
+
+
+class NewRolloutModel(BaseModel):
+    """A rollout to create.
+
+    Attributes:
+        success_percent: share of a stage that must confirm; left out, what error_percent leaves.
+        error_percent: a larger share of failures halts the rollout.
+    """
+
+    release: Annotated[str, Field(min_length=1, max_length=64)]
+    group: Annotated[str, Field(min_length=1, max_length=60)]
+    product: Annotated[str, Field(max_length=60)] | None = None
+    stages: Annotated[list[StagePlanModel], Field(min_length=1, max_length=MAX_STAGES)]
+    success_percent: Percent | None = None
+    error_percent: Percent = 0.0
+    min_reports: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    soak_seconds: Annotated[float, Field(ge=0, le=MAX_SECONDS)] = 0.0
+    action_timeout_seconds: Annotated[float, Field(gt=0, le=MAX_SECONDS)] = DEFAULT_TIMEOUT_SECONDS
+    start: bool = False
+
+    def new_rollout(self) -> NewRollout:
+        """Return it as the use case takes it."""
+        success = 100 - self.error_percent if self.success_percent is None else self.success_percent
+        return NewRollout(
+            release=self.release,
+            group=self.group,
+            product=self.product,
+            plans=tuple(StagePlan(stage.count, stage.percent) for stage in self.stages),
+            conditions=Conditions(
+                success_percent=success,
+                error_percent=self.error_percent,
+                min_reports=self.min_reports,
+                soak=timedelta(seconds=self.soak_seconds),
+                action_timeout=timedelta(seconds=self.action_timeout_seconds),
+            ),
+        )
+
+
+class StageModel(BaseModel):
+    """A stage.
+
+    Attributes:
+        failed: every failure, reverted and silent devices included.
+        reason: the engine's last decision about it.
+    """
+
+    index: int
+    state: StageState
+    plan: StagePlanModel
+    size: int
+    scheduled: int
+    in_progress: int
+    succeeded: int
+    failed: int
+    cancelled: int
+    soak_ends_at: datetime | None
+    reason: str
+
+
+class TotalsModel(BaseModel):
+    """Counts over all stages; `exposed` devices were given the release."""
+
+    succeeded: int
+    failed: int
+    reverted: int
+    cancelled: int
+    exposed: int
+
+
+class RolloutModel(BaseModel):
+    """A rollout."""
+
+    id: str
+    release: str
+    release_id: str
+    group: str
+    group_id: str
+    product: str
+    state: RolloutState
+    halted_reason: str | None
+    success_percent: float
+    error_percent: float
+    min_reports: int
+    soak_seconds: float
+    action_timeout_seconds: float
+    stages: list[StageModel]
+    totals: TotalsModel
+    created_at: datetime
+    created_by: str
+
+
+class ActionModel(BaseModel):
+    """One device's part in a rollout."""
+
+    id: str
+    device_id: str
+    stage: int
+    state: ActionState
+    cause: Cause | None
+    detail: str
+    progressed_at: datetime
+    due_at: datetime | None
+
+
+@router.post("", status_code=status.HTTP_201_CREATED, dependencies=[Depends(idempotency_header)])
+async def create_rollout(
+    actor: OperatorActor, services: ServicesParameter, new: NewRolloutModel, response: Response
+) -> RolloutModel:
+    """Create a rollout, and start it."""
+    return _answer(await services.rollouts.create(actor, new.new_rollout(), start_now=new.start), response)
+
+
+@router.get("")
+async def list_rollouts(_actor: ViewerActor, services: ServicesParameter, paging: Paging) -> Page[RolloutModel]:
+    """List rollouts, newest first."""
+    found = await services.rollouts.page(before_number=paging.after_number, limit=paging.fetch)
+    return paging.page(found, key=lambda view: view.stored.number, model=_model)
+
+
+@router.get("/{rollout_id}")
+async def show_rollout(
+    _actor: ViewerActor, services: ServicesParameter, rollout_id: RolloutId, response: Response
+) -> RolloutModel:
+    """Show a rollout and its stages."""
+    return _answer(await services.rollouts.get(rollout_id), response)
+
+
+@router.get("/{rollout_id}/actions")
+async def list_actions(
+    _actor: ViewerActor, services: ServicesParameter, rollout_id: RolloutId, paging: Paging
+) -> Page[ActionModel]:
+    """List the parts of devices in the order they were made."""
+    found = await services.rollouts.actions(rollout_id, after_number=paging.after_number or 0, limit=paging.fetch)
+    return paging.page(found, key=lambda numbered: numbered.number, model=_action_model)
+
+
+@router.post("/{rollout_id}/start")
+async def start_rollout(
+    actor: OperatorActor, services: ServicesParameter, rollout_id: RolloutId, response: Response
+) -> RolloutModel:
+    """Start a draft; a running rollout stays as it is."""
+    return _answer(await services.rollouts.start(actor, rollout_id), response)
+
+
+@router.post("/{rollout_id}/pause")
+async def pause_rollout(
+    actor: OperatorActor, services: ServicesParameter, rollout_id: RolloutId, response: Response
+) -> RolloutModel:
+    """Pause a rollout: nothing new is offered, what has begun may end."""
+    return _answer(await services.rollouts.pause(actor, rollout_id), response)
+
+
+@router.post("/{rollout_id}/resume")
+async def resume_rollout(
+    actor: OperatorActor, services: ServicesParameter, rollout_id: RolloutId, response: Response
+) -> RolloutModel:
+    """Resume a paused rollout; a halted one stays halted."""
+    return _answer(await services.rollouts.resume(actor, rollout_id), response)
+
+
+@router.post("/{rollout_id}/abort")
+async def abort_rollout(
+    actor: OperatorActor, services: ServicesParameter, rollout_id: RolloutId, response: Response
+) -> RolloutModel:
+    """End a rollout for good."""
+    return _answer(await services.rollouts.abort(actor, rollout_id), response)
+
+
+def _answer(view: RolloutView, response: Response) -> RolloutModel:
+    set_etag(response, view.stored.version)
+    return _model(view)
+
+
+def _model(view: RolloutView) -> RolloutModel:
+    rollout, conditions = view.stored.rollout, view.stored.rollout.conditions
+    return RolloutModel(
+        id=rollout.rollout_id,
+        release=view.release.name,
+        release_id=view.release.release_id,
+        group=view.group.name,
+        group_id=view.group.group_id,
+        product=view.group.product_name,
+        state=rollout.state,
+        halted_reason=rollout.halted_reason or None,
+        success_percent=conditions.success_percent,
+        error_percent=conditions.error_percent,
+        min_reports=conditions.min_reports,
+        soak_seconds=conditions.soak.total_seconds(),
+        action_timeout_seconds=conditions.action_timeout.total_seconds(),
+        stages=[_stage_model(stage, plan) for stage, plan in zip(rollout.stages, view.stored.plans, strict=True)],
+        totals=_totals(rollout.stages),
+        created_at=view.stored.created_at,
+        created_by=view.stored.created_by,
+    )
+
+
+def _totals(stages: tuple[Stage, ...]) -> TotalsModel:
+    return TotalsModel(
+        succeeded=sum(stage.counts.succeeded for stage in stages),
+        failed=sum(stage.counts.failed for stage in stages),
+        reverted=sum(stage.counts.reverted for stage in stages),
+        cancelled=sum(stage.counts.cancelled for stage in stages),
+        exposed=sum(stage.counts.exposed for stage in stages),
+    )
+
+
+def _stage_model(stage: Stage, plan: StagePlan) -> StageModel:
+    counts = stage.counts
+    return StageModel(
+        index=stage.index + 1,
+        state=stage.state,
+        plan=StagePlanModel(count=plan.count, percent=plan.percent),
+        size=stage.devices,
+        scheduled=counts.scheduled,
+        in_progress=counts.in_progress,
+        succeeded=counts.succeeded,
+        failed=counts.failed,
+        cancelled=counts.cancelled,
+        soak_ends_at=stage.soak_ends_at,
+        reason=stage.reason,
+    )
+
+
+def _action_model(numbered: NumberedAction) -> ActionModel:
+    action = numbered.action
+    return ActionModel(
+        id=action.action_id,
+        device_id=action.device_id,
+        stage=action.stage_index + 1,
+        state=action.state,
+        cause=action.cause,
+        detail=action.detail,
+        progressed_at=action.progressed_at,
+        due_at=action.due_at,
+    )

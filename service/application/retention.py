@@ -1,0 +1,37 @@
+"""Retention: what is too old is deleted, in batches; the audit log is kept."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from service.application.messaging import TelemetryStore
+from service.application.unit_of_work import UnitOfWorkFactory
+
+TELEMETRY_BATCH_ROWS = 10_000
+IDEMPOTENCY_AGE = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long things are kept.
+
+    Attributes:
+        telemetry_age: of messages.
+        event_age: of events; as long as a stream can resume.
+    """
+
+    unit_of_work: UnitOfWorkFactory
+    telemetry: TelemetryStore
+    telemetry_age: timedelta
+    event_age: timedelta
+
+    async def keep_house(self, now: datetime) -> None:
+        """Delete what is too old."""
+        async with self.unit_of_work() as work:
+            await work.events.prune(now - self.event_age)
+            await work.idempotency.prune(now - IDEMPOTENCY_AGE)
+            await work.claims.prune(now=now)
+            await work.attestations.prune_nonces(now=now)
+            await work.commit()
+        oldest = now - self.telemetry_age
+        while await self.telemetry.prune(received_before=oldest, batch_rows=TELEMETRY_BATCH_ROWS):
+            pass

@@ -1,0 +1,156 @@
+"""Background work: rollouts, metadata that must not expire, retention; and the wake-up of connected devices.
+
+Several workers may run. A database lease decides which one ticks; the others look now and then whether it is free.
+The tick is driven by events and due times: it sleeps until something changes, something is due, or the lease must be
+renewed.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+
+from protocol.messages import CHECK_UPDATE, ActionState
+from service.application.clock import Clock
+from service.application.events import EventType, Signal, StoredEvent, wait_for
+from service.application.messaging import DeviceMessenger
+from service.application.poll import PendingActions
+from service.application.repository import ImageRepository
+from service.application.rollout_ticks import RolloutTicks
+from service.application.unit_of_work import UnitOfWorkFactory
+from service.application.update_repositories import Lease
+
+LEASE_NAME = "rollouts"
+LEASE_LIFETIME = timedelta(seconds=15)
+LARGEST_GAP = timedelta(minutes=1)  # without a worker before it counts as an outage for devices' deadlines
+HOUSEKEEPING_INTERVAL = timedelta(hours=1)
+_log = structlog.get_logger()
+
+Housekeeping = Callable[[datetime], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPorts:
+    """What the worker works with.
+
+    Attributes:
+        housekeeping: called every hour with the time, for retention; each must be harmless to repeat.
+    """
+
+    unit_of_work: UnitOfWorkFactory
+    ticks: RolloutTicks
+    repository: ImageRepository
+    clock: Clock
+    housekeeping: tuple[Housekeeping, ...] = ()
+
+
+class Worker:
+    """Ticks while it holds the lease.
+
+    Args:
+        owner: unique to the process.
+        longest_sleep_seconds: between two looks at what is due.
+    """
+
+    def __init__(self, ports: WorkerPorts, *, owner: str, longest_sleep_seconds: float) -> None:
+        self._ports = ports
+        self._owner = owner
+        self._longest_sleep_seconds = longest_sleep_seconds
+        self._changed = Signal()
+        self._lease: Lease | None = None
+        self._refresh_at: datetime | None = None
+        self._keep_house_at: datetime | None = None
+
+    def hear(self, stored: StoredEvent) -> None:
+        """Follow the event feed: what a rollout may have to act on wakes the worker."""
+        if stored.event.type in {EventType.ROLLOUT, EventType.DEVICE}:
+            self._changed.set()
+
+    async def run(self) -> None:
+        """Work until cancelled; gives the lease up then."""
+        try:
+            while True:
+                ticket = self._changed.ticket()
+                if not await self._work_once():
+                    await wait_for(ticket, await self._sleep_seconds())
+        finally:
+            await self._release()
+
+    async def _work_once(self) -> bool:
+        """Do one bounded round; True if there is more to do at once. A failure is logged and tried again."""
+        try:
+            return await self.work()
+        except Exception:  # noqa: BLE001 - a round that failed, on a database that is away, must not be the last one
+            _log.exception("worker_failed")
+            await asyncio.sleep(self._longest_sleep_seconds)
+            return False
+
+    async def work(self) -> bool:
+        """Do one bounded round of everything, if this worker holds the lease; True if there is more to do at once."""
+        lease = await self._hold_lease()
+        if lease is None:
+            return False
+        now = self._ports.clock.now()
+        if self._refresh_at is None or now >= self._refresh_at:
+            self._refresh_at = await self._ports.repository.refresh()
+        if self._keep_house_at is None or now >= self._keep_house_at:
+            for keep in self._ports.housekeeping:
+                await keep(now)
+            self._keep_house_at = now + HOUSEKEEPING_INTERVAL
+        following = await self._ports.ticks.tick(lease)
+        self._lease = following or self._lease
+        return following is not None
+
+    async def _hold_lease(self) -> Lease | None:
+        """Return the lease, renewed once half of its life is over; None while another worker holds it."""
+        now = self._ports.clock.now()
+        if self._lease is not None and now < self._lease.expires_at - LEASE_LIFETIME / 2:
+            return self._lease
+        async with self._ports.unit_of_work() as work:
+            self._lease = await work.leases.acquire(
+                LEASE_NAME, self._owner, now=now, lifetime=LEASE_LIFETIME, largest_gap=LARGEST_GAP
+            )
+            await work.commit()
+        return self._lease
+
+    async def _sleep_seconds(self) -> float:
+        due = await self._ports.ticks.next_look()
+        if due is None:
+            return self._longest_sleep_seconds
+        seconds = (due - self._ports.clock.now()).total_seconds()
+        return min(max(seconds, 0.0), self._longest_sleep_seconds)
+
+    async def _release(self) -> None:
+        if self._lease is None:
+            return
+        async with self._ports.unit_of_work() as work:
+            await work.leases.release(LEASE_NAME, self._owner, now=self._ports.clock.now())
+            await work.commit()
+
+
+class Waker:
+    """Tells connected devices to poll when something waits for them; who is not connected polls by itself.
+
+    It follows the event feed, so that each process wakes the devices that are connected to it.
+    """
+
+    def __init__(self, pending: PendingActions, messenger: DeviceMessenger) -> None:
+        self._pending = pending
+        self._messenger = messenger
+
+    def hear(self, stored: StoredEvent) -> None:
+        """Wake a device whose action was scheduled, and those that waited for a rollout to run again."""
+        event = stored.event
+        if event.type is EventType.ACTION and event.change == ActionState.SCHEDULED:
+            self._messenger.notify(str(event.data["device_id"]), CHECK_UPDATE)
+        elif event.type is EventType.ACTION and event.data["is_final"]:
+            self._wake(str(event.data["device_id"]))
+        elif event.type is EventType.ROLLOUT and event.change == "running":
+            for device_id in self._pending.devices_of(event.subject_id):
+                self._wake(device_id)
+
+    def _wake(self, device_id: str) -> None:
+        if self._pending.waiting(device_id) is not None:
+            self._messenger.notify(device_id, CHECK_UPDATE)
