@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from service.cli.client import connect
+from service.cli.client import JsonObject, connect
 from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption
 from service.cli.output import print_json, print_table, short
 
@@ -24,5 +24,12 @@ def list_entries(
     if as_json:
         print_json(entries)
         return
-    rows = ((e.get("at"), e.get("actor"), e.get("action"), short(e.get("subject")), e.get("detail")) for e in entries)
-    print_table("Audit log", ("at", "who", "what", "on", "detail"), rows)
+    rows = (
+        (entry["at"], entry["actor"], entry["action"], short(entry["subject"]), _changes(entry)) for entry in entries
+    )
+    print_table("Audit log", ("at", "who", "what", "on", "changed to"), rows)
+
+
+def _changes(entry: JsonObject) -> dict[str, object]:
+    before = entry["before"]
+    return {name: value for name, value in entry["after"].items() if before.get(name) != value}

@@ -118,6 +118,15 @@ class ApiClient:
             if cursor is None:
                 return
 
+    def messages(self, path: str, after: int, **query: str | float | None) -> Iterator[JsonObject]:
+        """Read stored messages with ids above `after`, oldest first, to the latest."""
+        while True:
+            page = self.get(path, **{"limit": PAGE_ITEMS, **query, "after": after})
+            yield from page["items"]
+            if len(page["items"]) < PAGE_ITEMS:
+                return
+            after = page["next_after"]
+
     def post(self, path: str, body: object = None) -> JsonObject:
         """Create or do; an idempotency key makes a repeated request harmless."""
         return _object(self._send("POST", path, json=body, headers={"Idempotency-Key": str(uuid.uuid4())}))

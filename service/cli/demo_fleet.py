@@ -1,4 +1,4 @@
-"""The live table of devices: what the service's API says of each, and what its cores see."""
+"""The demo's fleet as the service knows it: inference results that came home, and the live table of devices."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -7,34 +7,49 @@ from service.cli.client import ApiClient, JsonObject
 from service.cli.live import MAX_DEVICE_ROWS
 
 LOOK_SECONDS = 1.0
-LATEST_RESULTS = 200
 _SLOTS = ("a7/application", "m4-0/model", "m4-1/model")
 _CORES = ("m4-0", "m4-1")
+
+
+class InferenceResults:
+    """Results that the service has stored; each is read once."""
+
+    def __init__(self) -> None:
+        self._after = 0
+        self._records: list[JsonObject] = []
+        self.seen: dict[tuple[str, str], str] = {}
+        """What each core of each device saw last."""
+
+    def read(self, client: ApiClient) -> Sequence[JsonObject]:
+        """Return every result so far, oldest first."""
+        for message in client.messages("/telemetry", self._after, stream="inference"):
+            self._after = message["id"]
+            record = message["payload"]
+            self._records.append(record)
+            answer = record["error"] or f"{record['label']} {record['score']:.2f}"
+            self.seen[message["device_id"], record["core"]] = answer
+        return self._records
 
 
 class FleetTable:
     """Rows of the table, asked for at most once a second."""
 
-    def __init__(self) -> None:
+    def __init__(self, results: InferenceResults) -> None:
+        self._results = results
         self._due = 0.0
-        self._seen: dict[tuple[str, str], str] = {}
 
     def rows(self, client: ApiClient) -> list[Sequence[object]] | None:
         """Return the rows, or None if it is too early to ask again."""
         if time.monotonic() < self._due:
             return None
-        self._due = time.monotonic() + LOOK_SECONDS
-        results = client.get("/telemetry", stream="inference", limit=LATEST_RESULTS)["items"]
-        for result in sorted(results, key=lambda item: str(item["received_at"])):
-            payload = result["payload"]
-            seen = payload["error"] or f"{payload['label']} {payload['score']:.2f}"
-            self._seen[result["device_id"], payload["core"]] = seen
+        self._results.read(client)
         devices = client.get("/devices", limit=MAX_DEVICE_ROWS)["items"]
+        self._due = time.monotonic() + LOOK_SECONDS
         return [self._row(device) for device in devices]
 
     def _row(self, device: JsonObject) -> tuple[object, ...]:
-        versions = [_version(device.get("installed", {}), slot) for slot in _SLOTS]
-        seen = [self._seen.get((device["id"], core)) for core in _CORES]
+        versions = [_version(device["installed"], slot) for slot in _SLOTS]
+        seen = [self._results.seen.get((device["id"], core)) for core in _CORES]
         return (device["id"], device["state"], *versions, *seen)
 
 

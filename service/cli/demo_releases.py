@@ -67,9 +67,8 @@ def pack(run: DemoRun) -> None:
     """Sign golden vectors, both models, and the next application of the A7."""
     for model in MODELS:
         source = fetch_model(model.name)
-        run.tinyfleet(
-            *("golden", "make", *model.photos, "--model", source, "--card", model.card, "--out", model.golden(run))
-        )
+        options: list[str | Path] = ["--model", source, "--card", model.card, "--out", model.golden(run)]
+        run.tinyfleet("golden", "make", *model.photos, *options)
         pack_model(run, model, model.card, version="1.0.0")
     payload = run.folder.work / "telemetry-app-1.1.0.bin"
     payload.write_bytes(simulated_payload("telemetry-app", "1.1.0", payload_bytes=80 * 1024))
@@ -79,7 +78,16 @@ def pack(run: DemoRun) -> None:
 def pack_model(run: DemoRun, model: DemoModel, card: Path, *, version: str) -> None:
     """Judge, pack and sign a model."""
     source, package = fetch_model(model.name), model.package(run, version)
-    options = ["--card", card, "--core", model.core, "--golden", model.golden(run), "--security-version", "1"]
+    options: list[str | Path] = [
+        "--card",
+        card,
+        "--core",
+        model.core,
+        "--golden",
+        model.golden(run),
+        "--security-version",
+        "1",
+    ]
     run.tinyfleet("model", "pack", source, *options, "--out", package)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from service.cli.client import ApiClient, load_credential
 from service.cli.demo_events import EventFile
-from service.cli.demo_fleet import FleetTable
+from service.cli.demo_fleet import FleetTable, InferenceResults
 from service.cli.demo_folder import DemoFolder, Record
 from service.cli.demo_processes import Child, Processes, StopRequest
 from service.cli.errors import StepError
@@ -43,10 +43,12 @@ class DemoRun:
     events: EventFile = field(init=False)
     service: Child | None = None
     devices: Child | None = None
+    results: InferenceResults = field(default_factory=InferenceResults)
     _client: ApiClient | None = None
-    _fleet: FleetTable = field(default_factory=FleetTable)
+    _fleet: FleetTable = field(init=False)
 
     def __post_init__(self) -> None:
+        self._fleet = FleetTable(self.results)
         self.events = EventFile(self.folder.events)
 
     @property

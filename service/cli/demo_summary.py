@@ -45,7 +45,7 @@ def _rollout(rollout: JsonObject, *totals: str) -> Summary:
 
 
 def _inference(run: DemoRun) -> Summary:
-    records = [item["payload"] for item in run.client.items("/telemetry", stream="inference")]
+    records = run.results.read(run.client)
     return {model.core: _core(record for record in records if record["core"] == model.core) for model in MODELS}
 
 

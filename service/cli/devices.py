@@ -76,8 +76,13 @@ def _device_rows(devices: list[JsonObject]) -> Iterator[tuple[object, ...]]:
             device.get("group"),
             device["state"],
             device.get("last_seen"),
-            device.get("installed"),
+            installed_names(device),
         )
+
+
+def installed_names(device: JsonObject) -> dict[str, str]:
+    """Return slot → name of the image in it, or the start of its digest where no metadata in force lists it."""
+    return {slot: image["name"] or image["sha256"][:8] for slot, image in device["installed"].items()}
 
 
 @app.command()
@@ -90,7 +95,20 @@ def show(
     """Show one device: identity, attestation result, what it runs."""
     with connect(operator_dir) as client:
         answer = client.get(f"/devices/{device}")
-    print_json(answer) if as_json else print_facts(answer)
+    print_json(answer) if as_json else print_facts(_readable(answer))
+
+
+def _readable(device: JsonObject) -> JsonObject:
+    """Return what people want to know of a device."""
+    attestation = device["attestation"]
+    refused = [finding for finding in (attestation or {}).get("findings", []) if not finding["accepted"]]
+    return {
+        **{name: value for name, value in device.items() if name not in {"idevid_chain", "group_id"}},
+        "installed": installed_names(device),
+        "attestation": attestation and f"{attestation['result']} since {attestation['since']}",
+        "reasons": (attestation or {}).get("reasons"),
+        "findings": [f"{part['component']}: expected {part['expected']}, found {part['found']}" for part in refused],
+    }
 
 
 @app.command()

@@ -142,7 +142,7 @@ def _rollout(rollout: Mapping[str, Any]) -> RenderableType:
         done = stage.get("succeeded", 0)
         style = "red" if stage.get("failed") else "cyan"
         bar = ProgressBar(total=max(size, 1), completed=done, width=_BAR_WIDTH, complete_style=style)
-        grid.add_row(Text(f"  stage {stage['index'] + 1}"), bar, Text(f"{done}/{size}"), Text(_stage_text(stage)))
+        grid.add_row(Text(f"  stage {stage['index']}"), bar, Text(f"{done}/{size}"), Text(_stage_text(stage)))
     title = Text.assemble(("rollout ", "bold"), str(rollout.get("release", "")), f"  {rollout['state']}")
     reason = rollout.get("halted_reason")
     return Group(title, grid, *([Text(f"  {reason}", style="yellow")] if reason else []))

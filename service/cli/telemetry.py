@@ -25,7 +25,8 @@ def tail(
 ) -> None:
     """Follow telemetry live, one line per message, until Ctrl-C."""
     with connect(operator_dir) as client:
-        for count, event in enumerate(client.events("/telemetry/stream", device=device, stream=stream), start=1):
+        device_id = device and str(client.get(f"/devices/{device}")["id"])
+        for count, event in enumerate(client.events("/telemetry/stream", device=device_id, stream=stream), start=1):
             print_line(event.data if as_json else _line(json.loads(event.data)))
             if count == limit:
                 return

@@ -2,11 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from service.cli.demo_events import EventFile, devices_with, link_counts
 
 
-def _counts(device: str, sent: int, acknowledged: int) -> dict[str, object]:
+def _counts(device: str, sent: int, acknowledged: int) -> dict[str, Any]:
     return {"event": "counts", "device": device, "sent": sent, "acknowledged": acknowledged}
 
 
@@ -26,7 +27,13 @@ def test_events_are_read_once_and_only_whole(tmp_path: Path) -> None:
 
 def test_counts_add_up_over_devices_and_runs() -> None:
     """The last count of each device and run is taken; a count that falls begins a run."""
-    events = [_counts("a", 5, 4), _counts("a", 9, 9), _counts("b", 1, 1), _counts("a", 2, 1), {"event": "booted"}]
+    events: list[dict[str, Any]] = [
+        _counts("a", 5, 4),
+        _counts("a", 9, 9),
+        _counts("b", 1, 1),
+        _counts("a", 2, 1),
+        {"event": "booted"},
+    ]
     assert link_counts(events) == (12, 11)
 
 
