@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeAlias
 
+from service.domain.errors import ConflictError, ServiceError
 
-class MessagingError(Exception):
+
+class MessagingError(ServiceError):
     """Base of what the ports of this module raise."""
 
 
@@ -57,7 +59,7 @@ class NotAdmittedError(MessagingError):
         self.reason = reason
 
 
-class CommandQueueFullError(MessagingError):
+class CommandQueueFullError(MessagingError, ConflictError):
     """The device already has as many waiting commands as its queue holds."""
 
 

@@ -10,11 +10,15 @@ so every connection takes these steps:
 4. The time is within notBefore and notAfter (RFC 5280 §4.1.2.5).
 5. The registry knows the device and does not block it.
 
+What steps 1 to 3 found in a certificate is remembered, because a device connects with the same one for hours; time
+and registry are asked at every connection.
+
 Not checked here: extended key usage and the chain above the issuer, which TLS verified.
 """
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -24,24 +28,31 @@ from protocol.identity import DeviceId, device_id_in
 from service.application.clock import Clock
 from service.application.messaging import AdmittedDevice, DeviceStanding, NotAdmittedError, RefusalReason
 
+_REMEMBERED_CERTIFICATES = 20_000  # about 1 KiB each
+
 
 class LdevidAdmission:
     """Admits devices by LDevID; implements `DeviceAdmission`."""
 
     def __init__(self, issuers: Sequence[x509.Certificate], *, standing: DeviceStanding, clock: Clock) -> None:
         self._issuers = {issuer.subject.public_bytes(): issuer for issuer in issuers}
+        self._read_once = lru_cache(_REMEMBERED_CERTIFICATES)(self._read)
         self._standing = standing
         self._clock = clock
 
     async def admit(self, certificate_der: bytes) -> AdmittedDevice:
         """See `DeviceAdmission.admit`; the steps are those of the module."""
-        certificate = self._check_issuer(certificate_der)  # steps 1 and 2
-        device_id = _device_id(certificate)  # step 3
-        _check_validity(certificate, self._clock.now())  # step 4
+        device_id, not_before, not_after = self._read_once(certificate_der)
+        _check_validity(not_before, not_after, self._clock.now())  # step 4
         reason = await self._standing.refusal(device_id)  # step 5
         if reason is not None:
             raise NotAdmittedError(reason, f"device {device_id[:16]}…: expected in good standing, found {reason}")
-        return AdmittedDevice(device_id=device_id, not_after=certificate.not_valid_after_utc)
+        return AdmittedDevice(device_id=device_id, not_after=not_after)
+
+    def _read(self, certificate_der: bytes) -> tuple[DeviceId, datetime, datetime]:
+        certificate = self._check_issuer(certificate_der)  # steps 1 and 2
+        device_id = _device_id(certificate)  # step 3
+        return device_id, certificate.not_valid_before_utc, certificate.not_valid_after_utc
 
     def _check_issuer(self, certificate_der: bytes) -> x509.Certificate:
         try:
@@ -67,14 +78,13 @@ def _device_id(certificate: x509.Certificate) -> DeviceId:
         raise NotAdmittedError(RefusalReason.NO_DEVICE_ID, str(error)) from error
 
 
-def _check_validity(certificate: x509.Certificate, now: datetime) -> None:
-    if now < certificate.not_valid_before_utc:
+def _check_validity(not_before: datetime, not_after: datetime, now: datetime) -> None:
+    if now < not_before:
         raise NotAdmittedError(
             RefusalReason.NOT_YET_VALID,
-            f"certificate: expected valid at {now:%FT%TZ}, begins {certificate.not_valid_before_utc:%FT%TZ}",
+            f"certificate: expected valid at {now:%FT%TZ}, begins {not_before:%FT%TZ}",
         )
-    if now >= certificate.not_valid_after_utc:
+    if now >= not_after:
         raise NotAdmittedError(
-            RefusalReason.EXPIRED,
-            f"certificate: expected valid at {now:%FT%TZ}, ended {certificate.not_valid_after_utc:%FT%TZ}",
+            RefusalReason.EXPIRED, f"certificate: expected valid at {now:%FT%TZ}, ended {not_after:%FT%TZ}"
         )

@@ -17,7 +17,6 @@ A connection is admitted in these steps:
 """
 
 import asyncio
-import enum
 from collections.abc import Coroutine
 from datetime import datetime
 from typing import TypeAlias, cast
@@ -55,14 +54,12 @@ _KEEP_ALIVE_FACTOR = 1.5  # [MQTT-3.1.2-24]
 _RouteParts: TypeAlias = tuple[str, str, str | None]  # kind, stream, properties: as a row takes them
 
 
-class _Pause(enum.IntFlag):
-    """Why a connection is not read from."""
-
-    STEP = enum.auto()  # a CONNECT, SUBSCRIBE or UNSUBSCRIBE is being worked on
-    UNCOMMITTED = enum.auto()  # too much of its own waits for the commit
-    CONGESTED = enum.auto()  # too much of everybody's does
-    WRITING = enum.auto()  # the peer does not read
-    STOPPING = enum.auto()  # the gateway stops
+# Why a connection is not read from; bits of one int, because an IntFlag costs a microsecond per use.
+_STEP = 1  # a CONNECT, SUBSCRIBE or UNSUBSCRIBE is being worked on
+_UNCOMMITTED = 2  # too much of its own waits for the commit
+_CONGESTED = 4  # too much of everybody's does
+_WRITING = 8  # the peer does not read
+_STOPPING = 16  # the gateway stops
 
 
 class Connection(asyncio.Protocol):
@@ -94,14 +91,14 @@ class Connection(asyncio.Protocol):
         self._uncommitted = 0
         self._uncommitted_bytes = 0
         self._received_at_ms = 0
-        self._pauses = _Pause(0)
+        self._pauses = 0
         self._spoke = False
         self._closing = False
         self._close_reason = "connection_lost"
         self._last_heard = 0.0
         self._silence_seconds = host.limits.max_silence_seconds
         self._not_after: datetime
-        self._will: TelemetryRow | None = None
+        self._will: tuple[_RouteParts, bytes] | None = None
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -126,7 +123,7 @@ class Connection(asyncio.Protocol):
         except GatewayError as error:
             self._refuse(error)
             return
-        if self._pauses & (_Pause.STEP | _Pause.STOPPING):
+        if self._pauses & (_STEP | _STOPPING):
             self._backlog += frames
         else:
             self._process(frames)
@@ -139,23 +136,28 @@ class Connection(asyncio.Protocol):
         self._host.registry.drop(self)
         self._host.registry.release(self._source)
         if self._session is not None:
-            if self._will is not None:
-                self._host.committer.submit(self, [self._will], pubacks=bytearray(), size_bytes=len(self._will[4]))
+            self._publish_will()
             self._host.ports.events.disconnected(
                 self.device_id, reason=self._close_reason, at=self._host.ports.clock.now()
             )
         self._host.committer.forget(self)
         self.closed.set_result(None)
 
+    def _publish_will(self) -> None:
+        if self._will is not None:
+            (kind, stream, properties), payload = self._will
+            row = (self.device_id, kind, stream, self._now_ms(), payload, properties)
+            self._host.committer.submit(self, [row], pubacks=bytearray(), size_bytes=len(payload))
+
     @override
     def pause_writing(self) -> None:
         """Stop reading from a peer that does not read, so that nothing piles up for it."""
-        self._pause(_Pause.WRITING)
+        self._pause(_WRITING)
 
     @override
     def resume_writing(self) -> None:
         """Read again."""
-        self._resume(_Pause.WRITING)
+        self._resume(_WRITING)
 
     def acknowledge(self, share: Share) -> None:
         """See `Publisher.acknowledge`."""
@@ -163,8 +165,8 @@ class Connection(asyncio.Protocol):
         self._uncommitted_bytes -= share.size_bytes
         if share.pubacks:
             self.send(share.pubacks)
-        if self._pauses & _Pause.UNCOMMITTED and self._has_room():
-            self._resume(_Pause.UNCOMMITTED)
+        if self._pauses & _UNCOMMITTED and self._has_room():
+            self._resume(_UNCOMMITTED)
 
     def commit_failed(self) -> None:
         """See `Publisher.commit_failed`."""
@@ -172,7 +174,7 @@ class Connection(asyncio.Protocol):
 
     def resume_committing(self) -> None:
         """See `Publisher.resume_committing`."""
-        self._resume(_Pause.CONGESTED)
+        self._resume(_CONGESTED)
 
     def send(self, packets: bytes | bytearray) -> None:
         """Write packets, unless the connection is closing."""
@@ -181,7 +183,7 @@ class Connection(asyncio.Protocol):
 
     def notify(self, packet: bytes) -> bool:
         """Write a packet that may be lost; False if the peer is too slow for it or gone."""
-        if self._closing or self._pauses & _Pause.WRITING:
+        if self._closing or self._pauses & _WRITING:
             return False
         self._transport.write(packet)
         return True
@@ -212,7 +214,7 @@ class Connection(asyncio.Protocol):
 
     def stop_reading(self) -> None:
         """Take no more packets: the gateway stops and commits what it has."""
-        self._pause(_Pause.STOPPING)
+        self._pause(_STOPPING)
 
     def finish(self, reason: str) -> None:
         """Close after what waits to be written, with a TLS close."""
@@ -232,7 +234,7 @@ class Connection(asyncio.Protocol):
 
     def _process(self, frames: list[codec.Frame]) -> None:
         """Take packets in order until one begins a step or ends the connection."""
-        self._received_at_ms = int(self._host.ports.clock.now().timestamp() * 1000)
+        self._received_at_ms = self._now_ms()
         admitted = self._session is not None
         try:
             for position, (header, body) in enumerate(frames, start=1):
@@ -249,6 +251,9 @@ class Connection(asyncio.Protocol):
             self._pingresps = bytearray()
         if self._rows:
             self._submit()
+
+    def _now_ms(self) -> int:
+        return int(self._host.ports.clock.now().timestamp() * 1000)
 
     def _take_publish(self, header: int, body: bytes) -> None:
         topic, packet_id, payload = codec.split_publish(header, body)
@@ -285,9 +290,9 @@ class Connection(asyncio.Protocol):
         self._uncommitted += len(rows)
         self._uncommitted_bytes += size_bytes
         if not self._host.committer.submit(self, rows, pubacks=pubacks, size_bytes=size_bytes):
-            self._pause(_Pause.CONGESTED)
+            self._pause(_CONGESTED)
         if not self._has_room():
-            self._pause(_Pause.UNCOMMITTED)
+            self._pause(_UNCOMMITTED)
 
     def _has_room(self) -> bool:
         return (
@@ -319,11 +324,11 @@ class Connection(asyncio.Protocol):
         return False
 
     def _take_puback(self, session: Session, packet_id: int) -> None:
-        if session.awaits(packet_id):
+        if session.begin_acknowledging(packet_id):
             self._host.tasks.create_task(self._guard(session.acknowledge(packet_id, self._send_command)))
 
     def _begin(self, step: Coroutine[None, None, None]) -> None:
-        self._pause(_Pause.STEP)
+        self._pause(_STEP)
         self._host.tasks.create_task(self._run_step(step))
 
     async def _run_step(self, step: Coroutine[None, None, None]) -> None:
@@ -331,8 +336,8 @@ class Connection(asyncio.Protocol):
         if self._closing:
             return
         backlog, self._backlog = self._backlog, []
-        self._pauses &= ~_Pause.STEP
-        if not self._pauses & _Pause.STOPPING:
+        self._pauses &= ~_STEP
+        if not self._pauses & _STOPPING:
             self._process(backlog)
         if not self._pauses and not self._closing:
             self._transport.resume_reading()
@@ -357,7 +362,8 @@ class Connection(asyncio.Protocol):
             raise NotAdmittedError(RefusalReason.NO_CERTIFICATE, "certificate: expected one, found none")
         admitted = await self._host.ports.admission.admit(certificate)  # step 2
         dialect = dialect_of(connect, DeviceId(admitted.device_id))  # step 3
-        will = self._will_row(connect, dialect)  # step 4
+        wish = connect.will
+        will = None if wish is None else (_parts(dialect.route(wish.topic)), wish.payload)  # step 4
         session = self._new_session(admitted.device_id, dialect, durable=not connect.clean_session)
         await session.open()
         if self._closing:  # step 5
@@ -376,12 +382,6 @@ class Connection(asyncio.Protocol):
             clock=self._host.ports.clock,
             limits=self._host.limits,
         )
-
-    def _will_row(self, connect: codec.Connect, dialect: Dialect) -> TelemetryRow | None:
-        if connect.will is None:
-            return None
-        kind, stream, properties = _parts(dialect.route(connect.will.topic))
-        return (self.device_id, kind, stream, self._received_at_ms, connect.will.payload, properties)
 
     def _welcome(self, connect: codec.Connect, admitted: AdmittedDevice, *, session_present: bool) -> None:
         """Take the place of an older connection [MQTT-3.1.4-2], answer, and watch keep alive and notAfter."""
@@ -413,7 +413,7 @@ class Connection(asyncio.Protocol):
     def _watch(self) -> None:
         """Close at notAfter and after too long a silence; else look again when the earlier of them is due."""
         now = self._host.loop.time()
-        if self._pauses & ~_Pause.WRITING:  # our own pause is not the peer's silence
+        if self._pauses & ~_WRITING:  # our own pause is not the peer's silence
             self._last_heard = now
         valid_seconds = (self._not_after - self._host.ports.clock.now()).total_seconds()
         silent_seconds = now - self._last_heard
@@ -455,12 +455,12 @@ class Connection(asyncio.Protocol):
         else:
             self.abort(RefusalReason.INTERNAL)
 
-    def _pause(self, reason: _Pause) -> None:
+    def _pause(self, reason: int) -> None:
         if not self._pauses and not self._closing:
             self._transport.pause_reading()
         self._pauses |= reason
 
-    def _resume(self, reason: _Pause) -> None:
+    def _resume(self, reason: int) -> None:
         was_paused = bool(self._pauses)
         self._pauses &= ~reason
         if was_paused and not self._pauses and not self._closing:

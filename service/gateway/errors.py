@@ -6,6 +6,7 @@ Each carries the `RefusalReason` under which the connection is closed and audite
 from typing import ClassVar
 
 from service.application.messaging import MessagingError, RefusalReason
+from service.domain.errors import InvalidError
 
 
 class GatewayError(MessagingError):
@@ -56,5 +57,5 @@ class ConnectTimeoutError(GatewayError):
     reason = RefusalReason.CONNECT_TIMEOUT
 
 
-class CommandNameError(GatewayError):
+class CommandNameError(GatewayError, InvalidError):
     """A command's name does not fit into a topic."""

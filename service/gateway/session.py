@@ -48,6 +48,7 @@ class Session:
         self._limits = limits
         self._subscriptions: dict[str, int] = {}
         self._inflight: dict[int, int] = {}  # packet identifier → command id, sent on this connection
+        self._acknowledging: set[int] = set()  # packet identifiers whose PUBACK is being worked on
         self._delivering = asyncio.Lock()
 
     async def open(self) -> None:
@@ -66,17 +67,19 @@ class Session:
             ForeignTopicError: A filter that reaches beyond the device's own topics; none is taken.
         """
         granted = {topic_filter: min(qos, 1) for topic_filter, qos in requests if self._dialect.grants(topic_filter)}
-        if self._durable and granted:
-            await self._store.save(self._device_id, granted)
+        news = dict(granted.items() - self._subscriptions.items())
+        if self._durable and news:
+            await self._store.save(self._device_id, news)
         self._subscriptions |= granted
         return tuple(granted.get(topic_filter, codec.SUBACK_FAILURE) for topic_filter, _ in requests)
 
     async def unsubscribe(self, topic_filters: tuple[str, ...]) -> None:
         """Drop subscriptions; those that do not exist are no error [MQTT-3.10.4-5]."""
-        if self._durable:
-            await self._store.remove(self._device_id, topic_filters)
-        for topic_filter in topic_filters:
-            self._subscriptions.pop(topic_filter, None)
+        held = self._subscriptions.keys() & topic_filters
+        if self._durable and held:
+            await self._store.remove(self._device_id, tuple(held))
+        for topic_filter in held:
+            del self._subscriptions[topic_filter]
 
     @property
     def hears_commands(self) -> bool:
@@ -111,14 +114,18 @@ class Session:
                     self._inflight[packet_id] = command.command_id
                     send(self._packet(command, packet_id))
 
-    def awaits(self, packet_id: int) -> bool:
-        """Say whether a PUBACK with this packet identifier is due on this connection."""
-        return packet_id in self._inflight
+    def begin_acknowledging(self, packet_id: int) -> bool:
+        """Say whether a PUBACK with this packet identifier is due; True once only, so that floods cost nothing."""
+        if packet_id not in self._inflight or packet_id in self._acknowledging:
+            return False
+        self._acknowledging.add(packet_id)
+        return True
 
     async def acknowledge(self, packet_id: int, send: Callable[[bytes], None]) -> None:
-        """Take a PUBACK: the command is done, and the next ones may follow."""
+        """Take a PUBACK that `begin_acknowledging` let pass: the command is done, and the next ones may follow."""
         await self._queue.acknowledge(self._device_id, packet_id)
-        self._inflight.pop(packet_id, None)
+        del self._inflight[packet_id]
+        self._acknowledging.discard(packet_id)
         if not self._inflight:
             await self.deliver(send)
 

@@ -33,6 +33,7 @@ def server_context(certificate_file: Path, key_file: Path, *, issuers: Sequence[
     context.maximum_version = ssl.TLSVersion.TLSv1_3
     context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")  # of TLS 1.2: forward secret and authenticated
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    context.num_tickets = 1  # OpenSSL makes two; each connection leaves one for the next, and making one costs
     context.verify_mode = ssl.CERT_REQUIRED
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VERIFY_X509_STRICT
     context.load_cert_chain(certificate_file, key_file)

@@ -1,6 +1,6 @@
 """Load on an MQTT server over mutual TLS, in a process of its own: bare sockets, epoll, no MQTT library.
 
-Reads one JSON object on standard input and prints one:
+Reads one JSON object on standard input; prints "begin" when the measured time begins, and one JSON object at its end:
 
     {"mode": "publish", "port", "root", "devices": [{"id", "certificate", "key"}, …], "inflight", "seconds"}
         → {"messages", "seconds"}: acknowledged messages after a warm-up of one second
@@ -37,6 +37,12 @@ def client_context(settings: Settings, device: dict[str, str]) -> ssl.SSLContext
     return context
 
 
+def say(line: str) -> None:
+    """Print a line at once."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 def field(data: bytes) -> bytes:
     """Length-prefix a field."""
     return len(data).to_bytes(2, "big") + data
@@ -66,7 +72,7 @@ class Device:
 
     def __init__(self, settings: Settings, device: dict[str, str]) -> None:
         self.socket = connect(settings, client_context(settings, device), device["id"])
-        self.socket.setblocking(False)
+        self.socket.setblocking(False)  # noqa: FBT003  # the standard library's signature
         topic = field(f"tinyfleet/v1/{device['id']}/telemetry/bench".encode())
         self.head = packet(0x32, topic + bytes(2) + PAYLOAD)[: 3 + len(topic)]
         self.next_id = 0
@@ -103,17 +109,22 @@ def publish(settings: Settings) -> dict[str, float]:
         poll.register(descriptor, select.EPOLLIN)
     for device in devices:
         device.publish(settings["inflight"])
-    begin = time.monotonic() + WARM_UP_SECONDS
-    end = begin + settings["seconds"]
+    drive(by_fd, poll, WARM_UP_SECONDS)
+    say("begin")
+    return {"messages": drive(by_fd, poll, settings["seconds"]), "seconds": settings["seconds"]}
+
+
+def drive(by_fd: dict[int, Device], poll: select.epoll, seconds: float) -> int:
+    """Replace every acknowledged message by a new one for a time; returns how many were acknowledged."""
+    end = time.monotonic() + seconds
     messages = 0
-    while (now := time.monotonic()) < end:
+    while time.monotonic() < end:
         for descriptor, _ in poll.poll(1.0, 256):
-            device = by_fd[descriptor]
-            count = device.acknowledged()
+            count = by_fd[descriptor].acknowledged()
             if count:
-                device.publish(count)
-                messages += count if now >= begin else 0
-    return {"messages": messages, "seconds": settings["seconds"]}
+                by_fd[descriptor].publish(count)
+                messages += count
+    return messages
 
 
 def connects(settings: Settings) -> dict[str, float]:
@@ -131,6 +142,7 @@ def connects(settings: Settings) -> dict[str, float]:
         counts.append((done, resumed))
 
     threads = [threading.Thread(target=work, args=(device,)) for device in settings["devices"][: settings["threads"]]]
+    say("begin")
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -148,7 +160,7 @@ def subscribe(settings: Settings) -> None:
     secure = connect(settings, client_context(settings, device), device["id"])
     secure.sendall(b"\x82\x10\x00\x01" + field(b"tinyfleet/#") + b"\x00")
     secure.recv(READ_BYTES)
-    print("ready", flush=True)
+    say("ready")
     secure.settimeout(None)
     while secure.recv(READ_BYTES):
         pass
@@ -158,8 +170,8 @@ if __name__ == "__main__":
     wanted = json.loads(sys.stdin.readline())
     match wanted["mode"]:
         case "publish":
-            print(json.dumps(publish(wanted)))
+            say(json.dumps(publish(wanted)))
         case "connect":
-            print(json.dumps(connects(wanted)))
+            say(json.dumps(connects(wanted)))
         case _:
             subscribe(wanted)

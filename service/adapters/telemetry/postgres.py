@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Self
 
 import asyncpg
-from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from typing_extensions import override
 
@@ -30,9 +29,8 @@ _FIND_SENDERS = "SELECT device_id, sender_id FROM telemetry_senders WHERE device
 class PostgresTelemetryStore(TelemetryQueries, TelemetryStore):
     """`TelemetryStore` on PostgreSQL; make it with `open`."""
 
-    def __init__(self, dsn: str, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine) -> None:
         super().__init__(engine)
-        self._dsn = dsn
         self._runner: asyncio.Runner | None = None
         self._writer: asyncpg.Connection | None = None
         self._senders = SenderCache()
@@ -46,7 +44,7 @@ class PostgresTelemetryStore(TelemetryQueries, TelemetryStore):
         """
         engine = create_async_engine(url)
         await migrate(engine)
-        return cls(make_url(url).set(drivername="postgresql").render_as_string(hide_password=False), engine)
+        return cls(engine)
 
     @override
     def commit(self, rows: Sequence[TelemetryRow]) -> int:
@@ -74,11 +72,15 @@ class PostgresTelemetryStore(TelemetryQueries, TelemetryStore):
         try:
             async with asyncio.timeout(_COMMIT_SECONDS):
                 if self._writer is None:
-                    self._writer = await asyncpg.connect(self._dsn)
+                    self._writer = await self._connect()
                 return await self._write(self._writer, rows)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             await self._drop_writer()
             raise TelemetryCommitError(f"telemetry: expected {len(rows)} rows stored, found {error!r}") from error
+
+    async def _connect(self) -> asyncpg.Connection:
+        _, options = self._engine.dialect.create_connect_args(self._engine.url)
+        return await asyncpg.connect(**options)
 
     async def _write(self, writer: asyncpg.Connection, rows: Sequence[TelemetryRow]) -> int:
         async with writer.transaction():

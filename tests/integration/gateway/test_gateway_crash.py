@@ -29,6 +29,7 @@ async def start_process(backend: Backend, folder: Path) -> tuple[Process, int]:
         "key": str(server.key_file),
         "issuer": str(issuer),
         "telemetry": str(backend.telemetry_file),
+        "control": str(folder / "control.db"),
     }
     process = await asyncio.create_subprocess_exec(sys.executable, str(SERVE), stdin=PIPE, stdout=PIPE)
     assert process.stdin is not None

@@ -153,6 +153,19 @@ async def test_connecting_again_writes_no_row(running: RunningGateway) -> None:
     assert running.backend.subscriptions.writes == 0
 
 
+async def test_repeated_packets_write_nothing_more(running: RunningGateway) -> None:
+    """The same SUBSCRIBE again, an UNSUBSCRIBE of nothing and a PUBACK for nothing cost no write."""
+    device = running.backend.certificates.device()
+    peer = await running.connect(device, clean=False)
+    for _ in range(3):
+        assert await peer.exchange(subscribe_packet(commands(device))) == SUBACK_QOS_1
+    other = f"tinyfleet/v1/{device.device_id}/twin/desired"
+    assert await peer.exchange(unsubscribe_packet(other)) == b"\xb0\x02\x00\x01"
+    assert await peer.exchange(puback_packet(99) * 3 + PINGREQ) == PINGRESP
+    assert running.backend.subscriptions.writes == 1
+    await peer.close()
+
+
 async def test_hint_is_sent_at_qos_0_to_a_subscribed_device_only(running: RunningGateway) -> None:
     """`notify` says whether anybody could hear it, and leaves nothing behind."""
     device = running.backend.certificates.device()

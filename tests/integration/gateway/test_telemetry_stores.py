@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import asyncpg
 import pytest
-from sqlalchemy import inspect, make_url
+from sqlalchemy import Connection, inspect, make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from service.adapters.telemetry.postgres import PostgresTelemetryStore
@@ -180,7 +180,13 @@ async def test_migrations_make_the_tables_that_the_code_declares(tmp_path: Path)
     engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/telemetry.db")
     await migrate(engine)
     async with engine.connect() as connection:
-        for table in METADATA.sorted_tables:
-            found = await connection.run_sync(lambda sync, name=table.name: inspect(sync).get_columns(name))
-            assert [column["name"] for column in found] == [column.name for column in table.columns]
+        found = await connection.run_sync(_columns)
     await engine.dispose()
+    assert found == {table.name: [column.name for column in table.columns] for table in METADATA.sorted_tables}
+
+
+def _columns(connection: Connection) -> dict[str, list[str]]:
+    inspector = inspect(connection)
+    return {
+        table.name: [column["name"] for column in inspector.get_columns(table.name)] for table in METADATA.sorted_tables
+    }
