@@ -11,10 +11,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import ClassVar
 
-from sqlalchemy.engine import URL
 from tuf.api.metadata import Metadata, TargetFile, Targets
 
 from pki.keystore import FileKeyStore
@@ -44,7 +42,7 @@ from protocol.updates import (
     release_target_name,
 )
 from service.adapters.artifact_store import ObjectArtifactStore, open_store
-from service.adapters.database.engine import Database
+from service.adapters.database.engine import Database, database_url
 from service.adapters.database.event_reader import SqlEventReader
 from service.adapters.database.migration import migrate
 from service.adapters.database.unit_of_work import SqlUnitOfWorkFactory
@@ -375,8 +373,9 @@ async def in_blocks(content: bytes) -> AsyncIterator[bytes]:
 
 
 @asynccontextmanager
-async def open_world(folders: Folders, url: URL) -> AsyncIterator[UpdateWorld]:
-    database = Database(url)
+async def open_world(folders: Folders, url: str) -> AsyncIterator[UpdateWorld]:
+    """Open the update half on an empty database."""
+    database = Database(database_url(url))
     try:
         await migrate(database)
         world = UpdateWorld(folders, database)
@@ -384,7 +383,3 @@ async def open_world(folders: Folders, url: URL) -> AsyncIterator[UpdateWorld]:
         yield world
     finally:
         await database.close()
-
-
-def sqlite_url(folder: Path) -> URL:
-    return URL.create("sqlite+aiosqlite", database=str(folder / "tinyfleet.db"))
