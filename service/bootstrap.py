@@ -21,7 +21,10 @@ from pathlib import Path
 import structlog
 import uvloop
 from pydantic import TypeAdapter, ValidationError
+from sqlalchemy.exc import SQLAlchemyError
 
+from pki.catalog import load_catalog
+from pki.errors import PkiError
 from pki.files import PRIVATE_MODE, replace_file
 from service.adapters.artifact_store import ObjectArtifactStore, open_store
 from service.adapters.certificates import Authorities, PkiIssuer, PkiVerifier, load_authorities
@@ -87,6 +90,14 @@ class AlreadyRunningError(ServiceError):
     """Another process serves this data directory."""
 
 
+class StartError(ServiceError):
+    """A key, an address or a database that the service needs is missing, taken or wrong."""
+
+
+class BrokenServiceError(ServiceError):
+    """Something that must run as long as the service failed."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunningService:
     """The addresses of a service that is ready.
@@ -137,13 +148,17 @@ def serve(settings: Settings) -> None:
     """Run the service until SIGTERM or SIGINT.
 
     Raises:
-        ServiceError: settings, keys or databases are not as they must be.
-        PkiError: a key or certificate is missing or wrong; run `tinyfleet init`.
-        OSError: an address is taken.
+        ServiceError: settings, keys, addresses or databases are not as they must be, or background work broke.
     """
     configure_logging(settings.log_format, settings.log_level)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve_until_signal(settings))
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve_until_signal(settings))
+    except (PkiError, OSError, SQLAlchemyError) as error:
+        raise StartError(f"start: {error}") from error
+    except ExceptionGroup as group:
+        _log.exception("service_failed")
+        raise BrokenServiceError(f"expected to run until stopped, found {group.exceptions[0]!r}") from group
 
 
 async def _serve_until_signal(settings: Settings) -> None:
@@ -225,13 +240,11 @@ async def _serving(core: _Core) -> AsyncIterator[RunningService]:
     services = _services(core, gateway, updates)
     await services.operators.synchronise(_file_operators(core.settings.data_dir))
     with _listening(core, services, updates) as listeners:
-        async with asyncio.TaskGroup() as tasks:
-            background = [tasks.create_task(work) for work in _background(core, updates)]
+        async with _gateway_listening(core, gateway) as mqtt_port, asyncio.TaskGroup() as tasks:
+            background = [tasks.create_task(work) for work in _background(core, updates, gateway)]
+            serving = [tasks.create_task(listener.serve_forever()) for listener in listeners]
+            service = _addresses(core.settings, *(listener.port for listener in listeners), mqtt_port=mqtt_port)
             try:
-                mqtt = await gateway.start(core.settings.host, core.settings.mqtt_port, _gateway_tls(core))
-                for listener in listeners:
-                    tasks.create_task(listener.serve_forever())
-                service = _addresses(core.settings, *(listener.port for listener in listeners), mqtt_port=mqtt[1])
                 with _service_file(core.settings.data_dir, service):
                     yield service
             finally:
@@ -239,18 +252,33 @@ async def _serving(core: _Core) -> AsyncIterator[RunningService]:
                 services.telemetry.close()
                 for listener in listeners:
                     listener.stop()
-                await gateway.stop()
+                await asyncio.wait(serving)
                 for task in background:
                     task.cancel()
     await core.presence.flush()
     await core.gateway_events.flush()
 
 
-def _background(core: _Core, updates: _Updates) -> Iterator[Coroutine[None, None, None]]:
+@asynccontextmanager
+async def _gateway_listening(core: _Core, gateway: Gateway) -> AsyncIterator[int]:
+    _, port = await gateway.start(core.settings.host, core.settings.mqtt_port, _gateway_tls(core))
+    try:
+        yield port
+    finally:
+        await gateway.stop()
+
+
+def _background(core: _Core, updates: _Updates, gateway: Gateway) -> Iterator[Coroutine[None, None, None]]:
     yield updates.worker.run()
     yield core.feed.run()
     yield core.presence.run()
     yield core.gateway_events.run()
+    yield _watch(gateway)
+
+
+async def _watch(gateway: Gateway) -> None:
+    """End the service if the gateway breaks; cancelling this must not cancel the gateway."""
+    await asyncio.shield(gateway.wait_closed())
 
 
 async def _open_updates(core: _Core, gateway: Gateway) -> _Updates:
@@ -290,17 +318,18 @@ def _worker(core: _Core, repository: ImageRepository) -> Worker:
         ticks=RolloutTicks(core.unit_of_work, clock=core.clock, entropy=core.entropy),
         repository=repository,
         clock=core.clock,
-        housekeeping=(retention.keep_house,),
+        housekeeping=(retention.keep_house, SqlCommandQueue(core.database).keep_house),
     )
     return Worker(ports, owner=core.entropy.guid(), longest_sleep_seconds=settings.tick_seconds)
 
 
 def _services(core: _Core, gateway: Gateway, updates: _Updates) -> Services:
     settings, clock, entropy, unit_of_work = core.settings, core.clock, core.entropy, core.unit_of_work
+    catalog = load_catalog(settings.data_dir / "genesis" / "catalog.json")
     certificates, facts = PkiVerifier(core.authorities, clock), UpdateFacts(unit_of_work)
     devices = Devices(unit_of_work, standings=core.standings, presence=core.presence, connectivity=gateway, clock=clock)
     return Services(
-        catalog=_catalog(settings.data_dir),
+        catalog=Catalog(catalog.catalog_id, catalog.name),
         clock=clock,
         unit_of_work=unit_of_work,
         certificates=certificates,
@@ -450,15 +479,6 @@ def _only_one(data_dir: Path) -> Iterator[None]:
         except BlockingIOError as error:
             raise AlreadyRunningError(f"{data_dir}: expected no other service on it, found one running") from error
         yield
-
-
-def _catalog(data_dir: Path) -> Catalog:
-    path = data_dir / "genesis" / "catalog.json"
-    try:
-        content = json.loads(path.read_bytes())
-        return Catalog(catalog_id=str(content["id"]), name=str(content["name"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SettingsError(f"{path}: expected the catalog's id and name, found {type(error).__name__}") from error
 
 
 def _file_operators(data_dir: Path) -> list[FileOperator]:

@@ -118,6 +118,11 @@ class SqlCommandQueue:
             await connection.commit()
         return result.rowcount
 
+    async def keep_house(self, now: datetime) -> None:
+        """Delete every command that expired."""
+        while await self.purge_expired(now=now):
+            pass
+
 
 def _command(row: Row[Any]) -> QueuedCommand:
     return QueuedCommand(
