@@ -6,7 +6,8 @@ length | r‖s, 64 bytes: ECDSA P-256 over SHA-256 of everything before it.
 Verification of unverified bytes, in this order:
     1. length: at least the smallest package, at most `MAX_PACKAGE_BYTES`;
     2. signature: the last 64 bytes, by one of the trusted keys, before anything is parsed;
-    3. metadata: parses, with exactly one identity, signature, revocation and debug section;
+    3. metadata: of a sane length, at most `MAX_SECTIONS`; parses, with exactly one identity, signature, revocation and
+       debug section;
     4. the signature section says P-256 and names the key that verified;
     5. the image type is that of the expected image kind.
 The public development key of Azure Sphere is refused by step 2: it is in nobody's list of trusted keys.
@@ -39,6 +40,8 @@ from protocol.signing import RAW_SIGNATURE_BYTES, Signer, der_from_raw, verify
 
 MAX_PACKAGE_BYTES = 16 * 1024 * 1024  # the flash of the whole chip
 MIN_PACKAGE_BYTES = RAW_SIGNATURE_BYTES + 12
+MIN_METADATA_BYTES = 29  # a shorter one would be taken for a first boot loader's
+MAX_SECTIONS = 16
 MAX_NAME_BYTES = 31  # debug section: 32 bytes with the terminating zero
 
 IMAGE_TYPE: Mapping[ImageKind, int] = MappingProxyType(
@@ -178,6 +181,8 @@ def _debug_section(info: ImageInfo) -> DebugSection:
         raise PackageError(f"image name: expected 1 to {MAX_NAME_BYTES} bytes, found {len(name)}: {info.name!r}")
     section = DebugSection()
     section.debug_time = int(info.built_at.timestamp())
+    if section.debug_time < 0:
+        raise PackageError(f"build time: expected one after 1970, found {info.built_at}")
     section.image_name_raw = name.ljust(MAX_NAME_BYTES + 1, b"\0")
     return section
 
@@ -228,6 +233,7 @@ def _signing_key(package: bytes, trusted_keys: Sequence[ec.EllipticCurvePublicKe
 def _parse(package: bytes, signing_key: ec.EllipticCurvePublicKey) -> tuple[Image, ImageInfo]:
     try:
         # Step 3: metadata.
+        _check_layout(package)
         image = Image(package)
         identity = _only_section(image, MetadataSectionId.Identity)
         signature = _only_section(image, MetadataSectionId.Signature)
@@ -245,6 +251,17 @@ def _parse(package: bytes, signing_key: ec.EllipticCurvePublicKey) -> tuple[Imag
         OSError,
     ) as error:
         raise PackageError(f"image metadata: expected Azure Sphere sections, found {error}") from error
+
+
+def _check_layout(package: bytes) -> None:
+    # Pins the library to this module's layout: it would also try others, and loop as often as the count says.
+    end = len(package) - RAW_SIGNATURE_BYTES
+    (length,) = struct.unpack_from("<I", package, end - 4)
+    if not MIN_METADATA_BYTES <= length <= end:
+        raise PackageError(f"image metadata: expected {MIN_METADATA_BYTES} to {end} bytes, found {length}")
+    (count,) = struct.unpack_from("<I", package, end - length + 4)
+    if not 0 < count <= MAX_SECTIONS:
+        raise PackageError(f"image metadata: expected 1 to {MAX_SECTIONS} sections, found {count}")
 
 
 def _only_section(image: Image, section_id: int) -> Any:

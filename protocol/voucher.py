@@ -16,7 +16,7 @@ from pydantic import AwareDatetime, Field, PlainSerializer, PlainValidator, With
 
 from protocol.document import Document, verify_document
 from protocol.errors import MalformedError
-from protocol.identity import DeviceId, spki_der
+from protocol.identity import X509_ERRORS, DeviceId, spki_der
 from protocol.model import Guid
 
 VOUCHER_PAYLOAD_TYPE = "application/vnd.tinyfleet.voucher+json"
@@ -68,8 +68,15 @@ class Voucher(Document):
 
     @property
     def tls_root_certificate(self) -> x509.Certificate:
-        """The X.509 root."""
-        return x509.load_der_x509_certificate(self.tls_root)
+        """The X.509 root.
+
+        Raises:
+            VoucherError: it does not load.
+        """
+        try:
+            return x509.load_der_x509_certificate(self.tls_root)
+        except X509_ERRORS as error:
+            raise VoucherError("TLS root: expected a DER certificate, found other bytes") from error
 
 
 def public_keys(encoded: Sequence[bytes]) -> list[ec.EllipticCurvePublicKey]:
