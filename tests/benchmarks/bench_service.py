@@ -24,7 +24,7 @@ from pki.online import issuing_authority
 from protocol.identity import DeviceId, device_id_of, spki_der
 from protocol.signing import SoftwareSigner
 
-PASSPHRASE = "benchmark-passphrase"  # noqa: S105 - of keys that live for one run
+PASSPHRASE = "benchmark-passphrase"  # of keys that live for one run
 START_SECONDS = 60
 
 

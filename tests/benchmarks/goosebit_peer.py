@@ -1,7 +1,8 @@
 """gooseBit 0.2.12 as a peer: its own venv, SQLite, N registered devices, uvicorn with mutual TLS.
 
-Run by gooseBit's interpreter: `python goosebit_peer.py seed DATABASE COUNT` makes the schema and the devices;
-`python goosebit_peer.py serve HOST PORT CERTIFICATE KEY CA` serves until it is stopped. GOOSEBIT_DB_URI names the database.
+Run by gooseBit's interpreter: `python goosebit_peer.py seed COUNT` makes the schema and the devices;
+`python goosebit_peer.py serve HOST PORT CERTIFICATE KEY CA` serves until it is stopped. The database is named by
+GOOSEBIT_DB_URI.
 """
 
 import asyncio

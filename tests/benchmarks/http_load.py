@@ -1,8 +1,9 @@
 """HTTPS load over mutual TLS, run as a process of its own: `python http_load.py PLAN.json` prints one JSON object.
 
 The plan: {"host", "port", "ca", "seconds", "mode", "clients": [{"certificate", "key", "path"}]}, where mode is
-`keep-alive` (one connection per client, requests back to back), `full` (a new TLS connection per request) or `resumed`
-(a new TCP connection per request that resumes the client's TLS session). The answer: {"requests", "seconds", "resumed"}.
+`keep-alive` (one connection per client, requests back to back), `full` (a new TLS connection per request) or
+`resumed` (a new TCP connection per request that resumes the client's TLS session). The answer: {"requests", "seconds",
+"resumed"}.
 Bounded: it stops after the plan's seconds, and at the first answer that is not 200.
 """
 
@@ -164,7 +165,7 @@ def main() -> None:
             result = asyncio.run(keep_alive(plan))
     else:
         result = reconnect(plan)
-    print(json.dumps(result))  # noqa: T201 - the answer of this process
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

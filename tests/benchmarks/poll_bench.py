@@ -1,7 +1,7 @@
 """Authenticated idle update polls over mutual TLS, against gooseBit 0.2.12 on the same machine in the same run.
 
-Twenty connections; last-seen is kept by both. The same request with a new TLS connection each time, full and resumed, as
-a sleeping device makes it. gooseBit runs in a venv of its own under build/, installed from the package index.
+Twenty connections; last-seen is kept by both. The same request with a new TLS connection each time, full and resumed,
+as a sleeping device makes it. gooseBit runs in a venv of its own under build/, installed from the package index.
 """
 
 import json
@@ -123,18 +123,20 @@ def main() -> None:
     rows = []
     for total, modes in ((1_000, MODES), (100_000, MODES[:1])):
         mine, theirs = ours(total, modes), peer(total, modes)
-        for mode in modes:
-            rows.append(
-                {
-                    "name": f"idle polls, {mode}, {total:,} known devices",
-                    "ours": mine[mode],
-                    "peer": theirs[mode],
-                    "ratio": mine[mode] / theirs[mode],
-                    "unit": "polls/s",
-                    "note": f"mutual TLS, {CONNECTIONS} clients; peer gooseBit 0.2.12 under uvicorn",
-                }
-            )
+        rows += [row(mode, total, mine[mode], theirs[mode]) for mode in modes]
     print(json.dumps(rows))
+
+
+def row(mode: str, total: int, mine: float, theirs: float) -> dict[str, object]:
+    """Return one row of the table."""
+    return {
+        "name": f"idle polls, {mode}, {total:,} known devices",
+        "ours": mine,
+        "peer": theirs,
+        "ratio": mine / theirs,
+        "unit": "polls/s",
+        "note": f"mutual TLS, {CONNECTIONS} clients; peer gooseBit 0.2.12 under uvicorn",
+    }
 
 
 if __name__ == "__main__":

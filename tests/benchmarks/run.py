@@ -1,7 +1,7 @@
 """`make bench`: every benchmark side by side with its peer on this machine; a Markdown table, and JSON rows.
 
-Each script prints a JSON list of rows {name, ours, peer, ratio, unit, note}; peer and ratio are null where there is none.
-A script that fails gives a row that says so, and the others still run. Nothing here is asserted.
+Each script prints a JSON list of rows {name, ours, peer, ratio, unit, note}; peer and ratio are null where there is
+none. A script that fails gives a row that says so, and the others still run. Nothing here is asserted.
 """
 
 import json
