@@ -171,6 +171,7 @@ def check_proposal(proposal: Proposal, release_target: str) -> ReleaseDocument:
     for name, target in sorted(proposal.added.items()):
         _check_target(name, target, proposal)
     document = _release_document(proposal, release_target)
+    _check_one_slot_each(document)
     for slot, image in document.images.items():
         _check_release_image(slot, image, proposal.proposed, factory=document.factory)
     return document
@@ -279,6 +280,14 @@ def _release_document(proposal: Proposal, release_target: str) -> ReleaseDocumen
             f"release counter: expected above {proposal.highest_counter}, found {document.counter}"
         )
     return document
+
+
+def _check_one_slot_each(document: ReleaseDocument) -> None:
+    # Step 6: images. A Director target names one slot, so an image of a rollout is for one.
+    targets = [image.target for image in document.images.values()]
+    twice = sorted({target for target in targets if targets.count(target) > 1})
+    if twice and not document.factory:
+        raise InvalidReleaseError(f"release: expected each image in one slot, found {twice[0]} in several")
 
 
 def _check_release_image(slot: Slot, image: ReleaseImage, targets: Mapping[str, TargetFile], *, factory: bool) -> None:
