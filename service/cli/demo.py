@@ -37,20 +37,21 @@ class Step:
 
     name: str
     title: str
-    act: Callable[[DemoRun], None]
+    act: Callable[[DemoRun], object]
     is_lasting: bool = True
 
 
 STEPS = (
     Step("fetch", "Fetch two models, pinned by SHA-256", demo_releases.fetch, is_lasting=False),
     Step("init", "Key ceremony: offline keys, and the service's keys signed by CSR", demo_steps.init),
-    Step("serve", "Start the service: HTTPS API, MQTT gateway, worker", demo_steps.serve, is_lasting=False),
+    Step("start", "Start the service", demo_steps.start_service, is_lasting=False),
     Step("manufacture", "Manufacture the devices", demo_steps.manufacture),
+    Step("serve", "Wait for the service: HTTPS API, MQTT gateway, worker", demo_steps.serve, is_lasting=False),
     Step("factory", "Sign factory images and birth certificates, flash the devices", demo_steps.factory),
     Step("claim", "Claim the devices by proof of identity", demo_steps.claim),
     Step("attack", "Tamper with one device, flash an unlisted image into another", demo_steps.attack),
     Step("boot", "Boot and attest", demo_steps.boot, is_lasting=False),
-    Step("pack", "Sign golden vectors, two models and an application", demo_releases.pack),
+    Step("pack", "Sign golden vectors, models and an application", demo_releases.pack),
     Step("release", "Sign the release", demo_releases.release),
     Step("attest", "Wait for the last device to be attested or refused", demo_steps.attest, is_lasting=False),
     Step("rollout", f"Roll out in stages {demo_releases.STAGES}", demo_releases.roll_out),

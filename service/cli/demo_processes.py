@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ GRACE_SECONDS = 15.0  # from SIGTERM to SIGKILL
 POLL_SECONDS = 0.02
 _PR_SET_PDEATHSIG = 1
 _MESSAGE_CHARACTERS = 600
+_END = object()
 
 
 class StopRequest:
@@ -67,6 +68,24 @@ class StopRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Command:
+    """A Python module's command, e.g. module "device_sim" with the words after it."""
+
+    module: str
+    words: tuple[str, ...]
+
+    @property
+    def arguments(self) -> list[str]:
+        """Module and words."""
+        return [self.module, *self.words]
+
+    @property
+    def name(self) -> str:
+        """What it is called in logs: its first two words that are names."""
+        return "-".join(word for word in self.words[:2] if word.isalpha())
+
+
+@dataclass(frozen=True, slots=True)
 class Child:
     """A running process."""
 
@@ -102,38 +121,45 @@ class Processes:
         self._environment = {**os.environ, **environment}
         self._stop = stop
         self._running: list[Child] = []
+        self._count = 0
 
     def start(self, name: str, arguments: Sequence[str]) -> Child:
         """Start a Python module's command that keeps running, e.g. ("service.cli.main", "serve")."""
         log = self._logs / f"{name}.log"
         with log.open("ab") as output:
-            child = Child(name, self._spawn(arguments, stdout=output, stderr=output), log)
+            child = Child(name, self._spawn(arguments, output), log)
         self._running.append(child)
         return child
 
-    def run(self, name: str, arguments: Sequence[str], *, on_wait: Callable[[], None]) -> str:
-        """Run a Python module's command to its end and return its stdout.
+    def run(self, *sequences: Iterable[Command], on_wait: Callable[[], None]) -> None:
+        """Run sequences of commands side by side, each command to its end before the next of its sequence.
 
         Args:
-            name: for the log and for messages.
-            arguments: module and arguments.
-            on_wait: called while it runs.
+            sequences: commands that depend on each other are in one sequence.
+            on_wait: called again and again while they run.
 
         Raises:
-            StepError: it ended with another exit code than 0; quotes the end of its stderr.
+            StepError: a command ended with another exit code than 0; quotes the end of its output.
             InterruptedDemoError: somebody asked to stop.
         """
-        output, log = self._logs / f"{name}.out", self._logs / f"{name}.log"
-        with output.open("wb") as stdout, log.open("wb") as stderr:
-            child = Child(name, self._spawn(arguments, stdout=stdout, stderr=stderr), log)
-        self._running.append(child)
-        while not child.has_ended:
+        lanes = [self._in_order(sequence) for sequence in sequences]
+        while lanes := [lane for lane in lanes if next(lane, _END) is not _END]:
             self._stop.pause(POLL_SECONDS)
             on_wait()
-        self._running.remove(child)
-        if (code := child.finish()) != 0:
-            raise StepError(f"{' '.join(arguments)}: expected exit code 0, found {code}: {_tail(log)}")
-        return output.read_text()
+
+    def _in_order(self, commands: Iterable[Command]) -> Iterator[None]:
+        for command in commands:
+            self._count += 1
+            log = self._logs / f"{self._count:02}-{command.name}.log"
+            with log.open("wb") as output:
+                child = Child(command.name, self._spawn(command.arguments, output), log)
+            self._running.append(child)
+            while not child.has_ended:
+                yield
+            self._running.remove(child)
+            if (code := child.finish()) != 0:
+                found = f"{code}: {_tail(log)}"
+                raise StepError(f"{' '.join(command.arguments)}: expected exit code 0, found {found}")
 
     def check(self) -> None:
         """Look for processes that ended by themselves, and for a request to stop.
@@ -177,13 +203,13 @@ class Processes:
                 start_new_session=True,
             ).pid
 
-    def _spawn(self, arguments: Sequence[str], *, stdout: BinaryIO, stderr: BinaryIO) -> subprocess.Popen[bytes]:
+    def _spawn(self, arguments: Sequence[str], output: BinaryIO) -> subprocess.Popen[bytes]:
         self._stop.check()
         return subprocess.Popen(  # noqa: S603 - our own modules
             _command(arguments),
             stdin=subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=stderr,
+            stdout=output,
+            stderr=output,
             env=self._environment,
             process_group=0,
             preexec_fn=_death_with_parent(),  # noqa: PLW1509 - one system call between fork and exec

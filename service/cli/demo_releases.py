@@ -8,20 +8,22 @@ from typing import Any
 import yaml
 
 from service.cli.client import JsonObject
-from service.cli.demo_run import ASSETS, GROUP, PRODUCT, DemoRun
+from service.cli.demo_processes import Command
+from service.cli.demo_run import ASSETS, GROUP, PRODUCT, DemoRun, tinyfleet
 from service.cli.demo_steps import pack_application
 from service.cli.errors import StepError
 from service.cli.factory_images import simulated_payload
 from tinyml.fetch import fetch_model
 
 STAGES = "1,25%,100%"
-SOAK_SECONDS = 2
-ACTION_TIMEOUT_SECONDS = 300
+SOAK_SECONDS = "1"
+ACTION_TIMEOUT_SECONDS = "300"
 ROLLOUT_SECONDS = 600.0
 INFERENCE_SECONDS = 120.0
 EVENTS_PER_CORE = 3  # of each device that infers, before the demo goes on
 GOOD_RELEASE = "vision-1.0"
 BAD_RELEASE = "vision-1.1"
+VERSION = "1.0.0"
 BAD_VERSION = "1.1.0"
 OVER = frozenset({"finished", "halted", "aborted"})
 
@@ -64,31 +66,42 @@ def fetch(_run: DemoRun) -> None:
 
 
 def pack(run: DemoRun) -> None:
-    """Sign golden vectors, both models, and the next application of the A7."""
-    for model in MODELS:
-        source = fetch_model(model.name)
-        options: list[str | Path] = ["--model", source, "--card", model.card, "--out", model.golden(run)]
-        run.tinyfleet("golden", "make", *model.photos, *options)
-        pack_model(run, model, model.card, version="1.0.0")
+    """Sign golden vectors, three models and the next application of the A7."""
+    run.perform(
+        [
+            make_golden(run, PERSON),
+            pack_model(run, PERSON),
+            pack_model(run, PERSON, bad_card(run), version=BAD_VERSION),
+        ],
+        [make_golden(run, IMAGE), pack_model(run, IMAGE), _pack_next_application(run)],
+    )
+
+
+def make_golden(run: DemoRun, model: DemoModel) -> Command:
+    """Return the command that signs the golden vectors of a model's component."""
+    options = ("--model", fetch_model(model.name), "--card", model.card, "--out", model.golden(run))
+    return tinyfleet("golden", "make", *model.photos, *options)
+
+
+def pack_model(run: DemoRun, model: DemoModel, card: Path | None = None, *, version: str = VERSION) -> Command:
+    """Return the command that judges, packs and signs a model."""
+    golden, package = ("--golden", model.golden(run)), ("--out", model.package(run, version))
+    options = ("--card", card or model.card, "--core", model.core, "--security-version", "1")
+    return tinyfleet("model", "pack", fetch_model(model.name), *options, *golden, *package)
+
+
+def bad_card(run: DemoRun) -> Path:
+    """Write the card of a model that passes every check on the host; the scenario says what it does on devices."""
+    card = run.folder.work / f"{PERSON.name}-{BAD_VERSION}.yaml"
+    content: Mapping[str, Any] = yaml.safe_load(PERSON.card.read_text())
+    card.write_text(yaml.safe_dump({**content, "version": BAD_VERSION}))
+    return card
+
+
+def _pack_next_application(run: DemoRun) -> Command:
     payload = run.folder.work / "telemetry-app-1.1.0.bin"
     payload.write_bytes(simulated_payload("telemetry-app", "1.1.0", payload_bytes=80 * 1024))
-    run.tinyfleet(*pack_application("1.1.0", payload=payload, package=application_package(run)))
-
-
-def pack_model(run: DemoRun, model: DemoModel, card: Path, *, version: str) -> None:
-    """Judge, pack and sign a model."""
-    source, package = fetch_model(model.name), model.package(run, version)
-    options: list[str | Path] = [
-        "--card",
-        card,
-        "--core",
-        model.core,
-        "--golden",
-        model.golden(run),
-        "--security-version",
-        "1",
-    ]
-    run.tinyfleet("model", "pack", source, *options, "--out", package)
+    return pack_application("1.1.0", payload=payload, package=application_package(run))
 
 
 def application_package(run: DemoRun) -> Path:
@@ -98,14 +111,14 @@ def application_package(run: DemoRun) -> Path:
 
 def release(run: DemoRun) -> None:
     """Sign one release with an image for each core."""
-    packages = [model.package(run, "1.0.0") for model in MODELS]
+    packages = [model.package(run, VERSION) for model in MODELS]
     create_release(run, GOOD_RELEASE, *packages, application_package(run))
 
 
 def create_release(run: DemoRun, name: str, *packages: Path) -> None:
     """Sign a release, unless an interrupted run did."""
     if not any(known["name"] == name for known in run.client.items("/releases")):
-        run.tinyfleet("release", "create", name, *packages, "--yes", "--json")
+        run.perform([tinyfleet("release", "create", name, *packages, "--yes", "--json")])
 
 
 def roll_out(run: DemoRun) -> None:
@@ -119,9 +132,9 @@ def start_rollout(run: DemoRun, release_name: str) -> str:
     """Start a rollout, unless an interrupted run did; return its id."""
     known = find_rollout(run, release_name)
     if known is None:
-        options = ["--product", PRODUCT, "--group", GROUP, "--stages", STAGES]
-        limits = ["--soak-seconds", SOAK_SECONDS, "--action-timeout-seconds", ACTION_TIMEOUT_SECONDS]
-        run.tinyfleet("rollout", "start", release_name, *options, *map(str, limits), "--json")
+        options = ("--product", PRODUCT, "--group", GROUP, "--stages", STAGES)
+        limits = ("--soak-seconds", SOAK_SECONDS, "--action-timeout-seconds", ACTION_TIMEOUT_SECONDS)
+        run.perform([tinyfleet("rollout", "start", release_name, *options, *limits, "--json")])
         known = find_rollout(run, release_name)
     if known is None:
         raise StepError(f"rollout of {release_name}: expected it to be listed, found none")
@@ -156,11 +169,7 @@ def infer(run: DemoRun) -> None:
 
 
 def bad_release(run: DemoRun) -> None:
-    """Sign a model that passes every check on the host."""
-    card = run.folder.work / f"{PERSON.name}-{BAD_VERSION}.yaml"
-    content: Mapping[str, Any] = yaml.safe_load(PERSON.card.read_text())
-    card.write_text(yaml.safe_dump({**content, "version": BAD_VERSION}))
-    pack_model(run, PERSON, card, version=BAD_VERSION)
+    """Sign a release of the model that passes every check on the host."""
     create_release(run, BAD_RELEASE, PERSON.package(run, BAD_VERSION))
 
 

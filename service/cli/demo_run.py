@@ -1,7 +1,7 @@
 """What the steps of the demo work with: the folder, the processes, the view, the service's API."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from service.cli.client import ApiClient, load_credential
 from service.cli.demo_events import EventFile
 from service.cli.demo_fleet import FleetTable, InferenceResults
 from service.cli.demo_folder import DemoFolder, Record
-from service.cli.demo_processes import Child, Processes, StopRequest
+from service.cli.demo_processes import Child, Command, Processes, StopRequest
 from service.cli.errors import StepError
 from service.cli.live import DemoView, Screen, SilentScreen
 
@@ -73,21 +73,13 @@ class DemoRun:
             self._client = ApiClient.open(load_credential(self.folder.operator))
         return self._client
 
-    def tinyfleet(self, *arguments: str | Path) -> str:
-        """Run a command of `tinyfleet` to its end and return its stdout.
+    def perform(self, *sequences: Iterable[Command]) -> None:
+        """Run sequences of commands side by side, each in its order.
 
         Raises:
-            StepError: it failed.
+            StepError: a command failed.
         """
-        return self._run(TINYFLEET, arguments)
-
-    def device_sim(self, *arguments: str | Path) -> str:
-        """Run a command of `device-sim` to its end and return its stdout.
-
-        Raises:
-            StepError: it failed.
-        """
-        return self._run(DEVICE_SIM, arguments)
+        self.processes.run(*sequences, on_wait=self.show)
 
     def wait_until(self, condition: Callable[[], bool], *, what: str, timeout_seconds: float) -> None:
         """Look again and again until a condition holds.
@@ -131,7 +123,12 @@ class DemoRun:
             self._client.close()
         self.processes.stop_all()
 
-    def _run(self, module: str, arguments: tuple[str | Path, ...]) -> str:
-        words = [str(argument) for argument in arguments]
-        name = "-".join(word for word in words[:2] if word.isalpha())
-        return self.processes.run(name, [module, *words], on_wait=self.show)
+
+def tinyfleet(*words: str | Path) -> Command:
+    """Return a command of `tinyfleet`."""
+    return Command(TINYFLEET, tuple(map(str, words)))
+
+
+def device_sim(*words: str | Path) -> Command:
+    """Return a command of `device-sim`."""
+    return Command(DEVICE_SIM, tuple(map(str, words)))

@@ -13,7 +13,18 @@ from pki.files import PRIVATE_MODE, replace_file
 from service.cli.client import CREDENTIAL_FILE, JsonObject
 from service.cli.demo_events import devices_with
 from service.cli.demo_folder import DemoFolder
-from service.cli.demo_run import ASSETS, DEVICE_SIM, GROUP, PRODUCT, TINYFLEET, DemoRun
+from service.cli.demo_processes import Child, Command
+from service.cli.demo_run import (
+    ASSETS,
+    ATTACKED_DEVICES,
+    DEVICE_SIM,
+    GROUP,
+    PRODUCT,
+    TINYFLEET,
+    DemoRun,
+    device_sim,
+    tinyfleet,
+)
 from service.cli.errors import DemoFolderError, StepError
 
 START_SECONDS = 60.0  # from the start of the service to its service.json
@@ -29,14 +40,21 @@ def init(run: DemoRun) -> None:
     """Hold the key ceremony, from the beginning if it was interrupted."""
     for folder in (run.folder.operator, run.folder.service):
         shutil.rmtree(folder, ignore_errors=True)
-    run.tinyfleet("init", "--data-dir", run.folder.root, "--generate-passphrase", "--url", service_url(run))
+    where = ("--data-dir", run.folder.root, "--url", service_url(run))
+    run.perform([tinyfleet("init", *where, "--generate-passphrase")])
+
+
+def start_service(run: DemoRun) -> Child:
+    """Start the service; `serve` waits for it."""
+    _point_login(run)
+    run.service = run.processes.start("service", serve_command(run))
+    return run.service
 
 
 def serve(run: DemoRun) -> None:
-    """Start the service and wait until it says where it listens."""
-    _point_login(run)
-    run.service = run.processes.start("service", serve_command(run))
-    _wait_for_service(run, run.service.process.pid)
+    """Start the service, unless it has been started, and wait until it says where it listens."""
+    service = run.service or start_service(run)
+    _wait_for_service(run, service.process.pid)
 
 
 def _point_login(run: DemoRun) -> None:
@@ -71,37 +89,44 @@ def service_facts(folder: DemoFolder) -> JsonObject:
 def manufacture(run: DemoRun) -> None:
     """Make the devices; a seed makes an interrupted step go on with the same ones."""
     count = str(run.record.devices)
-    run.device_sim("manufacture", "--out", run.folder.devices, "--count", count, "--seed", SEED)
+    run.perform([device_sim("manufacture", "--out", run.folder.devices, "--count", count, "--seed", SEED)])
 
 
 def factory(run: DemoRun) -> None:
     """Sign the factory images and the devices' birth certificates, and flash the devices."""
-    run.tinyfleet("factory", "images", "--json")
-    run.tinyfleet("factory", "sign", run.folder.devices)
-    run.device_sim("flash", run.folder.devices)
+    run.perform(
+        [
+            tinyfleet("factory", "images", "--json"),
+            tinyfleet("factory", "sign", run.folder.devices),
+            device_sim("flash", run.folder.devices),
+        ]
+    )
 
 
 def claim(run: DemoRun) -> None:
     """Claim every device by proof of identity."""
-    if not any(product["name"] == PRODUCT for product in run.client.items("/products")):
-        run.tinyfleet("product", "create", PRODUCT)
-    run.tinyfleet("device", "claim", run.folder.devices, "--product", PRODUCT, "--group", GROUP)
+    is_made = any(product["name"] == PRODUCT for product in run.client.items("/products"))
+    make = [] if is_made else [tinyfleet("product", "create", PRODUCT)]
+    where = ("--product", PRODUCT, "--group", GROUP)
+    run.perform([*make, tinyfleet("device", "claim", run.folder.devices, *where)])
 
 
 def attack(run: DemoRun) -> None:
     """Flip a bit in one device, and flash a signed but unlisted application into another."""
-    victims = run.device_folders()
+    tampered, unlisted = run.device_folders()[:ATTACKED_DEVICES]
     payload, package = run.folder.work / "unlisted.bin", run.folder.work / "unlisted.img"
     payload.write_bytes(b"an application that nobody has listed\n")
-    run.tinyfleet(*pack_application("0.9.9", payload=payload, package=package))
-    run.device_sim("flash", victims[0], "--slot", TAMPERED_SLOT, "--tamper")
-    run.device_sim("flash", victims[1], "--slot", A7_SLOT, "--package", package)
+    pack = pack_application("0.9.9", payload=payload, package=package)
+    run.perform(
+        [device_sim("flash", tampered, "--slot", TAMPERED_SLOT, "--tamper")],
+        [pack, device_sim("flash", unlisted, "--slot", A7_SLOT, "--package", package)],
+    )
 
 
-def pack_application(version: str, *, payload: Path, package: Path) -> list[str | Path]:
+def pack_application(version: str, *, payload: Path, package: Path) -> Command:
     """Return the command that packs an application of the A7."""
-    options = ["--name", APPLICATION, "--version", version, "--component-id", APPLICATION_COMPONENT]
-    return ["image", "pack", payload, *options, "--security-version", "1", "--out", package]
+    options = ("--name", APPLICATION, "--version", version, "--component-id", APPLICATION_COMPONENT)
+    return tinyfleet("image", "pack", payload, *options, "--security-version", "1", "--out", package)
 
 
 def boot(run: DemoRun) -> None:

@@ -57,7 +57,7 @@ class Demo:
 def start_demo(data_dir: Path, *options: str) -> Demo:
     """Start a demo of a few devices."""
     command = [sys.executable, "-m", "service.cli.main", "demo", "--devices", str(DEVICES), "--json"]
-    process = subprocess.Popen(  # noqa: S603 - our own command
+    process = subprocess.Popen(
         [*command, "--data-dir", str(data_dir), *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

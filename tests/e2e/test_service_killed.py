@@ -64,3 +64,4 @@ def _kill_service(run: DemoRun) -> None:
     assert run.service is not None
     os.kill(run.service.process.pid, signal.SIGKILL)
     run.processes.stop(run.service)
+    run.service = None

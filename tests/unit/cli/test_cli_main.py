@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def _tinyfleet(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # noqa: S603 - our own command
+    return subprocess.run(
         [sys.executable, "-m", "service.cli.main", *arguments], cwd=folder, capture_output=True, text=True, check=False
     )
 

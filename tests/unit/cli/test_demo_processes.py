@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from service.cli.demo_processes import Processes, StopRequest
+from service.cli.demo_processes import Command, Processes, StopRequest
 from service.cli.errors import InterruptedDemoError, StepError
 
 SLEEPER = """
@@ -66,15 +66,26 @@ def _nothing() -> None:
     pass
 
 
-def test_command_gives_its_output(processes: Processes) -> None:
-    """A finished command's stdout is returned."""
-    assert processes.run("says", ["says", "hello"], on_wait=_nothing) == "hello\n"
+def test_sequences_run_to_their_end_and_leave_logs(processes: Processes, modules: Path) -> None:
+    """Every command of every sequence runs; what it said is in a log of its own."""
+    processes.run(
+        [Command("says", ("one",)), Command("says", ("two",))], [Command("says", ("three",))], on_wait=_nothing
+    )
+    logs = {path.name.partition("-")[2]: path.read_text() for path in modules.glob("*.log")}
+    assert logs == {"one.log": "one\n", "two.log": "two\n", "three.log": "three\n"}
+
+
+def test_failed_command_ends_its_sequence(processes: Processes, modules: Path) -> None:
+    """What depends on a failed command is not run."""
+    with pytest.raises(StepError, match="expected exit code 0, found 1"):
+        processes.run([Command("fails", ()), Command("says", ("two",))], on_wait=_nothing)
+    assert not list(modules.glob("*two*"))
 
 
 def test_failed_command_is_quoted(processes: Processes) -> None:
     """A failed command's message says why."""
     with pytest.raises(StepError, match="found 1: expected x, found y"):
-        processes.run("fails", ["fails"], on_wait=_nothing)
+        processes.run([Command("fails", ())], on_wait=_nothing)
 
 
 def test_ended_service_is_noticed(processes: Processes) -> None:
@@ -98,8 +109,7 @@ def test_interrupt_ends_a_wait(processes: Processes, modules: Path) -> None:
     """Ctrl-C is noticed while a command runs, and nothing of it stays."""
     with pytest.raises(InterruptedDemoError, match="stopped"):
         processes.run(
-            "sleeper",
-            ["sleeper"],
+            [Command("sleeper", ())],
             on_wait=lambda: os.kill(os.getpid(), signal.SIGINT) if (modules / "pids").exists() else None,
         )
     processes.stop_all()
@@ -115,7 +125,7 @@ def test_killed_demo_leaves_no_process(modules: Path) -> None:
         Processes(pathlib.Path(), {}, stop=StopRequest()).start("sleeper", ["sleeper"])
         time.sleep(600)
     """)
-    with subprocess.Popen([sys.executable, "-c", script]) as demo:  # noqa: S603 - a script of this test
+    with subprocess.Popen([sys.executable, "-c", script]) as demo:
         leader, _ = _wait_for(modules / "pids")
         demo.kill()
     _wait_until_gone([leader])
