@@ -169,7 +169,7 @@ def _load_command() -> list[str]:
 def _process(command: list[str], settings: object = None) -> Iterator["subprocess.Popen[str]"]:
     """Run a child for as long as the block, with one line of settings on its standard input."""
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:  # noqa: S603  # fixed commands
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:  # fixed commands
         try:
             if settings is not None and process.stdin is not None:
                 process.stdin.write(json.dumps(settings) + "\n")

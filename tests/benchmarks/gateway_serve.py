@@ -23,6 +23,7 @@ from service.adapters.telemetry.sqlite import SqliteTelemetryStore
 from service.gateway.admission import LdevidAdmission
 from service.gateway.host import GatewayPorts
 from service.gateway.limits import Limits
+from service.gateway.remembered import RememberedSubscriptions
 from service.gateway.server import Gateway
 from service.gateway.tls import server_context
 from tests.integration.gateway.gateway_fakes import DeviceRegister
@@ -53,7 +54,7 @@ async def serve(settings: dict[str, str], issuers: list[x509.Certificate]) -> No
     ports = GatewayPorts(
         admission=LdevidAdmission(issuers, standing=DeviceRegister(), clock=clock),
         telemetry=telemetry,
-        subscriptions=SqlSubscriptions(database),
+        subscriptions=RememberedSubscriptions(SqlSubscriptions(database)),
         commands=SqlCommandQueue(database),
         events=Silent(),
         clock=clock,
