@@ -67,7 +67,7 @@ class ConnectedDevice:
         self._loop = asyncio.get_running_loop()
         self._client = UptaneClient(self.device_id, self._voucher(), self.storage)
         standings = Standings()
-        standings.admit(self.device_id)
+        standings.change(self.device_id, blocked=False, sequence=1)
         world = self.world
         gate = DeviceGate(
             routes=[
