@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -16,15 +15,18 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from sqlalchemy import create_engine
 
 from pki import profiles
 from pki.authority import chain_pem
 from pki.online import issuing_authority
 from protocol.identity import DeviceId, device_id_of, spki_der
 from protocol.signing import SoftwareSigner
+from service.adapters.database import device_tables as tables
 
-PASSPHRASE = "benchmark-passphrase"  # of keys that live for one run
+PASSPHRASE = "correct horse battery"  # that of tests/service_folder.py
 START_SECONDS = 60
 
 
@@ -103,30 +105,24 @@ def _client(folder: Path, authority: Any, index: int) -> Client:
 
 def register(data_dir: Path, clients: list[Client], total: int) -> None:
     """Write the clients and as many further devices as make `total` into the stopped service's database."""
-    key = spki_der(SoftwareSigner.generate().public_key)
+    key = SoftwareSigner.generate().public_key
     ids = [client.device_id for client in clients]
     ids += [DeviceId(os.urandom(64).hex()) for _ in range(total - len(clients))]
-    at = int(now().timestamp())
-    with sqlite3.connect(data_dir / "service" / "tinyfleet.db") as connection:
-        product, group = str(uuid.uuid4()), str(uuid.uuid4())
-        insert(connection, "products", [{"product_id": product, "name": f"bench {total}", "created_at": at}])
-        insert(
-            connection, "device_groups", [{"group_id": group, "product_id": product, "name": "bench", "created_at": at}]
-        )
-        rows = [
-            {"device_id": i, "group_id": group, "state": "active", "identity_key": key, "claimed_at": at} for i in ids
-        ]
-        insert(connection, "devices", rows)
-    connection.close()
+    insert_devices(data_dir, dict.fromkeys(ids, key))
 
 
-def insert(connection: sqlite3.Connection, table: str, rows: list[dict[str, Any]]) -> None:
-    """Insert rows, with an empty value in each further column that must not be null."""
-    columns = list(connection.execute(f"PRAGMA table_info({table})"))
-    empty = {name: 0 if "INT" in kind or "BOOL" in kind else "" for _, name, kind, not_null, *_ in columns if not_null}
-    names = sorted({*empty, *rows[0]})
-    marks = ", ".join("?" * len(names))
-    connection.executemany(
-        f"INSERT OR IGNORE INTO {table} ({', '.join(names)}) VALUES ({marks})",  # noqa: S608 - names of our own
-        [[{**empty, **row}[name] for name in names] for row in rows],
-    )
+def insert_devices(data_dir: Path, identity_keys: dict[DeviceId, ec.EllipticCurvePublicKey]) -> None:
+    """Write claimed devices into the stopped service's database."""
+    product, group = ({"name": "bench", "description": "", "created_at": now(), "version": 1} for _ in range(2))
+    product["product_id"] = str(uuid.uuid4())
+    group |= {"product_id": product["product_id"], "group_id": str(uuid.uuid4())}
+    group |= {"os_feed": "Retail", "update_policy": "UpdateAll", "allow_crash_dumps": False, "data_boundary": "None"}
+    device = {"group_id": group["group_id"], "state": "active", "claimed_at": now(), "claimed_by": "bench"}
+    device |= {"idevid_chain": "", "blocked_reason": "", "version": 1}
+    rows = [{**device, "device_id": i, "identity_key": spki_der(key)} for i, key in identity_keys.items()]
+    engine = create_engine(f"sqlite:///{data_dir / 'service' / 'tinyfleet.db'}")
+    with engine.begin() as connection:
+        connection.execute(tables.products.insert(), product)
+        connection.execute(tables.device_groups.insert(), group)
+        connection.execute(tables.devices.insert(), rows)
+    engine.dispose()
