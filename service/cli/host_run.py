@@ -4,9 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from protocol.geometry import HOME_BYTES, SPARE_BYTES, SYSRAM_BYTES, TCM_BYTES, Core, ImageKind, Slot, slot_for
+from protocol.geometry import Core, ImageKind, Slot, slot_for
 from service.cli.errors import BadArgumentError
-from tinyml.fit import CoreBudget
 from tinyml.flatbuffer import ModelFacts
 from tinyml.preprocess import dequantise
 from tinyml.workers import InferencePool, ModelImage
@@ -34,18 +33,3 @@ def model_slot(core: Core) -> Slot:
     if slot is None:
         raise BadArgumentError(f"core: expected one that runs models, m4-0 or m4-1, found {core}")
     return slot
-
-
-def core_budget(core: Core) -> CoreBudget:
-    """Return what a core has for a model.
-
-    Raises:
-        BadArgumentError: the core runs no models.
-    """
-    return CoreBudget(
-        core=core.value,
-        tcm_bytes=TCM_BYTES,
-        sysram_bytes=SYSRAM_BYTES,
-        home_bytes=HOME_BYTES[model_slot(core)],
-        spare_bytes=SPARE_BYTES,
-    )

@@ -47,6 +47,7 @@ def init(
 ) -> None:
     """Make the offline keys, sign the service's online keys, and write the first operator's login."""
     operator_dir, service_dir = data_dir / "operator", data_dir / "service"
+    _check_catalog_name(catalog)
     _refuse_finished(service_dir)
     for folder in (operator_dir, service_dir):
         folder.mkdir(mode=_PRIVATE_FOLDER, parents=True, exist_ok=True)
@@ -57,7 +58,7 @@ def init(
         operator_dir,
         service_dir,
         keys=_open_keys(operator_dir),
-        catalog_name=_catalog_name(catalog),
+        catalog_name=catalog,
         hostnames=hostname or [],
         now=clock.now(),
     )
@@ -76,11 +77,10 @@ def _open_keys(operator_dir: Path) -> FileKeyStore:
     return offline_keys(operator_dir, is_new=not (operator_dir / "keys" / f"{OfflineKey.ROOT}.pem").exists())
 
 
-def _catalog_name(name: str) -> str:
+def _check_catalog_name(name: str) -> None:
     # With " LDevID issuer" it must fit a common name (X.520: 64 characters).
     if not 0 < len(name) <= 50 or not name.isprintable():  # noqa: PLR2004
         raise CeremonyError(f"catalog name: expected 1 to 50 printable characters, found {len(name)}: {name[:60]!r}")
-    return name
 
 
 def _write_login(operator_dir: Path, service_dir: Path, *, name: str, url: str) -> None:
@@ -89,6 +89,15 @@ def _write_login(operator_dir: Path, service_dir: Path, *, name: str, url: str) 
     if not credential.exists():
         login = {"url": url, "ca": "certificates/root.pem", "token": secrets.token_urlsafe(_TOKEN_BYTES)}
         create_file(credential, json.dumps(login).encode(), mode=PRIVATE_MODE)
-    token = json.loads(credential.read_bytes())["token"]
+    token = _token(credential)
     operators = [{"name": name, "role": "admin", "token_sha256": hashlib.sha256(token.encode()).hexdigest()}]
     create_file(service_dir / "operators.json", json.dumps(operators).encode(), mode=PRIVATE_MODE)
+
+
+def _token(credential: Path) -> str:
+    try:
+        return str(json.loads(credential.read_bytes())["token"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CeremonyError(
+            f"{credential}: expected the login that an interrupted ceremony wrote, found {type(error).__name__}"
+        ) from error

@@ -21,14 +21,14 @@ from protocol.image import IMAGE_TYPE, ImageInfo
 from protocol.model import GoldenVectors, Measured, ModelCard, compose_model_payload
 from service.cli import clock
 from service.cli.errors import CliError
-from service.cli.host_run import core_budget, inference, model_slot
+from service.cli.host_run import inference, model_slot
 from service.cli.images import print_packed
 from service.cli.model_cards import CardFile, check_card, check_core, load_card
 from service.cli.offered import OfferedImage, check_component, load_golden, read_input, verify_offered, write_offered
 from service.cli.offline_keys import offline_keys
 from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption
 from service.cli.output import remark
-from tinyml.fit import check_fit
+from tinyml.fit import check_fit, core_budget
 from tinyml.flatbuffer import MAX_MODEL_BYTES, ModelFacts, read_model_facts
 from tinyml.golden import run_golden_vectors
 from tinyml.workers import InferencePool, ModelImage

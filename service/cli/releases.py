@@ -6,12 +6,12 @@ from typing import Annotated
 import typer
 
 from service.cli import clock
-from service.cli.client import connect
+from service.cli.client import JsonObject, connect
 from service.cli.errors import BadArgumentError
 from service.cli.offered import load_offered
 from service.cli.offline_keys import offline_keys
 from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption
-from service.cli.output import print_facts, print_json, print_table, remark
+from service.cli.output import print_facts, print_json, print_table, remark, short
 from service.cli.publishing import Proposal, propose, publish
 from service.cli.working_copy import WorkingCopy
 
@@ -37,7 +37,7 @@ def create(
         if not yes and not typer.confirm("Publish this?", err=True):
             raise BadArgumentError("release: expected a yes, found a no; nothing changed")
         release = publish(client, working_copy, proposal)
-    print_json(release) if as_json else print_facts(release)
+    print_json(release) if as_json else print_facts(release | {"images": _slots(release)})
 
 
 @app.command("list")
@@ -52,7 +52,7 @@ def list_releases(
     if as_json:
         print_json(releases)
         return
-    rows = ((item.get("counter"), item["name"], item.get("factory"), item.get("images")) for item in releases)
+    rows = ((item["counter"], item["name"], "yes" if item["factory"] else "", _slots(item)) for item in releases)
     print_table(f"{len(releases)} releases", ("counter", "name", "factory", "images"), rows)
 
 
@@ -65,6 +65,10 @@ def show_changes(proposal: Proposal, *, as_json: bool) -> None:
     marked = (("+", changes.added), ("changed", changes.changed), ("−", changes.removed))
     rows = [(mark, target, _size(proposal, target)) for mark, targets in marked for target in targets]
     print_table(f"Image repository, targets version {proposal.version}", ("", "target", "bytes"), rows)
+
+
+def _slots(release: JsonObject) -> dict[str, str]:
+    return {image["slot"]: short(image["sha256"]) for image in release.get("images", [])}
 
 
 def _size(proposal: Proposal, target: str) -> str:

@@ -42,28 +42,30 @@ class OfflineService:
     def __post_init__(self) -> None:
         genesis = self.folders.service / "genesis"
         self.version = 1
+        self._signed: dict[tuple[bytes, int, datetime], dict[str, bytes]] = {}
         self.targets = (genesis / "image.targets.json").read_bytes()
 
     @property
     def files(self) -> dict[str, bytes]:
-        """The metadata in force, freshly signed."""
-        keys = online_keys(self.folders.service)
+        """The metadata in force, signed once."""
+        state = (self.targets, self.version, self.expires)
+        if state not in self._signed:
+            self._signed[state] = self._sign()
+        return self._signed[state] | self.extra
+
+    def _sign(self) -> dict[str, bytes]:
+        keys, version = online_keys(self.folders.service), self.version
         snapshot = sign_snapshot(
             self.targets,
             keys.load(OnlineKey.SNAPSHOT),
-            targets_version=self.version,
-            version=self.version,
+            targets_version=version,
+            version=version,
             expires=self.expires,
         )
         timestamp = sign_timestamp(
-            snapshot,
-            keys.load(OnlineKey.TIMESTAMP),
-            snapshot_version=self.version,
-            version=self.version,
-            expires=self.expires,
+            snapshot, keys.load(OnlineKey.TIMESTAMP), snapshot_version=version, version=version, expires=self.expires
         )
-        files = {"targets.json": self.targets, "snapshot.json": snapshot, "timestamp.json": timestamp}
-        return files | self.extra
+        return {"targets.json": self.targets, "snapshot.json": snapshot, "timestamp.json": timestamp}
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         _, _, path = request.url.path.partition("/api/v1/")

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from pki_builder import NOW
 
 from pki import ceremony, keystore, online
 from pki.authority import CertificateAuthority
@@ -19,6 +18,7 @@ from pki.online import issuing_authority, load_certificate, online_keys, request
 from pki.repository import verify_root, verify_targets
 from pki.roles import OfflineKey, OnlineKey
 from protocol.signing import SoftwareSigner, tuf_key
+from tests.unit.pki.pki_builder import NOW
 
 CEREMONY_FILES = 31
 

@@ -9,7 +9,6 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from pki_builder import NOW, OpaqueSigner, Tree
 
 from pki import profiles
 from pki.authority import CertificateAuthority, chain_pem
@@ -17,6 +16,7 @@ from pki.errors import ChainError, KeyStoreError, ProfileError
 from pki.signer_key import SignerKey
 from protocol.identity import certificate_uri, device_id_in
 from protocol.signing import SoftwareSigner
+from tests.unit.pki.pki_builder import NOW, OpaqueSigner, Tree
 
 
 def _certificates(tree: Tree) -> dict[str, x509.Certificate]:

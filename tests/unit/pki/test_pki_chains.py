@@ -9,13 +9,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given
 from hypothesis import strategies as st
-from pki_builder import NOW, Tree, der
 
 from pki import profiles
 from pki.authority import chain_pem
 from pki.chains import MAX_CHAIN_BYTES, DeviceCertificate, issued_by, load_chain, verify_idevid, verify_ldevid
 from pki.errors import ChainError
 from pki.profiles import Profile
+from tests.unit.pki.pki_builder import NOW, Tree, der
 
 TREE = Tree()
 ROOT = TREE.root.certificate

@@ -8,11 +8,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
-from pki_builder import OpaqueSigner, Tree, csr_builder, signed
 
 from pki.csr import MAX_CSR_BYTES, make_csr, verify_idevid_csr, verify_ldevid_csr, verify_service_csr
 from pki.errors import CsrError
 from protocol.identity import device_id_of, device_uri
+from tests.unit.pki.pki_builder import OpaqueSigner, Tree, csr_builder, signed
 
 TREE = Tree()
 DEVICE_ID = TREE.device_id

@@ -4,7 +4,6 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from pki_builder import NOW, Tree
 
 from pki.errors import KeyMissingError
 from pki.keystore import FileKeyStore
@@ -19,6 +18,7 @@ from protocol.messages import TIME_PAYLOAD_TYPE, SignedTime
 from protocol.model import GOLDEN_PAYLOAD_TYPE, GoldenVector, GoldenVectors
 from protocol.signing import SoftwareSigner
 from protocol.voucher import Voucher, encode_public_keys, verify_voucher
+from tests.unit.pki.pki_builder import NOW, Tree
 
 COMPONENT = "253ee667-88ae-4f55-acf6-2cdaa9ca15bc"
 

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pki_builder import NOW, OpaqueSigner
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
 from pki.errors import (
@@ -49,6 +48,7 @@ from protocol.updates import (
     UpdateMetadataError,
     director_custom,
 )
+from tests.unit.pki.pki_builder import NOW, OpaqueSigner
 
 EXPIRES = NOW + timedelta(days=1)
 COMPONENT = "253ee667-88ae-4f55-acf6-2cdaa9ca15bc"

@@ -1,0 +1,123 @@
+"""`tinyfleet init`: the ceremony from the command line."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from pki import pkcs8
+from pki.errors import PassphraseError, ProfileError
+from pki.keystore import PASSPHRASE_VARIABLE
+from pki.roles import OfflineKey
+from service.cli.client import load_credential
+from service.cli.init import CeremonyError
+from service.cli.main import make_app
+
+PASSPHRASE = "correct horse battery"
+
+
+@pytest.fixture(autouse=True)
+def quick_scrypt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven keys for each test."""
+    monkeypatch.setattr(pkcs8, "SCRYPT_N", 2)
+    monkeypatch.setenv(PASSPHRASE_VARIABLE, PASSPHRASE)
+
+
+def _init(folder: Path, *options: str, answer: str | None = None) -> Result:
+    words = ["init", "--data-dir", str(folder), *options]
+    return CliRunner().invoke(make_app(words), words, input=answer)
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def _expect(result: Result, error: type[Exception], message: str) -> None:
+    assert result.exit_code == 1
+    assert result.exception is not None
+    with pytest.raises(error, match=message):
+        raise result.exception
+
+
+def test_init_writes_a_login_that_only_its_owner_reads(tmp_path: Path) -> None:
+    """The token is on the operator's side; the service gets its hash; nobody prints it."""
+    result = _init(tmp_path, "--url", "https://fleet.example:9443", "--hostname", "fleet.example", "--operator", "ada")
+    assert result.exit_code == 0, result.output
+    credential = load_credential(tmp_path / "operator")
+    assert (credential.url, credential.ca.exists()) == ("https://fleet.example:9443", True)
+    operators = json.loads((tmp_path / "service" / "operators.json").read_bytes())
+    digest = hashlib.sha256(credential.token.encode()).hexdigest()
+    assert operators == [{"name": "ada", "role": "admin", "token_sha256": digest}]
+    assert credential.token not in result.output
+    for private in ("operator/credential.json", "service/operators.json"):
+        assert (tmp_path / private).stat().st_mode & 0o777 == 0o600
+    for folder in ("operator", "service"):
+        assert (tmp_path / folder).stat().st_mode & 0o777 == 0o700
+
+
+def test_finished_ceremony_is_refused_and_stays(tmp_path: Path) -> None:
+    """Nothing is overwritten."""
+    _init(tmp_path)
+    before = _files(tmp_path)
+    _expect(_init(tmp_path), CeremonyError, "expected a folder without a finished ceremony")
+    assert _files(tmp_path) == before
+
+
+@pytest.mark.parametrize("missing", ["service/operators.json", "operator/credential.json", "service/genesis"])
+def test_interrupted_init_goes_on(tmp_path: Path, missing: str) -> None:
+    """What is there stays; what is missing is made, and the login works."""
+    _init(tmp_path)
+    (tmp_path / "service" / "operators.json").unlink()
+    path = tmp_path / missing
+    for file in [path] if path.suffix else list(path.iterdir()):
+        file.unlink(missing_ok=True)
+    before = _files(tmp_path)
+    assert _init(tmp_path).exit_code == 0
+    after = _files(tmp_path)
+    assert {name: after[name] for name in before} == before
+    token = load_credential(tmp_path / "operator").token
+    assert hashlib.sha256(token.encode()).hexdigest().encode() in after["service/operators.json"]
+
+
+def test_generated_passphrase_is_kept_and_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a demo: the file opens the keys without a question."""
+    monkeypatch.delenv(PASSPHRASE_VARIABLE)
+    assert _init(tmp_path, "--generate-passphrase").exit_code == 0
+    assert (tmp_path / "operator" / "passphrase").stat().st_mode & 0o777 == 0o600
+    key = (tmp_path / "operator" / "keys" / f"{OfflineKey.ROOT}.pem").read_bytes()
+    assert b"ENCRYPTED" in key
+
+
+def test_passphrase_is_asked_for_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A typing error would lock the keys for ever."""
+    monkeypatch.delenv(PASSPHRASE_VARIABLE)
+    result = _init(tmp_path, answer=f"{PASSPHRASE}\n{PASSPHRASE}\n")
+    assert result.exit_code == 0, result.output
+
+
+def test_wrong_passphrase_of_an_interrupted_init_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The keys that are there need the passphrase that they were made with."""
+    _init(tmp_path)
+    (tmp_path / "service" / "operators.json").unlink()
+    before = _files(tmp_path)
+    monkeypatch.setenv(PASSPHRASE_VARIABLE, "another passphrase")
+    _expect(_init(tmp_path), PassphraseError, "key root: expected the passphrase that encrypted it")
+    assert _files(tmp_path) == before
+
+
+def test_bad_names_are_refused(tmp_path: Path) -> None:
+    """Of the catalog and of hosts."""
+    _expect(_init(tmp_path / "a", "--catalog", "c" * 51), CeremonyError, "expected 1 to 50 printable characters")
+    assert not (tmp_path / "a").exists()
+    _expect(_init(tmp_path / "b", "--hostname", "two words"), ProfileError, "host name: expected a DNS name")
+    assert not (tmp_path / "b" / "service" / "operators.json").exists()
+
+
+def test_damaged_login_of_an_interrupted_init_is_refused(tmp_path: Path) -> None:
+    """Our error, not a traceback."""
+    _init(tmp_path)
+    (tmp_path / "service" / "operators.json").unlink()
+    (tmp_path / "operator" / "credential.json").write_text("damaged")
+    _expect(_init(tmp_path), CeremonyError, "expected the login that an interrupted ceremony wrote")
