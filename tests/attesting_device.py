@@ -1,4 +1,4 @@
-"""A device as the service meets it: identity key, IDevID, evidence, CSRs, and HTTPS with its certificates."""
+"""A device as the service meets it: identity key, IDevID, evidence, CSRs, and TLS with its certificates."""
 
 import functools
 import hashlib
@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import httpx
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -94,13 +93,13 @@ class AttestingDevice:
     def request(self, nonce: bytes, key: SoftwareSigner) -> AttestationRequest:
         return AttestationRequest(evidence=self.token(nonce, key.public_key), csr=self.csr(key))
 
-    def https(self, url: str, ca: Path, *, key: SoftwareSigner | None = None, chain: str = "") -> httpx.AsyncClient:
-        """HTTPS with the IDevID, or with another certificate and its key."""
-        context = ssl.create_default_context(cafile=str(ca))
-        with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
-            private = (key or self.identity).private_key
-            file.write(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())
-            file.write(chain or self.idevid_chain)
-            file.flush()
-            context.load_cert_chain(file.name)
-        return httpx.AsyncClient(verify=context, base_url=url)
+
+def client_context(ca: Path, key: SoftwareSigner, chain: str) -> ssl.SSLContext:
+    """TLS of a client with a certificate."""
+    context = ssl.create_default_context(cafile=str(ca))
+    with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:
+        file.write(key.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())
+        file.write(chain)
+        file.flush()
+        context.load_cert_chain(file.name)
+    return context

@@ -92,8 +92,8 @@ class Claims:
             # Step 5: single use.
             if not await work.claims.use(challenge, peer.device_id):
                 raise ClaimProofError("proof: expected a challenge that the device has not used, found a used one")
-            await work.commit()
-        self._standings.admit(device.device_id)
+            sequence = await work.commit()
+        self._standings.change(device.device_id, blocked=False, sequence=sequence)
         return device
 
     def _identify(self, unverified_proof: ClaimProof) -> tuple[DevicePeer, Evidence]:

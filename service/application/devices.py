@@ -154,8 +154,9 @@ class Devices:
         """
         async with self._unit_of_work() as work:
             before = await work.devices.get(id_or_prefix)
-            await self._save(work, actor, before, before.block(reason, self._clock.now()), change="blocked")
-        self._standings.block(before.device_id)
+            after = before.block(reason, self._clock.now())
+            sequence = await self._save(work, actor, before, after, change="blocked")
+        self._standings.change(before.device_id, blocked=True, sequence=sequence)
 
     async def unblock(self, actor: Actor, id_or_prefix: str) -> None:
         """Let a blocked device in again.
@@ -165,8 +166,8 @@ class Devices:
         """
         async with self._unit_of_work() as work:
             before = await work.devices.get(id_or_prefix)
-            await self._save(work, actor, before, before.unblock(), change="unblocked")
-        self._standings.admit(before.device_id)
+            sequence = await self._save(work, actor, before, before.unblock(), change="unblocked")
+        self._standings.change(before.device_id, blocked=False, sequence=sequence)
 
     async def keep_voucher(self, actor: Actor, id_or_prefix: str, unverified_voucher: bytes) -> None:
         """Keep a copy of the voucher that a device was given.
@@ -188,15 +189,16 @@ class Devices:
             after = replace(before, voucher=unverified_voucher, version=before.version + 1)
             await self._save(work, actor, before, after, change="vouched")
 
-    async def _save(self, work: UnitOfWork, actor: Actor, before: Device, after: Device, *, change: str) -> None:
+    async def _save(self, work: UnitOfWork, actor: Actor, before: Device, after: Device, *, change: str) -> int:
+        """Store a change and return its event's sequence number, 0 if nothing changed."""
         if after == before:
-            return
+            return 0
         now = self._clock.now()
         await work.devices.save(after, replaces_version=before.version)
         entry = Change(f"device.{change}", after.device_id, before=_facts(before), after=_facts(after))
         await work.audit.add(actor, entry, at=now)
         work.record(Event(EventType.DEVICE, after.device_id, change, now, {"group_id": after.group_id}))
-        await work.commit()
+        return await work.commit()
 
     def _view(self, device: Device, group: DeviceGroup, *, installed: Mapping[Slot, InstalledImage]) -> DeviceView:
         return DeviceView(

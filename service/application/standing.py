@@ -28,16 +28,15 @@ class Standings:
 
     def __init__(self) -> None:
         self._blocked: dict[str, bool] = {}  # by device id
+        self._sequences: dict[str, int] = {}  # of the event that a device's entry stands for
+        self._loaded_sequence = 0
         self._kicks: list[Kick] = []
 
     async def load(self, unit_of_work: UnitOfWorkFactory) -> None:
-        """Read the registry; at start, after the feed has taken its position."""
+        """Read the registry; at start."""
         async with unit_of_work(read_only=True) as work:
+            self._loaded_sequence = await work.events.last_sequence()
             self._blocked = dict(await work.devices.standings())
-
-    def count(self) -> int:
-        """Return how many devices are claimed."""
-        return len(self._blocked)
 
     def on_block(self, kick: Kick) -> None:
         """Call `kick` with the id of each device that is blocked from now on; it closes the connections."""
@@ -49,6 +48,10 @@ class Standings:
         if blocked is None:
             return RefusalReason.UNKNOWN_DEVICE
         return RefusalReason.BLOCKED if blocked else None
+
+    def count(self) -> int:
+        """Return how many devices the catalog has."""
+        return len(self._blocked)
 
     def check(self, device_id: DeviceId) -> None:
         """Let a device in good standing pass.
@@ -63,22 +66,24 @@ class Standings:
         if blocked:
             raise BlockedDeviceError(f"device {device_id[:16]}…: expected in good standing, found it blocked")
 
-    def admit(self, device_id: str) -> None:
-        """Let a claimed or unblocked device in."""
-        self._blocked[device_id] = False
+    def change(self, device_id: str, *, blocked: bool, sequence: int) -> None:
+        """Take over a change that is committed; an older one than the last changes nothing.
 
-    def block(self, device_id: str) -> None:
-        """Keep a device out and close its connections."""
-        self._blocked[device_id] = True
-        for kick in self._kicks:
-            kick(device_id)
+        Args:
+            device_id: whose connections are closed if it is blocked now.
+            blocked: as it stands since the change.
+            sequence: of the change's event.
+        """
+        if sequence <= self._sequences.get(device_id, self._loaded_sequence):
+            return
+        self._blocked[device_id] = blocked
+        self._sequences[device_id] = sequence
+        if blocked:
+            for kick in self._kicks:
+                kick(device_id)
 
     def hear(self, stored: StoredEvent) -> None:
         """Follow the event feed."""
         event = stored.event
-        if event.type is not EventType.DEVICE:
-            return
-        if event.change == "blocked":
-            self.block(event.subject_id)
-        elif event.change in {"claimed", "unblocked"}:
-            self.admit(event.subject_id)
+        if event.type is EventType.DEVICE and event.change in {"claimed", "blocked", "unblocked"}:
+            self.change(event.subject_id, blocked=event.change == "blocked", sequence=stored.sequence)

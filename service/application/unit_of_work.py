@@ -60,8 +60,12 @@ class UnitOfWork(Protocol):
     def record(self, event: Event) -> None:
         """Add an event that becomes real with the commit."""
 
-    async def commit(self) -> None:
-        """Make everything durable, events included; once, at the end."""
+    async def commit(self) -> int:
+        """Make everything durable, events included; once, at the end.
+
+        Returns:
+            Sequence number of the last recorded event, 0 if none was.
+        """
 
 
 class UnitOfWorkFactory(Protocol):

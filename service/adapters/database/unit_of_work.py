@@ -73,15 +73,15 @@ class SqlUnitOfWork:
         """See `UnitOfWork.record`."""
         self._recorded.append(event)
 
-    async def commit(self) -> None:
+    async def commit(self) -> int:
         """See `UnitOfWork.commit`."""
-        if self._recorded:
-            await self._store_events()
+        sequence = await self._store_events() if self._recorded else 0
         await self._connection.commit()
-        if self._recorded:
+        if sequence:
             self._on_commit()
+        return sequence
 
-    async def _store_events(self) -> None:
+    async def _store_events(self) -> int:
         # PostgreSQL draws sequence numbers before it commits; the lock, held to the commit, makes both orders equal.
         if self._connection.dialect.name == "postgresql":
             await self._connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _EVENT_ORDER_LOCK})
@@ -95,7 +95,8 @@ class SqlUnitOfWork:
             }
             for event in self._recorded
         ]
-        await self._connection.execute(insert(tables.events), rows)
+        stored = await self._connection.scalars(insert(tables.events).returning(tables.events.c.sequence), rows)
+        return max(stored)
 
 
 class SqlUnitOfWorkFactory:
