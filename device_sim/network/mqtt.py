@@ -115,7 +115,7 @@ class PahoLink:
     def reconnect(self) -> None:
         """Break the connection, so that paho makes a new one and sends again what is unacknowledged."""
         connection = self._client.socket()
-        if connection is not None:
+        if isinstance(connection, socket.socket):
             with contextlib.suppress(OSError):  # it broke by itself
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)  # below TLS, which paho's thread is using
 

@@ -33,5 +33,6 @@ class Timetable:
         ready = sorted((due, name) for name, due in self._due.items() if due <= now)
         for _, name in ready:
             self._due[name] = NEVER
-            self._due[name] = min(self._due[name], self._jobs[name](now))
+            again = self._jobs[name](now)
+            self._due[name] = min(self._due[name], again)
         return min(self._due.values(), default=NEVER)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typing_extensions import override
 
 from device_sim.errors import DeviceSimError
 from device_sim.hardware.spare import SpareState
@@ -205,7 +206,8 @@ class BusyInference(ColourInference):
     def __init__(self, times: int) -> None:
         self.times = times
 
-    def invoke(self, model: ModelImage, input: np.ndarray, *, deadline_seconds: float) -> InferenceResult:  # noqa: A002
+    @override
+    def invoke(self, model: ModelImage, input: np.ndarray, *, deadline_seconds: float) -> InferenceResult:
         if self.times:
             self.times -= 1
             raise PoolBusyError("every worker is busy")

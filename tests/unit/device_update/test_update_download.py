@@ -66,7 +66,7 @@ def test_lost_connection_resumes_where_it_broke(device: Updated, target: ImageTa
     with pytest.raises(UnreachableError, match="connection reset"):
         next(steps)
     seen: list[str] = []
-    device.wire.hook = lambda _path, headers: seen.append(headers["Range"])  # type: ignore[func-returns-value]
+    device.wire.hook = lambda _path, headers: seen.append(headers["Range"])
     finish(device, target)
     start = int(seen[0].removeprefix("bytes=").partition("-")[0])
     assert CHUNK_BYTES - SECTOR_BYTES <= start <= CHUNK_BYTES  # the last sector may be written again

@@ -175,7 +175,7 @@ def test_rotated_timestamp_key_forgets_the_old_timestamp(checks: Checks) -> None
 def test_reference_time_is_the_devices(checks: Checks) -> None:
     """Expiry is judged by the time that is handed in, not by the host's clock."""
     checks.repository(hours=23).check()
-    with pytest.raises(MetadataRefusedError, match="timestamp.json is expired"):
+    with pytest.raises(MetadataRefusedError, match=r"timestamp\.json is expired"):
         checks.repository(hours=25).check()
 
 

@@ -302,10 +302,16 @@ class Updated:
         return {slot: image.digest for slot, image in self.machine.installed().items()}
 
 
-def ready_device(tmp_path: Path, *, pool: Inference | None = None, scenario: Scenario | None = None) -> Updated:
+def ready_device(
+    tmp_path: Path,
+    *,
+    pool: Inference | None = None,
+    scenario: Scenario | None = None,
+    seed: bytes = b"device",
+) -> Updated:
     """A device that runs factory images and trusts a new catalog."""
     builder = DeviceBuilder(tmp_path)
-    folder = builder.manufacture()
+    folder = builder.manufacture(seed=seed)
     device_id = json.loads((folder / "device.json").read_text())["device_id"]
     catalog = Catalog(device_id)
     voucher = catalog.voucher(builder.packages.keys.package)

@@ -1,0 +1,146 @@
+"""A fleet in threads: it starts, counts, and stops so that it can start again."""
+
+import io
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typing_extensions import override
+
+from device_sim.adapters.clock import WallClock
+from device_sim.errors import DeviceFolderError
+from device_sim.hardware.machine import Machine
+from device_sim.network.ports import LinkEvents
+from device_sim.network.tls import Credential
+from device_sim.runtime.events import EventLog
+from device_sim.runtime.fleet import Fleet, World, inferring, open_fleet
+from protocol.identity import DeviceId
+from protocol.scenario import Scenario
+from protocol.voucher import Voucher
+from tests.integration.device_update.attesting_wire import (
+    AttestingWire,
+    Authorities,
+    MemoryNetwork,
+    MemorySession,
+    attestable_device,
+)
+from tests.unit.device_hardware.device_builder import ColourInference
+from tinyml.photos import Photo
+
+SECONDS = 10
+GREY = Photo(name="grey", pixels=np.full((64, 64, 3), 100, np.uint8), shows_person=False, expected="grey")
+
+
+class FleetNetwork:
+    """Leads each device to its own wire."""
+
+    def __init__(self, wires: dict[str, AttestingWire]) -> None:
+        self.networks = {device_id: MemoryNetwork(wire) for device_id, wire in wires.items()}
+
+    def attestation(self, machine: Machine, voucher: Voucher) -> AttestingWire:
+        return self.networks[machine.device_id].attestation(machine, voucher)
+
+    def session(
+        self, device_id: DeviceId, voucher: Voucher, credential: Credential, events: LinkEvents
+    ) -> MemorySession:
+        return self.networks[device_id].session(device_id, voucher, credential, events)
+
+
+class Watched(io.StringIO):
+    """An event stream that wakes who waits for a number of events of a name."""
+
+    def __init__(self, name: str, count: int) -> None:
+        super().__init__()
+        self.seen = threading.Event()
+        self._name, self._left = name, count
+
+    @override
+    def write(self, text: str) -> int:
+        self._left -= json.loads(text)["event"] == self._name
+        if not self._left:
+            self.seen.set()
+        return super().write(text)
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.getvalue().splitlines()]
+
+
+@pytest.fixture
+def devices(tmp_path: Path) -> dict[Path, AttestingWire]:
+    """Three claimed devices, each in its own folder with its own wire."""
+    made = {}
+    for name in "abc":
+        updated, wire = attestable_device(tmp_path / name, Authorities(), seed=name.encode())
+        updated.machine.close()
+        made[updated.folder] = wire
+    return made
+
+
+def fleet_of(devices: dict[Path, AttestingWire], stream: Watched, scenario: Scenario | None = None) -> Fleet:
+    clock = WallClock()
+    network = FleetNetwork({wire.device_id: wire for wire in devices.values()})
+    world = World(
+        network,
+        clock,
+        ColourInference(),
+        photos=[GREY],
+        scenario=scenario or Scenario(inference_period_seconds=0.02),
+        events=EventLog(stream, now=clock.now),
+    )
+    return open_fleet(list(devices), world)
+
+
+def run(fleet: Fleet, stream: Watched) -> None:
+    """Run a fleet until what the stream watches for has been seen."""
+    fleet.start()
+    seen = stream.seen.wait(SECONDS)
+    fleet.stop()
+    assert seen, stream.events
+
+
+def test_fleet_stops_counted_and_starts_again(devices: dict[Path, AttestingWire]) -> None:
+    """Every device works; the last event sums them up; the folders are good for another run."""
+    for _ in range(2):
+        stream = Watched("attested", len(devices))
+        fleet = fleet_of(devices, stream)
+        run(fleet, stream)
+        last = stream.events[-1]
+        assert (last["event"], last["devices"], last["inferring"]) == ("stopped", 3, 3)
+        assert last["sent"] == last["acknowledged"] == sum(core["events"] for core in last["cores"].values())
+        assert fleet.crashed == 0
+
+
+def test_crashed_device_keeps_the_fleet_going(devices: dict[Path, AttestingWire]) -> None:
+    """One device that raises is told and counted; the others work."""
+    (broken, *_) = devices
+    wire = devices[broken]
+    wire.hook = lambda _path, _headers: 1 / 0  # type: ignore[assignment,return-value]
+    stream = Watched("crashed", 1)
+    fleet = fleet_of(devices, stream)
+    run(fleet, stream)
+    (crashed,) = [event for event in stream.events if event["event"] == "crashed"]
+    assert (crashed["device"], crashed["reason"]) == (wire.device_id, "ZeroDivisionError: division by zero")
+    assert fleet.crashed == 1
+
+
+def test_broken_folder_starts_nothing(devices: dict[Path, AttestingWire]) -> None:
+    """Every folder is opened before any device boots."""
+    (broken, *_) = devices
+    (broken / "flash.bin").unlink()
+    stream = Watched("booted", 1)
+    with pytest.raises(DeviceFolderError, match=r"flash\.bin"):
+        fleet_of(devices, stream)
+    assert stream.events == []
+
+
+def test_sample_of_devices_infers() -> None:
+    """The sample has the size that the scenario says, and its seed decides who."""
+    folders = [Path(f"device-{number}") for number in range(100)]
+    assert inferring(folders, Scenario()) == frozenset(folders)
+    samples = [inferring(folders, Scenario(seed=seed, inference_sample=10)) for seed in (1, 1, 2)]
+    assert [len(sample) for sample in samples] == [10, 10, 10]
+    assert samples[0] == samples[1] != samples[2]

@@ -1,0 +1,268 @@
+"""A device's whole life, step by step under a manual clock: boot, attest, work, and what may come between."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+
+from device_sim.network.ports import UnreachableError
+from device_sim.runtime.device import Device, Surroundings
+from device_sim.runtime.timetable import NEVER
+from device_sim.runtime.work import Behaviour
+from device_sim.sensors.camera import Camera
+from protocol.document import parse_document
+from protocol.geometry import Core, Slot
+from protocol.messages import CHECK_UPDATE, ActionState, InferenceRecord
+from protocol.topics import telemetry_topic
+from tests.integration.device_update.attesting_wire import (
+    AttestingWire,
+    Authorities,
+    MemoryNetwork,
+    attestable_device,
+)
+from tests.unit.device_update.update_builder import ACTION, Updated
+from tinyml.photos import Photo
+
+GREY = Photo(name="grey", pixels=np.full((64, 64, 3), 100, np.uint8), shows_person=False, expected="grey")
+
+
+@dataclass
+class Life:
+    """A device and everything around it; its clock moves to whatever is due next."""
+
+    updated: Updated
+    wire: AttestingWire
+    network: MemoryNetwork
+    events: list[dict[str, Any]] = field(default_factory=list)
+    wakes: int = 0
+    due: float = 0.0
+    device: Device = field(init=False)
+
+    def __post_init__(self) -> None:
+        surroundings = Surroundings(
+            network=self.network,
+            clock=self.updated.builder.clock,
+            rng=Random(1),  # noqa: S311 - jitter
+            emit=lambda event, **fields: self.events.append({"event": event, **fields}),
+            wake=self._wake,
+        )
+        machine = self.updated.machine
+        camera = Camera(machine.device_id, [GREY])
+        self.device = Device(machine, camera, behaviour=Behaviour(), surroundings=surroundings)
+
+    def _wake(self) -> None:
+        self.wakes += 1
+
+    @property
+    def names(self) -> list[str]:
+        return [event["event"] for event in self.events]
+
+    def named(self, name: str) -> list[dict[str, Any]]:
+        return [event for event in self.events if event["event"] == name]
+
+    def step(self) -> None:
+        clock = self.updated.builder.clock
+        clock.seconds = max(clock.seconds, self.due)
+        self.due = self.device.step(clock.seconds)
+
+    def live_until(self, condition: Callable[[], bool]) -> None:
+        for _ in range(2000):
+            if condition():
+                return
+            self.step()
+        raise AssertionError(f"expected something else after 2000 steps, found {self.names[-20:]}")
+
+    def live_for(self, seconds: float) -> None:
+        end = self.updated.builder.clock.seconds + seconds
+        self.live_until(lambda: self.due > end)
+
+
+@pytest.fixture
+def life(tmp_path: Path) -> Life:
+    updated, wire = attestable_device(tmp_path, Authorities())
+    return Life(updated, wire, MemoryNetwork(wire))
+
+
+def link(life: Life) -> Any:
+    assert life.network.session_made is not None
+    return life.network.session_made.link
+
+
+def test_device_boots_attests_and_reports_what_it_sees(life: Life) -> None:
+    """A few seconds after its start a device sends one record per core and second, and its manifest."""
+    life.live_for(5)
+    assert life.names[:3] == ["booted", "connected", "attested"]
+    assert len(life.wire.manifests) == 1
+    topic = telemetry_topic(life.updated.machine.device_id, "inference")
+    assert {sent for sent, _ in link(life).messages} == {topic}
+    records = [parse_document(payload, InferenceRecord) for _, payload in link(life).messages]
+    for core in (Core.M4_0, Core.M4_1):
+        own = [record for record in records if record.core is core]
+        assert [record.sequence for record in own] == list(range(len(own)))
+        assert 4 <= len(own) <= 6
+        assert own[0].model == "colour@1.0.0"
+        assert own[0].label == "red"
+
+
+def test_tampered_device_stops_in_its_boot_and_gets_nowhere(life: Life) -> None:
+    """No request leaves a device that does not boot."""
+    life.updated.machine.tamper(Slot.OS)
+    life.step()
+    (stopped,) = life.named("boot-stopped")
+    assert (stopped["stage"], life.due) == ("os", NEVER)
+    assert life.wire.requests == []
+    life.step()
+    assert life.names == ["boot-stopped"]
+
+
+def test_unclaimed_device_follows_no_catalog(life: Life) -> None:
+    """Without a voucher nothing is asked of anybody."""
+    (life.updated.folder / "voucher.json").unlink()
+    life.step()
+    assert life.names == ["booted", "unclaimed"]
+    assert (life.due, life.wire.requests) == (NEVER, [])
+
+
+def test_refused_device_asks_again_ever_more_rarely(life: Life) -> None:
+    """The reason is told; nothing but attestation is tried; once it is let in, it works."""
+    life.wire.refusal = "os: expected a reference value, found another"
+    pauses = []
+    for _ in range(6):
+        life.step()
+        pauses.append(life.due - life.updated.builder.clock.seconds)
+    refusals = life.named("refused")
+    assert [event["reason"] for event in refusals] == [life.wire.refusal] * 5
+    assert pauses[-1] > 2 * pauses[1]
+    assert {path.removeprefix("/device/v1") for path in life.wire.requests} == {"/attest/nonce"}
+    life.wire.refusal = ""
+    life.live_until(lambda: "attested" in life.names)
+
+
+def test_unreachable_service_is_tried_again(life: Life) -> None:
+    """A device that starts before its service waits for it."""
+    life.wire.hook = lambda _path, _headers: UnreachableError("connection refused")
+    life.live_until(lambda: len(life.named("retry")) == 3)
+    life.wire.hook = lambda _path, _headers: None
+    life.live_until(lambda: "attested" in life.names)
+
+
+def test_certificate_is_renewed_at_half_of_its_life(life: Life) -> None:
+    """The link shows the new certificate; HTTPS goes on."""
+    life.live_until(lambda: "attested" in life.names)
+    life.wire.lifetime = timedelta(seconds=100)
+    life.live_until(lambda: life.wire.issued == 1)
+    life.device._phase = life.device._attest
+    life.live_until(lambda: life.wire.issued == 2)
+    second = life.updated.builder.clock.seconds
+    life.live_until(lambda: life.wire.issued == 3)
+    assert 44 <= life.updated.builder.clock.seconds - second <= 52
+    assert life.network.session_made is not None
+    assert len(life.network.session_made.credentials) == 3
+    assert link(life).connections == 3
+
+
+def test_device_that_lost_its_access_attests_anew(life: Life) -> None:
+    """A poll that is refused leads back to attestation, where the device hears why."""
+    life.live_until(lambda: "attested" in life.names)
+    life.wire.poll_status, life.wire.refusal = 403, "the device is blocked"
+    life.live_until(lambda: "refused" in life.names)
+    assert life.names.index("access-lost") < life.names.index("refused")
+    sent = len(link(life).messages)
+    life.live_until(lambda: len(life.named("refused")) == 3)
+    assert len(link(life).messages) == sent
+    life.wire.poll_status, life.wire.refusal = 200, ""
+    life.live_until(lambda: len(link(life).messages) > sent)
+
+
+def test_command_brings_the_update_before_the_next_poll(life: Life) -> None:
+    """Woken over MQTT, the device polls, updates and reports while its cores go on."""
+    life.live_for(2)
+    life.updated.offer_model()
+    life.wire.waiting = True
+    link(life).events.command("unknown-command", b"")
+    assert life.wakes == 0
+    link(life).events.command(CHECK_UPDATE, b"")
+    assert life.wakes == 1
+    life.due = life.updated.builder.clock.seconds
+    life.live_until(lambda: ActionState.CONFIRMED in life.wire.states)
+    life.wire.waiting = False
+    assert [event["state"] for event in life.named("update")] == ["downloading", "installing", "trial", "confirmed"]
+    life.live_for(3)
+    assert len(life.wire.manifests) == 2
+    records = [parse_document(payload, InferenceRecord) for _, payload in link(life).messages]
+    assert {record.model for record in records if record.core is Core.M4_0} == {"colour@1.0.0", "colour@2.0.0"}
+    assert life.device.figures[Core.M4_0].model == "colour@2.0.0"
+
+
+def test_new_application_attests_before_it_is_confirmed(life: Life) -> None:
+    """The A7's trial leads through a new attestation and a poll."""
+    slot = Slot.A7_APPLICATION
+    package = life.updated.builder.packages.image(slot, version="2.0.0")
+    life.updated.catalog.roll_out({slot: life.updated.catalog.add_image(slot, package)})
+    life.wire.waiting = True
+    life.live_until(lambda: ActionState.CONFIRMED in life.wire.states)
+    assert life.wire.issued == 2
+    assert life.updated.machine.installed()[slot].name == "application@2.0.0"
+
+
+def test_refused_application_reverts_and_the_old_one_is_let_in(life: Life) -> None:
+    """An application that is not among the reference values does not stay."""
+    slot = Slot.A7_APPLICATION
+    package = life.updated.builder.packages.image(slot, version="2.0.0")
+    life.updated.catalog.roll_out({slot: life.updated.catalog.add_image(slot, package)})
+    life.live_until(lambda: "attested" in life.names)
+    life.wire.waiting, life.wire.refusal = True, "a7/application: expected a reference value"
+    life.live_until(lambda: ActionState.REVERTED in life.wire.states)
+    (reverted,) = life.named("reverted")
+    assert reverted["cause"] == "boot"
+    assert "a7/application: expected a reference value" in reverted["detail"]
+    assert life.updated.machine.installed()[slot].name == "application@1.0.0"
+
+
+def test_report_that_does_not_get_through_is_sent_later(life: Life) -> None:
+    """The end of an update reaches the service after its connection is back."""
+    life.live_for(1)
+    life.updated.offer_model()
+    life.wire.waiting = True
+    life.wire.hook = lambda path, _headers: UnreachableError("reset") if path.endswith("/reports") else None
+    life.live_until(lambda: "confirmed" in [event["state"] for event in life.named("update")])
+    life.wire.waiting = False
+    assert life.wire.reports == []
+    life.wire.hook = lambda _path, _headers: None
+    life.live_until(lambda: ActionState.CONFIRMED in life.wire.states)
+    assert [report.sequence for report in life.wire.reports] == [0, 1, 2, 3]
+
+
+def test_interrupted_update_goes_on_after_a_restart_without_an_offer(life: Life) -> None:
+    """What was begun is finished and reported although the service offers nothing more."""
+    life.live_for(1)
+    package = life.updated.offer_model()
+    life.wire.waiting = True
+    life.live_until(lambda: bool(life.updated.machine.spare.length))
+    life.wire.waiting = False
+    life.updated.machine.close()
+    life.updated.machine = life.updated.builder.open(life.updated.folder)
+    again = Life(life.updated, life.wire, MemoryNetwork(life.wire))
+    again.due = life.updated.builder.clock.seconds
+    again.live_until(lambda: ActionState.CONFIRMED in again.wire.states)
+    assert life.wire.reports[-1].action_id == ACTION
+    assert again.updated.machine.installed()[Slot.M4_0_MODEL].digest in life.wire.reports[-1].digests.values()
+    assert package
+
+
+def test_counts_are_told_now_and_then_and_at_the_end(life: Life) -> None:
+    """Counts name messages and, per core, events, model and median latency."""
+    life.live_for(25)
+    assert len(life.named("counts")) == 2
+    life.device.drain(1.0)
+    life.device.close()
+    last = life.named("counts")[-1]
+    assert last["sent"] == last["acknowledged"] == life.device.counts.sent > 40
+    assert last["cores"]["m4-1"]["model"] == "colour@1.0.0"
+    assert last["cores"]["m4-1"]["p50_ms_m4"] == 0.0  # the colour model multiplies nothing
+    assert not link(life).connected
