@@ -1,6 +1,7 @@
 """Starts `tinyfleet demo` in a session of its own, and looks at what runs in it."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -52,6 +53,19 @@ class Demo:
             return False
         state, session = fields[0], int(fields[3])
         return session == self.process.pid and state not in "ZX"
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """A demo that Ctrl-C has ended, with its signed release and its attested devices."""
+
+    exit_code: int
+    errors: str
+    data_dir: Path
+
+    def copy_to(self, data_dir: Path) -> Path:
+        """Copy what it left behind, so that several tests can go on from there."""
+        return shutil.copytree(self.data_dir, data_dir)
 
 
 def start_demo(data_dir: Path, *options: str) -> Demo:

@@ -1,47 +1,34 @@
 """The whole demo through its own command: interrupted by Ctrl-C in its rollout, then continued to its end."""
 
-import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.demo_process import DEVICES, start_demo
+from tests.e2e.demo_process import DEVICES, Interrupted, start_demo
 
 pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("demo") / "data"
+def data_dir(interrupted: Interrupted, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the interrupted demo left behind."""
+    return interrupted.copy_to(tmp_path_factory.mktemp("continued") / "data")
 
 
 @pytest.fixture(scope="module")
-def interrupted(data_dir: Path) -> tuple[int, str]:
-    """Exit code and message of a demo that got Ctrl-C while its rollout ran."""
-    demo = start_demo(data_dir)
-    demo.wait_until(lambda: demo.has_done("release"))
-    demo.process.send_signal(signal.SIGINT)
-    _, errors = demo.process.communicate()
-    demo.wait_until_gone()
-    return demo.process.returncode, errors
-
-
-@pytest.fixture(scope="module")
-def summary(data_dir: Path, interrupted: tuple[int, str]) -> dict[str, Any]:
-    """Summary of the demo that went on in the same directory."""
-    assert interrupted
+def summary(data_dir: Path) -> dict[str, Any]:
+    """Summary of the demo that went on where another was interrupted."""
     demo = start_demo(data_dir)
     result = demo.finish()
     assert demo.session() == set()
     return result
 
 
-def test_ctrl_c_ends_the_demo_and_every_process(interrupted: tuple[int, str]) -> None:
+def test_ctrl_c_ends_the_demo_and_every_process(interrupted: Interrupted) -> None:
     """Ctrl-C ends with 130 and one line that says how to go on; nothing is left running."""
-    code, errors = interrupted
-    assert code == 130
-    assert errors == "error: stopped before the demo was done; the same command goes on from here\n"
+    assert interrupted.exit_code == 130
+    assert interrupted.errors == "error: stopped before the demo was done; the same command goes on from here\n"
 
 
 def test_every_device_gets_where_it_must(summary: dict[str, Any]) -> None:

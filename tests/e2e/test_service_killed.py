@@ -2,51 +2,45 @@
 
 import os
 import signal
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from service.cli import demo_releases, demo_steps
-from service.cli.demo import STEPS, environment_of
+from service.cli.demo import environment_of
 from service.cli.demo_events import link_counts
 from service.cli.demo_folder import open_folder
 from service.cli.demo_processes import Processes, StopRequest
 from service.cli.demo_run import DemoRun
 from service.cli.live import DemoView, SilentScreen
-from tests.e2e.demo_process import DEVICES
+from tests.e2e.demo_process import DEVICES, Interrupted
 
 pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[DemoRun]:
-    """A demo whose release is signed and whose devices are attested."""
+def run(interrupted: Interrupted, tmp_path: Path) -> Iterator[DemoRun]:
+    """A demo whose release is signed and whose service runs."""
     stop = StopRequest()
-    with open_folder(tmp_path / "data", devices=DEVICES) as (folder, record):
+    with open_folder(interrupted.copy_to(tmp_path / "data"), devices=DEVICES) as (folder, record):
         processes = Processes(folder.logs, environment_of(folder), stop=stop)
         demo = DemoRun(folder, record, processes, stop=stop, view=DemoView([]), screen=SilentScreen())
         try:
-            for step in STEPS:
-                if step.name == "rollout":
-                    break
-                step.act(demo)
+            demo_steps.serve(demo)
             yield demo
         finally:
             demo.close()
 
 
 def test_killed_service_loses_nothing_and_finishes_its_rollout(run: DemoRun) -> None:
-    """Devices keep what was not acknowledged, the service knows what it decided."""
+    """Devices keep what was not acknowledged, the service keeps what it acknowledged and what it decided."""
+    before = _latest_message(run)
+    demo_steps.boot(run)
+    demo_steps.attest(run)
     rollout = demo_releases.start_rollout(run, demo_releases.GOOD_RELEASE)
-    run.wait_until(
-        lambda: (
-            run.client.get(f"/rollouts/{rollout}")["totals"]["succeeded"] > 0
-            and run.client.get("/telemetry/count", stream="inference")["count"] > 0
-        ),
-        what="a first device that succeeds and infers",
-        timeout_seconds=120,
-    )
+    run.wait_until(lambda: _has_begun(run, rollout), what="a device that has succeeded", timeout_seconds=120)
     assert run.client.get(f"/rollouts/{rollout}")["state"] == "running"
 
     _kill_service(run)
@@ -54,10 +48,15 @@ def test_killed_service_loses_nothing_and_finishes_its_rollout(run: DemoRun) -> 
 
     assert demo_releases.watch_rollout(run, rollout)["state"] == "finished"
     demo_steps.stop_devices(run)
-    sent, acknowledged = link_counts(run.events.all())
-    stored = run.client.get("/telemetry/count")["count"]
-    assert 0 < acknowledged <= stored
-    assert acknowledged <= sent
+    sent, acknowledged = link_counts(run.events.of_this_run())
+    assert sent == acknowledged
+    assert _gaps(run, after=before) == {}
+    assert len(list(run.client.messages("/telemetry", before))) >= acknowledged > 0
+
+
+def _has_begun(run: DemoRun, rollout: str) -> bool:
+    succeeded = run.client.get(f"/rollouts/{rollout}")["totals"]["succeeded"]
+    return bool(succeeded > 0 and run.client.get("/telemetry/count", stream="inference")["count"] > 0)
 
 
 def _kill_service(run: DemoRun) -> None:
@@ -65,3 +64,16 @@ def _kill_service(run: DemoRun) -> None:
     os.kill(run.service.process.pid, signal.SIGKILL)
     run.processes.stop(run.service)
     run.service = None
+
+
+def _latest_message(run: DemoRun) -> int:
+    return max((message["id"] for message in run.client.messages("/telemetry", 0)), default=0)
+
+
+def _gaps(run: DemoRun, *, after: int) -> dict[tuple[str, str], set[int]]:
+    """Return the inference results that are missing: a core numbers them from 0 since its device started."""
+    stored = defaultdict[tuple[str, str], set[int]](set)
+    for message in run.client.messages("/telemetry", after, stream="inference"):
+        stored[message["device_id"], message["payload"]["core"]].add(message["payload"]["sequence"])
+    missing = {core: set(range(max(numbers))) - numbers for core, numbers in stored.items()}
+    return {core: numbers for core, numbers in missing.items() if numbers}
