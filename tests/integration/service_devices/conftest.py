@@ -34,3 +34,9 @@ async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
 async def world(database: str, folders: Folders) -> AsyncIterator[DeviceWorld]:
     async with open_world(database, folders) as opened:
         yield opened
+
+
+@pytest.fixture
+async def postgresql_url(postgresql: str) -> AsyncIterator[str]:
+    async with fresh_database(postgresql) as url:
+        yield url
