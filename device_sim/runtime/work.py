@@ -15,7 +15,7 @@ from device_sim.runtime.backoff import Backoff
 from device_sim.runtime.inference import CoreWatch
 from device_sim.runtime.timetable import NEVER, Timetable
 from device_sim.update.client import UpdateClient
-from device_sim.update.progress import Progress
+from device_sim.update.progress import Progress, ReportRefusedError
 from protocol.document import canonical_json
 from protocol.geometry import Core
 from protocol.messages import INFERENCE_STREAM
@@ -158,6 +158,9 @@ class Work:
             self._progress.send(self._access.transport)
         except NetworkError as error:
             return now + self._pause_after("mail", error)
+        except ReportRefusedError as error:
+            self._emit("report-refused", reason=str(error))
+            return now
         self._failures.pop("mail", None)
         return NEVER
 

@@ -7,6 +7,7 @@ the service has taken it, so it may arrive twice and after a restart. The versio
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
+from device_sim.errors import DeviceSimError
 from device_sim.hardware.machine import Machine
 from device_sim.network.ports import HttpTransport, UnexpectedResponseError
 from device_sim.network.problems import problem_detail
@@ -23,7 +24,12 @@ MAX_DETAIL_CHARACTERS = 500
 MAX_WAITING = 64  # reports; the oldest that are not final make room
 MAX_REPLY_BYTES = 16 * 1024
 SENT = range(200, 300)
+CLIENT_ERRORS = range(400, 500)
 WORTH_TRYING_AGAIN = frozenset({401, 403, 408, 425, 429})
+
+
+class ReportRefusedError(DeviceSimError):
+    """The service refuses a report or manifest for good."""
 
 
 class _Progress(Document):
@@ -116,13 +122,16 @@ class Progress:
 
         Raises:
             NetworkError: the service was not reached or could not take it now; it stays.
+            ReportRefusedError: the service will never take it; it is gone, the rest still waits.
         """
         while self._state.waiting:
-            _post(transport, REPORTS_PATH, canonical_json(self._state.waiting[0]))
+            refusal = _post(transport, REPORTS_PATH, canonical_json(self._state.waiting[0]))
             self._keep(waiting=self._state.waiting[1:])
+            _raise_if(refusal)
         if self._state.is_manifest_due:
-            _post(transport, MANIFEST_PATH, self._manifest(self._machine.clock.now()))
+            refusal = _post(transport, MANIFEST_PATH, self._manifest(self._machine.clock.now()))
             self._keep(is_manifest_due=False)
+            _raise_if(refusal)
 
     def _manifest(self, now: datetime) -> bytes:
         manifest = VersionManifest(
@@ -142,8 +151,17 @@ class Progress:
         self._machine.storage.put(STORAGE_NAME, canonical_json(self._state))
 
 
-def _post(transport: HttpTransport, path: str, body: bytes) -> None:
+def _post(transport: HttpTransport, path: str, body: bytes) -> str:
+    """Post a document; return why the service refused it for good, or an empty string."""
     response = transport.request("POST", path, max_bytes=MAX_REPLY_BYTES, body=body)
-    refused_for_good = 400 <= response.status < 500 and response.status not in WORTH_TRYING_AGAIN  # noqa: PLR2004 - 4xx
-    if response.status not in SENT and not refused_for_good:
-        raise UnexpectedResponseError(f"{path}: expected 204, found {response.status}: {problem_detail(response)}")
+    if response.status in SENT:
+        return ""
+    found = f"{path}: expected 204, found {response.status}: {problem_detail(response)}"
+    if response.status in CLIENT_ERRORS and response.status not in WORTH_TRYING_AGAIN:
+        return found
+    raise UnexpectedResponseError(found)
+
+
+def _raise_if(refusal: str) -> None:
+    if refusal:
+        raise ReportRefusedError(refusal)

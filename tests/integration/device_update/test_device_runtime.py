@@ -1,6 +1,6 @@
 """A device's whole life, step by step under a manual clock: boot, attest, work, and what may come between."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from device_sim.network.ports import UnreachableError
+from device_sim.network.ports import HttpResponse, UnreachableError
 from device_sim.runtime.device import Device, Surroundings
 from device_sim.runtime.timetable import NEVER
 from device_sim.runtime.work import Behaviour
@@ -236,6 +236,26 @@ def test_report_that_does_not_get_through_is_sent_later(life: Life) -> None:
     life.wire.hook = lambda _path, _headers: None
     life.live_until(lambda: ActionState.CONFIRMED in life.wire.states)
     assert [report.sequence for report in life.wire.reports] == [0, 1, 2, 3]
+
+
+def test_report_that_the_service_refuses_does_not_block_the_others(life: Life) -> None:
+    """A report of an action that the service does not know is told once and dropped."""
+    life.live_for(1)
+    life.updated.offer_model()
+    life.wire.waiting = True
+    refused: list[str] = []
+
+    def refuse_first(path: str, _headers: Mapping[str, str]) -> HttpResponse | None:
+        if path.endswith("/reports") and not refused:
+            refused.append(path)
+            return HttpResponse(404, {}, b'{"detail": "no such action"}')
+        return None
+
+    life.wire.hook = refuse_first
+    life.live_until(lambda: ActionState.CONFIRMED in life.wire.states)
+    (told,) = life.named("report-refused")
+    assert "no such action" in told["reason"]
+    assert [report.sequence for report in life.wire.reports] == [1, 2, 3]
 
 
 def test_interrupted_update_goes_on_after_a_restart_without_an_offer(life: Life) -> None:
