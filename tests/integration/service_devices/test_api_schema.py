@@ -29,7 +29,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     file = folders.service / "settings.toml"
     file.write_text(f'data_dir = "{folders.service}"\noperator_port = 0\ndevice_port = 0\nmqtt_port = 0\n')
     command = [sys.executable, "-c", SERVE, str(file)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own program
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         yield _ready(process, folders)
         process.terminate()
         assert process.stderr is not None
