@@ -6,11 +6,14 @@ from typing import Annotated
 
 import typer
 
+from protocol.geometry import HOME_BYTES, ImageKind
 from service.cli.claiming import claim_devices
 from service.cli.client import ApiClient, JsonObject, connect
 from service.cli.errors import AnswerError
 from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption
 from service.cli.output import print_facts, print_json, print_line, print_table, remark, short
+
+_ROLLED_OUT = frozenset(slot for slot in HOME_BYTES if slot.kind is not ImageKind.FIRMWARE)  # what lists show
 
 app = typer.Typer(help="Devices: claim them, look at them, block them.", no_args_is_help=True)
 
@@ -76,7 +79,7 @@ def _device_rows(devices: list[JsonObject]) -> Iterator[tuple[object, ...]]:
             device.get("group"),
             device["state"],
             device.get("last_seen"),
-            installed_names(device),
+            {slot: name for slot, name in installed_names(device).items() if slot in _ROLLED_OUT},
         )
 
 

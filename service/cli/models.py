@@ -1,4 +1,4 @@
-"""`tinyfleet model pack`: a .tflite file and its card become a signed model package, or are refused.
+"""`tinyfleet model`: a .tflite file and its card become a signed model package, or are refused.
 
 Packing, in this order; nothing is written before all of it holds:
     1. the file is a .tflite model, and the card describes it;
@@ -7,6 +7,7 @@ Packing, in this order; nothing is written before all of it holds:
     4. the golden vectors belong to the component, are signed by the golden key, and pass on the host.
 """
 
+import shutil
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,13 +28,16 @@ from service.cli.model_cards import CardFile, check_card, check_core, load_card
 from service.cli.offered import OfferedImage, check_component, load_golden, read_input, verify_offered, write_offered
 from service.cli.offline_keys import offline_keys
 from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption
-from service.cli.output import remark
+from service.cli.output import print_line, remark
+from tinyml.fetch import DEMO_MODELS, fetch_model
 from tinyml.fit import check_fit, core_budget
 from tinyml.flatbuffer import MAX_MODEL_BYTES, ModelFacts, read_model_facts
 from tinyml.golden import run_golden_vectors
 from tinyml.workers import InferencePool, ModelImage
 
-app = typer.Typer(help="Models: pack them.", no_args_is_help=True)
+app = typer.Typer(help="Models: fetch examples, judge, pack and sign.", no_args_is_help=True)
+
+_EXAMPLE_CARDS = Path(__file__).with_name("demo_assets")
 
 
 class GoldenVectorsFailedError(CliError):
@@ -49,9 +53,20 @@ class JudgedModel:
     facts: ModelFacts
 
 
-@app.callback()
-def models() -> None:
-    """Models: pack them."""
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join(DEMO_MODELS)}.")],
+    *,
+    out: Annotated[
+        Path, typer.Option(help="Folder that gets {name}.tflite, and its card if the demo has one.")
+    ] = Path(),
+) -> None:
+    """Fetch an example model, pinned by SHA-256, with the card that the demo packs it by."""
+    model, card = fetch_model(name, progress=remark), _EXAMPLE_CARDS / f"{name}.yaml"
+    out.mkdir(parents=True, exist_ok=True)
+    for source in (model, *([card] if card.exists() else ())):
+        shutil.copyfile(source, out / source.name)
+        print_line(str(out / source.name))
 
 
 @app.command()
@@ -64,7 +79,7 @@ def pack(
         Path | None, typer.Option(help="Signed golden vectors (`golden make`); a release needs them.")
     ] = None,
     security_version: Annotated[int, typer.Option(min=0, help="Anti-rollback counter, checked against a fuse.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Package file; default {name}-{version}.img.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Package file; default {name}-{version}-{core}.img.")] = None,
     operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
     as_json: JsonOption = False,
 ) -> None:
