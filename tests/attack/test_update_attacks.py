@@ -8,11 +8,12 @@ from tuf.api.metadata import Delegations, Metadata, TargetFile, Targets
 
 from device_sim.network.ports import SlowRetrievalError
 from pki.metadata import content_target, sign_snapshot, sign_targets, sign_timestamp
-from protocol.document import verify_document
+from protocol.document import canonical_json, parse_document, verify_document
 from protocol.geometry import Slot
 from protocol.image import ImageKind
 from protocol.messages import MANIFEST_PAYLOAD_TYPE, ActionReport, ActionState, Cause, VersionManifest
 from protocol.signing import SoftwareSigner, TufSigner
+from protocol.updates import ReleaseDocument
 from tests.unit.device_hardware.device_builder import Packages
 from tests.unit.device_update.update_builder import NOW, Updated, info_of, ready_device
 
@@ -269,7 +270,9 @@ def test_swapped_release_document_is_refused(device: Updated) -> None:
     """The service serves another document under a release's hash."""
     offer(device, device.model(version="3.0.0"))
     name = next(name for name in device.catalog.targets if name.startswith("releases/6-"))
-    device.catalog.artifacts[device.catalog.targets[name].hashes["sha256"]] = b"{}"
+    digest = device.catalog.targets[name].hashes["sha256"]
+    honest = parse_document(device.catalog.artifacts[digest], ReleaseDocument)
+    device.catalog.artifacts[digest] = canonical_json(honest.model_copy(update={"counter": 7}))
     assert_refused(device, Cause.VERIFY, name)
 
 
