@@ -6,6 +6,7 @@ Verification of a version manifest, in this order:
     3. its counter is above the last one's: reuse is dropped (Uptane standard 5.4.2.1).
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 
@@ -16,7 +17,7 @@ from service.application.clock import Clock
 from service.application.events import Event, EventType
 from service.application.rollout_changes import store_actions, store_rollout
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
-from service.application.update_repositories import StoredManifest
+from service.application.update_repositories import StoredManifest, StoredRollout
 from service.domain.action import Action, UnknownActionError, apply_report
 from service.domain.device import UnknownDeviceError
 from service.domain.errors import ConflictError, ForbiddenError
@@ -38,6 +39,7 @@ class Reports:
     def __init__(self, unit_of_work: UnitOfWorkFactory, *, clock: Clock) -> None:
         self._unit_of_work = unit_of_work
         self._clock = clock
+        self._digests: dict[str, Mapping[Slot, str]] = {}  # by release id
 
     async def report(self, device_id: str, report: ActionReport) -> None:
         """Take a device's report; twice, late or out of order, it changes nothing.
@@ -52,12 +54,10 @@ class Reports:
         """
         now = self._clock.now()
         async with self._unit_of_work() as work:
-            found = await _action_of(work, device_id, report.action_id)
-            stored = await work.rollouts.get(found.rollout_id, lock=True)
-            action = await work.actions.get(report.action_id, lock=True)
-            release = await work.releases.get(stored.rollout.release_id)
+            stored, action = await _part_of(work, device_id, report.action_id)
+            digests = await self._digests_of(work, stored.rollout.release_id)
             timeout = stored.rollout.conditions.action_timeout
-            after = apply_report(action, report, release.digests, now=now, timeout=timeout)
+            after = apply_report(action, report, digests, now=now, timeout=timeout)
             if report.state.is_final and report.sequence > action.sequence:
                 await work.installed.put(device_id, report.digests, at=now)
             if after != action:
@@ -65,6 +65,12 @@ class Reports:
                 await store_rollout(work, stored, rollout, now=now)
                 await _follow_up(work, after, now=now)
             await work.commit()
+
+    async def _digests_of(self, work: UnitOfWork, release_id: str) -> Mapping[Slot, str]:
+        # A release never changes, so it is read once.
+        if release_id not in self._digests:
+            self._digests[release_id] = (await work.releases.get(release_id)).digests
+        return self._digests[release_id]
 
     async def manifest(self, device_id: str, unverified_envelope: bytes) -> None:
         """Take a version manifest.
@@ -101,11 +107,13 @@ class Reports:
             await work.commit()
 
 
-async def _action_of(work: UnitOfWork, device_id: str, action_id: str) -> Action:
-    action = await work.actions.get(action_id)
-    if action.device_id != device_id:
+async def _part_of(work: UnitOfWork, device_id: str, action_id: str) -> tuple[StoredRollout, Action]:
+    """Return a device's action and its rollout, both locked."""
+    stored = await work.rollouts.of_action(action_id)
+    action = None if stored is None else await work.actions.get(action_id, lock=True)
+    if stored is None or action is None or action.device_id != device_id:
         raise UnknownActionError(f"action: expected one of this device, found none of id {action_id}")
-    return action
+    return stored, action
 
 
 async def _follow_up(work: UnitOfWork, action: Action, *, now: datetime) -> None:

@@ -34,7 +34,7 @@ async def store_rollout(
         opening_cursor=before.opening_cursor if opening_cursor is None else opening_cursor,
         look_at=next_look(judged, now),
     )
-    await work.rollouts.save(stored)
+    await work.rollouts.save(stored, before=before)
     if _summary(judged) != _summary(before.rollout):
         work.record(rollout_event(judged, str(judged.state), now))
     return stored

@@ -7,13 +7,13 @@ stage reads the group's ids, `members_per_step` at a time, because a device's st
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from service.application.clock import Clock
 from service.application.enrolment import enrol
 from service.application.entropy import Entropy
-from service.application.events import EventType
+from service.application.events import EventType, StoredEvent
 from service.application.rollout_changes import store_actions, store_rollout
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.application.update_repositories import Lease, StoredRollout
@@ -23,10 +23,20 @@ from service.domain.device import Device, DeviceState
 from service.domain.membership import position_of
 from service.domain.rollout import Rollout, RolloutState, Stage, StageState
 
-MEMBERS_PER_STEP = 1000
+MEMBERS_PER_STEP = 10_000
+ACTIONS_PER_OPENING = 500
 ACTIONS_PER_STEP = 200
 ROLLOUTS_PER_TICK = 50
 EVENTS_PER_STEP = 200
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """What a tick finds to do, each part bounded."""
+
+    events: Sequence[StoredEvent]
+    rollout_ids: Sequence[str]
+    actions: Sequence[Action]
 
 
 class RolloutTicks:
@@ -55,31 +65,46 @@ class RolloutTicks:
         Returns:
             The lease with the events that were acted on if there is more to do now, None if there is not.
         """
-        last_event = await self._follow_devices(lease)
-        looked = await self._look_at_rollouts()
-        timed = await self._look_at_deadlines(lease.listening_since)
-        if last_event == lease.event_sequence and not looked and not timed:
+        due = await self._due(lease.event_sequence)
+        if not due.events and not due.rollout_ids and not due.actions:
             return None
-        return replace(lease, event_sequence=last_event)
+        await self._follow_devices(lease, due.events)
+        for rollout_id in due.rollout_ids:
+            async with self._unit_of_work() as work:
+                await self._look(work, await work.rollouts.get(rollout_id, lock=True))
+                await work.commit()
+        for rollout_id, actions in _by_rollout(due.actions).items():
+            async with self._unit_of_work() as work:
+                stored = await work.rollouts.get(rollout_id, lock=True)
+                device_ids = {action.device_id for action in actions}
+                await self._expire(work, stored, device_ids, listening_since=lease.listening_since)
+                await work.commit()
+        return replace(lease, event_sequence=due.events[-1].sequence) if due.events else lease
+
+    async def _due(self, event_sequence: int) -> _Due:
+        now = self._clock.now()
+        async with self._unit_of_work(read_only=True) as work:
+            return _Due(
+                events=await work.events.after(event_sequence, limit=EVENTS_PER_STEP),
+                rollout_ids=await work.rollouts.due(now, limit=ROLLOUTS_PER_TICK),
+                actions=await work.actions.due(now, limit=ACTIONS_PER_STEP),
+            )
 
     async def next_look(self) -> datetime | None:
         """Return when the next rollout or deadline is due, UTC, aware; None if nothing is."""
         async with self._unit_of_work(read_only=True) as work:
             return await work.rollouts.next_look()
 
-    async def _follow_devices(self, lease: Lease) -> int:
+    async def _follow_devices(self, lease: Lease, page: Sequence[StoredEvent]) -> None:
         """Act on the changes of devices since the last tick; they count as done with the same commit."""
-        async with self._unit_of_work(read_only=True) as work:
-            page = await work.events.after(lease.event_sequence, limit=EVENTS_PER_STEP)
         if not page:
-            return lease.event_sequence
+            return
         changed = {stored.event.subject_id for stored in page if stored.event.type is EventType.DEVICE}
         async with self._unit_of_work() as work:
             for device_id in sorted(changed):
                 await self._follow_device(work, device_id)
             await work.leases.advance(lease.name, page[-1].sequence)
             await work.commit()
-        return page[-1].sequence
 
     async def _follow_device(self, work: UnitOfWork, device_id: str) -> None:
         device = await work.devices.find(device_id)
@@ -109,15 +134,6 @@ class RolloutTicks:
             rollout = await enrol(work, stored, stage.index, [device.device_id], now=now, entropy=self._entropy)
             await store_rollout(work, stored, rollout, now=now)
 
-    async def _look_at_rollouts(self) -> bool:
-        async with self._unit_of_work(read_only=True) as work:
-            due = await work.rollouts.due(self._clock.now(), limit=ROLLOUTS_PER_TICK)
-        for rollout_id in due:
-            async with self._unit_of_work() as work:
-                await self._look(work, await work.rollouts.get(rollout_id, lock=True))
-                await work.commit()
-        return bool(due)
-
     async def _look(self, work: UnitOfWork, stored: StoredRollout) -> None:
         now = self._clock.now()
         stage = stored.rollout.opening_stage
@@ -134,25 +150,15 @@ class RolloutTicks:
         members = await work.actions.members(
             rollout.group_id, after_id=stored.opening_cursor, limit=self._members_per_step
         )
-        wanted = [id_ for id_ in members if position_of(rollout.rollout_id, id_) <= stage.threshold]
+        held = [id_ for id_ in members if position_of(rollout.rollout_id, id_) <= stage.threshold]
+        wanted = held[:ACTIONS_PER_OPENING]
         known = await work.actions.known(rollout.rollout_id, wanted)
         new = _within_cap(stage, [device_id for device_id in wanted if device_id not in known])
         rollout = await enrol(work, stored, stage.index, new, now=now, entropy=self._entropy)
-        is_last = len(members) < self._members_per_step
-        if is_last:
+        cursor = _next_cursor(members, held, limit=self._members_per_step)
+        if not cursor:
             rollout = rollout.with_stage(replace(rollout.stages[stage.index], is_open=True))
-        cursor = "" if is_last else members[-1]
         await store_rollout(work, stored, rollout, now=now, opening_cursor=cursor)
-
-    async def _look_at_deadlines(self, listening_since: datetime) -> bool:
-        async with self._unit_of_work(read_only=True) as work:
-            due = await work.actions.due(self._clock.now(), limit=ACTIONS_PER_STEP)
-        for rollout_id, actions in _by_rollout(due).items():
-            async with self._unit_of_work() as work:
-                stored = await work.rollouts.get(rollout_id, lock=True)
-                await self._expire(work, stored, {a.device_id for a in actions}, listening_since=listening_since)
-                await work.commit()
-        return bool(due)
 
     async def _expire(
         self, work: UnitOfWork, stored: StoredRollout, device_ids: set[str], *, listening_since: datetime
@@ -185,6 +191,13 @@ async def _close(work: UnitOfWork, stored: StoredRollout, *, now: datetime) -> N
     waiting = await work.actions.scheduled(stored.rollout.rollout_id, limit=ACTIONS_PER_STEP)
     changes = [(action, cancel(action, reason, now=now)) for action in waiting]
     await store_rollout(work, stored, await store_actions(work, stored.rollout, changes, now=now), now=now)
+
+
+def _next_cursor(members: Sequence[str], held: Sequence[str], *, limit: int) -> str:
+    """Return the last device that a step of an opening stage has dealt with; empty if it was the group's last."""
+    if len(held) > ACTIONS_PER_OPENING:
+        return held[ACTIONS_PER_OPENING - 1]
+    return members[-1] if len(members) == limit else ""
 
 
 def _is_eligible(device: Device, rollout: Rollout) -> bool:

@@ -162,8 +162,11 @@ class RolloutRepository(Protocol):
             UnknownRolloutError: there is none.
         """
 
-    async def save(self, stored: StoredRollout) -> None:
-        """Store a changed rollout; its version rises."""
+    async def save(self, stored: StoredRollout, *, before: StoredRollout) -> None:
+        """Store a changed rollout and those of its stages that differ; its version rises."""
+
+    async def of_action(self, action_id: str) -> StoredRollout | None:
+        """Return an action's rollout, locked; None if there is no such action."""
 
     async def page(self, *, before_number: int | None, limit: int) -> Sequence[StoredRollout]:
         """Return at most `limit` rollouts, newest first."""

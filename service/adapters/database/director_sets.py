@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from protocol.geometry import Slot
 from service.adapters.database.update_tables import director_sets, installed_images, version_manifests
-from service.adapters.database.upsert import insert_into
+from service.adapters.database.upsert import upsert
 from service.application.update_repositories import DirectorSet, StoredManifest
 
 
@@ -53,11 +53,7 @@ class SqlInstalled:
             {"device_id": device_id, "slot": slot, "sha256": sha256, "reported_at": at}
             for slot, sha256 in images.items()
         ]
-        statement = insert_into(self._connection, installed_images)
-        changed = {name: statement.excluded[name] for name in ("sha256", "reported_at")}
-        await self._connection.execute(
-            statement.on_conflict_do_update(index_elements=["device_id", "slot"], set_=changed), rows
-        )
+        await self._connection.execute(upsert(self._connection, installed_images), rows)
 
     async def put_manifest(self, manifest: StoredManifest) -> bool:
         """See `InstalledRepository.put_manifest`."""
@@ -67,11 +63,5 @@ class SqlInstalled:
 
 async def _put_rising(connection: AsyncConnection, table: Table, column: str, values: dict[str, Any]) -> bool:
     """Insert or replace a device's row where a number rises; False where it does not."""
-    statement = insert_into(connection, table).values(values)
-    changed = {name: statement.excluded[name] for name in values if name != "device_id"}
-    result = await connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["device_id"], set_=changed, where=table.c[column] < statement.excluded[column]
-        )
-    )
+    result = await connection.execute(upsert(connection, table, rising=column), values)
     return result.rowcount == 1

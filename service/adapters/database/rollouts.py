@@ -9,7 +9,7 @@ from sqlalchemy import Row, Select, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.adapters.database.update_tables import actions, rollout_stages, rollouts
-from service.adapters.database.upsert import insert_into
+from service.adapters.database.upsert import upsert
 from service.application.update_repositories import StoredRollout
 from service.domain.membership import StageCut, StagePlan
 from service.domain.rollout import (
@@ -54,16 +54,20 @@ class SqlRollouts:
             raise UnknownRolloutError(f"rollout: expected an id in use, found {rollout_id[:60]!r}")
         return found[0]
 
-    async def save(self, stored: StoredRollout) -> None:
+    async def save(self, stored: StoredRollout, *, before: StoredRollout) -> None:
         """See `RolloutRepository.save`."""
         changed = update(rollouts).where(rollouts.c.rollout_id == stored.rollout.rollout_id)
         await self._connection.execute(changed.values(**_values(stored), version=stored.version + 1))
-        statement = insert_into(self._connection, rollout_stages)
-        columns = {c.name: statement.excluded[c.name] for c in rollout_stages.c if not c.primary_key}
-        await self._connection.execute(
-            statement.on_conflict_do_update(index_elements=["rollout_id", "stage_index"], set_=columns),
-            _stage_rows(stored),
-        )
+        same = {stage.index for stage in stored.rollout.stages if stage == before.rollout.stages[stage.index]}
+        rows = [row for row in _stage_rows(stored) if row["stage_index"] not in same]
+        if rows:
+            await self._connection.execute(upsert(self._connection, rollout_stages), rows)
+
+    async def of_action(self, action_id: str) -> StoredRollout | None:
+        """See `RolloutRepository.of_action`."""
+        which = select(actions.c.rollout_id).where(actions.c.action_id == action_id).scalar_subquery()
+        found = await self._load(select(rollouts).where(rollouts.c.rollout_id == which).with_for_update())
+        return found[0] if found else None
 
     async def page(self, *, before_number: int | None, limit: int) -> Sequence[StoredRollout]:
         """See `RolloutRepository.page`."""
