@@ -1,0 +1,124 @@
+"""The worker: one of two acts, metadata is kept fresh, connected devices are woken, and concurrent reports count."""
+
+import asyncio
+from datetime import timedelta
+
+from protocol.messages import CHECK_UPDATE, ActionState
+from service.application.update_facts import UpdateFacts
+from service.application.update_repositories import MetadataRole, RepositoryName
+from service.domain.membership import StagePlan
+from service.domain.rollout import RolloutState
+from service.worker import LEASE_LIFETIME, Waker, Worker, WorkerPorts
+from tests.integration.service_updates.update_world import RELEASER, UpdateWorld
+
+EVERYONE = (StagePlan(percent=100),)
+
+
+class NotedHints:
+    """A gateway that notes the hints it is given."""
+
+    def __init__(self) -> None:
+        self.hints: list[tuple[str, str]] = []
+
+    def notify(self, device_id: str, name: str, payload: bytes = b"") -> bool:
+        self.hints.append((device_id, name))
+        return not payload
+
+
+def worker_of(world: UpdateWorld, owner: str) -> Worker:
+    ports = WorkerPorts(
+        unit_of_work=world.unit_of_work, ticks=world.ticks, repository=world.repository, clock=world.clock
+    )
+    return Worker(ports, owner=owner, longest_sleep_seconds=0.05)
+
+
+async def drain(worker: Worker) -> int:
+    rounds = 0
+    while await worker.work():
+        rounds += 1
+    return rounds
+
+
+async def test_one_of_two_workers_acts_and_the_other_takes_over(world: UpdateWorld) -> None:
+    """The second worker does nothing while the first holds the lease, and goes on when it is gone."""
+    await world.add_devices(3)
+    await world.release("first")
+    first, second = worker_of(world, "first"), worker_of(world, "second")
+    await drain(first)
+    rollout = await world.roll_out("first", EVERYONE)
+    assert await drain(second) == 0
+    assert await world.actions(rollout) == []
+    world.clock.advance(LEASE_LIFETIME.total_seconds() + 1)
+    assert await drain(second) > 0
+    assert await drain(first) == 0
+    assert len(await world.actions(rollout)) == 3
+
+
+async def test_metadata_is_signed_anew_before_it_expires(world: UpdateWorld) -> None:
+    """Half of a timestamp's life is over: a new one comes into force, and so does a snapshot after its half."""
+    worker = worker_of(world, "worker")
+    await drain(worker)
+    before = await world.repository.file(RepositoryName.IMAGE, MetadataRole.TIMESTAMP)
+    world.clock.advance(12 * 3600)
+    await drain(worker)
+    after = await world.repository.file(RepositoryName.IMAGE, MetadataRole.TIMESTAMP)
+    assert (after.version, after.expires_at) == (before.version + 1, before.expires_at + timedelta(hours=12))
+    world.clock.advance(4 * 86_400)
+    await drain(worker)
+    assert (await world.repository.file(RepositoryName.IMAGE, MetadataRole.SNAPSHOT)).version == 2
+
+
+async def test_devices_are_woken_when_something_waits(world: UpdateWorld) -> None:
+    """A scheduled action and a resumed rollout wake their devices; a paused one wakes nobody."""
+    device, other = await world.add_devices(2)
+    gateway = NotedHints()
+    world.feed.subscribe(Waker(world.pending, gateway).hear)  # type: ignore[arg-type]  # only hints are given
+    await world.release("first")
+    rollout = await world.roll_out("first", EVERYONE)
+    await world.tick()
+    assert sorted(gateway.hints) == sorted([(device, CHECK_UPDATE), (other, CHECK_UPDATE)])
+    gateway.hints.clear()
+    await world.rollouts.pause(RELEASER, rollout.stored.rollout.rollout_id)
+    await world.tick()
+    assert gateway.hints == []
+    await world.rollouts.resume(RELEASER, rollout.stored.rollout.rollout_id)
+    await world.tick()
+    assert sorted(gateway.hints) == sorted([(device, CHECK_UPDATE), (other, CHECK_UPDATE)])
+
+
+async def test_reports_at_the_same_time_are_all_counted(world: UpdateWorld) -> None:
+    """Concurrent transactions on one rollout lose no count, and doubles count once."""
+    await world.add_devices(8)
+    await world.release("first")
+    rollout = await world.roll_out("first", EVERYONE)
+    await world.tick()
+    actions = [numbered.action for numbered in await world.actions(rollout)]
+    digests = rollout.release.digests
+    async with asyncio.TaskGroup() as tasks:
+        for action in actions * 2:
+            sent = world.report(action.device_id, action.action_id, ActionState.CONFIRMED, digests=digests)
+            tasks.create_task(sent)
+    view = await world.rollouts.get(rollout.stored.rollout.rollout_id)
+    assert view.stored.rollout.stages[0].counts.succeeded == 8
+    assert view.stored.rollout.state is RolloutState.FINISHED
+
+
+async def test_operator_learns_why_a_device_does_not_update(world: UpdateWorld) -> None:
+    """No rollout, waiting for a stage, updating, confirmed: each in words."""
+    devices = await world.add_devices(2)
+    facts = UpdateFacts(world.unit_of_work)
+    async with world.unit_of_work(read_only=True) as work:
+        group_id = (await work.products.get_group("Production")).group_id
+    assert (await facts.for_device(devices[0], group_id=group_id)).reasons == ["no rollout for the device's group"]
+    await world.release("first")
+    rollout = await world.roll_out("first", (StagePlan(count=1), StagePlan(percent=100)))
+    await world.tick()
+    (canary,) = await world.actions(rollout)
+    other = next(device for device in devices if device != canary.action.device_id)
+    updating = await facts.for_device(canary.action.device_id, group_id=group_id)
+    assert (updating.updating, updating.release, updating.reasons) == (True, "first", [])
+    (reason,) = (await facts.for_device(other, group_id=group_id)).reasons
+    assert "waiting for stage 2, which is waiting" in reason
+    await world.confirm_all(rollout)
+    done = await facts.for_device(canary.action.device_id, group_id=group_id)
+    assert (done.updating, done.reasons) == (False, ["release first is confirmed"])
