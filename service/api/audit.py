@@ -16,13 +16,14 @@ router = APIRouter(prefix="/audit", tags=["audit"])
 
 
 class AuditModel(BaseModel):
-    """A change: who did what to which subject, and the changed facts before and after."""
+    """A change: who did what to which subject, and the changed facts before and after; `detail` is for people."""
 
     id: int
     at: datetime
     actor: str
     action: str
     subject: str
+    detail: str
     before: Mapping[str, Any]
     after: Mapping[str, Any]
 
@@ -47,6 +48,7 @@ def _model(entry: AuditEntry) -> AuditModel:
         actor=entry.actor,
         action=entry.change.action,
         subject=entry.change.subject_id,
+        detail=entry.change.detail,
         before=entry.change.before,
         after=entry.change.after,
     )

@@ -9,9 +9,10 @@ from fastapi.routing import APIRoute
 from typing_extensions import override
 
 from service.api.auth import authenticate
+from service.api.problems import is_refusal
 from service.api.services import services_of
 from service.application.device_repositories import StoredAnswer
-from service.domain.errors import InvalidError, ServiceError
+from service.domain.errors import InvalidError
 
 HEADER = "Idempotency-Key"
 MAX_KEY_CHARACTERS = 255
@@ -60,8 +61,9 @@ async def _once(request: Request, key: str, handle: _Handler) -> Response:
         return Response(stored.body, status_code=stored.status or 200, headers=dict(stored.headers))
     try:
         response = await handle(request)
-    except (ServiceError, ValueError):
-        await services.idempotency.release(operator, key)
+    except Exception as error:
+        if is_refusal(error):
+            await services.idempotency.release(operator, key)
         raise
     headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
     answer = StoredAnswer(digest, response.status_code, headers, bytes(response.body))

@@ -80,6 +80,13 @@ def status_of(error: Exception) -> HTTPStatus:
     return next(found, HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
+def is_refusal(error: Exception) -> bool:
+    """Say whether an error means that the request was refused and changed nothing."""
+    if isinstance(error, (RequestValidationError, HTTPException)):
+        return True
+    return status_of(error) is not HTTPStatus.INTERNAL_SERVER_ERROR
+
+
 def problem(error: Exception, instance: str) -> ProblemResponse:
     """Return the problem document of an error.
 

@@ -17,6 +17,8 @@ from service.api.sse import HEARTBEAT, STREAM_RESPONSES, LastEventId, event_text
 from service.application.messaging import MessageFilter, MessageKind, StoredMessage
 from service.application.telemetry import Telemetry
 
+DEVICE_ID_DIGITS = 128
+
 router = APIRouter(prefix="/telemetry", tags=["telemetry"])
 
 
@@ -45,10 +47,15 @@ class MessageCount(BaseModel):
 
 
 async def _message_filter(
-    device: Annotated[str | None, Query(pattern=r"^[0-9a-f]{128}$", description="Full device id.")] = None,
+    services: ServicesParameter,
+    device: Annotated[
+        str | None, Query(pattern=r"^[0-9a-f]{8,128}$", description="Device id, or a unique beginning of 8 digits.")
+    ] = None,
     stream: Annotated[str | None, Query(max_length=64)] = None,
     kind: MessageKind | None = MessageKind.TELEMETRY,
 ) -> MessageFilter:
+    if device is not None and len(device) < DEVICE_ID_DIGITS:
+        device = (await services.devices.get(device)).device.device_id
     return MessageFilter(device_id=device, kind=kind, stream=stream)
 
 

@@ -25,6 +25,16 @@ class Change:
     before: Mapping[str, JsonValue] = field(default_factory=dict)
     after: Mapping[str, JsonValue] = field(default_factory=dict)
 
+    @property
+    def detail(self) -> str:
+        """What changed, in one line."""
+        names = [name for name in {**self.before, **self.after} if self.before.get(name) != self.after.get(name)]
+        return ", ".join(f"{name}: {self._step(name)}" for name in names)
+
+    def _step(self, name: str) -> str:
+        before, after = self.before.get(name), self.after.get(name)
+        return str(after) if before is None else f"{before} → {after}"
+
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
