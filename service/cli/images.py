@@ -29,7 +29,7 @@ def pack(
     version: Annotated[str, typer.Option(help="Version, such as 1.2.0.")],
     component_id: Annotated[str, typer.Option(help="GUID of what the image is; stays the same from build to build.")],
     core: Annotated[Core, typer.Option(help="Core that runs it.")] = Core.A7,
-    security_version: Annotated[int, typer.Option(min=0, help="Anti-rollback counter, checked against a fuse.")] = 0,
+    security_version: Annotated[int, typer.Option(min=0, help="Anti-rollback counter, checked against a fuse.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Package file; default {name}-{version}.img.")] = None,
     operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
     as_json: JsonOption = False,

@@ -78,7 +78,7 @@ def pack(
     golden: Annotated[
         Path | None, typer.Option(help="Signed golden vectors (`golden make`); a release needs them.")
     ] = None,
-    security_version: Annotated[int, typer.Option(min=0, help="Anti-rollback counter, checked against a fuse.")] = 0,
+    security_version: Annotated[int, typer.Option(min=0, help="Anti-rollback counter, checked against a fuse.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Package file; default {name}-{version}-{core}.img.")] = None,
     operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
     as_json: JsonOption = False,
