@@ -13,27 +13,22 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from bench_service import PASSPHRASE, data_directory, insert_devices, now, service
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))  # the tests' device builder
-
-from dataclasses import replace  # noqa: E402
-
-from pki import profiles  # noqa: E402
-from pki.csr import verify_ldevid_csr  # noqa: E402
-from pki.online import issuing_authority  # noqa: E402
-from protocol.document import canonical_json, parse_document  # noqa: E402
-from protocol.evidence import SoftwareComponent  # noqa: E402
-from protocol.messages import AttestationReply, NonceReply, NonceRequest  # noqa: E402
-from protocol.signing import SoftwareSigner  # noqa: E402
-from protocol.updates import ReleaseDocument  # noqa: E402
-from tests.attesting_device import HONEST, AttestingDevice, client_context  # noqa: E402
-from tests.service_folder import Folders  # noqa: E402
+from pki import profiles
+from pki.csr import verify_ldevid_csr
+from pki.online import issuing_authority
+from protocol.document import canonical_json, parse_document
+from protocol.evidence import SoftwareComponent
+from protocol.messages import AttestationReply, NonceReply, NonceRequest
+from protocol.signing import SoftwareSigner
+from protocol.updates import ReleaseDocument
+from tests.attesting_device import HONEST, AttestingDevice, client_context
+from tests.benchmarks.bench_service import PASSPHRASE, data_directory, insert_devices, now, service
+from tests.service_folder import Folders
 
 DEVICES = 8
 SECONDS = 10
@@ -119,8 +114,14 @@ def main() -> None:
         with service(data_dir) as running:
             login = folders.operator / "credential.json"
             login.write_text(json.dumps(json.loads(login.read_text()) | {"url": running["operator_url"]}))
-            command = [Path(sys.executable).with_name("tinyfleet"), "factory", "images", "--json", "--operator-dir"]
-            subprocess.run([*command, folders.operator], check=True, env=environment, stdout=subprocess.DEVNULL)
+            command = [
+                str(Path(sys.executable).with_name("tinyfleet")),
+                "factory",
+                "images",
+                "--json",
+                "--operator-dir",
+            ]
+            subprocess.run([*command, str(folders.operator)], check=True, env=environment, stdout=subprocess.DEVNULL)
         insert_devices(data_dir, {d.device_id: d.identity.public_key for d in devices})
         parts = booted(folders.operator)
         for device in devices:

@@ -48,7 +48,7 @@ def now() -> datetime:
 def data_directory() -> Iterator[Path]:
     """Hold the ceremony in a temporary folder; yields DIR of `tinyfleet init --data-dir DIR`."""
     with tempfile.TemporaryDirectory(prefix="tinyfleet-bench-") as folder:
-        command = [Path(sys.executable).with_name("tinyfleet"), "init", "--data-dir", folder]
+        command = [str(Path(sys.executable).with_name("tinyfleet")), "init", "--data-dir", folder]
         environment = {**os.environ, "TINYFLEET_PASSPHRASE": PASSPHRASE}
         subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
         yield Path(folder)
@@ -59,7 +59,7 @@ def service(data_dir: Path) -> Iterator[dict[str, Any]]:
     """Run `tinyfleet serve` on free ports; yields what service.json says."""
     service_dir = data_dir / "service"
     ports = [f"--{name}-port=0" for name in ("operator", "device", "mqtt")]
-    command = [Path(sys.executable).with_name("tinyfleet"), "serve", "--data-dir", service_dir, *ports]
+    command = [str(Path(sys.executable).with_name("tinyfleet")), "serve", "--data-dir", str(service_dir), *ports]
     log = (data_dir / "service.log").open("ab")
     process = subprocess.Popen(command, stdout=log, stderr=log)
     try:

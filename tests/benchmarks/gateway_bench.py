@@ -23,11 +23,9 @@ from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from tests.integration.gateway.gateway_certificates import CertificateBuilder, Credential
+
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parents[1]))
-
-from tests.integration.gateway.gateway_certificates import CertificateBuilder, Credential  # noqa: E402  # a script
-
 Row = dict[str, Any]
 Load = dict[str, Any]
 

@@ -15,7 +15,9 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+from typing_extensions import override
 
 THREADS = 4  # a Python client is bound by its GIL except inside OpenSSL; four keep two cores busy
 
@@ -46,11 +48,13 @@ class KeepAliveClient(asyncio.Protocol):
         self.requests = 0
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
+    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send the first request."""
-        self._transport: Any = transport
+        self._transport = cast("asyncio.Transport", transport)
         self._transport.write(self._request)
 
+    @override
     def data_received(self, data: bytes) -> None:
         """Count a complete answer and send the next request."""
         self._buffer += data
@@ -70,6 +74,7 @@ class KeepAliveClient(asyncio.Protocol):
         else:
             self._finish(None)
 
+    @override
     def connection_lost(self, exc: Exception | None) -> None:
         """End, also when the server closed."""
         self._finish(exc or LoadError("expected an open connection, found it closed"))

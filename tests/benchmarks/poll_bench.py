@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench_service import Client, data_directory, make_clients, register, service
+from tests.benchmarks.bench_service import Client, data_directory, make_clients, register, service
 
 HERE = Path(__file__).parent
 VENV = Path("build/goosebit")

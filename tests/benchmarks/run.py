@@ -10,8 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-SCRIPTS = ("poll_bench.py", "gateway_bench.py", "attest_bench.py", "rollout_bench.py")
+SCRIPTS = ("poll_bench", "gateway_bench", "attest_bench", "rollout_bench")
 LIMIT_SECONDS = 1200  # per script
 OUT = Path("build/bench.json")
 
@@ -21,7 +20,11 @@ def run(script: str) -> list[dict[str, Any]]:
     print(f"running {script} …", file=sys.stderr)
     try:
         done = subprocess.run(
-            [sys.executable, HERE / script], stdout=subprocess.PIPE, timeout=LIMIT_SECONDS, check=True, text=True
+            [sys.executable, "-m", f"tests.benchmarks.{script}"],
+            stdout=subprocess.PIPE,
+            timeout=LIMIT_SECONDS,
+            check=True,
+            text=True,
         )
         rows: list[dict[str, Any]] = json.loads(done.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as error:

@@ -96,7 +96,7 @@ class SqlUnitOfWork:
             for event in self._recorded
         ]
         stored = await self._connection.scalars(insert(tables.events).returning(tables.events.c.sequence), rows)
-        return max(stored)
+        return max(int(sequence) for sequence in stored)
 
 
 class SqlUnitOfWorkFactory:

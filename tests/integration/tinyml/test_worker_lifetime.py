@@ -148,7 +148,7 @@ def test_workers_do_not_import_the_main_script(tmp_path: Path) -> None:
     )
     environment = os.environ | {"PYTHONPATH": str(_ROOT)}
     log = tmp_path / "log"
-    subprocess.run([sys.executable, script, log], env=environment, check=True, timeout=60)  # noqa: S603 - own script
+    subprocess.run([sys.executable, script, log], env=environment, check=True, timeout=60)
     assert log.read_text() == "imported\n"
 
 
@@ -180,7 +180,7 @@ threading.Event().wait()
 
 
 def _start_parent(model: Path, *, busy: bool) -> subprocess.Popen[str]:
-    parent = subprocess.Popen(  # noqa: S603 - own script
+    parent = subprocess.Popen(
         [sys.executable, "-c", _PARENT, model, "busy" if busy else "idle"],
         cwd=_ROOT,
         stdout=subprocess.PIPE,
