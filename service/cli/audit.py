@@ -6,7 +6,7 @@ import typer
 
 from service.cli.client import JsonObject, connect
 from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption
-from service.cli.output import print_json, print_table, short
+from service.cli.output import moment, print_json, print_table, short
 
 app = typer.Typer(help="Audit log.", no_args_is_help=True)
 
@@ -25,7 +25,8 @@ def list_entries(
         print_json(entries)
         return
     rows = (
-        (entry["at"], entry["actor"], entry["action"], short(entry["subject"]), _changes(entry)) for entry in entries
+        (moment(entry["at"]), entry["actor"], entry["action"], short(entry["subject"]), _changes(entry))
+        for entry in entries
     )
     print_table("Audit log", ("at", "who", "what", "on", "changed to"), rows)
 

@@ -1,9 +1,10 @@
 """The demo's fleet as the service knows it: inference results that came home, and the live table of devices."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from service.cli.client import ApiClient, JsonObject
+from service.cli.demo_events import EventFile
 from service.cli.live import MAX_DEVICE_ROWS
 
 LOOK_SECONDS = 1.0
@@ -34,8 +35,9 @@ class InferenceResults:
 class FleetTable:
     """Rows of the table, asked for at most once a second."""
 
-    def __init__(self, results: InferenceResults) -> None:
+    def __init__(self, results: InferenceResults, events: EventFile) -> None:
         self._results = results
+        self._events = events
         self._due = 0.0
 
     def rows(self, client: ApiClient) -> list[Sequence[object]] | None:
@@ -44,13 +46,26 @@ class FleetTable:
             return None
         self._results.read(client)
         devices = client.get("/devices", limit=MAX_DEVICE_ROWS)["items"]
+        stands = latest_states(self._events.of_this_run())
         self._due = time.monotonic() + LOOK_SECONDS
-        return [self._row(device) for device in devices]
+        return [self._row(device, stands.get(device["id"], "")) for device in devices]
 
-    def _row(self, device: JsonObject) -> tuple[object, ...]:
+    def _row(self, device: JsonObject, stand: str) -> tuple[object, ...]:
         versions = [_version(device["installed"], slot) for slot in _SLOTS]
         seen = [self._results.seen.get((device["id"], core)) for core in _CORES]
-        return (device["id"], device["state"], *versions, *seen)
+        return (device["id"], stand or device["state"], *versions, *seen)
+
+
+def latest_states(events: Iterable[JsonObject]) -> dict[str, str]:
+    """Return how each device stands by what it told last: in its boot, at the attestation, or in its update."""
+    states: dict[str, str] = {}
+    for event in events:
+        kind = event["event"]
+        if kind in {"booted", "boot-stopped", "refused", "attested"}:
+            states[event["device"]] = kind
+        elif kind in {"update", "reverted"}:
+            states[event["device"]] = event["state"]
+    return states
 
 
 def _version(installed: Mapping[str, JsonObject], slot: str) -> str | None:

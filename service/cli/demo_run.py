@@ -48,8 +48,8 @@ class DemoRun:
     _fleet: FleetTable = field(init=False)
 
     def __post_init__(self) -> None:
-        self._fleet = FleetTable(self.results)
         self.events = EventFile(self.folder.events)
+        self._fleet = FleetTable(self.results, self.events)
 
     @property
     def seconds(self) -> float:

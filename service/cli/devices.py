@@ -11,7 +11,7 @@ from service.cli.claiming import claim_devices
 from service.cli.client import ApiClient, JsonObject, connect
 from service.cli.errors import AnswerError
 from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption
-from service.cli.output import print_facts, print_json, print_line, print_table, remark, short
+from service.cli.output import moment, print_facts, print_json, print_line, print_table, remark, short
 
 _ROLLED_OUT = frozenset(slot for slot in HOME_BYTES if slot.kind is not ImageKind.FIRMWARE)  # what lists show
 
@@ -76,9 +76,9 @@ def _device_rows(devices: list[JsonObject]) -> Iterator[tuple[object, ...]]:
     for device in devices:
         yield (
             short(device["id"]),
-            device.get("group"),
+            device["group"],
             device["state"],
-            device.get("last_seen"),
+            moment(device["last_seen"]),
             {slot: name for slot, name in installed_names(device).items() if slot in _ROLLED_OUT},
         )
 

@@ -18,6 +18,9 @@ _STATE_STYLES = {
     "confirmed": "green",
     "halted": "bold red",
     "blocked": "red",
+    "attested": "green",
+    "refused": "bold red",
+    "boot-stopped": "bold red",
     "failed": "red",
     "reverted": "yellow",
     "aborted": "red",
@@ -67,6 +70,11 @@ def print_facts(facts: Mapping[str, object]) -> None:
 def short(identifier: object) -> str:
     """Shorten an identifier for a table."""
     return str(identifier or "")[:SHORT_ID_DIGITS]
+
+
+def moment(value: object) -> str | None:
+    """Shorten a time of the API (RFC 3339, UTC) to seconds, for a table."""
+    return None if value is None else str(value)[:19].replace("T", " ")
 
 
 def _cell(value: object) -> Text:

@@ -7,7 +7,7 @@ import typer
 
 from service.cli.client import JsonObject, connect
 from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption
-from service.cli.output import print_json, print_line, short
+from service.cli.output import moment, print_json, print_line, short
 
 app = typer.Typer(help="Telemetry: follow and count it.", no_args_is_help=True)
 
@@ -47,7 +47,7 @@ def count(
 
 def _line(message: JsonObject) -> str:
     payload = message["payload"]
-    head = f"{message['received_at']}  {short(message['device_id'])}  {message['stream']}"
+    head = f"{moment(message['received_at'])}  {short(message['device_id'])}  {message['stream']}"
     if not isinstance(payload, dict) or "label" not in payload:
         return f"{head}  {json.dumps(payload)}"
     answer = payload.get("error") or f"{payload['label']} {payload['score']:.2f}"

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from service.cli.demo_events import EventFile, devices_with, link_counts
+from service.cli.demo_fleet import latest_states
 
 
 def _counts(device: str, sent: int, acknowledged: int) -> dict[str, Any]:
@@ -40,3 +41,16 @@ def test_counts_add_up_over_devices_and_runs() -> None:
 def test_no_events_are_no_counts() -> None:
     """Nothing sent is nothing sent."""
     assert link_counts([]) == (0, 0)
+
+
+def test_latest_state_is_what_a_device_told_last() -> None:
+    """Boot, attestation and update follow each other; other events change nothing."""
+    events: list[dict[str, Any]] = [
+        {"event": "booted", "device": "a"},
+        {"event": "attested", "device": "a"},
+        {"event": "update", "device": "a", "state": "trial"},
+        {"event": "connected", "device": "a"},
+        {"event": "boot-stopped", "device": "b"},
+        {"event": "stopped"},
+    ]
+    assert latest_states(events) == {"a": "trial", "b": "boot-stopped"}
