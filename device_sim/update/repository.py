@@ -8,7 +8,7 @@ Expiry is judged by the device's clock, never by the host's.
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Protocol
 
@@ -20,7 +20,7 @@ from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 from typing_extensions import override
 
 from device_sim.network.ports import EndlessDataError, HttpTransport, NetworkError, UnreachableError
-from device_sim.update.errors import MetadataRefusedError
+from device_sim.update.errors import MetadataRefusedError, UpdateError
 
 CONFIG = UpdaterConfig(
     max_root_rotations=32,
@@ -57,8 +57,9 @@ class MetadataStore:
     def __init__(self, storage: Storage, name: str, *, anchor: bytes) -> None:
         self._storage = storage
         self._name = name
+        self._anchor = anchor.decode()
         self._anchor_digest = hashlib.sha256(anchor).hexdigest()
-        self._files = self._load() or {Root.type: anchor.decode()}
+        self._files = self._load() or {Root.type: self._anchor}
 
     def _load(self) -> dict[str, str] | None:
         kept = self._storage.get(self._name)
@@ -80,6 +81,10 @@ class MetadataStore:
         keys = [root.keys[key_id].keyval["public"] for key_id in root.roles[Timestamp.type].keyids]
         loaded = [load_pem_public_key(key.encode()) for key in keys]
         return [key for key in loaded if isinstance(key, ec.EllipticCurvePublicKey)]
+
+    def forget_unsaved(self) -> None:
+        """Go back to what is kept."""
+        self._files = self._load() or {Root.type: self._anchor}
 
     def save(self) -> None:
         """Keep what was written; nothing is written to storage if nothing changed."""
@@ -126,19 +131,29 @@ class Repository(Updater):
         super().__init__("", base_path, fetcher=fetcher, config=CONFIG, bootstrap=store.read(Root.type))
         self._trusted_set.reference_time = now
 
-    def check(self) -> Targets:
+    def check(self, accept: Callable[[Targets], None]) -> Targets:
         """Refresh all four roles and return the verified top-level targets.
+
+        Args:
+            accept: judges the verified targets further; what it refuses leaves nothing behind in the store, so that
+                well-signed metadata for somebody else cannot hold this device up.
 
         Raises:
             NetworkError: the service was not reached.
             MetadataRefusedError: a role is not signed as the root says, expired, older than before, or too long.
+            UpdateError: what `accept` raises.
         """
         try:
             self.refresh()
         except (RepositoryError, DownloadError) as error:
+            self._store.save()  # what was verified before the failure still guards against rollback
             raise self._refusal(error) from error
-        finally:
-            self._store.save()
+        try:
+            accept(self._trusted_set.targets)
+        except UpdateError:
+            self._store.forget_unsaved()
+            raise
+        self._store.save()
         return self._trusted_set.targets
 
     def find(self, name: str) -> TargetFile | None:

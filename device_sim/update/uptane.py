@@ -138,31 +138,38 @@ class UptaneClient:
         """
         fetcher = MetadataFetcher(transport)
         # Step 2: Director.
-        director = Repository(self._director, DIRECTOR_PATH, fetcher=fetcher, now=now).check()
-        device = self._check_device(director)
+        director = Repository(self._director, DIRECTOR_PATH, fetcher=fetcher, now=now).check(self._check_device)
+        device = _named_device(director)
         wanted = _by_slot(director.targets)
         if not wanted:
             return Instruction(device.action_id, ())
         # Step 5: Image repository.
         images = Repository(self._images, IMAGE_PATH, fetcher=fetcher, now=now)
-        images.check()
+        images.check(_accept_any)
         check = _TargetCheck(transport, images, floors, self._golden_keys)
         targets = [check.verify(target) for _, target in sorted(wanted.items(), key=_install_order)]
         return Instruction(device.action_id, tuple(targets))
 
-    def _check_device(self, director: Targets) -> DirectorDevice:
+    def _check_device(self, director: Targets) -> None:
         # Step 3: this device, no delegations.
-        try:
-            device = DirectorDevice.model_validate_json(json.dumps(director.unrecognized_fields.get(DEVICE_FIELD)))
-        except ValidationError as error:
-            raise WrongDeviceError("Director targets: expected the device that they are for, found none") from error
+        device = _named_device(director)
         if device.device_id != self._device_id:
             raise WrongDeviceError(
                 f"Director targets: expected device {self._device_id[:16]}, found {device.device_id[:16]}"
             )
         if director.delegations is not None:
             raise WrongDeviceError("Director targets: expected no delegations, found some")
-        return device
+
+
+def _named_device(director: Targets) -> DirectorDevice:
+    try:
+        return DirectorDevice.model_validate_json(json.dumps(director.unrecognized_fields.get(DEVICE_FIELD)))
+    except ValidationError as error:
+        raise WrongDeviceError("Director targets: expected the device that they are for, found none") from error
+
+
+def _accept_any(_targets: Targets) -> None:
+    """The Image repository's targets are for every device."""
 
 
 def _by_slot(targets: Mapping[str, TargetFile]) -> dict[Slot, TargetFile]:

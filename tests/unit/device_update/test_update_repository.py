@@ -4,7 +4,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from tuf.api.metadata import Metadata, Root
+from tuf.api.metadata import Metadata, Root, Targets
 from tuf.ngclient import Updater
 
 from device_sim.network.ports import HttpResponse, UnreachableError
@@ -15,6 +15,10 @@ from tests.unit.device_update.update_builder import NOW, Catalog, Wire
 
 PATH = "/device/v1/uptane/image/"
 ROLES = ("root", "timestamp", "snapshot", "targets")
+
+
+def accept_any(_targets: Targets) -> None:
+    """Nothing is wrong with any targets here."""
 
 
 class MemoryStorage:
@@ -75,9 +79,9 @@ def test_overridden_methods_exist_in_the_pinned_client() -> None:
 
 def test_load_local_metadata_prefers_what_is_stored(checks: Checks) -> None:
     """A second check with nothing new asks for the next root and the timestamp alone."""
-    checks.repository().check()
+    checks.repository().check(accept_any)
     first, checks.wire.requests = checks.wire.requests, []
-    checks.repository().check()
+    checks.repository().check(accept_any)
     assert [path.removeprefix(PATH) for path in first] == [
         "2.root.json",
         "timestamp.json",
@@ -95,24 +99,24 @@ def test_load_local_metadata_of_unknown_role_is_file_not_found(checks: Checks) -
 
 def test_persist_metadata_keeps_every_role(checks: Checks) -> None:
     """After a check, storage holds all four roles, in one item, written once."""
-    checks.repository().check()
+    checks.repository().check(accept_any)
     assert all(checks.store().read(role) for role in ROLES)
     assert (list(checks.storage.items), checks.storage.writes) == (["image"], 1)
 
 
 def test_check_with_nothing_new_writes_nothing(checks: Checks) -> None:
     """Flash is not worn by an idle device."""
-    checks.repository().check()
-    checks.repository().check()
+    checks.repository().check(accept_any)
+    checks.repository().check(accept_any)
     assert checks.storage.writes == 1
 
 
 def test_persist_root_keeps_the_newest_root(checks: Checks) -> None:
     """A rotated root takes the place of the voucher's and is not asked for again."""
     newest = checks.rotate_root(2)
-    checks.repository().check()
+    checks.repository().check(accept_any)
     checks.wire.requests.clear()
-    checks.repository().check()
+    checks.repository().check(accept_any)
     assert checks.store().read("root") == newest
     assert checks.wire.requests[0] == PATH + "3.root.json"
 
@@ -121,7 +125,7 @@ def test_update_root_symlink_touches_no_file(checks: Checks, tmp_path: Path, mon
     """No check leaves anything on the host's disk."""
     monkeypatch.chdir(tmp_path)
     checks.rotate_root(2)
-    checks.repository().check()
+    checks.repository().check(accept_any)
     assert not list(tmp_path.iterdir())
 
 
@@ -129,7 +133,7 @@ def test_load_root_takes_roots_one_by_one(checks: Checks) -> None:
     """Two rotations are followed in order."""
     checks.rotate_root(2)
     checks.rotate_root(3)
-    checks.repository().check()
+    checks.repository().check(accept_any)
     assert Metadata[Root].from_bytes(checks.store().read("root") or b"").signed.version == 3
 
 
@@ -137,7 +141,7 @@ def test_load_root_refuses_a_skipped_version(checks: Checks) -> None:
     """A root that jumps ahead is not the next one."""
     checks.catalog.files["image/2.root.json"] = checks.rotate_root(3)
     with pytest.raises(MetadataRefusedError, match="Expected root version 2"):
-        checks.repository().check()
+        checks.repository().check(accept_any)
     assert checks.store().read("root") == checks.catalog.image_root
 
 
@@ -148,40 +152,40 @@ def test_load_root_refuses_a_root_by_unknown_key(checks: Checks) -> None:
     metadata.sign(TufSigner(SoftwareSigner.generate()))
     checks.catalog.files["image/2.root.json"] = metadata.to_bytes()
     with pytest.raises(MetadataRefusedError, match="UnsignedMetadataError"):
-        checks.repository().check()
+        checks.repository().check(accept_any)
 
 
 def test_load_root_passes_on_a_failing_server(checks: Checks) -> None:
     """Only a missing root means that the newest is known."""
     checks.wire.hook = lambda _path, _headers: HttpResponse(500, {}, b"")
     with pytest.raises(UnreachableError, match="found 500"):
-        checks.repository().check()
+        checks.repository().check(accept_any)
 
 
 def test_rotated_timestamp_key_forgets_the_old_timestamp(checks: Checks) -> None:
     """After a fast-forward by a stolen key, a rotation lets the device go on with lower versions."""
     for _ in range(5):
         checks.catalog.publish()
-    checks.repository().check()
+    checks.repository().check(accept_any)
     fresh = SoftwareSigner.generate()
     object.__setattr__(checks.catalog.keys, "timestamp", fresh)
     checks.rotate_root(2, timestamp=fresh)
     checks.catalog.version = 5
     checks.catalog.publish()
-    checks.repository().check()
+    checks.repository().check(accept_any)
     assert checks.store().timestamp_keys()[0] == fresh.public_key
 
 
 def test_reference_time_is_the_devices(checks: Checks) -> None:
     """Expiry is judged by the time that is handed in, not by the host's clock."""
-    checks.repository(hours=23).check()
+    checks.repository(hours=23).check(accept_any)
     with pytest.raises(MetadataRefusedError, match=r"timestamp\.json is expired"):
-        checks.repository(hours=25).check()
+        checks.repository(hours=25).check(accept_any)
 
 
 def test_another_voucher_forgets_the_old_catalog(checks: Checks) -> None:
     """Metadata of one catalog is worth nothing under another one's root."""
-    checks.repository().check()
+    checks.repository().check(accept_any)
     other = Catalog("0" * 128)
     store = MetadataStore(checks.storage, "image", anchor=other.image_root)
     assert store.read("root") == other.image_root
