@@ -112,13 +112,13 @@ class Processes:
 
     Args:
         logs: folder for what they write: `{name}.log`.
-        environment: variables on top of the demo's own.
+        environment: all that they find in theirs.
         stop: looked at while waiting.
     """
 
     def __init__(self, logs: Path, environment: Mapping[str, str], *, stop: StopRequest) -> None:
         self._logs = logs
-        self._environment = {**os.environ, **environment}
+        self._environment = dict(environment)
         self._stop = stop
         self._running: list[Child] = []
         self._count = 0

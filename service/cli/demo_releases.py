@@ -9,11 +9,10 @@ import yaml
 
 from service.cli.client import JsonObject
 from service.cli.demo_processes import Command
-from service.cli.demo_run import ASSETS, GROUP, PRODUCT, DemoRun, tinyfleet
+from service.cli.demo_run import GROUP, PRODUCT, DemoRun, tinyfleet
 from service.cli.demo_steps import pack_application
 from service.cli.errors import StepError
 from service.cli.factory_images import simulated_payload
-from tinyml.fetch import fetch_model
 
 STAGES = "1,25%,100%"
 SOAK_SECONDS = "1"
@@ -40,10 +39,13 @@ class DemoModel:
     core: str
     photos: tuple[str, ...]
 
-    @property
-    def card(self) -> Path:
-        """Its card."""
-        return ASSETS / f"{self.name}.yaml"
+    def source(self, run: DemoRun) -> Path:
+        """Where the model is."""
+        return run.folder.work / f"{self.name}.tflite"
+
+    def card(self, run: DemoRun) -> Path:
+        """Where its card is."""
+        return run.folder.work / f"{self.name}.yaml"
 
     def golden(self, run: DemoRun) -> Path:
         """Where its golden vectors are."""
@@ -59,10 +61,9 @@ IMAGE = DemoModel("image-classification", "m4-1", ("horse", "cat", "motorcycle")
 MODELS = (PERSON, IMAGE)
 
 
-def fetch(_run: DemoRun) -> None:
-    """Fetch the models into the user's cache, unless they are there."""
-    for model in MODELS:
-        fetch_model(model.name)
+def fetch(run: DemoRun) -> None:
+    """Fetch the models and their cards; one after the other, because one download brings both."""
+    run.perform([tinyfleet("model", "fetch", model.name, "--out", run.folder.work) for model in MODELS])
 
 
 def pack(run: DemoRun) -> None:
@@ -79,21 +80,21 @@ def pack(run: DemoRun) -> None:
 
 def make_golden(run: DemoRun, model: DemoModel) -> Command:
     """Return the command that signs the golden vectors of a model's component."""
-    options = ("--model", fetch_model(model.name), "--card", model.card, "--out", model.golden(run))
+    options = ("--model", model.source(run), "--card", model.card(run), "--out", model.golden(run))
     return tinyfleet("golden", "make", *model.photos, *options)
 
 
 def pack_model(run: DemoRun, model: DemoModel, card: Path | None = None, *, version: str = VERSION) -> Command:
     """Return the command that judges, packs and signs a model."""
     golden, package = ("--golden", model.golden(run)), ("--out", model.package(run, version))
-    options = ("--card", card or model.card, "--core", model.core, "--security-version", "1")
-    return tinyfleet("model", "pack", fetch_model(model.name), *options, *golden, *package)
+    options = ("--card", card or model.card(run), "--core", model.core, "--security-version", "1")
+    return tinyfleet("model", "pack", model.source(run), *options, *golden, *package)
 
 
 def bad_card(run: DemoRun) -> Path:
     """Write the card of a model that passes every check on the host; the scenario says what it does on devices."""
     card = run.folder.work / f"{PERSON.name}-{BAD_VERSION}.yaml"
-    content: Mapping[str, Any] = yaml.safe_load(PERSON.card.read_text())
+    content: Mapping[str, Any] = yaml.safe_load(PERSON.card(run).read_text())
     card.write_text(yaml.safe_dump({**content, "version": BAD_VERSION}))
     return card
 

@@ -67,10 +67,16 @@ class DemoRun:
         return self.record.devices - ATTACKED_DEVICES
 
     @property
+    def service_url(self) -> str:
+        """Where the operator API is."""
+        return f"https://127.0.0.1:{self.record.ports.operator}"
+
+    @property
     def client(self) -> ApiClient:
         """The service's API; opened when it is first needed."""
         if self._client is None:
-            self._client = ApiClient.open(load_credential(self.folder.operator))
+            login = replace(load_credential(self.folder.operator), url=self.service_url)
+            self._client = ApiClient.open(login)
         return self._client
 
     def perform(self, *sequences: Iterable[Command]) -> None:

@@ -40,7 +40,7 @@ def init(run: DemoRun) -> None:
     """Hold the key ceremony, from the beginning if it was interrupted."""
     for folder in (run.folder.operator, run.folder.service):
         shutil.rmtree(folder, ignore_errors=True)
-    where = ("--data-dir", run.folder.root, "--url", service_url(run))
+    where = ("--data-dir", run.folder.root, "--url", run.service_url)
     run.perform([tinyfleet("init", *where, "--generate-passphrase")])
 
 
@@ -60,13 +60,8 @@ def serve(run: DemoRun) -> None:
 def _point_login(run: DemoRun) -> None:
     """Have the operator's login lead to where the service listens in this run."""
     path = run.folder.operator / CREDENTIAL_FILE
-    login = json.loads(path.read_bytes()) | {"url": service_url(run)}
+    login = json.loads(path.read_bytes()) | {"url": run.service_url}
     replace_file(path, json.dumps(login).encode(), mode=PRIVATE_MODE)
-
-
-def service_url(run: DemoRun) -> str:
-    """Return where the operator API is."""
-    return f"https://127.0.0.1:{run.record.ports.operator}"
 
 
 def serve_command(run: DemoRun) -> list[str]:

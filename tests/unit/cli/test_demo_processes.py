@@ -37,7 +37,7 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def processes(modules: Path) -> Iterator[Processes]:
     """Processes that stop at the end of the test."""
     stop = StopRequest()
-    running = Processes(modules, {}, stop=stop)
+    running = Processes(modules, os.environ, stop=stop)
     with stop.listening():
         yield running
         running.stop_all()
@@ -120,9 +120,9 @@ def test_interrupt_ends_a_wait(processes: Processes, modules: Path) -> None:
 def test_killed_demo_leaves_no_process(modules: Path) -> None:
     """After kill -9 of the demo the kernel ends what it had started."""
     script = textwrap.dedent("""
-        import pathlib, time
+        import os, pathlib, time
         from service.cli.demo_processes import Processes, StopRequest
-        Processes(pathlib.Path(), {}, stop=StopRequest()).start("sleeper", ["sleeper"])
+        Processes(pathlib.Path(), os.environ, stop=StopRequest()).start("sleeper", ["sleeper"])
         time.sleep(600)
     """)
     with subprocess.Popen([sys.executable, "-c", script]) as demo:
