@@ -10,6 +10,7 @@ import socket
 import ssl
 import threading
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from paho.mqtt import client as paho
@@ -36,6 +37,32 @@ class LinkLimits:
     queue: int = 1000
     keepalive_seconds: int = 60
     reconnect_seconds: tuple[int, int] = (1, 60)
+
+
+class _Client(paho.Client):
+    """paho 1.6 takes only ConnectionError for a lost connection.
+
+    TLS tells one by other OSErrors (`ssl.SSLEOFError`), which would end paho's thread, and with it the link, for good.
+    paho is pinned; tests/integration/device_update/test_mqtt_link.py stands on both overridden methods.
+    """
+
+    def _sock_send(self, buf: bytes) -> int:
+        with _lost_connections():
+            return int(super()._sock_send(buf))  # type: ignore[misc]  # private, so not in the stubs
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        with _lost_connections():
+            return bytes(super()._sock_recv(bufsize))  # type: ignore[misc]  # private, so not in the stubs
+
+
+@contextlib.contextmanager
+def _lost_connections() -> Iterator[None]:
+    try:
+        yield
+    except (BlockingIOError, ConnectionError):
+        raise
+    except OSError as error:
+        raise ConnectionError(str(error)) from error
 
 
 class PahoLink:
@@ -72,7 +99,7 @@ class PahoLink:
         self._client = self._new_client(device_id, context)
 
     def _new_client(self, device_id: DeviceId, context: ssl.SSLContext) -> paho.Client:
-        client = paho.Client(client_id=device_id, clean_session=False, protocol=paho.MQTTv311)
+        client = _Client(client_id=device_id, clean_session=False, protocol=paho.MQTTv311)
         client.tls_set_context(context)
         client.max_inflight_messages_set(self._limits.in_flight)
         client.reconnect_delay_set(*self._limits.reconnect_seconds)

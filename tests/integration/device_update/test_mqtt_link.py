@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from paho.mqtt import client as paho
 
 from device_sim.network.mqtt import LinkLimits, PahoLink
 from device_sim.network.ports import LinkCounts, LinkEvents
@@ -172,6 +173,28 @@ async def test_renewed_certificate_is_shown_by_the_next_connection(running: Runn
     assert await linked.drain()
     assert set(await running.payloads()) == {b"before", b"between"}
     assert linked.link.counts == LinkCounts(sent=2, acknowledged=2, dropped=0, waiting=0)
+
+
+@pytest.mark.parametrize("method", ["_sock_send", "_sock_recv"])
+async def test_connection_lost_below_tls_is_sought_again(
+    running: RunningGateway, connect: Connect, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """TLS reports a lost connection by SSLEOFError, which paho does not know: the link reconnects all the same."""
+    linked = connect(running.backend, running.address[1])
+    linked.link.start()
+    assert await linked.told.next_connection() == "connected"
+    works, lost = getattr(paho.Client, method), [ssl.SSLEOFError("EOF occurred in violation of protocol")]
+
+    def fails_once(client: paho.Client, argument: object) -> object:
+        if lost:
+            raise lost.pop()
+        return works(client, argument)
+
+    monkeypatch.setattr(paho.Client, method, fails_once)
+    linked.publish(b"again")
+    assert [await linked.told.next_connection() for _ in range(2)] == ["disconnected", "connected"]
+    assert await linked.drain()
+    assert set(await running.payloads()) == {b"again"}  # twice where the PUBACK was what got lost
 
 
 async def test_reconnect_without_a_connection_does_nothing(running: RunningGateway, connect: Connect) -> None:
