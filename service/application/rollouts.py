@@ -11,7 +11,7 @@ from service.application.rollout_changes import rollout_event, store_rollout
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.application.update_repositories import NumberedAction, StoredRollout
 from service.domain.errors import ConflictError
-from service.domain.membership import MAX_STAGES, InvalidPlanError, StagePlan, cut_stages, position_of
+from service.domain.membership import StagePlan, check_plans, cut_stages, position_of
 from service.domain.operator import Actor
 from service.domain.product import DeviceGroup
 from service.domain.release import FactoryReleaseError, Release
@@ -66,14 +66,13 @@ class Rollouts:
         """Create a rollout, and start it.
 
         Raises:
-            InvalidPlanError: no stage or too many.
+            InvalidPlanError: no stage, too many, or one that adds nobody.
             UnknownReleaseError, UnknownGroupError, AmbiguousGroupError: release or group.
             FactoryReleaseError: the release is what devices are made with.
             GroupPolicyError: the group takes no updates.
             EmptyGroupError: it is to be started, and the group has no active device.
         """
-        if not 1 <= len(new.plans) <= MAX_STAGES:
-            raise InvalidPlanError(f"stages: expected 1 to {MAX_STAGES}, found {len(new.plans)}")
+        check_plans(new.plans)
         async with self._unit_of_work() as work:
             release, group = await self._target(work, new)
             stored = self._draft(actor, new, release, group)

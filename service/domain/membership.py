@@ -7,10 +7,13 @@ device that joins later has a position too and so falls into a stage by itself.
 """
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
+
+from typing_extensions import override
 
 from service.domain.errors import InvalidError
 
@@ -35,6 +38,10 @@ class StagePlan:
 
     count: int | None = None
     percent: float | None = None
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.percent:g}%" if self.count is None else str(self.count)
 
     def __post_init__(self) -> None:
         if (self.count is None) == (self.percent is None):
@@ -64,6 +71,23 @@ class StageCut:
     threshold: int
     planned: int
     is_capped: bool
+
+
+def check_plans(plans: Sequence[StagePlan]) -> None:
+    """Refuse stages that add nobody: each must reach further than the one before it.
+
+    A count and a percent compare only by the group, which changes; such neighbours are taken as they are.
+
+    Raises:
+        InvalidPlanError: no stage, too many, or one that reaches no further.
+    """
+    if not 1 <= len(plans) <= MAX_STAGES:
+        raise InvalidPlanError(f"stages: expected 1 to {MAX_STAGES}, found {len(plans)}")
+    for before, plan in itertools.pairwise(plans):
+        if (before.count and plan.count and plan.count <= before.count) or (
+            before.percent and plan.percent and plan.percent <= before.percent
+        ):
+            raise InvalidPlanError(f"stages: expected one that reaches further than {before}, found {plan}")
 
 
 def position_of(rollout_id: str, device_id: str) -> int:

@@ -10,7 +10,7 @@ from protocol.geometry import Slot
 from protocol.messages import ActionReport, ActionState, Cause
 from service.domain.action import Action, InvalidReportError, apply_report, cancel, offer, time_out
 from service.domain.deadline import at_deadline
-from service.domain.membership import InvalidPlanError, StageCut, StagePlan, cut_stages, position_of
+from service.domain.membership import InvalidPlanError, StageCut, StagePlan, check_plans, cut_stages, position_of
 from service.domain.rollout import (
     Conditions,
     Rollout,
@@ -323,6 +323,20 @@ def test_stage_of_no_size_is_refused(count: int | None, percent: float | None, m
     """A stage is a count or a percent."""
     with pytest.raises(InvalidPlanError, match=message):
         StagePlan(count, percent)
+
+
+@pytest.mark.parametrize(
+    ("plans", "found"),
+    [
+        ([StagePlan(count=1), StagePlan(count=1)], "further than 1, found 1"),
+        ([StagePlan(percent=50), StagePlan(percent=25)], "further than 50%, found 25%"),
+    ],
+)
+def test_stage_that_adds_nobody_is_refused(plans: list[StagePlan], found: str) -> None:
+    """Stages are cumulative: a plan that does not rise is another plan than its author meant."""
+    with pytest.raises(InvalidPlanError, match=found):
+        check_plans(plans)
+    check_plans([StagePlan(count=1), StagePlan(percent=25), StagePlan(percent=100)])
 
 
 @pytest.mark.parametrize(
