@@ -10,14 +10,16 @@ from protocol.geometry import HOME_BYTES, ImageKind
 from service.cli.claiming import claim_devices
 from service.cli.client import ApiClient, JsonObject, connect
 from service.cli.errors import AnswerError
-from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption
+from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption, one_id
 from service.cli.output import moment, print_facts, print_json, print_line, print_table, remark, short
 
 _ROLLED_OUT = frozenset(slot for slot in HOME_BYTES if slot.kind is not ImageKind.FIRMWARE)  # what lists show
 
 app = typer.Typer(help="Devices: claim them, look at them, block them.", no_args_is_help=True)
 
-DeviceArgument = Annotated[str, typer.Argument(help="Device id, or a unique beginning of at least 8 digits.")]
+DeviceArgument = Annotated[
+    str, typer.Argument(help="Device id, or a unique beginning of at least 8 digits.", callback=one_id)
+]
 
 
 @app.command()

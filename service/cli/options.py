@@ -1,9 +1,26 @@
 """Options that several commands share."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from service.cli.errors import BadArgumentError
+
+_ID = re.compile(r"[0-9A-Za-z_-]{1,128}")
+
+
+def one_id(text: str | None) -> str | None:
+    """Return an id that makes one segment of a path, and no way to another resource.
+
+    Raises:
+        BadArgumentError: it is none.
+    """
+    if text is not None and _ID.fullmatch(text) is None:
+        raise BadArgumentError(f"id: expected 1 to 128 letters, digits, '_' or '-', found {text[:128]!r}")
+    return text
+
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 OperatorDirOption = Annotated[

@@ -1,5 +1,6 @@
 """`tinyfleet rollout`: bring a release to a device group in stages, watch it, stop it."""
 
+import math
 import re
 from typing import Annotated
 
@@ -7,12 +8,12 @@ import typer
 
 from service.cli.client import JsonObject, connect
 from service.cli.errors import BadArgumentError
-from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption
+from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption, one_id
 from service.cli.output import print_facts, print_json, print_line, print_table, short
 
 app = typer.Typer(help="Rollouts: start, watch and stop them.", no_args_is_help=True)
 
-RolloutArgument = Annotated[str, typer.Argument(help="Rollout id.")]
+RolloutArgument = Annotated[str, typer.Argument(help="Rollout id.", callback=one_id)]
 _STAGE = re.compile(r"(?P<number>[1-9]\d{0,8})(?P<percent>%?)")
 _FULL_PERCENT = 100
 
@@ -33,6 +34,17 @@ def _stage(part: str) -> dict[str, int]:
     return {"percent" if match["percent"] else "count": int(match["number"])}
 
 
+def finite_seconds(seconds: float | None) -> float | None:
+    """Return a time that JSON can carry.
+
+    Raises:
+        BadArgumentError: it is infinite or no number.
+    """
+    if seconds is not None and not math.isfinite(seconds):
+        raise BadArgumentError(f"seconds: expected a finite number, found {seconds}")
+    return seconds
+
+
 @app.command()
 def start(
     release: Annotated[str, typer.Argument(help="Name or id of the release.")],
@@ -43,8 +55,12 @@ def start(
     success_percent: Annotated[int | None, typer.Option(help="Share confirmed that opens the next stage.")] = None,
     error_percent: Annotated[int | None, typer.Option(help="Share of failures above which it halts.")] = None,
     min_reports: Annotated[int | None, typer.Option(help="Reports that a stage needs before it is judged.")] = None,
-    soak_seconds: Annotated[float | None, typer.Option(help="Time that a stage must hold before the next.")] = None,
-    action_timeout_seconds: Annotated[float | None, typer.Option(help="Time that one device may take.")] = None,
+    soak_seconds: Annotated[
+        float | None, typer.Option(help="Time that a stage must hold before the next.", callback=finite_seconds)
+    ] = None,
+    action_timeout_seconds: Annotated[
+        float | None, typer.Option(help="Time that one device may take.", callback=finite_seconds)
+    ] = None,
     draft: Annotated[bool, typer.Option("--draft", help="Create it without starting it.")] = False,
     operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
     as_json: JsonOption = False,

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from service.cli.client import JsonObject, connect
-from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption
+from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption, one_id
 from service.cli.output import moment, print_json, print_line, short
 
 app = typer.Typer(help="Telemetry: follow and count it.", no_args_is_help=True)
@@ -17,7 +17,7 @@ StreamOption = Annotated[str | None, typer.Option(help="Only this stream, e.g. i
 @app.command()
 def tail(
     *,
-    device: Annotated[str | None, typer.Option(help="Only this device.")] = None,
+    device: Annotated[str | None, typer.Option(help="Only this device.", callback=one_id)] = None,
     stream: StreamOption = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many messages.")] = None,
     operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
