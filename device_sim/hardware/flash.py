@@ -6,6 +6,7 @@ torn write has cleared some of its bits, a partial erase has set some), and the 
 mapped file, so that what was written survives a kill of the simulator, or a bytearray in tests.
 """
 
+import fcntl
 import itertools
 import mmap
 from dataclasses import dataclass
@@ -40,12 +41,17 @@ class FlashGeometry:
 def map_flash_file(path: Path, geometry: FlashGeometry) -> mmap.mmap:
     """Map a device's flash into memory; what is written to it is in the file.
 
+    The file stays locked until the map is closed or its process ends: one chip has one machine.
+
     Raises:
-        DeviceFolderError: no such file, or of another size.
+        DeviceFolderError: no such file, of another size, or mapped by another machine.
     """
     try:
         with path.open("r+b") as file:
-            memory = mmap.mmap(file.fileno(), 0)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            memory = mmap.mmap(file.fileno(), 0)  # duplicates the descriptor, and so keeps the lock
+    except BlockingIOError as error:
+        raise DeviceFolderError(f"{path}: expected a device that does not run, found it in use") from error
     except (OSError, ValueError) as error:
         raise DeviceFolderError(f"{path.name}: expected {geometry.size_bytes} bytes of flash, found none") from error
     if len(memory) != geometry.size_bytes:

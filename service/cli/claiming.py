@@ -32,6 +32,7 @@ from service.cli.errors import DeviceFolderError, RefusedError, StepError
 from service.cli.offline_keys import offline_keys
 
 CLAIM_FILE = "claim.json"
+DEVICE_FILE = "device.json"
 VOUCHER_FILE = "voucher.json"
 
 
@@ -88,17 +89,21 @@ def claim_devices(
         CliError: a device gives no proof, or the service refuses one; devices before it are claimed.
         PkiError: the voucher key cannot be used.
     """
-    challenge = ClaimChallenge.model_validate(client.post("/claims/challenge"))
-    if prove:
-        _prove(devices, challenge.challenge)
-    folders = sorted(path for path in devices.iterdir() if (path / "device.json").exists())
+    folders = {_device_id(path): path for path in sorted(devices.iterdir()) if (path / DEVICE_FILE).exists()}
     if not folders:
         raise DeviceFolderError(f"{devices}: expected folders of devices, found none")
+    # A device that has both claim and voucher may be running, and has nothing to prove.
+    known_ids = {str(device["id"]) for device in client.items("/devices")}
+    done = {known_id for known_id in known_ids & folders.keys() if (folders[known_id] / VOUCHER_FILE).exists()}
+    waiting = [path for device_id, path in folders.items() if device_id not in done]
+    result = ClaimResult(already_claimed=sorted(done))
+    if prove and waiting:
+        challenge = ClaimChallenge.model_validate(client.post("/claims/challenge"))
+        _prove(waiting if done else [devices], challenge.challenge)
     keys = offline_keys(operator_dir)
     handover = _handover(operator_dir, keys)
     voucher_signer = keys.load(OfflineKey.VOUCHER)
-    result = ClaimResult()
-    for folder in folders:
+    for folder in waiting:
         proof = _proof(folder)
         known = _claim(client, proof, product=product, group=group)
         (result.already_claimed if known else result.claimed).append(proof.device_id)
@@ -107,8 +112,16 @@ def claim_devices(
     return result
 
 
-def _prove(devices: Path, challenge: bytes) -> None:
-    command = [sys.executable, "-m", "device_sim", "prove", str(devices), "--challenge", challenge.hex()]
+def _device_id(folder: Path) -> str:
+    path = folder / DEVICE_FILE
+    try:
+        return str(json.loads(path.read_bytes())["device_id"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DeviceFolderError(f"{path}: expected device_id in JSON, found {type(error).__name__}") from error
+
+
+def _prove(devices: Sequence[Path], challenge: bytes) -> None:
+    command = [sys.executable, "-m", "device_sim", "prove", *map(str, devices), "--challenge", challenge.hex()]
     run = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own command
     if run.returncode != 0:
         raise StepError(f"device-sim prove: expected exit code 0, found {run.returncode}: {run.stderr.strip()[-500:]}")

@@ -91,6 +91,17 @@ def test_long_write_is_one_operation_per_page() -> None:
     assert power.operations == 3  # 16 bytes, 256 bytes, 240 bytes
 
 
+def test_flash_file_has_one_machine_at_a_time(tmp_path: Path) -> None:
+    """A second map of a chip is refused while the first one is open, and taken after it."""
+    path = tmp_path / "flash.bin"
+    path.write_bytes(bytes(GEOMETRY.size_bytes))
+    memory = map_flash_file(path, GEOMETRY)
+    with pytest.raises(DeviceFolderError, match="found it in use"):
+        map_flash_file(path, GEOMETRY)
+    memory.close()
+    map_flash_file(path, GEOMETRY).close()
+
+
 def test_flash_file_keeps_what_was_written_without_closing_it(tmp_path: Path) -> None:
     """A kill of the simulator is no loss: the file has every finished operation."""
     path = tmp_path / "flash.bin"
