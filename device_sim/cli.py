@@ -75,13 +75,15 @@ def flash(
     """Write the factory's images into devices, or one package into one slot, or tamper with a slot; unverified."""
     if (slot is None) != (package is None and not tamper) or (tamper and package is not None):
         raise typer.BadParameter("--slot goes with either --package or --tamper")
-    for folder in device_folders(devices):
+    folders = device_folders(devices)
+    for folder in folders:
         if slot is None:
             flash_factory_images(folder)
         elif package is not None:
             flash_package(folder, slot, package)
         else:
             tamper_with(folder, slot)
+    typer.echo(f"{'tampered with' if tamper else 'flashed'} {len(folders)} devices")
 
 
 @app.command()
