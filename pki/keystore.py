@@ -74,10 +74,12 @@ class FileKeyStore:
         Raises:
             KeyMissingError: there is no such file.
             PassphraseError: no passphrase, or not the one of this key.
-            KeyStoreError: the file is unreadable or holds something else than a P-256 key.
+            KeyStoreError: the file is unreadable, holds something else than a P-256 key, or is open to everybody.
         """
         if role not in self._loaded:  # scrypt makes each decryption slow on purpose
-            self._loaded[role] = SoftwareSigner(self._decode(role, self._read(role)))
+            key = self._decode(role, self._read(role))
+            self._check_mode(role)
+            self._loaded[role] = SoftwareSigner(key)
         return self._loaded[role]
 
     def generate(self, role: str) -> SoftwareSigner:
@@ -105,6 +107,12 @@ class FileKeyStore:
             raise KeyMissingError(f"key {role}: expected {path}, found no such file") from error
         except OSError as error:
             raise KeyStoreError(f"key {role}: expected a readable {path}, found {error.strerror}") from error
+
+    def _check_mode(self, role: str) -> None:
+        mode = self.path(role).stat().st_mode & 0o777
+        # The group may read: that is how orchestrators hand a secret to an unprivileged process.
+        if self._passphrase is None and mode & 0o007:
+            raise KeyStoreError(f"key {role}: expected {self.path(role)} closed to others, found mode {mode:04o}")
 
     def _encode(self, key: ec.EllipticCurvePrivateKey) -> bytes:
         if self._passphrase is None:

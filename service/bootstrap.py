@@ -483,8 +483,8 @@ def _only_one(data_dir: Path) -> Iterator[None]:
 
 def _file_operators(data_dir: Path) -> list[FileOperator]:
     path = data_dir / "operators.json"
-    if not path.exists():
-        return []
+    if not path.exists():  # taking it for an empty list would lock its operators out
+        raise SettingsError(f"{path.name}: expected the file that `tinyfleet init` writes, found none")
     try:
         return TypeAdapter(list[FileOperator]).validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:

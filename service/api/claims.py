@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response, status
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from protocol.messages import ClaimChallenge, ClaimProof
 from protocol.voucher import Base64Bytes
@@ -11,6 +11,7 @@ from service.api.auth import OperatorActor
 from service.api.conditions import set_etag
 from service.api.devices import DeviceId, DeviceModel, device_model
 from service.api.idempotency import IdempotentRoute, idempotency_header
+from service.api.requests import RequestModel
 from service.api.services import ServicesParameter
 from service.application.claims import ClaimTarget
 
@@ -18,7 +19,7 @@ router = APIRouter(tags=["claims"], route_class=IdempotentRoute)
 _idempotent = [Depends(idempotency_header)]
 
 
-class NewDevice(BaseModel):
+class NewDevice(RequestModel):
     """A device to claim, and where it goes: product and device group by id or name."""
 
     product: Annotated[str, Field(min_length=1, max_length=60)]
@@ -26,7 +27,7 @@ class NewDevice(BaseModel):
     proof: ClaimProof
 
 
-class VoucherCopy(BaseModel):
+class VoucherCopy(RequestModel):
     """The voucher that a device was given: a DSSE envelope, base64."""
 
     voucher: Base64Bytes

@@ -12,6 +12,7 @@ from protocol.geometry import Slot
 from service.api.auth import OperatorActor, ViewerActor
 from service.api.conditions import IfMatch, set_etag
 from service.api.paging import Page, Paging
+from service.api.requests import RequestModel
 from service.api.services import ServicesParameter
 from service.application.device_repositories import AttestationRecord
 from service.application.devices import DeviceSelection, DeviceView
@@ -112,13 +113,13 @@ class ExplanationModel(BaseModel):
     reasons: list[str]
 
 
-class DeviceChange(BaseModel):
+class DeviceChange(RequestModel):
     """What to change of a device."""
 
     group_id: Annotated[str, Field(min_length=1, max_length=60)]
 
 
-class BlockReason(BaseModel):
+class BlockReason(RequestModel):
     """Why a device is blocked."""
 
     reason: Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00]*$")]

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Path, status
 from pydantic import BaseModel, Field
 
 from service.api.auth import AdminActor, ViewerActor
+from service.api.requests import RequestModel
 from service.api.services import ServicesParameter
 from service.domain.operator import Operator, Role
 
@@ -33,7 +34,7 @@ class OperatorList(BaseModel):
     next_cursor: str | None = None
 
 
-class NewOperator(BaseModel):
+class NewOperator(RequestModel):
     """An operator to add."""
 
     name: OperatorName

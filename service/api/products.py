@@ -10,6 +10,7 @@ from service.api.auth import OperatorActor, ViewerActor
 from service.api.conditions import IfMatch, set_etag
 from service.api.idempotency import IdempotentRoute, idempotency_header
 from service.api.paging import Page, Paging
+from service.api.requests import RequestModel
 from service.api.services import ServicesParameter
 from service.application.products import GroupSelection
 from service.domain.product import DataBoundary, DeviceGroup, GroupPolicy, OsFeed, Product, UpdatePolicy
@@ -31,21 +32,21 @@ class ProductModel(BaseModel):
     created_at: datetime
 
 
-class NewProduct(BaseModel):
+class NewProduct(RequestModel):
     """A product to make; it gets the default device groups."""
 
     name: Name
     description: Description = ""
 
 
-class ProductChange(BaseModel):
+class ProductChange(RequestModel):
     """What to change of a product; what is left out stays."""
 
     name: Name | None = None
     description: Description | None = None
 
 
-class PolicyModel(BaseModel):
+class PolicyModel(RequestModel):
     """What the devices of a group take."""
 
     os_feed: OsFeed = OsFeed.RETAIL
@@ -77,7 +78,7 @@ class NewGroup(PolicyModel):
     description: Description = ""
 
 
-class GroupChange(BaseModel):
+class GroupChange(RequestModel):
     """What to change of a device group; what is left out stays, a policy changes as a whole."""
 
     name: Name | None = None

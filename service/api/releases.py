@@ -10,6 +10,7 @@ from protocol.geometry import Slot
 from service.api.auth import ReleaserActor, ViewerActor
 from service.api.idempotency import IdempotentRoute, idempotency_header
 from service.api.paging import Page, Paging
+from service.api.requests import RequestModel
 from service.api.services import ServicesParameter
 from service.domain.release import Release
 
@@ -41,7 +42,7 @@ class ReleaseModel(BaseModel):
     created_by: str
 
 
-class NewRelease(BaseModel):
+class NewRelease(RequestModel):
     """A release to bring into force; its artifacts are stored already.
 
     Attributes:

@@ -11,6 +11,7 @@ from service.api.auth import OperatorActor, ViewerActor
 from service.api.conditions import set_etag
 from service.api.idempotency import IdempotentRoute, idempotency_header
 from service.api.paging import Page, Paging
+from service.api.requests import RequestModel
 from service.api.services import ServicesParameter
 from service.application.rollouts import NewRollout, RolloutView
 from service.application.update_repositories import NumberedAction
@@ -25,14 +26,14 @@ MAX_SECONDS = 366 * 86_400.0
 DEFAULT_TIMEOUT_SECONDS = 86_400.0
 
 
-class StagePlanModel(BaseModel):
+class StagePlanModel(RequestModel):
     """How far a stage reaches into the group, cumulative: a count of devices or a percentage."""
 
     count: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     percent: Annotated[float, Field(gt=0, le=100)] | None = None
 
 
-class NewRolloutModel(BaseModel):
+class NewRolloutModel(RequestModel):
     """A rollout to create.
 
     Attributes:

@@ -107,6 +107,17 @@ def test_short_passphrase_is_refused_and_nothing_is_written(tmp_path: Path) -> N
     assert _names(tmp_path) == []
 
 
+def test_plain_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    """A key without a passphrase is only as secret as its file; its group may read it, as orchestrators have it."""
+    store = _plain(tmp_path)
+    store.generate("director")
+    store.path("director").chmod(0o644)
+    with pytest.raises(KeyStoreError, match="closed to others, found mode 0644"):
+        _plain(tmp_path).load("director")
+    store.path("director").chmod(0o640)
+    assert _plain(tmp_path).load("director").public_key == store.load("director").public_key
+
+
 def test_unreadable_file_is_refused(tmp_path: Path) -> None:
     """A folder in the place of a key is named, not a traceback."""
     (tmp_path / "root.pem").mkdir()
