@@ -17,7 +17,7 @@ from service.application.events import EventType, StoredEvent
 from service.application.rollout_changes import store_actions, store_rollout
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.application.update_repositories import Lease, StoredRollout
-from service.domain.action import Action, cancel
+from service.domain.action import Action, cancel, withdraw
 from service.domain.deadline import at_deadline
 from service.domain.device import Device, DeviceState
 from service.domain.membership import position_of
@@ -114,7 +114,8 @@ class RolloutTicks:
             stored = await work.rollouts.get(action.rollout_id, lock=True)
             if not _is_eligible(device, stored.rollout):
                 now = self._clock.now()
-                gone = cancel(action, f"device is {device.state} and no longer takes this rollout", now=now)
+                end = withdraw if device.state is DeviceState.BLOCKED else cancel
+                gone = end(action, f"device is {device.state} and no longer takes this rollout", now=now)
                 rollout = await store_actions(work, stored.rollout, [(action, gone)], now=now)
                 await store_rollout(work, stored, rollout, now=now)
         if device.state is DeviceState.ACTIVE:

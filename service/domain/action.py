@@ -178,8 +178,13 @@ def time_out(action: Action, now: datetime) -> Action:
     )
 
 
-def cancel(action: Action, reason: str, *, now: datetime) -> Action:
-    """Cancel an action that the device has not started; no change once it has."""
-    if action.state.is_final or action.is_started:
+def withdraw(action: Action, reason: str, *, now: datetime) -> Action:
+    """End an action whose device was shut out, begun or not: it can report no more, and its silence is no failure."""
+    if action.state.is_final:
         return action
     return replace(action, state=ActionState.CANCELLED, detail=reason, progressed_at=now, due_at=None)
+
+
+def cancel(action: Action, reason: str, *, now: datetime) -> Action:
+    """Cancel an action that the device has not started; no change once it has."""
+    return action if action.is_started else withdraw(action, reason, now=now)

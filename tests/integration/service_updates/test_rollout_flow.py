@@ -88,6 +88,25 @@ async def test_blocked_or_moved_device_is_no_failure(world: UpdateWorld) -> None
     assert view.stored.rollout.state is RolloutState.FINISHED
 
 
+async def test_device_blocked_in_the_middle_of_its_update_is_no_failure(world: UpdateWorld) -> None:
+    """It can report no more: its action is withdrawn instead of timing out, and the rollout finishes without it."""
+    blocked, stays = await world.add_devices(2)
+    await world.release("first")
+    rollout = await world.roll_out("first", (StagePlan(percent=100),), action_timeout=timedelta(hours=1))
+    await world.tick()
+    begun = {n.action.device_id: n.action.action_id for n in await world.actions(rollout)}
+    await world.report(blocked, begun[blocked], ActionState.DOWNLOADING, sequence=1)
+    await world.change_device(blocked, "blocked")
+    await world.tick()
+    await world.confirm_all(rollout)
+    world.clock.advance(3601)
+    await world.tick()
+    states = {n.action.device_id: n.action.state for n in await world.actions(rollout)}
+    assert states == {blocked: ActionState.CANCELLED, stays: ActionState.CONFIRMED}
+    view = await world.rollouts.get(rollout.stored.rollout.rollout_id)
+    assert view.stored.rollout.state is RolloutState.FINISHED
+
+
 async def test_silent_device_times_out_and_halts(world: UpdateWorld) -> None:
     """A device that never reports is a failure of its own cause after its time-out."""
     await world.add_devices(1)
