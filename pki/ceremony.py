@@ -75,6 +75,12 @@ def factory_authority(operator_dir: Path, keys: KeyStore) -> CertificateAuthorit
     return CertificateAuthority([certificate], keys.load(OfflineKey.FACTORY))
 
 
+def root_authority(operator_dir: Path, keys: KeyStore) -> CertificateAuthority:
+    """Return the root, which issues operators' client certificates itself. Raises as `factory_authority`."""
+    certificate = load_certificate(operator_dir / "certificates" / "root.pem")
+    return CertificateAuthority([certificate], keys.load(OfflineKey.ROOT))
+
+
 def _root(operator_dir: Path, signer: Signer, *, catalog_name: str, now: datetime) -> CertificateAuthority:
     path = operator_dir / "certificates" / "root.pem"
     if path.exists():

@@ -1,17 +1,28 @@
 """`tinyfleet operator`: who may use the service."""
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from pki import profiles
+from pki.authority import chain_pem
+from pki.ceremony import root_authority
+from pki.files import PRIVATE_MODE, PUBLIC_MODE, create_file
+from protocol.signing import SoftwareSigner
+from service.cli import clock
 from service.cli.client import connect
 from service.cli.errors import AnswerError, CredentialError
+from service.cli.offline_keys import offline_keys
 from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption
 from service.cli.output import print_json, print_table, remark
 
 app = typer.Typer(help="Operators and their roles.", no_args_is_help=True)
+
+_OPERATOR_NAME = re.compile(r"[A-Za-z0-9_@-][A-Za-z0-9._@-]{0,63}")
 
 
 @app.command()
@@ -36,6 +47,27 @@ def add(
             token_file.unlink()
             raise
     remark(f"{name}: added as {role}, token in {token_file}")
+
+
+@app.command()
+def certificate(
+    name: Annotated[str, typer.Argument(help="An operator who has been added; the role stays the service's to say.")],
+    *,
+    out: Annotated[Path, typer.Option(help="Folder that gets {name}.pem and {name}.key.", file_okay=False)] = Path(),
+    operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
+) -> None:
+    """Issue a client certificate, in the place of a token, for programs that speak to the API."""
+    if not _OPERATOR_NAME.fullmatch(name):
+        raise CredentialError(f"operator: expected letters, digits and ._@-, found {name!r}")
+    root, signer = root_authority(operator_dir, offline_keys(operator_dir)), SoftwareSigner.generate()
+    leaf = root.issue(profiles.operator_client(name, now=clock.now()), signer.public_key)
+    key = signer.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    try:
+        create_file(out / f"{name}.key", key, mode=PRIVATE_MODE)
+        create_file(out / f"{name}.pem", chain_pem([leaf]), mode=PUBLIC_MODE)
+    except OSError as error:
+        raise CredentialError(f"{out}: expected to create new files, found {error.strerror}") from error
+    remark(f"{name}: certificate {out / name}.pem, ends {leaf.not_valid_after_utc:%F}; key {out / name}.key")
 
 
 @app.command("list")

@@ -8,10 +8,14 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from pki import pkcs8
+from pki.chains import issued_by
 from pki.errors import PassphraseError, ProfileError
 from pki.keystore import PASSPHRASE_VARIABLE
+from pki.online import load_certificate
 from pki.roles import OfflineKey
+from protocol.identity import certificate_uri
 from service.cli.client import load_credential
+from service.cli.errors import CredentialError
 from service.cli.init import CeremonyError
 from service.cli.main import make_app
 
@@ -55,6 +59,25 @@ def test_init_writes_a_login_that_only_its_owner_reads(tmp_path: Path) -> None:
         assert (tmp_path / private).stat().st_mode & 0o777 == 0o600
     for folder in ("operator", "service"):
         assert (tmp_path / folder).stat().st_mode & 0o777 == 0o700
+
+
+def test_operator_certificate_is_issued_by_the_root(tmp_path: Path) -> None:
+    """It names the operator and nothing else; its key is the owner's alone; a second one needs other files."""
+    assert _init(tmp_path).exit_code == 0
+    words = ["operator", "certificate", "ada", "--out", str(tmp_path), "--operator-dir", str(tmp_path / "operator")]
+    result = CliRunner().invoke(make_app(words), words)
+    assert result.exit_code == 0, result.output
+    leaf = load_certificate(tmp_path / "ada.pem")
+    assert issued_by(leaf, load_certificate(tmp_path / "operator" / "certificates" / "root.pem"))
+    assert certificate_uri(leaf) == "urn:tinyfleet:operator:ada"
+    assert (tmp_path / "ada.key").stat().st_mode & 0o777 == 0o600
+    _expect(CliRunner().invoke(make_app(words), words), CredentialError, "File exists")
+
+
+def test_operator_name_that_is_a_path_is_refused(tmp_path: Path) -> None:
+    """The name becomes a file's."""
+    words = ["operator", "certificate", "../ada", "--operator-dir", str(tmp_path)]
+    _expect(CliRunner().invoke(make_app(words), words), CredentialError, "expected letters, digits")
 
 
 def test_finished_ceremony_is_refused_and_stays(tmp_path: Path) -> None:

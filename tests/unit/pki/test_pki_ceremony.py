@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from pki import ceremony, keystore, online
 from pki.authority import CertificateAuthority
 from pki.catalog import Catalog, encode_catalog, load_catalog
-from pki.ceremony import REPOSITORY_COPIES, factory_authority, hold_ceremony
+from pki.ceremony import REPOSITORY_COPIES, factory_authority, hold_ceremony, root_authority
 from pki.chains import issued_by
 from pki.errors import CatalogError, ChainError, CsrError, KeyMissingError, ProfileError
 from pki.files import create_file
@@ -75,6 +75,7 @@ def test_certificates_form_the_tree(tmp_path: Path) -> None:
     assert factory_authority(tmp_path / "operator", _keys(tmp_path)).certificate == load_certificate(
         certificates / "factory.pem"
     )
+    assert root_authority(tmp_path / "operator", _keys(tmp_path)).certificate == root
 
 
 def test_genesis_delegates_to_the_keys_of_the_roles(tmp_path: Path) -> None:
