@@ -2,11 +2,15 @@
 
 The device id is the SHA-512 of the public identity key (DER SubjectPublicKeyInfo) in 128 lower-case hex
 digits, as in Azure Sphere. A certificate carries it as a SAN URI, because a common name holds 64 characters.
+
+An operational certificate also says how far it reaches, by one of two certificate policies (RFC 5280 §4.2.1.4). Their
+object identifiers lie under 2.25 (ITU-T X.667: made of a UUID, needs no registration).
 """
 
 import hashlib
 import re
 import uuid
+from enum import StrEnum
 from typing import NewType
 
 from cryptography import x509
@@ -20,6 +24,8 @@ DeviceId = NewType("DeviceId", str)
 
 DEVICE_URI_PREFIX = "urn:tinyfleet:device:"
 OPERATOR_URI_PREFIX = "urn:tinyfleet:operator:"
+FULL_ACCESS_POLICY = x509.ObjectIdentifier("2.25.158342723696888790907265532316596189891")
+UPDATE_ONLY_POLICY = x509.ObjectIdentifier("2.25.32098836726004786805821393981880075561")
 # What cryptography raises for malformed certificates and CSRs, some of it only when a part is read.
 X509_ERRORS = (
     ValueError,
@@ -33,6 +39,18 @@ _DEVICE_ID = re.compile(r"[0-9a-f]{128}\Z")
 
 class IdentityError(MalformedError):
     """A device id, GUID or certificate does not name a device as the protocol requires."""
+
+
+class Access(StrEnum):
+    """How far an operational certificate reaches."""
+
+    FULL = "full"
+    UPDATE_ONLY = "update-only"  # polls, metadata, artifacts and reports, so that the device can heal
+
+    @property
+    def policy(self) -> x509.ObjectIdentifier:
+        """The certificate policy that says so."""
+        return FULL_ACCESS_POLICY if self is Access.FULL else UPDATE_ONLY_POLICY
 
 
 def spki_der(public_key: ec.EllipticCurvePublicKey) -> bytes:
@@ -98,3 +116,22 @@ def device_id_in(certificate: x509.Certificate | x509.CertificateSigningRequest)
     if not uri.startswith(DEVICE_URI_PREFIX):
         raise IdentityError(f"subject alternative name: expected {DEVICE_URI_PREFIX}…, found {uri[:60]!r}")
     return parse_device_id(uri.removeprefix(DEVICE_URI_PREFIX))
+
+
+def access_in(certificate: x509.Certificate) -> Access:
+    """Return how far an operational certificate reaches; one that does not say reaches nothing.
+
+    Raises:
+        IdentityError: it has not exactly one of the two policies, or another one besides.
+    """
+    try:
+        policies = certificate.extensions.get_extension_for_class(x509.CertificatePolicies).value
+    except (x509.ExtensionNotFound, *X509_ERRORS) as error:
+        raise IdentityError("certificate policies: expected full or update-only access, found none") from error
+    found = [policy.policy_identifier for policy in policies]
+    for access in Access:
+        if found == [access.policy]:
+            return access
+    raise IdentityError(
+        f"certificate policies: expected full or update-only access alone, found {[oid.dotted_string for oid in found]}"
+    )

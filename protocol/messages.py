@@ -23,6 +23,7 @@ from pydantic import AwareDatetime, Field
 
 from protocol.document import Document
 from protocol.geometry import Core, Slot
+from protocol.identity import Access
 from protocol.model import Guid, Sha256Hex
 from protocol.voucher import Base64Bytes
 
@@ -62,10 +63,11 @@ class AttestationRequest(Document):
 
 
 class AttestationReply(Document):
-    """The operational certificate and the issuing CA's, PEM, leaf first."""
+    """The operational certificate and the issuing CA's, PEM, leaf first, and how far it reaches."""
 
     certificate_chain: str
     not_after: AwareDatetime
+    access: Access = Access.FULL
 
 
 class PollReply(Document):
