@@ -22,12 +22,12 @@ class SqlAttestations:
 
     async def put_nonce(self, nonce: bytes, device_id: str, *, expires_at: datetime) -> None:
         """See `AttestationRepository.put_nonce`."""
-        values = {"device_id": device_id, "nonce": nonce, "expires_at": expires_at}
+        values = {"device_id": device_id, "purpose": "attest", "nonce": nonce, "expires_at": expires_at}
         insert_or_update = postgresql_insert if self._connection.dialect.name == "postgresql" else sqlite_insert
         statement = insert_or_update(attestation_nonces).values(values)
         await self._connection.execute(
             statement.on_conflict_do_update(
-                index_elements=["device_id"], set_={"nonce": nonce, "expires_at": expires_at}
+                index_elements=["device_id", "purpose"], set_={"nonce": nonce, "expires_at": expires_at}
             )
         )
 
@@ -35,7 +35,7 @@ class SqlAttestations:
         """See `AttestationRepository.take_nonce`."""
         statement = (
             delete(attestation_nonces)
-            .where(attestation_nonces.c.device_id == device_id)
+            .where(attestation_nonces.c.device_id == device_id, attestation_nonces.c.purpose == "attest")
             .returning(attestation_nonces.c.nonce, attestation_nonces.c.expires_at)
         )
         row = (await self._connection.execute(statement)).first()

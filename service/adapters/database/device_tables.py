@@ -12,6 +12,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     text,
+    true,
 )
 
 from service.adapters.database.schema import (
@@ -42,6 +43,7 @@ products = Table(
     Column("description", String(500), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("version", Integer, nullable=False),
+    Column("est", Boolean, nullable=False, default=True, server_default=true()),
 )
 
 device_groups = Table(
@@ -57,6 +59,7 @@ device_groups = Table(
     Column("data_boundary", String(16), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("version", Integer, nullable=False),
+    Column("attestation", JSON_TYPE, nullable=False, default=dict, server_default="{}"),
     UniqueConstraint("product_id", "name"),
 )
 
@@ -79,6 +82,15 @@ devices = Table(
     Column("certificate_not_after", UtcDateTime),
     Column("voucher", LargeBinary),
     Column("version", Integer, nullable=False),
+    Column("access", String(16)),  # Access of the LDevID in force
+    Column("evidence", LargeBinary),  # last token
+    Column("evidence_at", UtcDateTime),
+    Column("boot_seeds", JSON_TYPE, nullable=False, default=list, server_default="[]"),  # hex, newest last
+    Column("clone_suspected_at", UtcDateTime),
+    Column("clone_detail", String(500), nullable=False, default="", server_default=""),
+    Column("decommissioned_at", UtcDateTime),
+    Column("moved_at", UtcDateTime),
+    Column("moved_to", String(200), nullable=False, default="", server_default=""),  # name of a catalog
     Index(None, "group_id", "device_id"),
     Index(None, "state", "device_id"),
 )
@@ -87,6 +99,7 @@ attestation_nonces = Table(
     "attestation_nonces",
     metadata,
     Column("device_id", DEVICE_ID_TYPE, primary_key=True),
+    Column("purpose", String(16), primary_key=True),
     Column("nonce", LargeBinary, nullable=False),
     Column("expires_at", UtcDateTime, nullable=False, index=True),
 )
@@ -102,6 +115,7 @@ attestations = Table(
     Column("last_at", UtcDateTime, nullable=False),
     Column("times", Integer, nullable=False),
     Column("is_latest", Boolean, nullable=False),
+    Column("verdict", String(16), nullable=False, default="", server_default=""),
     Index(None, "device_id", "record_id"),
     Index(
         "ix_attestations_latest",
