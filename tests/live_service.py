@@ -17,7 +17,7 @@ from protocol.updates import ImageCustom
 from service.adapters.database.engine import Database, database_url
 from service.adapters.database.unit_of_work import SqlUnitOfWorkFactory
 from service.application.update_repositories import ImageTarget
-from service.bootstrap import RunningService, running
+from service.bootstrap.service import RunningService, running
 from service.config import Settings, load_settings
 from tests.attesting_device import HONEST, AttestingDevice, client_context
 from tests.integration.gateway.mqtt_peer import MqttPeer

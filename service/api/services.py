@@ -1,4 +1,4 @@
-"""What the endpoints may call: the use cases, put together once by `service.bootstrap`."""
+"""What the endpoints may call: the use cases, put together once by `service.bootstrap.operators`."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -26,10 +26,11 @@ def serve(
     Raises:
         ServiceStartError: a setting, key or database that the service needs is missing or wrong.
     """
-    from service import bootstrap, config  # noqa: PLC0415 - the server's frameworks, which no other command needs
+    from service import config  # noqa: PLC0415 - the server's frameworks, which no other command needs
+    from service.bootstrap import service  # noqa: PLC0415
 
     try:
-        bootstrap.serve(
+        service.serve(
             config.load_settings(
                 settings,
                 data_dir=data_dir,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from service.bootstrap import running
+from service.bootstrap.service import running
 from service.config import Settings, load_settings
 from tests.postgresql import fresh_database, postgresql_server
 from tests.service_folder import make_folders

@@ -14,7 +14,7 @@ from tests.service_folder import ADMIN_TOKEN, Folders
 SERVE = """
 import sys
 from pathlib import Path
-from service.bootstrap import serve
+from service.bootstrap.service import serve
 from service.config import load_settings
 from service.domain.errors import ServiceError
 try:

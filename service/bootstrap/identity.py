@@ -1,0 +1,64 @@
+"""Identity: what verifies and issues certificates, appraises evidence, and keeps devices."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from service.adapters.certificates import PkiIssuer, PkiVerifier
+from service.application.attestation import Attestation, AttestationResults
+from service.application.claims import Claims
+from service.application.devices import Devices
+from service.application.update_facts import UpdateFacts
+from service.bootstrap.core import Core
+from service.gateway.server import Gateway
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The identity half: certificates, claims, devices, attestation."""
+
+    certificates: PkiVerifier
+    claims: Claims
+    devices: Devices
+    attestation: Attestation
+    attestations: AttestationResults
+
+
+def open_identity(core: Core, gateway: Gateway) -> Identity:
+    """Make the use cases of identity."""
+    certificates = PkiVerifier(core.authorities, core.clock)
+    return Identity(
+        certificates=certificates,
+        claims=_claims(core, certificates),
+        devices=Devices(
+            core.unit_of_work,
+            standings=core.standings,
+            presence=core.presence,
+            connectivity=gateway,
+            clock=core.clock,
+        ),
+        attestation=_attestation(core),
+        attestations=AttestationResults(core.unit_of_work),
+    )
+
+
+def _claims(core: Core, certificates: PkiVerifier) -> Claims:
+    return Claims(
+        core.unit_of_work,
+        certificates=certificates,
+        standings=core.standings,
+        clock=core.clock,
+        entropy=core.entropy,
+        challenge_lifetime=timedelta(seconds=core.settings.challenge_lifetime_seconds),
+    )
+
+
+def _attestation(core: Core) -> Attestation:
+    lifetime = timedelta(seconds=core.settings.certificate_lifetime_seconds)
+    return Attestation(
+        core.unit_of_work,
+        issuer=PkiIssuer(core.authorities, core.clock, lifetime=lifetime),
+        reference_values=UpdateFacts(core.unit_of_work),
+        clock=core.clock,
+        entropy=core.entropy,
+        nonce_lifetime=timedelta(seconds=core.settings.nonce_lifetime_seconds),
+    )

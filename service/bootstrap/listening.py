@@ -1,0 +1,93 @@
+"""The listeners: HTTPS for operators, HTTPS and MQTT with mutual TLS for devices."""
+
+import contextlib
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from service.adapters.database.gateway_stores import SqlCommandQueue, SqlSubscriptions
+from service.api.app import operator_app
+from service.api.artifacts import artifact_routes
+from service.api.attest import attest_routes
+from service.api.device_gate import DeviceGate
+from service.api.device_poll import POLL_PATH, PollEndpoint
+from service.api.listeners import DeviceConnections, Listener, ServerFiles, tls_context
+from service.api.reports import report_routes
+from service.api.services import Services
+from service.api.uptane import uptane_routes
+from service.bootstrap.core import Core
+from service.bootstrap.identity import Identity
+from service.bootstrap.updates import Updates
+from service.gateway.admission import LdevidAdmission
+from service.gateway.host import GatewayPorts
+from service.gateway.server import Gateway
+from service.gateway.tls import server_context
+
+
+@contextmanager
+def listening(
+    core: Core, services: Services, *, identity: Identity, updates: Updates
+) -> Iterator[tuple[Listener, Listener]]:
+    """Bind the HTTPS listeners of operators and devices."""
+    settings = core.settings
+    connections = DeviceConnections(services.certificates, core.clock)
+    core.standings.on_block(connections.kick)
+    gate = DeviceGate(
+        routes=[
+            *attest_routes(identity.attestation),
+            *uptane_routes(updates.director, updates.repository),
+            *artifact_routes(updates.artifacts),
+            *report_routes(updates.reports),
+        ],
+        exact={POLL_PATH: PollEndpoint(updates.poll, fleet_size=core.standings.count)},
+        standings=core.standings,
+        clock=core.clock,
+        heard=core.presence.heard,
+    )
+    files = _server_files(core)
+    operators = Listener(
+        operator_app(services),
+        address=(settings.host, settings.operator_port),
+        tls=tls_context(files, certificate_required=False),
+    )
+    with contextlib.closing(operators):
+        devices = Listener(
+            gate,
+            address=(settings.host, settings.device_port),
+            tls=tls_context(files, certificate_required=True),
+            devices=connections,
+        )
+        with contextlib.closing(devices):
+            yield operators, devices
+
+
+def _server_files(core: Core) -> ServerFiles:
+    data_dir = core.settings.data_dir
+    return ServerFiles(
+        certificate=data_dir / "certificates" / "server.pem",
+        key=data_dir / "keys" / "server.pem",
+        root=core.authorities.root,
+        intermediates=(core.authorities.factory, core.authorities.issuing_ca.certificate),
+    )
+
+
+def make_gateway(core: Core) -> Gateway:
+    """Make the MQTT gateway, which closes the connections of a device that is blocked."""
+    issuers = [core.authorities.issuing_ca.certificate]
+    ports = GatewayPorts(
+        admission=LdevidAdmission(issuers, standing=core.standings, clock=core.clock),
+        telemetry=core.telemetry_store,
+        subscriptions=SqlSubscriptions(core.database),
+        commands=SqlCommandQueue(core.database),
+        events=core.gateway_events,
+        clock=core.clock,
+    )
+    gateway = Gateway(ports)
+    core.standings.on_block(gateway.kick)
+    return gateway
+
+
+def gateway_tls(core: Core) -> ssl.SSLContext:
+    """Return the gateway's TLS context, which trusts LDevID issuers alone."""
+    files = _server_files(core)
+    return server_context(files.certificate, files.key, issuers=[core.authorities.issuing_ca.certificate])

@@ -1,0 +1,77 @@
+"""The update half: artifacts, repositories, releases, rollouts, the Director, and the worker."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from service.adapters.artifact_store import ObjectArtifactStore, open_store
+from service.adapters.database.gateway_stores import SqlCommandQueue
+from service.adapters.metadata_signer import PkiMetadata, load_genesis, load_trusted_keys
+from service.application.artifacts import Artifacts
+from service.application.director import Director
+from service.application.poll import PendingActions, Poll, PollPacing
+from service.application.releases import Releases
+from service.application.reports import Reports
+from service.application.repository import ImageRepository
+from service.application.retention import Retention
+from service.application.rollout_ticks import RolloutTicks
+from service.application.rollouts import Rollouts
+from service.bootstrap.core import Core
+from service.gateway.server import Gateway
+from service.worker import Waker, Worker, WorkerPorts
+
+
+@dataclass(frozen=True, slots=True)
+class Updates:
+    """The update half: releases, rollouts, the Director."""
+
+    artifacts: Artifacts
+    repository: ImageRepository
+    releases: Releases
+    rollouts: Rollouts
+    reports: Reports
+    director: Director
+    poll: Poll
+    worker: Worker
+
+
+async def open_updates(core: Core, gateway: Gateway) -> Updates:
+    """Publish the first metadata if there is none, load what is unfinished, and make the use cases."""
+    settings, clock, entropy, unit_of_work = core.settings, core.clock, core.entropy, core.unit_of_work
+    metadata = PkiMetadata.load(settings.data_dir)
+    repository = ImageRepository(unit_of_work, metadata=metadata, clock=clock)
+    await repository.begin(load_genesis(settings.data_dir))
+    store = ObjectArtifactStore(open_store(settings.artifacts_url, default_folder=settings.data_dir / "artifacts"))
+    pending = PendingActions()
+    await pending.load(unit_of_work)
+    worker = _worker(core, repository)
+    for listener in (pending.hear, Waker(pending, gateway).hear, worker.hear):
+        core.feed.subscribe(listener)
+    pacing = PollPacing(settings.poll_seconds, min(settings.poll_seconds, settings.busy_poll_seconds))
+    return Updates(
+        artifacts=Artifacts(unit_of_work, store=store, keys=load_trusted_keys(settings.data_dir), clock=clock),
+        repository=repository,
+        releases=Releases(unit_of_work, repository=repository, clock=clock, entropy=entropy),
+        rollouts=Rollouts(unit_of_work, clock=clock, entropy=entropy),
+        reports=Reports(unit_of_work, clock=clock),
+        director=Director(unit_of_work, signer=metadata, clock=clock),
+        poll=Poll(pending, pacing=pacing, entropy=entropy),
+        worker=worker,
+    )
+
+
+def _worker(core: Core, repository: ImageRepository) -> Worker:
+    settings = core.settings
+    retention = Retention(
+        core.unit_of_work,
+        core.telemetry_store,
+        telemetry_age=timedelta(days=settings.telemetry_retention_days),
+        event_age=timedelta(days=settings.event_retention_days),
+    )
+    ports = WorkerPorts(
+        unit_of_work=core.unit_of_work,
+        ticks=RolloutTicks(core.unit_of_work, clock=core.clock, entropy=core.entropy),
+        repository=repository,
+        clock=core.clock,
+        housekeeping=(retention.keep_house, SqlCommandQueue(core.database).keep_house),
+    )
+    return Worker(ports, owner=core.entropy.guid(), longest_sleep_seconds=settings.tick_seconds)
