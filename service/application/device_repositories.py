@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Protocol
 
 from protocol.identity import DeviceId
+from service.domain.approval import Approval
 from service.domain.attestation import Appraisal
 from service.domain.device import Device, DeviceState
 from service.domain.operator import Operator
@@ -225,3 +226,34 @@ class IdempotencyRepository(Protocol):
 
     async def prune(self, before: datetime) -> None:
         """Delete keys that were reserved before a time."""
+
+
+class ApprovalRepository(Protocol):
+    """Requests; part of a unit of work."""
+
+    async def add(self, approval: Approval) -> None:
+        """Store a new request."""
+
+    async def get(self, approval_id: str) -> Approval:
+        """Return a request.
+
+        Raises:
+            UnknownApprovalError: there is none.
+        """
+
+    async def pending_on(self, action: str, subject_id: str, *, now: datetime) -> Approval | None:
+        """Return the request of this action on this subject that is pending and has not expired."""
+
+    async def close(self, approval: Approval) -> bool:
+        """Store a decision; False if the request is no longer pending. Of two at once, one gets True."""
+
+    async def expired(self, *, now: datetime, limit: int) -> Sequence[Approval]:
+        """Return at most `limit` requests that are still pending and whose time is over."""
+
+    async def page(
+        self, *, before: tuple[datetime, str] | None, limit: int, pending_at: datetime | None = None
+    ) -> Sequence[Approval]:
+        """Return at most `limit` requests, newest first, beyond (requested at, id).
+
+        With a time, those alone that are pending at it.
+        """

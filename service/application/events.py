@@ -30,6 +30,7 @@ class EventType(StrEnum):
     SECURITY = "security"
     PRODUCT = "product"
     OPERATOR = "operator"
+    APPROVAL = "approval"
 
 
 @dataclass(frozen=True, slots=True)

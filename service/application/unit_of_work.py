@@ -17,6 +17,7 @@ from typing import Protocol
 
 from service.application.audit import AuditLog
 from service.application.device_repositories import (
+    ApprovalRepository,
     AttestationRepository,
     ClaimRepository,
     DeviceRepository,
@@ -46,6 +47,7 @@ class UnitOfWork(Protocol):
     attestations: AttestationRepository
     claims: ClaimRepository
     idempotency: IdempotencyRepository
+    approvals: ApprovalRepository
     audit: AuditLog
     events: EventLog
     artifacts: ArtifactRepository

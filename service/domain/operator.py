@@ -21,10 +21,15 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who makes a change; the audit log names it."""
+    """Who makes a change; the audit log names it.
+
+    Attributes:
+        approved_by: name of the second person, where the change took two; else empty.
+    """
 
     name: str
     role: Role
+    approved_by: str = ""
 
 
 SERVICE = Actor(name="service", role=Role.ADMIN)  # what the service does by itself

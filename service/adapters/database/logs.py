@@ -22,6 +22,7 @@ class SqlAuditLog:
 
     async def add(self, actor: Actor, change: Change, *, at: datetime) -> None:
         """See `AuditLog.add`."""
+        second = {"approved_by": actor.approved_by} if actor.approved_by else {}
         await self._connection.execute(
             insert(audit_log).values(
                 at=at,
@@ -29,7 +30,7 @@ class SqlAuditLog:
                 action=change.action,
                 subject_id=change.subject_id,
                 before=dict(change.before),
-                after=dict(change.after),
+                after={**change.after, **second},
             )
         )
 

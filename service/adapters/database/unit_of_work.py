@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.adapters.database import device_tables as tables
 from service.adapters.database.actions import SqlActions
+from service.adapters.database.approvals import SqlApprovals
 from service.adapters.database.artifacts import SqlArtifacts
 from service.adapters.database.attestations import SqlAttestations
 from service.adapters.database.claims import SqlClaims
@@ -23,6 +24,7 @@ from service.adapters.database.releases import SqlReleases
 from service.adapters.database.rollouts import SqlRollouts
 from service.application.audit import AuditLog
 from service.application.device_repositories import (
+    ApprovalRepository,
     AttestationRepository,
     ClaimRepository,
     DeviceRepository,
@@ -58,6 +60,7 @@ class SqlUnitOfWork:
         self.attestations: AttestationRepository = SqlAttestations(connection)
         self.claims: ClaimRepository = SqlClaims(connection)
         self.idempotency: IdempotencyRepository = SqlIdempotency(connection)
+        self.approvals: ApprovalRepository = SqlApprovals(connection)
         self.audit: AuditLog = SqlAuditLog(connection)
         self.events: EventLog = SqlEventLog(connection)
         self.artifacts: ArtifactRepository = SqlArtifacts(connection)
