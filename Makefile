@@ -5,8 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEVICES ?= 12
 DATA ?= demo-data
+SECONDS_EACH ?= 60
 
-.PHONY: help demo test power-loss lint types bench lock clean setup setup-dev servers
+.PHONY: help demo test power-loss fuzz lint types bench lock clean setup setup-dev servers
 .DEFAULT_GOAL := help
 
 help: ## Show the targets.
@@ -33,7 +34,7 @@ $(VENV)/installed-dev: requirements-dev.lock $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.lock
 	@touch $@
 
-servers: ## Install PostgreSQL and mosquitto, which tests start on free ports.
+servers: ## Install PostgreSQL, mosquitto and SoftHSM2, which tests start for themselves.
 	@.ci/servers
 
 test: setup-dev servers ## Run every test, with the coverage of protocol/ and pki/.
@@ -42,6 +43,9 @@ test: setup-dev servers ## Run every test, with the coverage of protocol/ and pk
 
 power-loss: setup-dev ## Cut the power at every flash operation of many updates; minutes.
 	TINYFLEET_POWER_LOSS=all $(BIN)/python -m pytest tests/power_loss --timeout=900
+
+fuzz: setup-dev ## Fuzz what reads unverified bytes, guided by coverage (SECONDS_EACH=60).
+	$(BIN)/python tests/fuzz/run.py --seconds $(SECONDS_EACH)
 
 lint: setup-dev ## Lint, format check, import contracts.
 	$(BIN)/python -m ruff check .
