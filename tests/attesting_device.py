@@ -17,7 +17,7 @@ from pki.authority import CertificateAuthority
 from pki.profiles import idevid
 from protocol.evidence import Evidence, LifeCycle, SoftwareComponent, bind_nonce, sign_evidence
 from protocol.geometry import Slot
-from protocol.identity import DeviceId, device_id_of, device_uri
+from protocol.identity import Access, DeviceId, device_id_of, device_uri
 from protocol.messages import AttestationRequest, ClaimProof
 from protocol.signing import SoftwareSigner
 from service.application.identity import CertificateKind, DevicePeer
@@ -69,7 +69,8 @@ class AttestingDevice:
     def peer(self) -> DevicePeer:
         """The device as the gate knows it by its IDevID."""
         leaf = x509.load_pem_x509_certificates(self.idevid_chain.encode())[0]
-        return DevicePeer(CertificateKind.IDEVID, self.device_id, self.identity.public_key, leaf.not_valid_after_utc)
+        end = leaf.not_valid_after_utc
+        return DevicePeer(CertificateKind.IDEVID, self.device_id, self.identity.public_key, end, Access.FULL)
 
     def proof(self, challenge: bytes) -> ClaimProof:
         nonce = bind_nonce(challenge, self.identity.public_key)

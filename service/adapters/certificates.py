@@ -21,7 +21,7 @@ from pki.profiles import ldevid
 from pki.roles import OnlineKey
 from pki.signed_time import sign_time
 from protocol.errors import ProtocolError
-from protocol.identity import OPERATOR_URI_PREFIX, DeviceId, certificate_uri
+from protocol.identity import OPERATOR_URI_PREFIX, Access, DeviceId, access_in, certificate_uri
 from protocol.signing import Signer
 from service.application.clock import Clock
 from service.application.identity import (
@@ -81,10 +81,11 @@ class PkiVerifier:
         issuing_ca, root = self._authorities.issuing_ca.certificate, self._authorities.root
         try:
             verified = verify_ldevid(unverified_der, issuing_ca=issuing_ca, root=root, now=self._clock.now())
-        except ChainError as error:
+            access = access_in(verified.leaf)
+        except (ChainError, ProtocolError) as error:
             raise CertificateRefusedError(str(error)) from error
         not_after = verified.leaf.not_valid_after_utc
-        return DevicePeer(CertificateKind.LDEVID, verified.device_id, verified.public_key, not_after)
+        return DevicePeer(CertificateKind.LDEVID, verified.device_id, verified.public_key, not_after, access)
 
     def idevid_chain(self, unverified_pem: bytes) -> DevicePeer:
         """See `CertificateVerifier.idevid_chain`; takes a DER leaf as well."""
@@ -94,7 +95,7 @@ class PkiVerifier:
         except ChainError as error:
             raise CertificateRefusedError(str(error)) from error
         not_after = verified.leaf.not_valid_after_utc
-        return DevicePeer(CertificateKind.IDEVID, verified.device_id, verified.public_key, not_after)
+        return DevicePeer(CertificateKind.IDEVID, verified.device_id, verified.public_key, not_after, Access.FULL)
 
     def operator(self, unverified_der: bytes) -> OperatorPeer:
         """See `CertificateVerifier.operator`."""
@@ -138,12 +139,15 @@ class PkiIssuer:
             raise CsrRefusedError(str(error)) from error
         return CertificateRequest(verified.device_id, verified.public_key)
 
-    def issue(self, request: CertificateRequest) -> IssuedCertificate:
+    def issue(
+        self, request: CertificateRequest, *, access: Access = Access.FULL, lifetime: timedelta | None = None
+    ) -> IssuedCertificate:
         """See `CertificateIssuer.issue`."""
-        profile = ldevid(request.device_id, now=self._clock.now(), lifetime=self._lifetime)
+        lifetime = self._lifetime if lifetime is None else min(lifetime, self._lifetime)
+        profile = ldevid(request.device_id, now=self._clock.now(), lifetime=lifetime, access=access)
         leaf = self._authorities.issuing_ca.issue(profile, request.public_key)
         chain = self._authorities.issuing_ca.chain_pem(leaf).decode()
-        return IssuedCertificate(chain, f"{leaf.serial_number:x}", leaf.not_valid_after_utc)
+        return IssuedCertificate(chain, f"{leaf.serial_number:x}", leaf.not_valid_after_utc, access)
 
     def sign_time(self, device_nonce: bytes) -> bytes:
         """See `CertificateIssuer.sign_time`."""

@@ -1,13 +1,14 @@
 """Who is at the other end: what a verified certificate says, and the ports that verify and issue certificates."""
 
+import hashlib
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from protocol.identity import DeviceId
+from protocol.identity import Access, DeviceId, device_id_of, spki_der
 from service.domain.errors import ForbiddenError, InvalidError
 
 
@@ -33,12 +34,19 @@ class DevicePeer:
     Attributes:
         public_key: of the certificate; of an IDevID that is the identity key.
         not_after: end of the certificate's validity, UTC; no request is served at or after it.
+        access: how far an LDevID reaches; an IDevID says nothing of it, its kind alone decides.
     """
 
     kind: CertificateKind
     device_id: DeviceId
     public_key: ec.EllipticCurvePublicKey
     not_after: datetime
+    access: Access
+
+    @property
+    def key_id(self) -> str:
+        """SHA-256 of the certificate's SubjectPublicKeyInfo, hex."""
+        return _key_sha256(self.public_key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,20 +93,32 @@ class CertificateRequest:
     device_id: DeviceId
     public_key: ec.EllipticCurvePublicKey
 
+    @property
+    def key_sha256(self) -> str:
+        """SHA-256 of the key's SubjectPublicKeyInfo, hex."""
+        return _key_sha256(self.public_key)
+
+    @property
+    def key_device_id(self) -> DeviceId:
+        """The device whose identity key this would be; a fresh key is nobody's."""
+        return device_id_of(self.public_key)
+
 
 @dataclass(frozen=True, slots=True)
 class IssuedCertificate:
     """An LDevID.
 
     Attributes:
-        chain_pem: leaf, then the issuing CA.
+        chain_pem: leaf, then the issuing CA, then its cross certificates.
         serial: hex.
         not_after: UTC.
+        access: how far it reaches.
     """
 
     chain_pem: str
     serial: str
     not_after: datetime
+    access: Access
 
 
 class CertificateIssuer(Protocol):
@@ -110,11 +130,23 @@ class CertificateIssuer(Protocol):
         """Verify a request of the device that is connected.
 
         Raises:
-            CsrRefusedError: not its request, no proof of possession, or the key is the identity key.
+            CsrRefusedError: not its request, no proof of possession, or a key that is known to others.
         """
 
-    def issue(self, request: CertificateRequest) -> IssuedCertificate:
-        """Issue the certificate."""
+    def issue(
+        self, request: CertificateRequest, *, access: Access = Access.FULL, lifetime: timedelta | None = None
+    ) -> IssuedCertificate:
+        """Issue the certificate.
+
+        Args:
+            request: whose key is in no certificate yet; the issuance log knows.
+            access: how far the certificate reaches.
+            lifetime: None for the setting's, which a longer one is cut to.
+        """
 
     def sign_time(self, device_nonce: bytes) -> bytes:
         """Return the current time in answer to a device's nonce, signed by the Director's key (DSSE envelope)."""
+
+
+def _key_sha256(public_key: ec.EllipticCurvePublicKey) -> str:
+    return hashlib.sha256(spki_der(public_key)).hexdigest()

@@ -35,6 +35,9 @@ class RefusalReason(enum.StrEnum):
     EXPIRED = "expired"
     UNKNOWN_DEVICE = "unknown_device"
     BLOCKED = "blocked"
+    MOVED = "moved"
+    DECOMMISSIONED = "decommissioned"
+    UPDATE_ONLY = "update_only"
     CLIENT_ID_MISMATCH = "client_id_mismatch"
     FOREIGN_TOPIC = "foreign_topic"
     MALFORMED_PACKET = "malformed_packet"
@@ -94,7 +97,8 @@ class DeviceAdmission(Protocol):
             certificate_der: The peer's leaf certificate, X.509 DER.
 
         Raises:
-            NotAdmittedError: Foreign issuer, no device id, outside its validity, unknown or blocked device.
+            NotAdmittedError: Foreign issuer, no device id, no full access, outside its validity, unknown or
+                blocked device.
         """
 
 
@@ -102,7 +106,7 @@ class DeviceStanding(Protocol):
     """What the device registry says of one device."""
 
     async def refusal(self, device_id: str) -> RefusalReason | None:
-        """Return why the device may not connect (`UNKNOWN_DEVICE`, `BLOCKED`), or None if it may."""
+        """Return why the device may not connect (unknown, blocked, moved, decommissioned), or None if it may."""
 
 
 # One stored message as the tuple that the database drivers take. The gateway makes tens of thousands a second,

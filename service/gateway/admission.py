@@ -7,10 +7,11 @@ so every connection takes these steps:
 1. The certificate is X.509, and its issuer is an LDevID issuer (an IDevID under the same root is not).
 2. That issuer's key signed it.
 3. It names one device: SAN URI `urn:tinyfleet:device:{id}` (IEEE 802.1AR §8, DESIGN.md "Words").
-4. The time is within notBefore and notAfter (RFC 5280 §4.1.2.5).
-5. The registry knows the device and does not block it.
+4. It says that it reaches everything; one for updates alone does not reach messages (RFC 5280 §4.2.1.4).
+5. The time is within notBefore and notAfter (RFC 5280 §4.1.2.5).
+6. The registry knows the device and does not block it.
 
-What steps 1 to 3 found in a certificate is remembered, because a device connects with the same one for hours; time
+What steps 1 to 4 found in a certificate is remembered, because a device connects with the same one for hours; time
 and registry are asked at every connection.
 
 Not checked here: extended key usage and the chain above the issuer, which TLS verified.
@@ -24,7 +25,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
 from protocol.errors import ProtocolError
-from protocol.identity import DeviceId, device_id_in
+from protocol.identity import Access, DeviceId, access_in, device_id_in
 from service.application.clock import Clock
 from service.application.messaging import AdmittedDevice, DeviceStanding, NotAdmittedError, RefusalReason
 
@@ -43,8 +44,8 @@ class LdevidAdmission:
     async def admit(self, certificate_der: bytes) -> AdmittedDevice:
         """See `DeviceAdmission.admit`; the steps are those of the module."""
         device_id, not_before, not_after = self._read_once(certificate_der)
-        _check_validity(not_before, not_after, self._clock.now())  # step 4
-        reason = await self._standing.refusal(device_id)  # step 5
+        _check_validity(not_before, not_after, self._clock.now())  # step 5
+        reason = await self._standing.refusal(device_id)  # step 6
         if reason is not None:
             raise NotAdmittedError(reason, f"device {device_id[:16]}…: expected in good standing, found {reason}")
         return AdmittedDevice(device_id=device_id, not_after=not_after)
@@ -52,6 +53,7 @@ class LdevidAdmission:
     def _read(self, certificate_der: bytes) -> tuple[DeviceId, datetime, datetime]:
         certificate = self._check_issuer(certificate_der)  # steps 1 and 2
         device_id = _device_id(certificate)  # step 3
+        _check_access(certificate)  # step 4
         return device_id, certificate.not_valid_before_utc, certificate.not_valid_after_utc
 
     def _check_issuer(self, certificate_der: bytes) -> x509.Certificate:
@@ -76,6 +78,15 @@ def _device_id(certificate: x509.Certificate) -> DeviceId:
         return device_id_in(certificate)
     except ProtocolError as error:
         raise NotAdmittedError(RefusalReason.NO_DEVICE_ID, str(error)) from error
+
+
+def _check_access(certificate: x509.Certificate) -> None:
+    try:
+        access = access_in(certificate)
+    except ProtocolError as error:
+        raise NotAdmittedError(RefusalReason.FOREIGN_CERTIFICATE, str(error)) from error
+    if access is not Access.FULL:
+        raise NotAdmittedError(RefusalReason.UPDATE_ONLY, f"certificate: expected full access, found {access}")
 
 
 def _check_validity(not_before: datetime, not_after: datetime, now: datetime) -> None:

@@ -17,7 +17,7 @@ from device_sim.network.ports import HttpResponse
 from device_sim.update.uptane import Floors, Instruction, UptaneClient
 from pki.catalog import load_catalog
 from pki.online import load_certificate
-from protocol.identity import DeviceId
+from protocol.identity import Access, DeviceId
 from protocol.voucher import Voucher, encode_public_keys
 from service.adapters.metadata_signer import load_genesis
 from service.api.artifacts import artifact_routes
@@ -85,6 +85,7 @@ class ConnectedDevice:
             self.device_id,
             world.device_keys[self.device_id].public_key,
             world.clock.now() + timedelta(days=365),
+            Access.FULL,
         )
 
         async def with_peer(scope: Scope, receive: Receive, send: Send) -> None:

@@ -14,6 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from protocol.identity import Access
+
 
 def wall_clock() -> datetime:
     """The time that TLS itself goes by."""
@@ -68,6 +70,7 @@ class CertificateBuilder:
         issuer: Authority | None = None,
         valid: tuple[timedelta, timedelta] = (timedelta(hours=-1), timedelta(hours=24)),
         uri: str | None = None,
+        access: Sequence[Access] = (Access.FULL,),
     ) -> Credential:
         """An LDevID; `uri` replaces the SAN's device URI."""
         device_id = hashlib.sha512(name.encode()).hexdigest()
@@ -78,6 +81,7 @@ class CertificateBuilder:
             ExtendedKeyUsageOID.CLIENT_AUTH,
             issuer=issuer or self.issuing_ca,
             valid=valid,
+            access=access,
         )
 
     def client_context(
@@ -98,16 +102,19 @@ class CertificateBuilder:
         *,
         issuer: Authority,
         valid: tuple[timedelta, timedelta] = (timedelta(hours=-1), timedelta(hours=24)),
+        access: Sequence[Access] = (),
     ) -> Credential:
         key = ec.generate_private_key(ec.SECP256R1())
-        certificate = (
+        builder = (
             self._certificate(key, x509.Name([]), issuer, lifetime=valid)
             .add_extension(x509.SubjectAlternativeName(names), critical=True)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-            .sign(issuer.key, hashes.SHA256())
         )
-        return self._write(owner, certificate, key, issuer)
+        if access:
+            policies = [x509.PolicyInformation(each.policy, None) for each in access]
+            builder = builder.add_extension(x509.CertificatePolicies(policies), critical=False)
+        return self._write(owner, builder.sign(issuer.key, hashes.SHA256()), key, issuer)
 
     def _certificate(
         self,

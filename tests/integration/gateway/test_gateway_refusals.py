@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 
+from protocol.identity import Access
 from service.application.messaging import MessageFilter, RefusalReason
 from service.gateway.limits import Limits
 from tests.integration.gateway.gateway_certificates import Credential
@@ -131,6 +132,24 @@ async def test_certificate_that_names_no_device_is_refused(running: RunningGatew
     stranger = running.backend.certificates.device(uri=uri)
     answer, reason = await refused_connect(running, stranger, connect_packet(stranger.device_id))
     assert (answer, reason) == (b"\x20\x02\x00\x05", RefusalReason.NO_DEVICE_ID)
+
+
+@pytest.mark.usefixtures("bystander")
+@pytest.mark.parametrize(
+    ("access", "expected"),
+    [
+        ((Access.UPDATE_ONLY,), RefusalReason.UPDATE_ONLY),
+        ((), RefusalReason.FOREIGN_CERTIFICATE),
+        ((Access.FULL, Access.UPDATE_ONLY), RefusalReason.FOREIGN_CERTIFICATE),
+    ],
+)
+async def test_certificate_without_full_access_is_refused(
+    running: RunningGateway, access: tuple[Access, ...], expected: RefusalReason
+) -> None:
+    """Messages are for devices with full access: not for one that must heal first, nor for one that does not say."""
+    device = running.backend.certificates.device(access=access)
+    answer, reason = await refused_connect(running, device, connect_packet(device.device_id))
+    assert (answer, reason) == (b"\x20\x02\x00\x05", expected)
 
 
 FIRST_PACKETS = {
