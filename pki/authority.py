@@ -4,18 +4,21 @@ An authority signs through the `Signer` port, so that its key may be a file or a
 certificate is decided by the caller, who has verified the CSR (pki/csr.py) and chosen the profile (pki/profiles.py).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import AuthorityInformationAccessOID
 
 from pki.errors import ChainError
-from pki.profiles import Profile
+from pki.profiles import Profile, Revocation
 from pki.signer_key import SignerKey
 from protocol.signing import Signer
 
+CRL_FOLDER = "/pki/crl/"
+OCSP_PATH = "/pki/ocsp"
 SerialNumbers = Callable[[], int]
 random_serial_numbers: SerialNumbers = x509.random_serial_number  # 159 random bits in 20 octets
 
@@ -27,6 +30,7 @@ class CertificateAuthority:
         chain: the authority's certificate, then those above it; the root may be left out.
         signer: the private key of the first certificate.
         serial_numbers: gives a serial number for each certificate: positive, at most 20 octets, never repeated.
+        publish_url: where the service publishes revocations; by default where the authority's own certificate says.
 
     Raises:
         ChainError: the signer's key is not that of the first certificate.
@@ -38,12 +42,14 @@ class CertificateAuthority:
         signer: Signer,
         *,
         serial_numbers: SerialNumbers = random_serial_numbers,
+        publish_url: str | None = None,
     ) -> None:
         self._chain = tuple(chain)
         self._key = SignerKey(signer)
         self._serial_numbers = serial_numbers
         if self.certificate.public_key() != signer.public_key:
             raise ChainError("authority: expected the private key of its certificate, found another")
+        self._publish_url = publish_url or publish_url_in(self.certificate)
 
     @property
     def certificate(self) -> x509.Certificate:
@@ -53,10 +59,25 @@ class CertificateAuthority:
     def issue(self, profile: Profile, public_key: ec.EllipticCurvePublicKey) -> x509.Certificate:
         """Issue a certificate for a public key whose possession has been proved."""
         builder = _builder(profile, public_key, issuer=self.certificate.subject)
-        issuer_key_id = self.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-        authority = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_key_id)
+        authority = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(_subject_key_id(self.certificate))
         builder = builder.add_extension(authority, critical=False).serial_number(self._serial_numbers())
+        for extension in self._published(profile.revocation):
+            builder = builder.add_extension(extension, critical=False)
         return builder.sign(self._key, hashes.SHA256())
+
+    def _published(self, revocation: Revocation) -> Iterator[x509.ExtensionType]:
+        if revocation is Revocation.NO_CHECK:
+            yield x509.OCSPNoCheck()
+        if self._publish_url is None:
+            return
+        if revocation in (Revocation.CRL, Revocation.CRL_AND_OCSP):
+            crl = x509.UniformResourceIdentifier(self._publish_url + crl_path(self.certificate))
+            yield x509.CRLDistributionPoints([x509.DistributionPoint([crl], None, None, None)])
+        if revocation is Revocation.CRL_AND_OCSP:
+            responder = x509.UniformResourceIdentifier(self._publish_url + OCSP_PATH)
+            yield x509.AuthorityInformationAccess(
+                [x509.AccessDescription(AuthorityInformationAccessOID.OCSP, responder)]
+            )
 
     def chain_pem(self, leaf: x509.Certificate) -> bytes:
         """Return a chain file: the leaf, then the authority's chain."""
@@ -72,9 +93,33 @@ def self_signed_root(
     return CertificateAuthority([certificate], signer, serial_numbers=serial_numbers)
 
 
+def issuer_key_id(issuer: x509.Certificate) -> str:
+    """Return an authority's subject key identifier, hex; certificates that it issues have it as authority key id."""
+    return _subject_key_id(issuer).digest.hex()
+
+
+def crl_path(issuer: x509.Certificate) -> str:
+    """Where below its publish URL an authority's revocation list is."""
+    return f"{CRL_FOLDER}{issuer_key_id(issuer)}.crl"
+
+
+def publish_url_in(certificate: x509.Certificate) -> str | None:
+    """Return the URL below which a certificate's issuer publishes, as its distribution point has it; None without."""
+    try:
+        points = certificate.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
+    except x509.ExtensionNotFound:
+        return None
+    urls = [str(name.value) for point in points for name in point.full_name or ()]
+    return next((url[: url.index(CRL_FOLDER)] for url in urls if CRL_FOLDER in url), None)
+
+
 def chain_pem(chain: Sequence[x509.Certificate]) -> bytes:
     """Return certificates as one PEM file, in the given order."""
     return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in chain)
+
+
+def _subject_key_id(certificate: x509.Certificate) -> x509.SubjectKeyIdentifier:
+    return certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
 
 
 def _builder(profile: Profile, public_key: ec.EllipticCurvePublicKey, *, issuer: x509.Name) -> x509.CertificateBuilder:
@@ -92,6 +137,11 @@ def _builder(profile: Profile, public_key: ec.EllipticCurvePublicKey, *, issuer:
     )
     if profile.purposes:
         builder = builder.add_extension(x509.ExtendedKeyUsage(profile.purposes), critical=False)
+    if profile.constraints is not None:
+        builder = builder.add_extension(profile.constraints, critical=True)
+    if profile.policies:
+        policies = [x509.PolicyInformation(policy, None) for policy in profile.policies]
+        builder = builder.add_extension(x509.CertificatePolicies(policies), critical=False)
     if profile.names:
         # RFC 5280 §4.2.1.6: critical where the subject is empty.
         names = x509.SubjectAlternativeName(profile.names)

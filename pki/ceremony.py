@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from cryptography import x509
-
 from pki import profiles
 from pki.authority import CertificateAuthority, chain_pem, self_signed_root
 from pki.files import PUBLIC_MODE, create_file
@@ -51,15 +49,22 @@ def hold_ceremony(
     """
     signers = {role: keys.load(role) if keys.holds(role) else keys.generate(role) for role in OfflineKey}
     root = _root(operator_dir, signers[OfflineKey.ROOT], catalog_name=catalog_name, now=now)
+    folder = operator_dir / "certificates"
+    factory = profiles.factory_ca(catalog_name, now=now)
+    server_ca = profiles.server_ca(catalog_name, [*profiles.LOOPBACK_HOSTNAMES, *hostnames], now=now)
     authority = OfflineAuthority(
         root=root,
         root_signer=signers[OfflineKey.ROOT],
         targets=signers[OfflineKey.IMAGE_TARGETS],
-        factory=_factory(operator_dir, root, signers[OfflineKey.FACTORY], catalog_name=catalog_name, now=now),
+        factory=_below(root, folder / "factory.pem", factory, signer=signers[OfflineKey.FACTORY]),
+        server_ca=_below(root, folder / "server-ca.pem", server_ca, signer=signers[OfflineKey.SERVER_CA]),
         package_key=signers[OfflineKey.PACKAGE].public_key,
         system_key=signers[OfflineKey.ROM].public_key,
         golden_key=signers[OfflineKey.GOLDEN].public_key,
     )
+    package, package_key = profiles.package_signing(catalog_name, now=now), signers[OfflineKey.PACKAGE].public_key
+    if not (folder / "package.pem").exists():
+        _create(folder / "package.pem", chain_pem([root.issue(package, package_key)]))
     sign_online_keys(service_dir, authority, catalog_name=catalog_name, hostnames=hostnames, now=now)
     _copy_genesis(service_dir / "genesis", operator_dir / "repository")
 
@@ -90,15 +95,12 @@ def _root(operator_dir: Path, signer: Signer, *, catalog_name: str, now: datetim
     return root
 
 
-def _factory(
-    operator_dir: Path, root: CertificateAuthority, signer: Signer, *, catalog_name: str, now: datetime
-) -> x509.Certificate:
-    path = operator_dir / "certificates" / "factory.pem"
-    if path.exists():
-        return load_certificate(path)
-    certificate = root.issue(profiles.factory_ca(catalog_name, now=now), signer.public_key)
-    _create(path, chain_pem([certificate]))
-    return certificate
+def _below(
+    root: CertificateAuthority, path: Path, profile: profiles.Profile, *, signer: Signer
+) -> CertificateAuthority:
+    if not path.exists():
+        _create(path, chain_pem([root.issue(profile, signer.public_key)]))
+    return CertificateAuthority([load_certificate(path)], signer)
 
 
 def _copy_genesis(genesis: Path, repository: Path) -> None:

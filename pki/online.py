@@ -28,7 +28,6 @@ from protocol.signing import Signer
 
 ROOT_METADATA_LIFETIME = timedelta(days=365)
 TARGETS_METADATA_LIFETIME = timedelta(days=365)
-LOOPBACK_HOSTNAMES = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,8 @@ class OfflineAuthority:
         root: the X.509 root.
         root_signer: its key, which also signs both repositories' root metadata.
         targets: key of the Image repository's targets role.
-        factory: certificate of the authority that issues IDevIDs.
+        factory: the authority that issues IDevIDs and certifies their OCSP responder.
+        server_ca: the authority that issues the service's TLS certificates.
         package_key: signs applications, firmware and models.
         system_key: signs boot loader, security monitor and OS.
         golden_key: signs golden vectors.
@@ -48,7 +48,8 @@ class OfflineAuthority:
     root: CertificateAuthority
     root_signer: Signer
     targets: Signer
-    factory: x509.Certificate
+    factory: CertificateAuthority
+    server_ca: CertificateAuthority
     package_key: ec.EllipticCurvePublicKey
     system_key: ec.EllipticCurvePublicKey
     golden_key: ec.EllipticCurvePublicKey
@@ -97,16 +98,19 @@ def sign_online_keys(
         ProfileError: a host name is none.
     """
     requested = {role: _requested_key(service_dir, role) for role in OnlineKey}
-    server = profiles.server([*LOOPBACK_HOSTNAMES, *hostnames], now=now)
-    issuing_ca = profiles.issuing_ca(catalog_name, now=now)
-    certificates = service_dir / "certificates"
-    root = authority.root
-    _create_missing(certificates / "root.pem", lambda: chain_pem([root.certificate]))
-    _create_missing(certificates / "factory.pem", lambda: chain_pem([authority.factory]))
-    _create_missing(
-        certificates / "issuing-ca.pem", lambda: chain_pem([root.issue(issuing_ca, requested[OnlineKey.ISSUING_CA])])
-    )
-    _create_missing(certificates / "server.pem", lambda: chain_pem([root.issue(server, requested[OnlineKey.SERVER])]))
+    server = profiles.server([*profiles.LOOPBACK_HOSTNAMES, *hostnames], now=now)
+    issuing_ca, ocsp = profiles.issuing_ca(catalog_name, now=now), profiles.ocsp_responder(catalog_name, now=now)
+    root, factory, server_ca = authority.root, authority.factory, authority.server_ca
+    contents: dict[str, Callable[[], bytes]] = {
+        "root": lambda: chain_pem([root.certificate]),
+        "factory": lambda: chain_pem([factory.certificate]),
+        "server-ca": lambda: chain_pem([server_ca.certificate]),
+        "issuing-ca": lambda: chain_pem([root.issue(issuing_ca, requested[OnlineKey.ISSUING_CA])]),
+        "server": lambda: server_ca.chain_pem(server_ca.issue(server, requested[OnlineKey.SERVER])),
+        "ocsp": lambda: factory.chain_pem(factory.issue(ocsp, requested[OnlineKey.OCSP])),
+    }
+    for name, content in contents.items():
+        _create_missing(service_dir / "certificates" / f"{name}.pem", content)
     _sign_genesis(service_dir / "genesis", authority, requested, catalog_name=catalog_name, now=now)
 
 

@@ -11,6 +11,7 @@ class OfflineKey(StrEnum):
     PACKAGE = "package"  # applications, firmware and models
     GOLDEN = "golden"  # golden vectors
     FACTORY = "factory"  # issuer of IDevID certificates
+    SERVER_CA = "server-ca"  # issuer of the service's TLS certificates
     VOUCHER = "voucher"  # device id → catalog
     ROM = "rom"  # boot loader, security monitor and OS
 
@@ -20,6 +21,7 @@ class OnlineKey(StrEnum):
 
     ISSUING_CA = "issuing-ca"  # issuer of LDevID certificates
     SERVER = "server"  # TLS
+    OCSP = "ocsp"  # answers about IDevID certificates
     DIRECTOR = "director"  # timestamp, snapshot and targets roles of the Director; signed time
     SNAPSHOT = "snapshot"  # of the Image repository
     TIMESTAMP = "timestamp"  # of the Image repository

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from pki import ceremony, keystore, online
-from pki.authority import CertificateAuthority
+from pki.authority import CertificateAuthority, chain_pem
 from pki.catalog import Catalog, encode_catalog, load_catalog
 from pki.ceremony import REPOSITORY_COPIES, factory_authority, hold_ceremony, root_authority
 from pki.chains import issued_by
@@ -20,7 +19,9 @@ from pki.roles import OfflineKey, OnlineKey
 from protocol.signing import SoftwareSigner, tuf_key
 from tests.unit.pki.pki_builder import NOW
 
-CEREMONY_FILES = 31
+CEREMONY_FILES = 38
+
+SERVICE_CERTIFICATES = ("root", "factory", "server-ca", "issuing-ca", "server", "ocsp")
 
 
 class InterruptionError(Exception):
@@ -52,21 +53,25 @@ def test_ceremony_makes_everything_that_the_contract_names(tmp_path: Path) -> No
     _hold(tmp_path)
     assert set(_snapshot(tmp_path)) == {
         *(f"operator/keys/{role}.pem" for role in OfflineKey),
-        *(f"operator/certificates/{name}.pem" for name in ("root", "factory")),
+        *(f"operator/certificates/{name}.pem" for name in ("root", "factory", "server-ca", "package")),
         *(f"operator/repository/{name}" for name in REPOSITORY_COPIES.values()),
         *(f"service/{kind}/{role}.pem" for kind in ("keys", "csr") for role in OnlineKey),
-        *(f"service/certificates/{name}.pem" for name in ("root", "factory", "issuing-ca", "server")),
+        *(f"service/certificates/{name}.pem" for name in SERVICE_CERTIFICATES),
         *(f"service/genesis/{name}" for name in REPOSITORY_COPIES),
     }
 
 
 def test_certificates_form_the_tree(tmp_path: Path) -> None:
-    """The root issues factory CA, issuing CA and server; the server has its names."""
+    """The root issues the authorities and the package certificate, these the leaves; the server has its names."""
     _hold(tmp_path, hostnames=("fleet.example",))
     certificates = tmp_path / "service" / "certificates"
-    root = load_certificate(certificates / "root.pem")
-    for name in ("factory", "issuing-ca", "server"):
-        assert issued_by(load_certificate(certificates / f"{name}.pem"), root)
+    loaded = {name: load_certificate(certificates / f"{name}.pem") for name in SERVICE_CERTIFICATES}
+    root = loaded["root"]
+    for name in ("factory", "issuing-ca", "server-ca"):
+        assert issued_by(loaded[name], root)
+    assert issued_by(loaded["server"], loaded["server-ca"])
+    assert issued_by(loaded["ocsp"], loaded["factory"])
+    assert issued_by(load_certificate(tmp_path / "operator" / "certificates" / "package.pem"), root)
     names = load_certificate(certificates / "server.pem").extensions.get_extension_for_class(
         x509.SubjectAlternativeName
     )
@@ -234,9 +239,10 @@ def test_catalog_survives_writing_and_reading(tmp_path: Path) -> None:
     assert load_catalog(tmp_path / "catalog.json") == catalog
 
 
-def test_chain_file_of_the_service_is_pem(tmp_path: Path) -> None:
-    """What TLS loads."""
+def test_chain_file_of_the_service_is_what_tls_sends(tmp_path: Path) -> None:
+    """Leaf, then the server CA; who connects has the root."""
     _hold(tmp_path)
-    path = tmp_path / "service" / "certificates" / "server.pem"
-    assert load_certificate(path).public_bytes(Encoding.PEM) == path.read_bytes()
+    certificates = tmp_path / "service" / "certificates"
+    chain = [load_certificate(certificates / f"{name}.pem") for name in ("server", "server-ca")]
+    assert chain_pem(chain) == (certificates / "server.pem").read_bytes()
     assert isinstance(issuing_authority(tmp_path / "service"), CertificateAuthority)

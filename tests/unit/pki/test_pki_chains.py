@@ -95,7 +95,8 @@ DEVICE_NAME = x509.UniformResourceIdentifier("urn:tinyfleet:device:" + TREE.devi
         (_issue(ExtendedKeyUsageOID.SERVER_AUTH, name=DEVICE_NAME), "found another purpose"),
         (_issue(None, name=DEVICE_NAME), "expected a valid path"),
         (_issue(ExtendedKeyUsageOID.CLIENT_AUTH, name=DEVICE_NAME, path_length=0), "expected a valid path"),
-        (_issue(ExtendedKeyUsageOID.CLIENT_AUTH, name=x509.DNSName("device.example")), "expected the SAN URI"),
+        (_issue(ExtendedKeyUsageOID.CLIENT_AUTH, name=x509.DNSName("device.example")), "expected a valid path"),
+        (_issue(ExtendedKeyUsageOID.CLIENT_AUTH, name=x509.RFC822Name("a@device.example")), "expected the SAN URI"),
         (
             _issue(ExtendedKeyUsageOID.CLIENT_AUTH, name=x509.UniformResourceIdentifier("urn:tinyfleet:operator:a")),
             "expected urn:tinyfleet:device:…",
