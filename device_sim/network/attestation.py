@@ -4,7 +4,8 @@ Verification of the service's answers, in this order:
     1. signed time: a DSSE envelope by the timestamp role of the Director's root;
     2. it answers this device's own nonce, so it was made now;
     3. it is not below the floor; only then the device's clock is set;
-    4. the certificate is for the key that was made for this attestation, and names this device;
+    4. the certificate is for the key that was made for this attestation, names this device, and reaches as far as the
+       answer says;
     5. its chain leads to the voucher's TLS root, at the device's time.
 The evidence's nonce claim binds the service's nonce to the key of the CSR. Not checked here: TLS, by `network.tls`.
 """
@@ -22,12 +23,12 @@ from cryptography.x509.verification import ExtensionPolicy, PolicyBuilder, Store
 from device_sim.errors import DeviceSimError
 from device_sim.hardware.machine import Machine
 from device_sim.network.ports import HttpResponse, HttpTransport, UnexpectedResponseError
-from device_sim.network.problems import problem_detail
+from device_sim.network.problems import problem_detail, unexpected
 from device_sim.network.tls import Credential
 from protocol.document import Document, DocumentError, canonical_json, parse_document, verify_document
 from protocol.errors import ProtocolError
 from protocol.evidence import NONCE_BYTES, bind_nonce
-from protocol.identity import DeviceId, device_id_in
+from protocol.identity import Access, DeviceId, access_in, device_id_in
 from protocol.messages import (
     TIME_PAYLOAD_TYPE,
     AttestationReply,
@@ -55,7 +56,20 @@ class SignedTimeError(DeviceSimError):
 
 
 class IssuedCertificateError(DeviceSimError):
-    """The operational certificate is for another key or device, or its chain leads elsewhere."""
+    """The operational certificate is for another key or device, reaches elsewhere, or its chain leads elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What an attestation brings.
+
+    Attributes:
+        credential: the operational certificate and its key.
+        access: how far it reaches.
+    """
+
+    credential: Credential
+    access: Access
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +88,7 @@ class Attester:
     transport: HttpTransport
     timestamp_keys: Sequence[ec.EllipticCurvePublicKey]
 
-    def attest(self) -> Credential:
+    def attest(self) -> Admission:
         """Attest once.
 
         Raises:
@@ -90,8 +104,8 @@ class Attester:
         request = AttestationRequest(evidence=evidence, csr=csr)
         reply = _parse(self._post(ATTEST_PATH, request), AttestationReply)
         credential = Credential(key, reply.certificate_chain.encode())
-        self._check_certificate(credential)
-        return credential
+        self._check_certificate(credential, reply.access)
+        return Admission(credential, reply.access)
 
     def _fetch_nonce(self) -> bytes:
         device_nonce = secrets.token_bytes(NONCE_BYTES)
@@ -107,13 +121,13 @@ class Attester:
         if response.status == FORBIDDEN:
             raise AttestationRefusedError(problem_detail(response))
         if response.status != OK:
-            raise UnexpectedResponseError(f"{path}: expected 200, found {response.status}: {problem_detail(response)}")
+            raise unexpected(path, response, expected=OK)
         return response
 
-    def _check_certificate(self, credential: Credential) -> None:
+    def _check_certificate(self, credential: Credential, access: Access) -> None:
         certificates = _load_chain(credential.chain)
-        # Step 4: key and name.
-        _check_leaf(certificates[0], credential.key.public_key, self.machine.device_id)
+        # Step 4: key, name and reach.
+        _check_leaf(certificates[0], credential.key.public_key, self.machine.device_id, access=access)
         # Step 5: chain.
         _check_chain(certificates, self.voucher.tls_root_certificate, self.machine.clock.now())
 
@@ -156,15 +170,17 @@ def _load_chain(chain: bytes) -> list[x509.Certificate]:
         raise IssuedCertificateError("certificate chain: expected PEM certificates, found other bytes") from error
 
 
-def _check_leaf(leaf: x509.Certificate, key: ec.EllipticCurvePublicKey, device_id: DeviceId) -> None:
+def _check_leaf(leaf: x509.Certificate, key: ec.EllipticCurvePublicKey, device_id: DeviceId, *, access: Access) -> None:
     if leaf.public_key() != key:
         raise IssuedCertificateError("certificate: expected the key of the CSR, found another")
     try:
-        named = device_id_in(leaf)
+        named, reach = device_id_in(leaf), access_in(leaf)
     except ProtocolError as error:
         raise IssuedCertificateError(f"certificate: {error}") from error
     if named != device_id:
         raise IssuedCertificateError(f"certificate: expected device {device_id[:16]}, found {named[:16]}")
+    if reach != access:
+        raise IssuedCertificateError(f"certificate: expected one for {access} access, found one for {reach}")
 
 
 def _check_chain(certificates: Sequence[x509.Certificate], root: x509.Certificate, now: datetime) -> None:

@@ -121,7 +121,7 @@ class PahoLink:
             return LinkCounts(self._sent, self._acknowledged, self._dropped, len(self._queue))
 
     def start(self) -> None:
-        """Connect in the background, and reconnect until stopped."""
+        """Connect in the background, for the first time or after `stop`, and reconnect until stopped."""
         self._client.connect_async(*self._address, keepalive=self._limits.keepalive_seconds)
         self._client.loop_start()
 
@@ -147,7 +147,7 @@ class PahoLink:
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)  # below TLS, which paho's thread is using
 
     def stop(self) -> None:
-        """Disconnect for good."""
+        """Disconnect until `start`; what is unacknowledged waits."""
         self._client.disconnect()
         self._client.loop_stop()
         self._connected = False

@@ -2,7 +2,7 @@
 
 from device_sim.errors import DeviceSimError
 from device_sim.network.ports import HttpTransport, UnexpectedResponseError
-from device_sim.network.problems import problem_detail
+from device_sim.network.problems import problem_detail, unexpected
 from protocol.document import DocumentError, parse_document
 from protocol.messages import PollReply
 
@@ -27,7 +27,7 @@ def poll(transport: HttpTransport) -> PollReply:
     if response.status in NO_ACCESS:
         raise AccessLostError(problem_detail(response))
     if response.status != OK:
-        raise UnexpectedResponseError(f"poll: expected 200, found {response.status}: {problem_detail(response)}")
+        raise unexpected("poll", response, expected=OK)
     try:
         return parse_document(response.body, PollReply, max_bytes=MAX_REPLY_BYTES)
     except DocumentError as error:

@@ -12,7 +12,15 @@ from protocol.voucher import Voucher
 
 
 class NetworkError(DeviceSimError):
-    """Base: the service could not be reached, or did not answer as agreed. Worth trying again later."""
+    """Base: the service could not be reached, or did not answer as agreed. Worth trying again later.
+
+    Attributes:
+        retry_after_seconds: how long the service asked to be left alone; 0 if it did not.
+    """
+
+    def __init__(self, message: str, *, retry_after_seconds: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class UnreachableError(NetworkError):
@@ -111,7 +119,7 @@ class MqttLink(Protocol):
         """What has been sent so far."""
 
     def start(self) -> None:
-        """Connect in the background."""
+        """Connect in the background, for the first time or after `stop`."""
 
     def publish(self, topic: str, payload: bytes) -> None:
         """Queue one message at QoS 1; the oldest waiting one makes room when the queue is full."""
@@ -123,7 +131,7 @@ class MqttLink(Protocol):
         """Connect anew, with the certificate in force; what is unacknowledged is sent again."""
 
     def stop(self) -> None:
-        """Disconnect for good."""
+        """Disconnect until `start`; what is unacknowledged waits. Does nothing to a link that is stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +161,7 @@ class Session(Protocol):
         """MQTT to the gateway; not started yet."""
 
     def renew(self, credential: Credential) -> None:
-        """Show another certificate from now on: both connect anew."""
+        """Show another certificate from now on; HTTPS connects anew, the link when it is told to."""
 
     def close(self) -> None:
         """End both connections for good."""

@@ -102,10 +102,9 @@ class TlsSession:
     link: PahoLink
 
     def renew(self, credential: Credential) -> None:
-        """Show another certificate from now on: both connect anew."""
+        """Show another certificate from now on; HTTPS connects anew, the link when it is told to."""
         show_credential(self.context, credential)
         self.transport.close()
-        self.link.reconnect()
 
     def close(self) -> None:
         """End both connections for good."""

@@ -1,12 +1,17 @@
-"""How a device gets in and stays in: attestation, and the connections that its certificate opens."""
+"""How a device gets in and stays in: attestation, and the connections that its certificate opens.
+
+A device that is let in for updates alone holds no MQTT connection: what waits in the link's queue stays there until
+the device has full access again.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime
 
 from device_sim.hardware.machine import Machine
-from device_sim.network.attestation import Attester
+from device_sim.network.attestation import Admission, Attester
 from device_sim.network.ports import HttpTransport, LinkCounts, LinkEvents, MqttLink, Network, Session
 from device_sim.update.uptane import UptaneClient
+from protocol.identity import Access
 from protocol.voucher import Voucher
 
 LDEVID = "ldevid"  # name in secure storage: key and chain, PEM
@@ -15,18 +20,20 @@ NOTHING_SENT = LinkCounts(sent=0, acknowledged=0, dropped=0, waiting=0)
 
 @dataclass(frozen=True, slots=True)
 class Validity:
-    """How long a certificate lasts.
+    """How long a certificate lasts, and how far it reaches.
 
     Attributes:
+        access: everything, or updates alone.
         not_after: UTC, aware.
         half_seconds: half of what is left of it, by the device's clock.
     """
 
+    access: Access
     not_after: datetime
     half_seconds: float
 
 
-class Access:
+class ServiceAccess:
     """One device's way to its service.
 
     Args:
@@ -46,6 +53,12 @@ class Access:
         self._network = network
         self._events = events
         self._session: Session | None = None
+        self._reach: Access | None = None
+
+    @property
+    def reach(self) -> Access | None:
+        """How far the certificate in force reaches; None before the first attestation."""
+        return self._reach
 
     @property
     def session(self) -> Session:
@@ -79,17 +92,29 @@ class Access:
         transport = self._network.attestation(self._machine, self._voucher)
         try:
             keys = self._uptane.timestamp_keys()
-            credential = Attester(self._machine, self._voucher, transport, keys).attest()
+            admission = Attester(self._machine, self._voucher, transport, keys).attest()
         finally:
             transport.close()
-        self._machine.storage.put(LDEVID, credential.to_pem())
+        self._machine.storage.put(LDEVID, admission.credential.to_pem())
+        self._connect(admission)
+        not_after = admission.credential.leaf.not_valid_after_utc
+        return Validity(admission.access, not_after, (not_after - self._machine.clock.now()).total_seconds() / 2)
+
+    def _connect(self, admission: Admission) -> None:
+        """Show the new certificate, and have the MQTT connection that it is good for."""
         if self._session is None:
-            self._session = self._network.session(self._machine.device_id, self._voucher, credential, self._events)
-            self._session.link.start()
+            self._session = self._network.session(
+                self._machine.device_id, self._voucher, admission.credential, self._events
+            )
         else:
-            self._session.renew(credential)
-        not_after = credential.leaf.not_valid_after_utc
-        return Validity(not_after, (not_after - self._machine.clock.now()).total_seconds() / 2)
+            self._session.renew(admission.credential)
+        before, self._reach = self._reach, admission.access
+        if self._reach is Access.UPDATE_ONLY:
+            self._session.link.stop()
+        elif before is Access.FULL:
+            self._session.link.reconnect()
+        else:
+            self._session.link.start()
 
     def drain(self, timeout_seconds: float) -> None:
         """Wait, within a time, until the gateway has acknowledged what was sent."""

@@ -18,18 +18,19 @@ from device_sim.hardware.clock import Clock
 from device_sim.hardware.machine import Machine
 from device_sim.network.attestation import AttestationRefusedError
 from device_sim.network.poll import AccessLostError, poll
-from device_sim.network.ports import LinkCounts, LinkEvents, Network
-from device_sim.runtime.access import NOTHING_SENT, Access
+from device_sim.network.ports import LinkCounts, LinkEvents, Network, NetworkError
+from device_sim.runtime.access import NOTHING_SENT, ServiceAccess
 from device_sim.runtime.backoff import Backoff
 from device_sim.runtime.inference import CoreFigures, CoreWatch
 from device_sim.runtime.timetable import NEVER
-from device_sim.runtime.work import Behaviour, Emit, Work
+from device_sim.runtime.work import Behaviour, Emit, Work, tell_attested
 from device_sim.sensors.camera import Camera
 from device_sim.update.client import UpdateClient
 from device_sim.update.installer import Installer
 from device_sim.update.progress import Progress
 from device_sim.update.uptane import UptaneClient
 from protocol.geometry import Core
+from protocol.identity import Access
 from protocol.messages import CHECK_UPDATE, ActionReport, ActionState
 from protocol.voucher import Voucher, public_keys
 
@@ -70,7 +71,7 @@ class Device:
         self._around = surroundings
         self._emit = partial(surroundings.emit, device=machine.device_id)
         self._phase: Callable[[float], float] = self._boot
-        self._access: Access | None = None
+        self._access: ServiceAccess | None = None
         self._work: Work | None = None
         self._watches = {core: CoreWatch(core, machine, camera) for core in machine.cores if behaviour.infers}
         self._refusals = self._failures = 0
@@ -145,7 +146,7 @@ class Device:
             disconnected=lambda code: self._emit("disconnected", code=code),
             command=self._on_command,
         )
-        access = Access(self._machine, voucher, uptane=uptane, network=self._around.network, events=events)
+        access = ServiceAccess(self._machine, voucher, uptane=uptane, network=self._around.network, events=events)
         progress = Progress(self._machine, observe=self._on_report)
         progress.manifest_due()
         installer = Installer(
@@ -186,9 +187,11 @@ class Device:
         except DeviceSimError as error:
             self._failures += 1
             self._emit("retry", what="attest", attempt=self._failures, reason=str(error))
-            return now + Backoff(*self._behaviour.retry_seconds, self._around.rng).pause_seconds(self._failures)
+            wanted = error.retry_after_seconds if isinstance(error, NetworkError) else 0.0
+            pause = Backoff(*self._behaviour.retry_seconds, self._around.rng).pause_seconds(self._failures)
+            return now + wanted + pause
         self._refusals = self._failures = 0
-        self._emit("attested", not_after=validity.not_after.isoformat())
+        tell_attested(self._emit, validity)
         work.begin(now, validity)
         self._phase = self._live
         return now
@@ -206,7 +209,7 @@ class Device:
         self._phase = self._rest
         return NEVER
 
-    def _parts(self) -> tuple[Access, Work]:
+    def _parts(self) -> tuple[ServiceAccess, Work]:
         if self._access is None or self._work is None:
             raise AssertionError("a device attests and works only with a voucher")
         return self._access, self._work
@@ -216,8 +219,11 @@ class Device:
 
     def _reach_service(self) -> None:
         access, _ = self._parts()
+        before = access.reach
         validity = access.attest()
-        self._emit("attested", not_after=validity.not_after.isoformat())
+        tell_attested(self._emit, validity)
+        if before is Access.FULL and validity.access is not before:
+            raise AttestationRefusedError("expected full access as before, found access to updates alone")
         poll(access.transport)
 
     def _on_command(self, name: str, _payload: bytes) -> None:
@@ -232,4 +238,4 @@ class Device:
             fields["cause"] = report.cause.value
         self._emit(event, **fields)
         if self._work is not None:
-            self._work.mail_waits()
+            self._work.heed(report)

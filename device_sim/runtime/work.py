@@ -10,7 +10,7 @@ from device_sim.hardware.machine import Machine
 from device_sim.network.attestation import AttestationRefusedError
 from device_sim.network.poll import AccessLostError, poll
 from device_sim.network.ports import NetworkError
-from device_sim.runtime.access import Access, Validity
+from device_sim.runtime.access import ServiceAccess, Validity
 from device_sim.runtime.backoff import Backoff
 from device_sim.runtime.inference import CoreWatch
 from device_sim.runtime.timetable import NEVER, Timetable
@@ -18,11 +18,14 @@ from device_sim.update.client import UpdateClient
 from device_sim.update.progress import Progress, ReportRefusedError
 from protocol.document import canonical_json
 from protocol.geometry import Core
-from protocol.messages import INFERENCE_STREAM
+from protocol.identity import Access
+from protocol.messages import INFERENCE_STREAM, ActionReport, ActionState
 from protocol.topics import telemetry_topic
 
 Emit = Callable[..., None]
-RENEWAL_JITTER = 0.1  # share of half a certificate's life, so that a fleet does not renew at once
+RENEWAL_JITTER = 0.1  # share of half a certificate's life
+FIRST_RENEWAL_JITTER = 0.9  # after a boot, so that a fleet that starts at once does not renew at once ever after
+WHAT_RUNS_CHANGED = frozenset({ActionState.CONFIRMED, ActionState.REVERTED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,7 @@ class Work:
     def __init__(
         self,
         machine: Machine,
-        access: Access,
+        access: ServiceAccess,
         *,
         client: UpdateClient,
         progress: Progress,
@@ -91,7 +94,9 @@ class Work:
         self._failures.clear()
         self._timetable.set("mail", self._send_mail, due=now)
         self._timetable.set("poll", self._poll, due=now)
-        self._timetable.set("renew", self._renew, due=self._renewal_due(now, validity))
+        self._timetable.set(
+            "renew", self._renew, due=now + renewal_seconds(validity, self._rng, jitter=FIRST_RENEWAL_JITTER)
+        )
         self._timetable.set("counts", self._count, due=now + self._behaviour.counts_period_seconds)
         if self._update is None and self._progress.unfinished_action is not None:
             self._update = self._client.run(self._progress.unfinished_action)
@@ -115,9 +120,11 @@ class Work:
         """Have the next step poll; any thread may ask."""
         self._poll_requested.set()
 
-    def mail_waits(self) -> None:
-        """Have the next step send reports."""
+    def heed(self, report: ActionReport) -> None:
+        """Have the next step send a new report; once another image runs, a device in quarantine attests with it."""
         self._timetable.advance("mail", 0.0)
+        if report.state in WHAT_RUNS_CHANGED and self._access.reach is Access.UPDATE_ONLY:
+            self._timetable.advance("renew", 0.0)
 
     def count(self) -> None:
         """Emit what was sent and inferred so far."""
@@ -172,11 +179,8 @@ class Work:
         except DeviceSimError as error:
             return now + self._pause_after("renew", error)
         self._failures.pop("renew", None)
-        self._emit("attested", not_after=validity.not_after.isoformat())
-        return self._renewal_due(now, validity)
-
-    def _renewal_due(self, now: float, validity: Validity) -> float:
-        return now + validity.half_seconds * self._rng.uniform(1 - RENEWAL_JITTER, 1)
+        tell_attested(self._emit, validity)
+        return now + renewal_seconds(validity, self._rng, jitter=RENEWAL_JITTER)
 
     def _count(self, now: float) -> float:
         self.count()
@@ -187,7 +191,7 @@ class Work:
 
         def infer(now: float) -> float:
             record = watch.run()
-            if record is not None:
+            if record is not None and self._access.reach is Access.FULL:
                 self._access.link.publish(topic, canonical_json(record))
             return now + self._behaviour.inference_period_seconds
 
@@ -196,4 +200,22 @@ class Work:
     def _pause_after(self, what: str, error: Exception) -> float:
         failures = self._failures[what] = self._failures.get(what, 0) + 1
         self._emit("retry", what=what, attempt=failures, reason=str(error))
-        return self._retry.pause_seconds(failures)
+        wanted = error.retry_after_seconds if isinstance(error, NetworkError) else 0.0
+        return wanted + self._retry.pause_seconds(failures)
+
+
+def renewal_seconds(validity: Validity, rng: random.Random, *, jitter: float) -> float:
+    """Return how long to wait with the next attestation: half of the certificate's life, or up to a share less.
+
+    Args:
+        validity: of the certificate in force.
+        rng: seeded, of the device.
+        jitter: greatest share of the wait that is left out, 0 to 1.
+    """
+    return validity.half_seconds * rng.uniform(1 - jitter, 1)
+
+
+def tell_attested(emit: Emit, validity: Validity) -> None:
+    """Emit that the device was let in, until when and how far."""
+    event = "attested" if validity.access is Access.FULL else "quarantined"
+    emit(event, not_after=validity.not_after.isoformat(), access=validity.access.value)

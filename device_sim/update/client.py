@@ -65,7 +65,7 @@ class UpdateClient:
                 slow += isinstance(error, SlowRetrievalError)
                 if slow >= MAX_SLOW_ANSWERS:
                     raise SlowTargetError(f"{error}, {slow} times") from error
-                yield self.retry_seconds(failures)
+                yield error.retry_after_seconds + self.retry_seconds(failures)
             else:
                 return
 

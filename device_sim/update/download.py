@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from device_sim.errors import ImageTooLargeError, SpareStateError
 from device_sim.hardware.machine import Machine
-from device_sim.network.ports import EndlessDataError, HttpResponse, HttpTransport, UnexpectedResponseError
+from device_sim.network.ports import EndlessDataError, HttpResponse, HttpTransport
+from device_sim.network.problems import unexpected
 from device_sim.update.errors import (
     EndlessTargetError,
     NoRoomError,
@@ -80,7 +81,7 @@ def _bytes_of(response: HttpResponse, target: ImageTarget, *, start: int, end: i
         raise TargetMissingError(f"{target.name}: expected it, found nothing")
     if response.status == RANGE_NOT_SATISFIABLE:
         raise TargetRefusedError(f"{target.name}: expected {target.length} bytes, found fewer")
-    raise UnexpectedResponseError(f"{target.name}: expected 206, found {response.status}")
+    raise unexpected(target.name, response, expected=PARTIAL)
 
 
 def _partial(response: HttpResponse, target: ImageTarget, *, start: int, end: int) -> bytes:

@@ -9,8 +9,8 @@ from datetime import datetime
 
 from device_sim.errors import DeviceSimError
 from device_sim.hardware.machine import Machine
-from device_sim.network.ports import HttpTransport, UnexpectedResponseError
-from device_sim.network.problems import problem_detail
+from device_sim.network.ports import HttpTransport
+from device_sim.network.problems import unexpected
 from protocol.document import Document, canonical_json, parse_document, sign_document
 from protocol.geometry import Slot
 from protocol.messages import MANIFEST_PAYLOAD_TYPE, ActionReport, ActionState, Cause, VersionManifest
@@ -24,6 +24,7 @@ MAX_DETAIL_CHARACTERS = 500
 MAX_WAITING = 64  # reports; the oldest that are not final make room
 MAX_REPLY_BYTES = 16 * 1024
 SENT = range(200, 300)
+NO_CONTENT = 204
 CLIENT_ERRORS = range(400, 500)
 WORTH_TRYING_AGAIN = frozenset({401, 403, 408, 425, 429})
 
@@ -156,10 +157,10 @@ def _post(transport: HttpTransport, path: str, body: bytes) -> str:
     response = transport.request("POST", path, max_bytes=MAX_REPLY_BYTES, body=body)
     if response.status in SENT:
         return ""
-    found = f"{path}: expected 204, found {response.status}: {problem_detail(response)}"
+    failure = unexpected(path, response, expected=NO_CONTENT)
     if response.status in CLIENT_ERRORS and response.status not in WORTH_TRYING_AGAIN:
-        return found
-    raise UnexpectedResponseError(found)
+        return str(failure)
+    raise failure
 
 
 def _raise_if(refusal: str) -> None:

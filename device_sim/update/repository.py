@@ -20,6 +20,7 @@ from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 from typing_extensions import override
 
 from device_sim.network.ports import EndlessDataError, HttpTransport, NetworkError, UnreachableError
+from device_sim.network.problems import TOO_MANY_REQUESTS, UNAVAILABLE, unexpected
 from device_sim.update.errors import MetadataRefusedError, UpdateError
 
 CONFIG = UpdaterConfig(
@@ -110,6 +111,8 @@ class MetadataFetcher(FetcherInterface):
         except NetworkError as error:
             self.failure = error
             raise DownloadError(str(error)) from error
+        if response.status in {TOO_MANY_REQUESTS, UNAVAILABLE}:
+            self.failure = unexpected(url, response, expected=OK)
         if response.status != OK:
             raise DownloadHTTPError(f"{url}: expected 200, found {response.status}", response.status)
         return response.body

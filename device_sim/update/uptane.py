@@ -24,7 +24,8 @@ from pydantic import ValidationError
 from tuf.api.exceptions import LengthOrHashMismatchError
 from tuf.api.metadata import TargetFile, Targets
 
-from device_sim.network.ports import EndlessDataError, HttpTransport, UnexpectedResponseError
+from device_sim.network.ports import EndlessDataError, HttpTransport
+from device_sim.network.problems import unexpected
 from device_sim.update.errors import (
     DisagreementError,
     EndlessTargetError,
@@ -275,5 +276,5 @@ def fetch_artifact(transport: HttpTransport, sha256: str, length: int) -> bytes:
     if response.status == NOT_FOUND:
         raise TargetMissingError(f"artifact {sha256[:16]}: expected it, found nothing")
     if response.status != OK:
-        raise UnexpectedResponseError(f"artifact {sha256[:16]}: expected 200, found {response.status}")
+        raise unexpected(f"artifact {sha256[:16]}", response, expected=OK)
     return response.body

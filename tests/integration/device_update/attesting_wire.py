@@ -19,7 +19,7 @@ from pki.csr import verify_ldevid_csr
 from pki.signed_time import sign_time
 from protocol.document import canonical_json, parse_document, sign_document
 from protocol.evidence import bind_nonce, verify_evidence
-from protocol.identity import DeviceId
+from protocol.identity import Access, DeviceId
 from protocol.messages import AttestationReply, AttestationRequest, NonceReply, NonceRequest, PollReply
 from protocol.signing import SoftwareSigner
 from protocol.voucher import VOUCHER_PAYLOAD_TYPE, Voucher
@@ -47,6 +47,7 @@ class AttestingWire(Wire):
         self.now = NOW
         self.time_signer = catalog.keys.director
         self.lifetime = timedelta(hours=24)
+        self.access = Access.FULL
         self.refusal = ""
         self.poll_status = 200
         self.waiting = False
@@ -77,11 +78,11 @@ class AttestingWire(Wire):
         csr = verify_ldevid_csr(request.csr, self.device_id, identity_key=self.identity_key)
         evidence = verify_evidence(request.evidence, self.identity_key)
         assert evidence.nonce == bind_nonce(self._nonce, csr.public_key)
-        profile = profiles.ldevid(self.device_id, now=self.now, lifetime=self.lifetime)
+        profile = profiles.ldevid(self.device_id, now=self.now, lifetime=self.lifetime, access=self.access)
         leaf = self.authorities.issuer.issue(profile, csr.public_key)
         self.issued += 1
         chain = self.authorities.issuer.chain_pem(leaf).decode()
-        return AttestationReply(certificate_chain=chain, not_after=self.now + self.lifetime)
+        return AttestationReply(certificate_chain=chain, not_after=self.now + self.lifetime, access=self.access)
 
 
 @dataclass
@@ -125,7 +126,6 @@ class MemorySession:
 
     def renew(self, credential: Credential) -> None:
         self.credentials.append(credential)
-        self.link.reconnect()
 
     def close(self) -> None:
         self.link.stop()
