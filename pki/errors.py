@@ -21,6 +21,62 @@ class PassphraseError(KeyStoreError):
     """No passphrase, or not the one that encrypted the key."""
 
 
+class TokenError(KeyStoreError):
+    """Base: a PKCS#11 token cannot be used; raised itself for what its module does not explain."""
+
+
+class TokenUriError(TokenError):
+    """The PKCS#11 URI of a store is malformed, or carries a secret."""
+
+
+class TokenModuleError(TokenError):
+    """The PKCS#11 module is missing or does not start."""
+
+
+class TokenMissingError(TokenError):
+    """No token of that name is in any slot of the module."""
+
+
+class AmbiguousTokenError(TokenError):
+    """Several tokens bear that name."""
+
+
+class PinFileError(TokenError):
+    """The file that holds the PIN is missing, empty or open to others."""
+
+
+class PinError(TokenError):
+    """The PIN is not that of the token."""
+
+
+class PinLockedError(PinError):
+    """The token takes no PIN any more: too many wrong ones, or it has expired."""
+
+
+class TokenRemovedError(TokenError):
+    """The token, or its session, went away while it was used."""
+
+
+class TokenWriteError(TokenError):
+    """The token is full or write-protected, or did not keep what was written."""
+
+
+class AmbiguousKeyError(TokenError):
+    """Several keys in a token bear the label of one role."""
+
+
+class HalfKeyError(TokenError):
+    """A token holds a public key without its private one, or the other way round."""
+
+
+class TokenKeyError(TokenError):
+    """A key in a token is of another type or curve, may leave the token, or may not sign."""
+
+
+class StoreConfigError(KeyStoreError):
+    """keys.toml, which says where keys are, breaks a rule."""
+
+
 class ProfileError(PkiError):
     """A certificate was asked for that its profile does not allow."""
 
@@ -31,6 +87,18 @@ class CsrError(PkiError):
 
 class ChainError(PkiError):
     """A certificate does not chain to the root as the protocol requires."""
+
+
+class CrlError(PkiError):
+    """A certificate revocation list is not of its authority, or not of the expected form."""
+
+
+class CrlSuccessionError(CrlError):
+    """A certificate revocation list would take back a revocation, or is older than the one in force."""
+
+
+class OcspError(PkiError):
+    """The responder's key or certificate is not what its authority delegated."""
 
 
 class CatalogError(PkiError):
@@ -51,3 +119,27 @@ class MetadataExpiredError(RepositoryError):
 
 class MetadataVersionError(RepositoryError):
     """The metadata has another version than the one that must come here."""
+
+
+class IssuanceLogError(PkiError):
+    """The issuance log is not what it was, or not what it should be."""
+
+
+class LogFormError(IssuanceLogError):
+    """An entry is not of the expected form."""
+
+
+class LogOrderError(IssuanceLogError):
+    """An entry is missing, doubled or out of order."""
+
+
+class LogChainError(IssuanceLogError):
+    """An entry was changed, or does not follow the one before it."""
+
+
+class LogRewrittenError(IssuanceLogError):
+    """The log was rewritten since its last verification."""
+
+
+class LogCutError(IssuanceLogError):
+    """The log is shorter than it was, or ends elsewhere than its keeper says."""
