@@ -1,6 +1,7 @@
-"""The operator's offline keys: `keys/` of the operator's folder, and where their passphrase comes from.
+"""The operator's offline keys: files in `keys/` of the operator's folder, and keys in the tokens of its keys.toml.
 
-The passphrase is looked for in the file `passphrase` of that folder, then in TINYFLEET_PASSPHRASE, then asked for.
+The passphrase of the files is looked for in the file `passphrase` of that folder, then in TINYFLEET_PASSPHRASE, then
+asked for.
 """
 
 import os
@@ -8,24 +9,28 @@ from pathlib import Path
 
 import typer
 
-from pki.keystore import FileKeyStore, passphrase_source
+from pki.keystore import passphrase_source
+from pki.stores import KeyStores, open_keys
 
 PASSPHRASE_FILE = "passphrase"  # noqa: S105 - the file's name
 
 
-def offline_keys(operator_dir: Path, *, is_new: bool = False) -> FileKeyStore:
-    """Return the key store of an operator's folder.
+def offline_keys(operator_dir: Path, *, is_new: bool = False) -> KeyStores:
+    """Return the key stores of an operator's folder.
 
     Args:
         operator_dir: the operator's folder.
         is_new: keys are being made, so a passphrase that is asked for is asked for twice.
+
+    Raises:
+        StoreConfigError: keys.toml breaks a rule.
     """
     passphrase = passphrase_source(
         file=operator_dir / PASSPHRASE_FILE,
         environment=os.environ,
         prompt=lambda: _ask(is_new=is_new),
     )
-    return FileKeyStore(operator_dir / "keys", passphrase=passphrase)
+    return open_keys(operator_dir, passphrase=passphrase)
 
 
 def _ask(*, is_new: bool) -> str:

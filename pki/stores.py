@@ -1,0 +1,139 @@
+"""Which store holds which key: `keys.toml`, beside the folder `keys/` of an operator or a service.
+
+    [stores.hsm]
+    uri = "pkcs11:token=fleet?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=file:pin"
+
+    [roles]
+    root = "hsm"
+
+A role that is not named is a file, and so is every role where there is no keys.toml. A later generation of a role
+(`issuing-ca-2`) is where the role is, unless it is named itself. A relative PIN file lies beside keys.toml.
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+from pki.errors import StoreConfigError
+from pki.keystore import FileKeyStore, KeyStore, Passphrase
+from pki.pkcs11 import Pkcs11KeyStore
+from pki.roles import OfflineKey, OnlineKey
+from pki.token_uri import parse_token_uri
+from protocol.signing import Signer
+
+CONFIG_FILE = "keys.toml"
+FILE_STORE = "file"
+MAX_CONFIG_BYTES = 64 * 1024
+_ROLES = frozenset({*OfflineKey, *OnlineKey})
+_STORE_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_GENERATION = re.compile(r"-[0-9]{1,4}$")
+
+
+@dataclass(frozen=True, slots=True)
+class KeyStores:
+    """The stores of one folder, as one. Implements `KeyStore`.
+
+    Attributes:
+        files: holds every role that no other store does.
+        tokens: the stores of keys.toml by name.
+        routes: role → name in `tokens`.
+    """
+
+    files: FileKeyStore
+    tokens: Mapping[str, Pkcs11KeyStore] = field(default_factory=dict)
+    routes: Mapping[str, str] = field(default_factory=dict)
+
+    def store_of(self, role: str) -> str:
+        """Return the name of the store that a role's key belongs in: one of keys.toml, or `FILE_STORE`."""
+        base = _GENERATION.sub("", role)
+        return self.routes.get(role) or self.routes.get(base) or FILE_STORE
+
+    def holds(self, role: str) -> bool:
+        """See `KeyStore.holds`."""
+        return self._of(role).holds(role)
+
+    def load(self, role: str) -> Signer:
+        """See `KeyStore.load`."""
+        return self._of(role).load(role)
+
+    def generate(self, role: str) -> Signer:
+        """See `KeyStore.generate`."""
+        return self._of(role).generate(role)
+
+    def _of(self, role: str) -> KeyStore:
+        return self.tokens.get(self.store_of(role), self.files)
+
+
+def open_keys(folder: Path, *, passphrase: Passphrase | None) -> KeyStores:
+    """Return the key stores of an operator's or a service's folder; no token is opened before its keys are needed.
+
+    Args:
+        folder: holds `keys/`, and keys.toml where keys are in tokens.
+        passphrase: of the files; None for a service's, which are not encrypted.
+
+    Raises:
+        StoreConfigError: keys.toml is malformed, or names an unknown store or role.
+        TokenUriError: a store's URI breaks a rule.
+    """
+    files = FileKeyStore(folder / "keys", passphrase=passphrase)
+    config = _read(folder / CONFIG_FILE)
+    _refuse_unknown(config, {"stores", "roles"}, CONFIG_FILE)
+    tokens = {name: _token_store(name, entry, folder) for name, entry in _table(config, "stores").items()}
+    routes = {role: _route(role, store, tokens) for role, store in _table(config, "roles").items()}
+    return KeyStores(files, tokens, routes)
+
+
+def _read(path: Path) -> Mapping[str, object]:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise StoreConfigError(f"{path}: expected a readable file, found {error.strerror}") from error
+    if len(content) > MAX_CONFIG_BYTES:
+        raise StoreConfigError(f"{path}: expected at most {MAX_CONFIG_BYTES} bytes, found {len(content)}")
+    try:
+        return tomllib.loads(content.decode())
+    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError
+        raise StoreConfigError(f"{path}: expected TOML, found: {type(error).__name__}") from error
+
+
+def _table(config: Mapping[str, object], name: str) -> Mapping[str, object]:
+    table = config.get(name, {})
+    if not isinstance(table, dict):
+        raise StoreConfigError(f"{CONFIG_FILE}: expected a table [{name}], found {type(table).__name__}")
+    return cast("Mapping[str, object]", table)
+
+
+def _refuse_unknown(table: Mapping[str, object], known: set[str], where: str) -> None:
+    if unknown := sorted(table.keys() - known):
+        raise StoreConfigError(f"{where}: expected {', '.join(sorted(known))}, found {unknown[0][:40]!r}")
+
+
+def _token_store(name: str, entry: object, folder: Path) -> Pkcs11KeyStore:
+    where = f"{CONFIG_FILE}, [stores.{name[:40]}]"
+    if not _STORE_NAME.fullmatch(name) or name == FILE_STORE:
+        raise StoreConfigError(f"{where}: expected a name of a-z, 0-9 and '-' other than {FILE_STORE}, found another")
+    uri = entry.get("uri") if isinstance(entry, dict) else None
+    if not isinstance(entry, dict) or not isinstance(uri, str):
+        raise StoreConfigError(f"{where}: expected uri, a PKCS#11 URI in quotes, found none")
+    _refuse_unknown(entry, {"uri"}, where)
+    return Pkcs11KeyStore(parse_token_uri(uri, folder=folder))
+
+
+def _route(role: str, store: object, tokens: Mapping[str, Pkcs11KeyStore]) -> str:
+    where = f"{CONFIG_FILE}, role {role[:40]}"
+    base = _GENERATION.sub("", role)
+    if base not in _ROLES:
+        raise StoreConfigError(f"{where}: expected one of {', '.join(sorted(_ROLES))}, found another")
+    if not isinstance(store, str) or (store not in tokens and store != FILE_STORE):
+        known = ", ".join([FILE_STORE, *tokens])
+        raise StoreConfigError(f"{where}: expected one of the stores {known}, found {str(store)[:40]!r}")
+    if base == OnlineKey.SERVER and store != FILE_STORE:
+        raise StoreConfigError(
+            f"{where}: expected {FILE_STORE}, because OpenSSL itself reads the key of TLS; found {store}"
+        )
+    return store
