@@ -26,6 +26,7 @@ from service.application.device_repositories import (
     ProductRepository,
 )
 from service.application.events import Event, EventLog
+from service.application.issuance import IssuanceLog
 from service.application.update_repositories import (
     ActionRepository,
     ArtifactRepository,
@@ -45,6 +46,7 @@ class UnitOfWork(Protocol):
     products: ProductRepository
     devices: DeviceRepository
     attestations: AttestationRepository
+    issuance: IssuanceLog
     claims: ClaimRepository
     idempotency: IdempotencyRepository
     approvals: ApprovalRepository

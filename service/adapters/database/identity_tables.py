@@ -1,6 +1,6 @@
 """Tables of issued and revoked certificates, and of actions that wait for a second person."""
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, String, Table
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, String, Table, text
 
 from service.adapters.database.schema import GUID_TYPE, JSON_TYPE, SEQUENCE_TYPE, UtcDateTime, metadata
 
@@ -20,6 +20,13 @@ issuance_log = Table(
     Column("not_after", UtcDateTime, nullable=False),
     Column("previous_sha256", _SHA256_TYPE, nullable=False),
     Column("entry_sha256", _SHA256_TYPE, nullable=False),
+    Index(  # a key makes one operational certificate
+        "ix_issuance_log_ldevid_key",
+        "key_sha256",
+        unique=True,
+        sqlite_where=text("kind = 'ldevid'"),
+        postgresql_where=text("kind = 'ldevid'"),
+    ),
 )
 
 issuance_head = Table(

@@ -15,6 +15,7 @@ from service.adapters.database.claims import SqlClaims
 from service.adapters.database.devices import SqlDevices
 from service.adapters.database.director_sets import SqlDirectorSets, SqlInstalled
 from service.adapters.database.engine import Database
+from service.adapters.database.issuance import SqlIssuanceLog
 from service.adapters.database.leases import SqlLeases
 from service.adapters.database.logs import SqlAuditLog, SqlEventLog, SqlIdempotency
 from service.adapters.database.metadata_files import SqlMetadata
@@ -33,6 +34,7 @@ from service.application.device_repositories import (
     ProductRepository,
 )
 from service.application.events import Event, EventLog
+from service.application.issuance import IssuanceLog
 from service.application.update_repositories import (
     ActionRepository,
     ArtifactRepository,
@@ -58,6 +60,7 @@ class SqlUnitOfWork:
         self.products: ProductRepository = SqlProducts(connection)
         self.devices: DeviceRepository = SqlDevices(connection)
         self.attestations: AttestationRepository = SqlAttestations(connection)
+        self.issuance: IssuanceLog = SqlIssuanceLog(connection)
         self.claims: ClaimRepository = SqlClaims(connection)
         self.idempotency: IdempotencyRepository = SqlIdempotency(connection)
         self.approvals: ApprovalRepository = SqlApprovals(connection)

@@ -23,6 +23,10 @@ def upgrade() -> None:
     """Add columns and make the tables."""
     for column in _device_columns():
         op.add_column("devices", column)
+    suspected = sa.text("clone_suspected_at IS NOT NULL")
+    op.create_index(
+        "ix_devices_suspected", "devices", ["device_id"], sqlite_where=suspected, postgresql_where=suspected
+    )
     op.add_column("device_groups", sa.Column("attestation", _JSON, nullable=False, server_default="{}"))
     op.add_column("products", sa.Column("est", sa.Boolean, nullable=False, server_default=sa.true()))
     op.add_column("attestations", sa.Column("verdict", sa.String(16), nullable=False, server_default=""))
@@ -77,6 +81,14 @@ def _issuance() -> None:
         sa.PrimaryKeyConstraint("sequence", name="pk_issuance_log"),
     )
     op.create_index("ix_issuance_log_key_sha256", "issuance_log", ["key_sha256"])
+    op.create_index(
+        "ix_issuance_log_ldevid_key",
+        "issuance_log",
+        ["key_sha256"],
+        unique=True,
+        sqlite_where=sa.text("kind = 'ldevid'"),
+        postgresql_where=sa.text("kind = 'ldevid'"),
+    )
     op.create_table(
         "issuance_head",
         sa.Column("id", sa.Integer, autoincrement=False, nullable=False),
@@ -142,5 +154,6 @@ def downgrade() -> None:
     op.drop_column("attestations", "verdict")
     op.drop_column("products", "est")
     op.drop_column("device_groups", "attestation")
+    op.drop_index("ix_devices_suspected", "devices")
     for column in _device_columns():
         op.drop_column("devices", column.name)

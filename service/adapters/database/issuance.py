@@ -1,0 +1,125 @@
+"""The issuance log in the control database.
+
+The head row makes concurrent writers follow one another: on PostgreSQL it is locked, SQLite has one writer anyway.
+It also says where the log ends, so that deleted entries are missed.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from sqlalchemy import BigInteger, Row, bindparam, func, insert, select, text, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from pki.issuance import CertificateFacts, IssuanceKind, LogEntry, LogHead, extend
+from service.adapters.database.device_tables import devices
+from service.adapters.database.identity_tables import issuance_head, issuance_log
+from service.application.issuance import IssuerUse, KeyReusedError, LogHeadError
+
+_LOCKED_HEAD = (
+    select(issuance_head.c.sequence, issuance_head.c.entry_sha256).where(issuance_head.c.id == 1).with_for_update()
+)
+_INSERT = insert(issuance_log)
+_MOVE_HEAD = (
+    update(issuance_head)
+    .where(issuance_head.c.id == 1)
+    .values(sequence=bindparam("last"), entry_sha256=bindparam("last_sha256"))
+)
+# Both in one round trip, however many entries there are.
+_INSERT_AND_MOVE_HEAD = text(
+    "WITH head AS (UPDATE issuance_head SET sequence = :last, entry_sha256 = :last_sha256 WHERE id = 1) "
+    "INSERT INTO issuance_log (sequence, at, kind, serial, subject, key_sha256, certificate_sha256, issuer_sha256, "
+    "not_after, previous_sha256, entry_sha256) SELECT * FROM unnest(CAST(:sequence AS bigint[]), "
+    "CAST(:at AS timestamptz[]), CAST(:kind AS varchar[]), CAST(:serial AS varchar[]), CAST(:subject AS varchar[]), "
+    "CAST(:key_sha256 AS varchar[]), CAST(:certificate_sha256 AS varchar[]), CAST(:issuer_sha256 AS varchar[]), "
+    "CAST(:not_after AS timestamptz[]), CAST(:previous_sha256 AS varchar[]), CAST(:entry_sha256 AS varchar[]))"
+).bindparams(bindparam("last", type_=BigInteger))
+
+
+class SqlIssuanceLog:
+    """Implements `IssuanceLog`."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def append(self, facts: Sequence[CertificateFacts]) -> None:
+        """See `IssuanceLog.append`."""
+        if not facts:
+            return
+        row = (await self._connection.execute(_LOCKED_HEAD)).first()
+        if row is None:
+            raise _headless()
+        entries = extend(LogHead(row.sequence, row.entry_sha256), facts)
+        head = {"last": entries[-1].sequence, "last_sha256": entries[-1].entry_sha256}
+        rows = [_values(entry) for entry in entries]
+        try:
+            if self._connection.dialect.name == "postgresql":
+                columns = {name: [row[name] for row in rows] for name in rows[0]}
+                await self._connection.execute(_INSERT_AND_MOVE_HEAD, {**head, **columns})
+            else:
+                await self._connection.execute(_INSERT, rows)
+                await self._connection.execute(_MOVE_HEAD, head)
+        except IntegrityError as error:
+            raise KeyReusedError("key: expected one that was never certified, found one that was") from error
+
+    async def known_keys(self, key_sha256s: Collection[str], *, device_ids: Collection[str] = ()) -> set[str]:
+        """See `IssuanceLog.known_keys`."""
+        certified = select(issuance_log.c.key_sha256).where(issuance_log.c.key_sha256.in_(key_sha256s))
+        identities = select(devices.c.device_id).where(devices.c.device_id.in_(device_ids))
+        query = certified.union(identities) if device_ids else certified
+        return set(await self._connection.scalars(query))
+
+    async def page(self, *, after: int, limit: int) -> tuple[Sequence[LogEntry], LogHead]:
+        """See `IssuanceLog.page`; one statement, so that entries and head are of one moment."""
+        query = (
+            select(issuance_log, issuance_head.c.sequence.label("last"), issuance_head.c.entry_sha256.label("last_sha"))
+            .select_from(issuance_head.outerjoin(issuance_log, issuance_log.c.sequence > after))
+            .order_by(issuance_log.c.sequence)
+            .limit(limit)
+        )
+        rows = (await self._connection.execute(query)).all()
+        if not rows:
+            raise _headless()
+        return [_entry(row) for row in rows if row.sequence is not None], LogHead(rows[0].last, rows[0].last_sha)
+
+    async def uses(self) -> Sequence[IssuerUse]:
+        """See `IssuanceLog.uses`."""
+        query = select(
+            issuance_log.c.issuer_sha256, func.count().label("certificates"), func.max(issuance_log.c.not_after)
+        ).group_by(issuance_log.c.issuer_sha256)
+        return [IssuerUse(*row) for row in await self._connection.execute(query)]
+
+
+def _headless() -> LogHeadError:
+    return LogHeadError("issuance log: expected the row that says where it ends, found none")
+
+
+def _values(entry: LogEntry) -> dict[str, Any]:
+    facts = entry.facts
+    return {
+        "sequence": entry.sequence,
+        "at": facts.at,
+        "kind": facts.kind.value,
+        "serial": facts.serial,
+        "subject": facts.subject,
+        "key_sha256": facts.key_sha256,
+        "certificate_sha256": facts.certificate_sha256,
+        "issuer_sha256": facts.issuer_sha256,
+        "not_after": facts.not_after,
+        "previous_sha256": entry.previous_sha256,
+        "entry_sha256": entry.entry_sha256,
+    }
+
+
+def _entry(row: Row[Any]) -> LogEntry:
+    facts = CertificateFacts(
+        at=row.at,
+        kind=IssuanceKind(row.kind),
+        serial=row.serial,
+        subject=row.subject,
+        key_sha256=row.key_sha256,
+        certificate_sha256=row.certificate_sha256,
+        issuer_sha256=row.issuer_sha256,
+        not_after=row.not_after,
+    )
+    return LogEntry(row.sequence, facts, row.previous_sha256, row.entry_sha256)
