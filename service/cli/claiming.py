@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from pki.files import PUBLIC_MODE, replace_file
-from pki.keystore import FileKeyStore
+from pki.keystore import KeyStore
 from pki.roles import OfflineKey
 from pki.vouchers import sign_voucher
 from protocol.document import parse_document
@@ -153,7 +153,7 @@ def _deliver(client: ApiClient, folder: Path, voucher: Voucher, signer: Signer) 
     replace_file(folder / VOUCHER_FILE, signed, mode=PUBLIC_MODE)
 
 
-def _handover(operator_dir: Path, keys: FileKeyStore) -> Handover:
+def _handover(operator_dir: Path, keys: KeyStore) -> Handover:
     repository = operator_dir / "repository"
     catalog = json.loads((repository / "catalog.json").read_bytes())
     tls_root = x509.load_pem_x509_certificate((operator_dir / "certificates" / "root.pem").read_bytes())

@@ -14,9 +14,8 @@ import typer
 
 from pki.ceremony import hold_ceremony
 from pki.files import PRIVATE_MODE, create_file
-from pki.keystore import FileKeyStore
+from pki.keystore import KeyStore
 from pki.online import request_online_keys
-from pki.roles import OfflineKey
 from service.cli import clock
 from service.cli.errors import CliError
 from service.cli.offline_keys import PASSPHRASE_FILE, offline_keys
@@ -73,8 +72,8 @@ def _refuse_finished(service_dir: Path) -> None:
         raise CeremonyError(f"init: expected a folder without a finished ceremony, found {finished}; nothing changed")
 
 
-def _open_keys(operator_dir: Path) -> FileKeyStore:
-    return offline_keys(operator_dir, is_new=not (operator_dir / "keys" / f"{OfflineKey.ROOT}.pem").exists())
+def _open_keys(operator_dir: Path) -> KeyStore:
+    return offline_keys(operator_dir, is_new=not any((operator_dir / "keys").glob("*.pem")))
 
 
 def _check_catalog_name(name: str) -> None:
