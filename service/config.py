@@ -45,6 +45,9 @@ class Settings(BaseSettings):
         poll_seconds: a device's time between polls, before jitter.
         busy_poll_seconds: the same while a rollout runs; a large fleet polls less often than either.
         tick_seconds: longest time between two looks of the worker at rollouts.
+        two_person_actions: what takes two operators: device.block, device.unblock, device.decommission, …
+        approval_lifetime_seconds: for a second operator to decide.
+        on_clone: what becomes of a device that two live ones seem to be: an alarm, or a block as well.
     """
 
     model_config = SettingsConfigDict(env_prefix="TINYFLEET_", extra="forbid", frozen=True)
@@ -70,6 +73,9 @@ class Settings(BaseSettings):
     poll_seconds: Seconds = 60.0
     busy_poll_seconds: Seconds = 5.0
     tick_seconds: Seconds = 1.0
+    two_person_actions: tuple[str, ...] = ()
+    approval_lifetime_seconds: Seconds = 86_400.0
+    on_clone: Literal["alarm", "block"] = "alarm"
 
     @classmethod
     @override

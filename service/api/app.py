@@ -8,6 +8,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 
 from service.api import (
+    approvals,
     artifacts,
     audit,
     claims,
@@ -32,6 +33,7 @@ _ROUTERS: Sequence[APIRouter] = (
     products.router,
     claims.router,
     devices.router,
+    approvals.router,
     artifacts.router,
     images.router,
     repository.router,

@@ -1,4 +1,4 @@
-"""Devices: list, show, explain, move, block, unblock; and their attestation results."""
+"""Devices: list, show, explain, move, block, unblock, decommission; and their attestation results."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -9,7 +9,8 @@ from fastapi import APIRouter, Path, Query, Response, status
 from pydantic import BaseModel, Field
 
 from protocol.geometry import Slot
-from service.api.auth import OperatorActor, ViewerActor
+from service.api.approvals import PENDING_RESPONSE, answer_to
+from service.api.auth import AdminActor, OperatorActor, ViewerActor
 from service.api.conditions import IfMatch, set_etag
 from service.api.paging import Page, Paging
 from service.api.requests import RequestModel
@@ -88,6 +89,7 @@ class DeviceSummary(BaseModel):
     connected: bool
     claimed_at: datetime
     last_seen: datetime | None
+    clone_suspected_at: datetime | None
     certificate: CertificateModel | None
     installed: Mapping[Slot, InstalledModel]
 
@@ -99,8 +101,13 @@ class DeviceModel(DeviceSummary):
     activated_at: datetime | None
     blocked_at: datetime | None
     blocked_reason: str
+    decommissioned_at: datetime | None
+    moved_at: datetime | None
+    moved_to: str
+    clone_detail: str
     has_voucher: bool
     idevid_chain: str
+    idevid_serial: str
     attestation: AttestationModel | None
     action: ActionModel | None
 
@@ -119,8 +126,8 @@ class DeviceChange(RequestModel):
     group_id: Annotated[str, Field(min_length=1, max_length=60)]
 
 
-class BlockReason(RequestModel):
-    """Why a device is blocked."""
+class Reason(RequestModel):
+    """Why it is done, for the audit log."""
 
     reason: Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00]*$")]
 
@@ -132,10 +139,13 @@ async def list_devices(
     paging: Paging,
     group: Annotated[str | None, Query(max_length=60, description="Device group, by id or unique name.")] = None,
     state: DeviceState | None = None,
+    suspected_clone: Annotated[bool | None, Query(description="Only (no) suspected clones.")] = None,
 ) -> Page[DeviceSummary]:
     """List devices."""
     found = await services.devices.page(
-        DeviceSelection(group=group, state=state), after_id=paging.after, limit=paging.fetch
+        DeviceSelection(group=group, state=state, suspected_clone=suspected_clone),
+        after_id=paging.after,
+        limit=paging.fetch,
     )
     return paging.page(found, key=lambda view: view.device.device_id, model=_summary)
 
@@ -196,16 +206,32 @@ async def move_device(
     return device_model(view)
 
 
-@router.post("/devices/{device}/block", status_code=status.HTTP_204_NO_CONTENT)
-async def block_device(actor: OperatorActor, services: ServicesParameter, device: DeviceId, why: BlockReason) -> None:
+@router.post("/devices/{device}/block", status_code=status.HTTP_204_NO_CONTENT, responses=PENDING_RESPONSE)
+async def block_device(actor: OperatorActor, services: ServicesParameter, device: DeviceId, why: Reason) -> Response:
     """Block a device: its connections close at once, and it gets no certificate."""
-    await services.devices.block(actor, device, reason=why.reason)
+    return answer_to(await services.devices.block(actor, device, reason=why.reason))
 
 
-@router.post("/devices/{device}/unblock", status_code=status.HTTP_204_NO_CONTENT)
-async def unblock_device(actor: OperatorActor, services: ServicesParameter, device: DeviceId) -> None:
+@router.post("/devices/{device}/unblock", status_code=status.HTTP_204_NO_CONTENT, responses=PENDING_RESPONSE)
+async def unblock_device(actor: OperatorActor, services: ServicesParameter, device: DeviceId) -> Response:
     """Let a blocked device in again."""
-    await services.devices.unblock(actor, device)
+    return answer_to(await services.devices.unblock(actor, device))
+
+
+@router.post("/devices/{device}/decommission", status_code=status.HTTP_204_NO_CONTENT, responses=PENDING_RESPONSE)
+async def decommission_device(
+    actor: AdminActor, services: ServicesParameter, device: DeviceId, why: Reason
+) -> Response:
+    """Take a device out of service for good: it is never admitted or claimed again, whoever asks."""
+    return answer_to(await services.devices.decommission(actor, device, reason=why.reason))
+
+
+@router.post("/devices/{device}/clear-clone", status_code=status.HTTP_204_NO_CONTENT, responses=PENDING_RESPONSE)
+async def clear_clone_suspicion(
+    actor: OperatorActor, services: ServicesParameter, device: DeviceId, why: Reason
+) -> Response:
+    """Take back the suspicion that two live devices hold this identity; a block stays."""
+    return answer_to(await services.devices.clear_clone(actor, device, reason=why.reason))
 
 
 def device_model(view: DeviceView, facts: DeviceRolloutFacts | None = None) -> DeviceModel:
@@ -220,8 +246,13 @@ def device_model(view: DeviceView, facts: DeviceRolloutFacts | None = None) -> D
         activated_at=device.activated_at,
         blocked_at=device.blocked_at,
         blocked_reason=device.blocked_reason,
+        decommissioned_at=device.decommissioned_at,
+        moved_at=device.moved_at,
+        moved_to=device.moved_to,
+        clone_detail=device.clone_detail,
         has_voucher=device.voucher is not None,
         idevid_chain=device.idevid_chain,
+        idevid_serial=device.idevid_serial,
         attestation=None if view.attestation is None else _attestation(view.attestation),
         action=action,
     )
@@ -238,6 +269,7 @@ def _summary(view: DeviceView) -> DeviceSummary:
         connected=view.connected,
         claimed_at=device.claimed_at,
         last_seen=view.last_seen,
+        clone_suspected_at=device.clone_suspected_at,
         certificate=_certificate(device),
         installed={
             slot: InstalledModel(sha256=image.sha256, name=image.name) for slot, image in view.installed.items()

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from service.application.approvals import Approvals
 from service.application.artifacts import Artifacts
 from service.application.attestation import AttestationResults
 from service.application.claims import Claims
@@ -56,6 +57,7 @@ class Services:
     products: Products
     claims: Claims
     devices: Devices
+    approvals: Approvals
     explanations: Explanations
     attestations: AttestationResults
     rollout_facts: RolloutFacts

@@ -25,7 +25,7 @@ from service.application.identity import CertificateVerifier, DevicePeer
 from service.application.standing import Standings
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.domain.device import Device
-from service.domain.errors import ForbiddenError
+from service.domain.errors import ForbiddenError, JsonValue
 from service.domain.operator import Actor
 from service.domain.product import DeviceGroup
 
@@ -93,7 +93,7 @@ class Claims:
             if not await work.claims.use(challenge, peer.device_id):
                 raise ClaimProofError("proof: expected a challenge that the device has not used, found a used one")
             sequence = await work.commit()
-        self._standings.change(device.device_id, blocked=False, sequence=sequence)
+        self._standings.change(device.device_id, device.state, sequence=sequence)
         return device
 
     def _identify(self, unverified_proof: ClaimProof) -> tuple[DevicePeer, Evidence]:
@@ -132,5 +132,6 @@ class Claims:
         await work.devices.add(device)
         facts = {"product": group.product_name, "group": group.name}
         await work.audit.add(actor, Change("device.claim", device.device_id, after=dict(facts)), at=now)
-        work.record(Event(EventType.DEVICE, device.device_id, "claimed", now, {"group_id": group.group_id}))
+        data: dict[str, JsonValue] = {"group_id": group.group_id, "state": device.state}
+        work.record(Event(EventType.DEVICE, device.device_id, "claimed", now, data))
         return device

@@ -1,4 +1,4 @@
-"""Use cases of claimed devices: show, move, block, unblock, and keep a copy of the voucher."""
+"""Use cases of claimed devices: show, move, block, unblock, decommission, and keep a copy of the voucher."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,16 +12,16 @@ from securesystemslib.exceptions import FormatError
 from protocol.document import DocumentError, parse_document
 from protocol.geometry import Slot
 from protocol.voucher import MAX_VOUCHER_BYTES, VOUCHER_PAYLOAD_TYPE, Voucher
-from service.application.audit import Change
+from service.application.approvals import Approvals, Outcome
 from service.application.clock import Clock
+from service.application.device_actions import BLOCK, CLEAR_CLONE, DECOMMISSION, UNBLOCK
+from service.application.device_changes import store_device
 from service.application.device_repositories import AttestationRecord
-from service.application.events import Event, EventType
 from service.application.presence import Presence
 from service.application.products import check_version
-from service.application.standing import Standings
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.domain.device import Device, DeviceState
-from service.domain.errors import InvalidError, JsonValue
+from service.domain.errors import InvalidError
 from service.domain.operator import Actor
 from service.domain.product import DeviceGroup
 
@@ -75,6 +75,7 @@ class DeviceSelection:
 
     group: str | None = None  # id, or name if it is unique
     state: DeviceState | None = None
+    suspected_clone: bool | None = None
 
 
 class Devices:
@@ -84,13 +85,13 @@ class Devices:
         self,
         unit_of_work: UnitOfWorkFactory,
         *,
-        standings: Standings,
         presence: Presence,
         connectivity: Connectivity,
+        approvals: Approvals,
         clock: Clock,
     ) -> None:
         self._unit_of_work = unit_of_work
-        self._standings = standings
+        self._approvals = approvals
         self._presence = presence
         self._connectivity = connectivity
         self._clock = clock
@@ -109,6 +110,7 @@ class Devices:
                 limit=limit,
                 group_id=None if group is None else group.group_id,
                 state=selection.state,
+                suspected_clone=selection.suspected_clone,
             )
             groups = {name: await work.products.get_group(name) for name in {device.group_id for device in devices}}
             installed = await _installed(work, [device.device_id for device in devices])
@@ -146,28 +148,28 @@ class Devices:
             group = await work.products.get_group(group_id)
             await self._save(work, actor, before, before.move(group.group_id), change="moved")
 
-    async def block(self, actor: Actor, id_or_prefix: str, *, reason: str) -> None:
+    async def block(self, actor: Actor, id_or_prefix: str, *, reason: str) -> Outcome:
         """Block a device and close its connections at once; blocking it again changes nothing.
 
-        Raises:
-            UnknownDeviceError: there is none.
-        """
-        async with self._unit_of_work() as work:
-            before = await work.devices.get(id_or_prefix)
-            after = before.block(reason, self._clock.now())
-            sequence = await self._save(work, actor, before, after, change="blocked")
-        self._standings.change(before.device_id, blocked=True, sequence=sequence)
-
-    async def unblock(self, actor: Actor, id_or_prefix: str) -> None:
-        """Let a blocked device in again.
+        Errors of this and the three that follow: those of `Approvals.perform`, and
 
         Raises:
             UnknownDeviceError: there is none.
+            FinalStateError: it was moved to another catalog, or decommissioned.
         """
-        async with self._unit_of_work() as work:
-            before = await work.devices.get(id_or_prefix)
-            sequence = await self._save(work, actor, before, before.unblock(), change="unblocked")
-        self._standings.change(before.device_id, blocked=False, sequence=sequence)
+        return await self._approvals.perform(actor, BLOCK, id_or_prefix, {"reason": reason})
+
+    async def unblock(self, actor: Actor, id_or_prefix: str) -> Outcome:
+        """Let a blocked device in again; a suspicion that it is a clone stays."""
+        return await self._approvals.perform(actor, UNBLOCK, id_or_prefix, {})
+
+    async def decommission(self, actor: Actor, id_or_prefix: str, *, reason: str) -> Outcome:
+        """Take a device out of service for good: it is never admitted or claimed again, by nobody's leave."""
+        return await self._approvals.perform(actor, DECOMMISSION, id_or_prefix, {"reason": reason})
+
+    async def clear_clone(self, actor: Actor, id_or_prefix: str, *, reason: str) -> Outcome:
+        """Take back the suspicion that two live devices hold the identity; a block stays."""
+        return await self._approvals.perform(actor, CLEAR_CLONE, id_or_prefix, {"reason": reason})
 
     async def keep_voucher(self, actor: Actor, id_or_prefix: str, unverified_voucher: bytes) -> None:
         """Keep a copy of the voucher that a device was given.
@@ -189,16 +191,9 @@ class Devices:
             after = replace(before, voucher=unverified_voucher, version=before.version + 1)
             await self._save(work, actor, before, after, change="vouched")
 
-    async def _save(self, work: UnitOfWork, actor: Actor, before: Device, after: Device, *, change: str) -> int:
-        """Store a change and return its event's sequence number, 0 if nothing changed."""
-        if after == before:
-            return 0
-        now = self._clock.now()
-        await work.devices.save(after, replaces_version=before.version)
-        entry = Change(f"device.{change}", after.device_id, before=_facts(before), after=_facts(after))
-        await work.audit.add(actor, entry, at=now)
-        work.record(Event(EventType.DEVICE, after.device_id, change, now, {"group_id": after.group_id}))
-        return await work.commit()
+    async def _save(self, work: UnitOfWork, actor: Actor, before: Device, after: Device, *, change: str) -> None:
+        if await store_device(work, actor, before, after, change=change, at=self._clock.now()):
+            await work.commit()
 
     def _view(self, device: Device, group: DeviceGroup, *, installed: Mapping[Slot, InstalledImage]) -> DeviceView:
         return DeviceView(
@@ -230,12 +225,3 @@ def _parse_voucher(unverified: bytes) -> Voucher:
     if envelope.payload_type != VOUCHER_PAYLOAD_TYPE:
         raise DocumentError(f"voucher: expected {VOUCHER_PAYLOAD_TYPE}, found {str(envelope.payload_type)[:80]}")
     return parse_document(envelope.payload, Voucher, max_bytes=MAX_VOUCHER_BYTES)
-
-
-def _facts(device: Device) -> dict[str, JsonValue]:
-    return {
-        "state": device.state,
-        "group_id": device.group_id,
-        "blocked_reason": device.blocked_reason,
-        "has_voucher": device.voucher is not None,
-    }

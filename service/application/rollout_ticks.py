@@ -114,7 +114,7 @@ class RolloutTicks:
             stored = await work.rollouts.get(action.rollout_id, lock=True)
             if not _is_eligible(device, stored.rollout):
                 now = self._clock.now()
-                end = withdraw if device.state is DeviceState.BLOCKED else cancel
+                end = cancel if device.state.may_connect else withdraw
                 gone = end(action, f"device is {device.state} and no longer takes this rollout", now=now)
                 rollout = await store_actions(work, stored.rollout, [(action, gone)], now=now)
                 await store_rollout(work, stored, rollout, now=now)

@@ -1,7 +1,7 @@
 """Which devices may connect: an in-memory copy of the registry, so that a check-in reads no row.
 
-Loaded at start and kept current by the event feed, changes of other processes included. The use case that blocks a
-device also tells this process's copy and the open connections directly, right after its commit.
+Loaded at start and kept current by the event feed, changes of other processes included. The use case that shuts a
+device out also tells this process's copy and the open connections directly, right after its commit.
 """
 
 from collections.abc import Callable
@@ -11,6 +11,7 @@ from service.application.events import EventType, StoredEvent
 from service.application.identity import CertificateRefusedError
 from service.application.messaging import RefusalReason
 from service.application.unit_of_work import UnitOfWorkFactory
+from service.domain.device import DeviceState
 
 Kick = Callable[[str], object]
 
@@ -19,15 +20,30 @@ class BlockedDeviceError(CertificateRefusedError):
     """The device is blocked."""
 
 
+class MovedDeviceError(CertificateRefusedError):
+    """The device belongs to another catalog now."""
+
+
+class DecommissionedDeviceError(CertificateRefusedError):
+    """The device is out of service for good."""
+
+
 class UnclaimedDeviceError(CertificateRefusedError):
     """No catalog of this service has claimed the device."""
+
+
+_REFUSALS = {
+    DeviceState.BLOCKED: (RefusalReason.BLOCKED, BlockedDeviceError),
+    DeviceState.MOVED: (RefusalReason.MOVED, MovedDeviceError),
+    DeviceState.DECOMMISSIONED: (RefusalReason.DECOMMISSIONED, DecommissionedDeviceError),
+}
 
 
 class Standings:
     """What the registry says of every device; implements `DeviceStanding` of the gateway."""
 
     def __init__(self) -> None:
-        self._blocked: dict[str, bool] = {}  # by device id
+        self._states: dict[str, DeviceState] = {}  # by device id
         self._sequences: dict[str, int] = {}  # of the event that a device's entry stands for
         self._loaded_sequence = 0
         self._kicks: list[Kick] = []
@@ -36,22 +52,23 @@ class Standings:
         """Read the registry; at start."""
         async with unit_of_work(read_only=True) as work:
             self._loaded_sequence = await work.events.last_sequence()
-            self._blocked = dict(await work.devices.standings())
+            self._states = dict(await work.devices.standings())
 
-    def on_block(self, kick: Kick) -> None:
-        """Call `kick` with the id of each device that is blocked from now on; it closes the connections."""
+    def on_shut_out(self, kick: Kick) -> None:
+        """Call `kick` with the id of each device that may not connect from now on; it closes the connections."""
         self._kicks.append(kick)
 
     async def refusal(self, device_id: str) -> RefusalReason | None:
         """See `DeviceStanding.refusal`."""
-        blocked = self._blocked.get(device_id)
-        if blocked is None:
+        state = self._states.get(device_id)
+        if state is None:
             return RefusalReason.UNKNOWN_DEVICE
-        return RefusalReason.BLOCKED if blocked else None
+        refused = _REFUSALS.get(state)
+        return None if refused is None else refused[0]
 
     def count(self) -> int:
         """Return how many devices the catalog has."""
-        return len(self._blocked)
+        return len(self._states)
 
     def check(self, device_id: DeviceId) -> None:
         """Let a device in good standing pass.
@@ -59,31 +76,34 @@ class Standings:
         Raises:
             UnclaimedDeviceError: it is not in the catalog.
             BlockedDeviceError: it is blocked.
+            MovedDeviceError: it belongs to another catalog.
+            DecommissionedDeviceError: it is out of service for good.
         """
-        blocked = self._blocked.get(device_id)
-        if blocked is None:
+        state = self._states.get(device_id)
+        if state is None:
             raise UnclaimedDeviceError(f"device {device_id[:16]}…: expected a claimed device, found it unclaimed")
-        if blocked:
-            raise BlockedDeviceError(f"device {device_id[:16]}…: expected in good standing, found it blocked")
+        refused = _REFUSALS.get(state)
+        if refused is not None:
+            raise refused[1](f"device {device_id[:16]}…: expected in good standing, found it {state}")
 
-    def change(self, device_id: str, *, blocked: bool, sequence: int) -> None:
+    def change(self, device_id: str, state: DeviceState, *, sequence: int) -> None:
         """Take over a change that is committed; an older one than the last changes nothing.
 
         Args:
-            device_id: whose connections are closed if it is blocked now.
-            blocked: as it stands since the change.
+            device_id: whose connections are closed if it may not connect now.
+            state: as it stands since the change.
             sequence: of the change's event.
         """
         if sequence <= self._sequences.get(device_id, self._loaded_sequence):
             return
-        self._blocked[device_id] = blocked
+        self._states[device_id] = state
         self._sequences[device_id] = sequence
-        if blocked:
+        if not state.may_connect:
             for kick in self._kicks:
                 kick(device_id)
 
     def hear(self, stored: StoredEvent) -> None:
-        """Follow the event feed."""
-        event = stored.event
-        if event.type is EventType.DEVICE and event.change in {"claimed", "blocked", "unblocked"}:
-            self.change(event.subject_id, blocked=event.change == "blocked", sequence=stored.sequence)
+        """Follow the event feed: every event of a device whose state changed says which it is in now."""
+        state = stored.event.data.get("state")
+        if stored.event.type is EventType.DEVICE and isinstance(state, str):
+            self.change(stored.event.subject_id, DeviceState(state), sequence=stored.sequence)

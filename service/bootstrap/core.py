@@ -2,6 +2,7 @@
 
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import structlog
@@ -13,6 +14,7 @@ from service.adapters.database.migration import migrate
 from service.adapters.database.unit_of_work import SqlUnitOfWorkFactory
 from service.adapters.telemetry.postgres import PostgresTelemetryStore
 from service.adapters.telemetry.sqlite import SqliteTelemetryStore
+from service.application.approvals import Approvals
 from service.application.clock import Clock
 from service.application.entropy import Entropy
 from service.application.events import EventFeed
@@ -36,6 +38,7 @@ class Core:
     unit_of_work: SqlUnitOfWorkFactory
     feed: EventFeed
     standings: Standings
+    approvals: Approvals
     presence: Presence
     gateway_events: GatewayEvents
     telemetry_store: SqliteTelemetryStore | PostgresTelemetryStore
@@ -72,6 +75,13 @@ async def open_core(settings: Settings, clock: Clock, entropy: Entropy, *, stack
         unit_of_work=unit_of_work,
         feed=feed,
         standings=standings,
+        approvals=Approvals(
+            unit_of_work,
+            clock=clock,
+            entropy=entropy,
+            two_person=settings.two_person_actions,
+            lifetime=timedelta(seconds=settings.approval_lifetime_seconds),
+        ),
         presence=presence,
         gateway_events=GatewayEvents(unit_of_work, presence=presence, clock=clock),
         telemetry_store=telemetry_store,

@@ -6,6 +6,7 @@ from datetime import timedelta
 from service.adapters.certificates import PkiIssuer, PkiVerifier
 from service.application.attestation import Attestation, AttestationResults
 from service.application.claims import Claims
+from service.application.device_actions import device_actions
 from service.application.devices import Devices
 from service.application.update_facts import UpdateFacts
 from service.bootstrap.core import Core
@@ -26,14 +27,16 @@ class Identity:
 def open_identity(core: Core, gateway: Gateway) -> Identity:
     """Make the use cases of identity."""
     certificates = PkiVerifier(core.authorities, core.clock)
+    for action in device_actions(core.standings, core.clock):
+        core.approvals.register(action)
     return Identity(
         certificates=certificates,
         claims=_claims(core, certificates),
         devices=Devices(
             core.unit_of_work,
-            standings=core.standings,
             presence=core.presence,
             connectivity=gateway,
+            approvals=core.approvals,
             clock=core.clock,
         ),
         attestation=_attestation(core),

@@ -31,7 +31,7 @@ def listening(
     """Bind the HTTPS listeners of operators and devices."""
     settings = core.settings
     connections = DeviceConnections(services.certificates, core.clock)
-    core.standings.on_block(connections.kick)
+    core.standings.on_shut_out(connections.kick)
     gate = DeviceGate(
         routes=[
             *attest_routes(identity.attestation),
@@ -83,7 +83,7 @@ def make_gateway(core: Core) -> Gateway:
         clock=core.clock,
     )
     gateway = Gateway(ports)
-    core.standings.on_block(gateway.kick)
+    core.standings.on_shut_out(gateway.kick)
     return gateway
 
 

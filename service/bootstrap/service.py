@@ -122,6 +122,7 @@ async def _serving(core: Core) -> AsyncIterator[RunningService]:
     gateway = make_gateway(core)
     updates = await open_updates(core, gateway)
     identity = open_identity(core, gateway)
+    core.approvals.check_settings()
     services = operator_services(core, gateway, identity=identity, updates=updates)
     await services.operators.synchronise(file_operators(core.settings.data_dir))
     with listening(core, services, identity=identity, updates=updates) as listeners:

@@ -1,4 +1,4 @@
-"""`tinyfleet device`: claim, list, show, explain, block, unblock, move, challenge."""
+"""`tinyfleet device`: claim, list, show, explain, block, unblock, decommission, move, challenge."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from protocol.geometry import HOME_BYTES, ImageKind
+from service.cli.approvals import remark_outcome
 from service.cli.claiming import claim_devices
 from service.cli.client import ApiClient, JsonObject, connect
 from service.cli.errors import AnswerError
@@ -20,6 +21,9 @@ app = typer.Typer(help="Devices: claim them, look at them, block them.", no_args
 DeviceArgument = Annotated[
     str, typer.Argument(help="Device id, or a unique beginning of at least 8 digits.", callback=one_id)
 ]
+
+
+ReasonOption = Annotated[str, typer.Option(help="Why, for the audit log.")]
 
 
 @app.command()
@@ -59,13 +63,15 @@ def claim(
 def list_devices(
     *,
     group: Annotated[str | None, typer.Option(help="Only this device group.")] = None,
-    state: Annotated[str | None, typer.Option(help="Only this state: claimed, active, blocked.")] = None,
+    state: Annotated[str | None, typer.Option(help="Only this state: claimed, active, blocked, …")] = None,
+    suspected_clones: Annotated[bool, typer.Option("--suspected-clones", help="Only suspected clones.")] = False,
     operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
     as_json: JsonOption = False,
 ) -> None:
     """List devices."""
+    clones = "true" if suspected_clones else None
     with connect(operator_dir) as client:
-        devices = list(client.items("/devices", group=group, state=state))
+        devices = list(client.items("/devices", group=group, state=state, suspected_clone=clones))
     if as_json:
         print_json(devices)
         return
@@ -136,23 +142,39 @@ def explain(
 
 @app.command()
 def block(
-    device: DeviceArgument,
-    *,
-    reason: Annotated[str, typer.Option(help="Why, for the audit log.")],
-    operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
+    device: DeviceArgument, *, reason: ReasonOption, operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR
 ) -> None:
     """Block a device: its connection closes at once, and it gets no certificate."""
     with connect(operator_dir) as client:
-        client.post(f"/devices/{device}/block", {"reason": reason})
-    remark(f"{short(device)}: blocked")
+        remark_outcome(device, "blocked", client.post(f"/devices/{device}/block", {"reason": reason}))
 
 
 @app.command()
 def unblock(device: DeviceArgument, *, operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR) -> None:
     """Let a blocked device in again."""
     with connect(operator_dir) as client:
-        client.post(f"/devices/{device}/unblock")
-    remark(f"{short(device)}: unblocked")
+        remark_outcome(device, "unblocked", client.post(f"/devices/{device}/unblock"))
+
+
+@app.command()
+def decommission(
+    device: DeviceArgument, *, reason: ReasonOption, operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR
+) -> None:
+    """Take a device out of service for good. This is final: it is never admitted or claimed again."""
+    with connect(operator_dir) as client:
+        answer = client.post(f"/devices/{device}/decommission", {"reason": reason})
+        serial = client.get(f"/devices/{device}")["idevid_serial"]
+    remark_outcome(device, f"decommissioned; its IDevID, to revoke it with `tinyfleet pki revoke`: {serial}", answer)
+
+
+@app.command("clear-clone")
+def clear_clone(
+    device: DeviceArgument, *, reason: ReasonOption, operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR
+) -> None:
+    """Take back the suspicion that two live devices hold this identity; a block stays."""
+    with connect(operator_dir) as client:
+        answer = client.post(f"/devices/{device}/clear-clone", {"reason": reason})
+    remark_outcome(device, "no longer a suspected clone", answer)
 
 
 @app.command()

@@ -38,6 +38,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "rollout": "service.cli.rollouts:app",
         "telemetry": "service.cli.telemetry:app",
         "audit": "service.cli.audit:app",
+        "approval": "service.cli.approvals:app",
         "operator": "service.cli.operators:app",
         "fleet": "service.cli.fleet:app",
     }

@@ -27,6 +27,7 @@ from service.api.reports import report_routes
 from service.api.uptane import uptane_routes
 from service.application.identity import CertificateKind, DevicePeer
 from service.application.standing import Standings
+from service.domain.device import DeviceState
 from tests.integration.service_updates.update_world import UpdateWorld
 
 DIRECTOR = "/device/v1/uptane/director/"
@@ -67,7 +68,7 @@ class ConnectedDevice:
         self._loop = asyncio.get_running_loop()
         self._client = UptaneClient(self.device_id, self._voucher(), self.storage)
         standings = Standings()
-        standings.change(self.device_id, blocked=False, sequence=1)
+        standings.change(self.device_id, DeviceState.ACTIVE, sequence=1)
         world = self.world
         gate = DeviceGate(
             routes=[

@@ -93,6 +93,12 @@ devices = Table(
     Column("moved_to", String(200), nullable=False, default="", server_default=""),  # name of a catalog
     Index(None, "group_id", "device_id"),
     Index(None, "state", "device_id"),
+    Index(
+        "ix_devices_suspected",
+        "device_id",
+        sqlite_where=text("clone_suspected_at IS NOT NULL"),
+        postgresql_where=text("clone_suspected_at IS NOT NULL"),
+    ),
 )
 
 attestation_nonces = Table(

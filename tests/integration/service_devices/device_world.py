@@ -14,8 +14,10 @@ from service.adapters.database.engine import Database, database_url
 from service.adapters.database.event_reader import SqlEventReader
 from service.adapters.database.migration import migrate
 from service.adapters.database.unit_of_work import SqlUnitOfWorkFactory
+from service.application.approvals import Approvals
 from service.application.attestation import Attestation, AttestationResults
 from service.application.claims import Claims, ClaimTarget
+from service.application.device_actions import device_actions
 from service.application.devices import Devices
 from service.application.events import EventFeed
 from service.application.presence import Presence
@@ -74,6 +76,7 @@ class DeviceWorld:
     products: Products
     claims: Claims
     devices: Devices
+    approvals: Approvals
     attestation: Attestation
     results: AttestationResults
 
@@ -96,12 +99,12 @@ class DeviceWorld:
 
 
 @asynccontextmanager
-async def open_world(url: str, folders: Folders) -> AsyncIterator[DeviceWorld]:
+async def open_world(url: str, folders: Folders, *, two_person: Collection[str] = ()) -> AsyncIterator[DeviceWorld]:
     """Open the device half on an empty database, with one product and every honest image listed."""
     database = Database(database_url(url))
     try:
         await migrate(database)
-        world = _world(database, folders)
+        world = _world(database, folders, two_person=two_person)
         await world.products.create(OPERATOR, name="Camera", description="")
         for component in HONEST.components:
             world.listed.list(component)
@@ -110,13 +113,16 @@ async def open_world(url: str, folders: Folders) -> AsyncIterator[DeviceWorld]:
         await database.close()
 
 
-def _world(database: Database, folders: Folders) -> DeviceWorld:
+def _world(database: Database, folders: Folders, *, two_person: Collection[str]) -> DeviceWorld:
     clock, entropy, standings, listed = VirtualClock(), SeededEntropy(), Standings(), ListedImages()
     unit_of_work = SqlUnitOfWorkFactory(database)
     feed = EventFeed(SqlEventReader(unit_of_work))
     presence = Presence(unit_of_work, flush_seconds=10)
     authorities = load_authorities(folders.service)
     certificates = PkiVerifier(authorities, clock)
+    approvals = Approvals(unit_of_work, clock=clock, entropy=entropy, two_person=two_person)
+    for action in device_actions(standings, clock):
+        approvals.register(action)
     return DeviceWorld(
         folders=folders,
         clock=clock,
@@ -136,11 +142,12 @@ def _world(database: Database, folders: Folders) -> DeviceWorld:
         ),
         devices=Devices(
             unit_of_work,
-            standings=standings,
             presence=presence,
             connectivity=SilentGateway(),
+            approvals=approvals,
             clock=clock,
         ),
+        approvals=approvals,
         attestation=Attestation(
             unit_of_work,
             issuer=PkiIssuer(authorities, clock, lifetime=timedelta(days=1)),
