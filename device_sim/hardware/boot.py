@@ -4,14 +4,15 @@
     OS ─package keys of the voucher─> A7 application ─> M4 firmware (both) ─> M4 models
 
 Verification of each image, in this order:
-    1. presence: only a model may be missing; its core then idles;
+    1. presence: only a model may be missing; its core then idles. On a device that comes from another catalog every
+       image of the catalog may be, until the catalog has brought them (`hardware.ownership`);
     2. package: form, signature and kind (`protocol.image.verify_package`), by the maker's ROM key for the system and
        by the catalog's package keys for everything else;
     3. security version: not below the slot's fuse.
 
 An image that fails stops the boot: the device runs nothing. Only a model's failure stops no more than its core, so
-that the application can replace it. Without a voucher, or with one that is not verified, the boot ends with the OS:
-nothing of any catalog runs. A validly signed image that nobody listed boots; attestation refuses it, not the device.
+that the application can replace it. Without a voucher in force the boot ends with the OS: nothing of any catalog runs.
+A validly signed image that nobody listed boots; attestation refuses it, not the device.
 Deliberately not checked here: whether the image is for this core. Firmware and application share an image type;
 Uptane's hardware ids and the reference values tell them apart, and a core refuses another core's model card.
 """
@@ -26,19 +27,20 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from device_sim.errors import BootStoppedError, DeviceFolderError, DeviceSimError
 from device_sim.hardware.files import read_file
+from device_sim.hardware.ownership import Settlement
 from device_sim.hardware.root_of_trust import RootOfTrust
 from protocol.document import Document, DocumentError, parse_document
 from protocol.errors import ProtocolError
 from protocol.evidence import SoftwareComponent
 from protocol.geometry import SYSTEM_SLOTS, Core, ImageKind, Slot
 from protocol.image import VerifiedImage, verify_package
-from protocol.voucher import Voucher, public_keys, verify_voucher
-
-VOUCHER_COUNTER = "voucher-sequence"
+from protocol.voucher import Voucher, public_keys
 
 Keys = Sequence[ec.EllipticCurvePublicKey]
 ReadImage = Callable[[Slot], bytes | None]
 """Returns the unverified image that a slot boots from, or None."""
+Settle = Callable[[ec.EllipticCurvePublicKey], Settlement]
+"""Says whose the device is, by the voucher authority's key; see `hardware.ownership`."""
 
 
 class _AuthoritiesDocument(Document):
@@ -76,7 +78,7 @@ class BootReport:
     Attributes:
         components: what was measured, in boot order.
         is_claimed: whether a voucher was verified; without one nothing runs but the OS.
-        voucher_refusal: why the voucher that is there was not taken, or an empty string.
+        voucher_refusal: why the voucher that is offered was not taken, or an empty string; an older one may hold.
         stopped_cores: real-time cores that do not run, and why: their model was refused. The sibling runs.
         reverted: the image on trial that this boot dropped, or None.
     """
@@ -94,8 +96,8 @@ class MeasuredImages:
 
     Attributes:
         images: in boot order.
-        voucher: None if there is none, or it was refused.
-        voucher_refusal: why, or an empty string.
+        voucher: in force, or None.
+        voucher_refusal: why a voucher was refused, or an empty string.
         refused_models: by core.
     """
 
@@ -148,15 +150,15 @@ def verify_stage(
 
 
 def measured_boot(
-    read_image: ReadImage, unverified_voucher: bytes | None, authorities: Authorities, *, root_of_trust: RootOfTrust
+    read_image: ReadImage, settle: Settle, authorities: Authorities, *, root_of_trust: RootOfTrust
 ) -> MeasuredImages:
     """Go through the chain.
 
     Args:
         read_image: gives the image that a slot boots from.
-        unverified_voucher: voucher.json, or None.
+        settle: asked once the OS is verified.
         authorities: of the factory.
-        root_of_trust: holds the fuses and the voucher's counter.
+        root_of_trust: holds the fuses.
 
     Raises:
         BootStoppedError: a mandatory image is missing, tampered or below its fuse.
@@ -165,43 +167,24 @@ def measured_boot(
         slot: verify_stage(slot, read_image(slot), [authorities.rom_key], root_of_trust=root_of_trust)
         for slot in SYSTEM_SLOTS
     }
-    voucher, refusal = _take_voucher(unverified_voucher, authorities, root_of_trust)
+    owner = settle(authorities.voucher_key)
     refused: dict[Core, BootStoppedError] = {}
-    if voucher is not None:
-        keys = public_keys(voucher.package_keys)
-        for slot in _catalog_slots(read_image):
+    if owner.voucher is not None:
+        keys = public_keys(owner.voucher.package_keys)
+        for slot in _catalog_slots(read_image, may_lack_images=owner.may_lack_images):
             try:
                 images[slot] = verify_stage(slot, read_image(slot), keys, root_of_trust=root_of_trust)
             except BootStoppedError as error:
                 if slot.kind != ImageKind.MODEL:
                     raise
                 refused[slot.core] = error
-    return MeasuredImages(images, voucher, refusal, refused)
+    return MeasuredImages(images, owner.voucher, owner.refusal, refused)
 
 
-def _catalog_slots(read_image: ReadImage) -> list[Slot]:
+def _catalog_slots(read_image: ReadImage, *, may_lack_images: bool) -> list[Slot]:
     slots = [slot for slot in Slot if slot not in SYSTEM_SLOTS]
-    return [slot for slot in slots if slot.kind != ImageKind.MODEL or read_image(slot) is not None]
-
-
-def _take_voucher(
-    unverified_voucher: bytes | None, authorities: Authorities, root_of_trust: RootOfTrust
-) -> tuple[Voucher | None, str]:
-    if unverified_voucher is None:
-        return None, ""
-    in_force = root_of_trust.counter(VOUCHER_COUNTER)
-    try:
-        voucher = verify_voucher(
-            unverified_voucher,
-            root_of_trust.device_id,
-            voucher_key=authorities.voucher_key,
-            sequence_in_force=in_force - 1,  # the one in force is read again at each boot
-        )
-        public_keys(voucher.package_keys)
-    except ProtocolError as error:
-        return None, str(error)
-    root_of_trust.raise_counter(VOUCHER_COUNTER, voucher.sequence)
-    return voucher, ""
+    optional = {slot for slot in slots if may_lack_images or slot.kind == ImageKind.MODEL}
+    return [slot for slot in slots if slot not in optional or read_image(slot) is not None]
 
 
 def _public_key(pem: str, name: str) -> ec.EllipticCurvePublicKey:

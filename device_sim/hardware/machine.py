@@ -231,10 +231,12 @@ class Machine:
         self.rot.new_boot_seed()
         measured = measured_boot(
             self._read_image,
-            self._parts.voucher(),
+            self._parts.ownership(self._clock.now()).settle,
             self._parts.authorities(),
             root_of_trust=self.rot,
         )
+        if self._parts.time_floor() != self._clock.floor:  # the old catalog's word went with it
+            self._clock = DeviceClock(self._host_clock, floor=self._parts.time_floor())
         self._take_images(measured)
         refused = self._start_cores() if measured.voucher else {}
         self._report = BootReport(

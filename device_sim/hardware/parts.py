@@ -18,6 +18,7 @@ from device_sim.hardware.factory import (
 from device_sim.hardware.files import read_file
 from device_sim.hardware.flash import NorFlash, map_flash_file
 from device_sim.hardware.layout import FlashLayout
+from device_sim.hardware.ownership import TIME_FLOOR, Ownership
 from device_sim.hardware.power import PowerSupply
 from device_sim.hardware.root_of_trust import RootOfTrust
 from device_sim.hardware.secure_storage import SecureStorage
@@ -26,7 +27,6 @@ from protocol.document import Document, canonical_json, parse_document
 from protocol.geometry import SYSTEM_SLOTS, Slot
 
 _LAST_REVERT = "last-revert"
-_TIME_FLOOR = "time-floor"
 
 
 class _RevertDocument(Document):
@@ -59,9 +59,10 @@ class Parts:
             return self.slots.read_home(slot)
         return _read_if_there(system_file(self.folder, slot))
 
-    def voucher(self) -> bytes | None:
-        """Return the voucher, unverified, or None."""
-        return _read_if_there(self.folder / VOUCHER_FILE)
+    def ownership(self, now: datetime) -> Ownership:
+        """Return what decides whose the device is; `now` is the device's time."""
+        offered = _read_if_there(self.folder / VOUCHER_FILE)
+        return Ownership(self.root_of_trust, self.storage, self.slots, offered, now)
 
     def authorities(self) -> Authorities:
         """Return what the factory burnt in; see `load_authorities`."""
@@ -78,12 +79,12 @@ class Parts:
 
     def time_floor(self) -> datetime:
         """Return the latest time that the device has been told."""
-        kept = self.storage.get(_TIME_FLOOR)
+        kept = self.storage.get(TIME_FLOOR)
         return FIRST_FLOOR if kept is None else datetime.fromisoformat(kept.decode())
 
     def keep_time_floor(self, floor: datetime) -> None:
         """Remember it."""
-        self.storage.put(_TIME_FLOOR, floor.isoformat().encode())
+        self.storage.put(TIME_FLOOR, floor.isoformat().encode())
 
 
 def open_parts(folder: Path, layout: FlashLayout, power: PowerSupply) -> Parts:

@@ -37,6 +37,7 @@ from protocol.signing import SoftwareSigner
 IMPLEMENTATION_ID = hashlib.sha256(b"tinyfleet simulated MT3620").digest()
 _CLIENT_ID = -1  # RFC 9783 §4.1.2: a caller in the non-secure world is negative
 _SEED_BYTES = 32
+_VOUCHER_COUNTER = "voucher-sequence"
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -46,6 +47,7 @@ class _Content(Document):
     lifecycle: LifeCycle
     fuses: Mapping[Slot, Count] = {}
     counters: Mapping[str, Count] = {}
+    voucher_sha256: str = ""  # of the voucher that the counter of vouchers stands for
 
 
 class RootOfTrust:
@@ -159,6 +161,24 @@ class RootOfTrust:
         """Raise a monotonic counter by one and return it."""
         self.raise_counter(name, self.counter(name) + 1)
         return self.counter(name)
+
+    @property
+    def voucher(self) -> tuple[int, str]:
+        """Sequence and digest (SHA-256, lower-case hex) of the voucher in force; 0 and "" before the first."""
+        return self.counter(_VOUCHER_COUNTER), self._content.voucher_sha256
+
+    def take_voucher(self, sequence: int, digest: str) -> None:
+        """Keep which voucher is in force; both in one write.
+
+        Args:
+            sequence: the voucher's.
+            digest: its SHA-256, lower-case hex.
+
+        Raises:
+            SecurityFloorError: a voucher of a higher sequence was taken already.
+        """
+        counters = _raised(self._content.counters, _VOUCHER_COUNTER, sequence, what="voucher")
+        self._save(counters=counters, voucher_sha256=digest)
 
     def advance_lifecycle(self, state: LifeCycle) -> None:
         """Move on in the life cycle, e.g. into debug, which attestation then shows.

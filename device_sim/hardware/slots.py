@@ -182,6 +182,16 @@ class SlotStore:
         digest = hashlib.sha256(image).hexdigest()
         self._journal.write_home(slot, HomeImage(digest, len(image)), spare=self.spare)
 
+    def erase_home(self, slot: Slot) -> None:
+        """Erase a home slot and then forget its image, so that a cut leaves nothing readable that is not listed."""
+        self._blank(self._layout.home(slot))
+        self._journal.write_home(slot, None, spare=self.spare)
+
+    def erase_spare(self) -> None:
+        """Erase the spare, then free it."""
+        self._blank(self._layout.spare)
+        self.drop()
+
     def _require(self, state: SpareState, slot: Slot) -> None:
         if (self.spare.state, self.spare.slot) != (state, slot):
             raise SpareStateError(
@@ -220,6 +230,14 @@ class SlotStore:
             if self._flash.read(offset, len(part)) != part:
                 self._flash.erase(offset)
                 self._flash.write(offset, part)
+
+    def _blank(self, region: Region) -> None:
+        """Erase what is not blank."""
+        sector = self._flash.geometry.sector_bytes
+        blank = bytes([ERASED]) * sector
+        for offset in range(region.offset, region.offset + region.size_bytes, sector):
+            if self._flash.read(offset, sector) != blank:
+                self._flash.erase(offset)
 
     def _erase(self, region: Region) -> None:
         sector = self._flash.geometry.sector_bytes

@@ -124,6 +124,7 @@ def test_tampered_device_stops_in_its_boot_and_gets_nowhere(life: Life) -> None:
 def test_unclaimed_device_follows_no_catalog(life: Life) -> None:
     """Without a voucher nothing is asked of anybody."""
     (life.updated.folder / "voucher.json").unlink()
+    life.updated.machine.storage.update({"voucher": None})  # it was claimed to be made
     life.step()
     assert life.names == ["booted", "unclaimed"]
     assert (life.due, life.wire.requests) == (NEVER, [])

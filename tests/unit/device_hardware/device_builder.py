@@ -25,6 +25,7 @@ from protocol.model import InputContract, Measured, ModelCard, compose_model_pay
 from protocol.scenario import Scenario
 from protocol.signing import SoftwareSigner
 from protocol.voucher import VOUCHER_PAYLOAD_TYPE, Voucher, encode_public_keys
+from tests.voucher_roots import usual_roots
 from tinyml.workers import InferenceResult, ModelImage
 
 BUILT_AT = datetime(2026, 11, 1, tzinfo=UTC)
@@ -175,9 +176,9 @@ class DeviceBuilder:
             catalog_name="tests",
             sequence=sequence,
             issued_at=BUILT_AT,
-            tls_root=b"not read by the boot",
-            director_root=b"{}",
-            image_root=b"{}",
+            tls_root=usual_roots().tls,
+            director_root=usual_roots().director,
+            image_root=usual_roots().image,
             package_keys=encode_public_keys([self.packages.keys.package.public_key]),
             golden_keys=(),
         )

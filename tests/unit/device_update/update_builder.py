@@ -54,6 +54,7 @@ from protocol.updates import (
 )
 from protocol.voucher import VOUCHER_PAYLOAD_TYPE, Voucher, encode_public_keys
 from tests.unit.device_hardware.device_builder import DeviceBuilder
+from tests.voucher_roots import usual_roots
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 ACTION = "22222222-2222-4222-8222-222222222222"
@@ -181,7 +182,7 @@ class Catalog:
             catalog_name="tests",
             sequence=1,
             issued_at=NOW,
-            tls_root=b"no TLS in one process",
+            tls_root=usual_roots().tls,
             director_root=self.director_root,
             image_root=self.image_root,
             package_keys=encode_public_keys([packages.public_key]),
