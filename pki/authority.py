@@ -65,6 +65,10 @@ class CertificateAuthority:
             builder = builder.add_extension(extension, critical=False)
         return builder.sign(self._key, hashes.SHA256())
 
+    def sign_crl(self, builder: x509.CertificateRevocationListBuilder) -> x509.CertificateRevocationList:
+        """Sign a revocation list; pki/revocation.py says what is in it."""
+        return builder.sign(self._key, hashes.SHA256())
+
     def _published(self, revocation: Revocation) -> Iterator[x509.ExtensionType]:
         if revocation is Revocation.NO_CHECK:
             yield x509.OCSPNoCheck()

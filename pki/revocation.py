@@ -16,22 +16,19 @@ What replaces a list in force must have a higher number and miss nothing that wa
 A certificate on hold may be released, every other revocation is for ever.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import SignatureAlgorithmOID
 
+from pki.authority import CertificateAuthority
 from pki.errors import CrlError, CrlSuccessionError
-from pki.signer_key import SignerKey
-from protocol.identity import X509_ERRORS, spki_der
-from protocol.signing import Signer
+from protocol.identity import X509_ERRORS
 
 MAX_CRL_BYTES = 4 * 1024 * 1024  # about 80,000 entries
 MAX_NUMBER = (1 << 63) - 1
@@ -99,14 +96,8 @@ class RevocationList:
     der: bytes
 
 
-def issuer_key_id(issuer: x509.Certificate) -> str:
-    """Return by what an issuer's list is known: SHA-256 of its SubjectPublicKeyInfo, 64 hex digits."""
-    return hashlib.sha256(spki_der(_key_of(issuer))).hexdigest()
-
-
 def sign_crl(
-    issuer: x509.Certificate,
-    signer: Signer,
+    authority: CertificateAuthority,
     *,
     number: int,
     revoked: Mapping[int, Revocation],
@@ -116,42 +107,42 @@ def sign_crl(
     """Sign a complete list.
 
     Args:
-        issuer: the authority.
-        signer: its private key.
+        authority: the issuer.
         number: above that of every earlier list.
         revoked: by serial number.
         now: UTC, aware.
         lifetime: until the next list comes at the latest.
 
     Raises:
-        CrlError: the key is not the issuer's, or the lifetime is too long or none.
+        CrlError: the lifetime is too long or none.
     """
-    if issuer.public_key() != signer.public_key:
-        raise CrlError("CRL: expected the private key of its issuer, found another")
     if not timedelta(0) < lifetime <= MAX_LIFETIME:
         raise CrlError(f"CRL: expected a lifetime of up to {MAX_LIFETIME.days} days, found {lifetime}")
     this_update = now.astimezone(UTC).replace(microsecond=0)
     builder = (
         x509.CertificateRevocationListBuilder()
-        .issuer_name(issuer.subject)
+        .issuer_name(authority.certificate.subject)
         .last_update(this_update)
         .next_update(this_update + lifetime)
-        .add_extension(_authority_key_id(issuer), critical=False)
+        .add_extension(_authority_key_id(authority.certificate), critical=False)
         .add_extension(x509.CRLNumber(number), critical=False)
     )
     for serial, revocation in sorted(revoked.items()):
         builder = builder.add_revoked_certificate(_entry(serial, revocation))
-    der = builder.sign(SignerKey(signer), hashes.SHA256()).public_bytes(Encoding.DER)
+    der = authority.sign_crl(builder).public_bytes(Encoding.DER)
     return RevocationList(number, this_update, this_update + lifetime, dict(revoked), der)
 
 
-def verify_crl(unverified_crl: bytes, *, issuer: x509.Certificate, now: datetime) -> RevocationList:
+def verify_crl(
+    unverified_crl: bytes, *, issuer: x509.Certificate, now: datetime, may_be_stale: bool = False
+) -> RevocationList:
     """Verify a list of an authority; the steps are those of the module.
 
     Args:
         unverified_crl: DER.
         issuer: the authority.
         now: UTC, aware.
+        may_be_stale: whether the next list may be overdue; for a list that is about to be replaced.
 
     Raises:
         CrlError: any step.
@@ -160,7 +151,7 @@ def verify_crl(unverified_crl: bytes, *, issuer: x509.Certificate, now: datetime
     try:
         _check_issuer(crl, issuer)
         number = _number(crl)
-        next_update = _check_times(crl, now)
+        next_update = _check_times(crl, now, may_be_stale=may_be_stale)
         revoked = _entries(crl)
     except (x509.ExtensionNotFound, *X509_ERRORS) as error:
         raise CrlError(f"CRL: expected a list of RFC 5280, found {type(error).__name__}") from error
@@ -223,13 +214,14 @@ def _number(crl: x509.CertificateRevocationList) -> int:
     return number
 
 
-def _check_times(crl: x509.CertificateRevocationList, now: datetime) -> datetime:
+def _check_times(crl: x509.CertificateRevocationList, now: datetime, *, may_be_stale: bool) -> datetime:
     # Step 6: times.
     this_update, next_update = crl.last_update_utc, crl.next_update_utc
     if this_update > now + CLOCK_SKEW:
         raise CrlError(f"CRL: expected issued by {now:%FT%TZ}, found {this_update:%FT%TZ}")
-    if next_update is None or next_update <= max(now, this_update):
-        raise CrlError(f"CRL: expected the next one due after {now:%FT%TZ}, found {next_update}")
+    earliest = this_update if may_be_stale else max(now, this_update)
+    if next_update is None or next_update <= earliest:
+        raise CrlError(f"CRL: expected the next one due after {earliest:%FT%TZ}, found {next_update}")
     if next_update - this_update > MAX_LIFETIME:
         raise CrlError(f"CRL: expected a lifetime of up to {MAX_LIFETIME.days} days, found until {next_update:%F}")
     return next_update

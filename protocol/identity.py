@@ -29,6 +29,7 @@ UPDATE_ONLY_POLICY = x509.ObjectIdentifier("2.25.3209883672600478680582139398188
 # What cryptography raises for malformed certificates and CSRs, some of it only when a part is read.
 X509_ERRORS = (
     ValueError,
+    KeyError,  # a name with a type of string that it does not know
     UnsupportedAlgorithm,
     x509.InvalidVersion,
     x509.DuplicateExtension,

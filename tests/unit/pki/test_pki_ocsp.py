@@ -23,9 +23,8 @@ from protocol.signing import SoftwareSigner
 from tests.unit.pki.factory_builder import factory_authority
 from tests.unit.pki.pki_builder import NOW, Tree
 
-FACTORY = SoftwareSigner.generate()
 TREE = Tree()
-ISSUER = factory_authority(FACTORY)
+ISSUER = factory_authority(SoftwareSigner.generate())
 SIGNER = SoftwareSigner.generate()
 LIFETIME = timedelta(days=30)
 
@@ -38,7 +37,7 @@ def responder_certificate(
 
 
 def crl(revoked: dict[int, Revocation], lifetime: timedelta = LIFETIME) -> RevocationList:
-    return sign_crl(ISSUER.certificate, FACTORY, number=1, revoked=revoked, now=NOW, lifetime=lifetime)
+    return sign_crl(ISSUER, number=1, revoked=revoked, now=NOW, lifetime=lifetime)
 
 
 CERTIFICATE = responder_certificate()
