@@ -87,7 +87,7 @@ def test_lifetime_outside_its_bounds_is_not_signed(lifetime: timedelta) -> None:
 
 def test_overdue_list_may_be_read_to_be_replaced() -> None:
     """Otherwise nobody could renew it."""
-    overdue = crl(now=NOW - 2 * LIFETIME)
+    overdue = crl(now=NOW - 2 * LIFETIME, revoked={})
     assert verify_crl(overdue.der, issuer=ISSUER, now=NOW, may_be_stale=True) == overdue
 
 
