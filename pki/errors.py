@@ -101,6 +101,18 @@ class OcspError(PkiError):
     """The responder's key or certificate is not what its authority delegated."""
 
 
+class DeclarationError(PkiError):
+    """A ceremony's declaration is malformed, or declares what cannot be."""
+
+
+class CeremonyError(PkiError):
+    """The ceremony cannot be held, or cannot go on, in this folder."""
+
+
+class TranscriptError(PkiError):
+    """A ceremony's transcript is missing, was changed, or was signed by another key."""
+
+
 class CatalogError(PkiError):
     """The catalog's file is missing or malformed."""
 

@@ -41,6 +41,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "approval": "service.cli.approvals:app",
         "operator": "service.cli.operators:app",
         "fleet": "service.cli.fleet:app",
+        "pki": "service.cli.pki:app",
     }
 )
 
