@@ -21,9 +21,9 @@ from pki.chains import load_chain
 from pki.csr import make_csr, verify_service_csr
 from pki.errors import ChainError, CsrError
 from pki.files import PUBLIC_MODE, create_file
-from pki.keystore import FileKeyStore
 from pki.metadata import director_root, image_root, sign_targets
 from pki.roles import OnlineKey
+from pki.stores import KeyStores, open_keys
 from protocol.signing import Signer
 
 ROOT_METADATA_LIFETIME = timedelta(days=365)
@@ -55,9 +55,13 @@ class OfflineAuthority:
     golden_key: ec.EllipticCurvePublicKey
 
 
-def online_keys(service_dir: Path) -> FileKeyStore:
-    """Return the store of the service's own keys: unencrypted, because the service starts by itself."""
-    return FileKeyStore(service_dir / "keys", passphrase=None)
+def online_keys(service_dir: Path) -> KeyStores:
+    """Return the stores of the service's own keys; files are unencrypted, because the service starts by itself.
+
+    Raises:
+        StoreConfigError: keys.toml breaks a rule.
+    """
+    return open_keys(service_dir, passphrase=None)
 
 
 def request_online_keys(service_dir: Path) -> None:
