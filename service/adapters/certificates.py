@@ -16,12 +16,13 @@ from pki.authority import CertificateAuthority
 from pki.chains import issued_by, load_chain, verify_idevid, verify_ldevid
 from pki.csr import verify_ldevid_csr
 from pki.errors import ChainError, CsrError
+from pki.issuance import CertificateFacts, IssuanceKind, certificate_sha256
 from pki.online import issuing_authority, load_certificate, online_keys
 from pki.profiles import ldevid
 from pki.roles import OnlineKey
 from pki.signed_time import sign_time
 from protocol.errors import ProtocolError
-from protocol.identity import OPERATOR_URI_PREFIX, Access, DeviceId, access_in, certificate_uri
+from protocol.identity import OPERATOR_URI_PREFIX, Access, DeviceId, access_in, certificate_uri, device_uri
 from protocol.signing import Signer
 from service.application.clock import Clock
 from service.application.identity import (
@@ -144,10 +145,21 @@ class PkiIssuer:
     ) -> IssuedCertificate:
         """See `CertificateIssuer.issue`."""
         lifetime = self._lifetime if lifetime is None else min(lifetime, self._lifetime)
-        profile = ldevid(request.device_id, now=self._clock.now(), lifetime=lifetime, access=access)
-        leaf = self._authorities.issuing_ca.issue(profile, request.public_key)
-        chain = self._authorities.issuing_ca.chain_pem(leaf).decode()
-        return IssuedCertificate(chain, f"{leaf.serial_number:x}", leaf.not_valid_after_utc, access)
+        now, authority = self._clock.now(), self._authorities.issuing_ca
+        profile = ldevid(request.device_id, now=now, lifetime=lifetime, access=access)
+        leaf = authority.issue(profile, request.public_key)
+        facts = CertificateFacts(
+            at=now,
+            kind=IssuanceKind.LDEVID,
+            serial=f"{leaf.serial_number:x}",
+            subject=device_uri(request.device_id),
+            key_sha256=request.key_sha256,
+            certificate_sha256=certificate_sha256(leaf),
+            issuer_sha256=certificate_sha256(authority.certificate),
+            not_after=leaf.not_valid_after_utc,
+        )
+        chain = authority.chain_pem(leaf).decode()
+        return IssuedCertificate(chain, facts.serial, facts.not_after, access, facts)
 
     def sign_time(self, device_nonce: bytes) -> bytes:
         """See `CertificateIssuer.sign_time`."""

@@ -6,18 +6,16 @@ A device is known by its IDevID here, which TLS and the gate have verified. Its 
     3. standing: the device is claimed and not blocked;
     4. nonce: taken now, whatever follows, so that it serves one request of this device alone;
     5. policy: nonce binding, life cycle, boot and measurements (service/domain/attestation.py);
-    6. key: not the one of the certificate before, because each attestation has a key of its own.
+    6. key: fresh, so neither in any certificate so far nor any device's identity key.
 Steps 3 to 6, the record and the certificate are one transaction.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 from protocol.errors import ProtocolError
 from protocol.evidence import NONCE_BYTES, Evidence, bind_nonce, verify_evidence
-from protocol.identity import spki_der
 from protocol.messages import AttestationReply, AttestationRequest, NonceReply, NonceRequest
 from service.application.clock import Clock
 from service.application.device_repositories import AttestationRecord
@@ -130,14 +128,15 @@ class Attestation:
         expected = None if nonce is None else bind_nonce(nonce, claim.request.public_key)
         appraisal = appraise(claim.evidence, expected, reference_values=claim.reference_values)
         # Step 6: key.
-        if appraisal.accepted and device is not None and device.certificate_key_sha256 == _key_digest(claim.request):
-            return refusal("certificate key", expected="a fresh one", found="the one of the certificate before"), device
+        if appraisal.accepted and await _is_known(work, claim.request):
+            return refusal("certificate key", expected="a fresh one", found="one that has been used before"), device
         return appraisal, device
 
     async def _certify(self, work: UnitOfWork, device: Device, wanted: CertificateRequest) -> IssuedCertificate:
         issued, now = self._issuer.issue(wanted), self._clock.now()
-        certified = device.certify(issued.serial, key_sha256=_key_digest(wanted), not_after=issued.not_after, at=now)
+        certified = device.certify(issued.serial, key_sha256=wanted.key_sha256, not_after=issued.not_after, at=now)
         await work.devices.certify(certified)
+        await work.issuance.append([issued.facts])
         if device.activated_at is None:
             work.record(Event(EventType.DEVICE, device.device_id, "activated", now, {"group_id": device.group_id}))
         return issued
@@ -195,8 +194,8 @@ def _check_standing(device: Device | None) -> Appraisal | None:
     return None
 
 
-def _key_digest(request: CertificateRequest) -> str:
-    return hashlib.sha256(spki_der(request.public_key)).hexdigest()
+async def _is_known(work: UnitOfWork, request: CertificateRequest) -> bool:
+    return bool(await work.issuance.known_keys([request.key_sha256], device_ids=[request.key_device_id]))
 
 
 def _refused_error(appraisal: Appraisal) -> AttestationRefusedError:

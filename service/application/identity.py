@@ -8,6 +8,7 @@ from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from pki.issuance import CertificateFacts
 from protocol.identity import Access, DeviceId, device_id_of, spki_der
 from service.domain.errors import ForbiddenError, InvalidError
 
@@ -113,12 +114,14 @@ class IssuedCertificate:
         serial: hex.
         not_after: UTC.
         access: how far it reaches.
+        facts: for the issuance log, which takes them in the transaction that hands the certificate out.
     """
 
     chain_pem: str
     serial: str
     not_after: datetime
     access: Access
+    facts: CertificateFacts
 
 
 class CertificateIssuer(Protocol):
