@@ -3,18 +3,30 @@
 The nonce claim is SHA-256(service nonce ‖ DER SubjectPublicKeyInfo of the key in the CSR), so that evidence cannot be
 relayed to another key. Verification of an unverified token, in this order:
     1. length: at most `MAX_TOKEN_BYTES`;
-    2. form: one CBOR item in preferred serialisation, no trailing bytes, no duplicate map keys: COSE_Sign1, tag 18;
+    2. form: one COSE_Sign1, tag 18, of the CBOR that `protocol.cbor` lets through;
     3. header (RFC 9052 §3.1): alg −7 (ES256) in the protected header, no crit, kid equal to the device id's bytes;
     4. signature by the identity key;
-    5. claims: every claim of the profile with its type and length, nothing unknown;
+    5. claims: every claim of the profile with its type and length;
     6. instance id (RFC 9783 §4.2.1): 0x01 ‖ SHA-256 of the identity key's SubjectPublicKeyInfo.
 Not checked here: nonce freshness, life cycle policy and measurements; service/domain/attestation appraises those.
+
+What RFC 9783 allows and this verifier refuses, because no device of ours sends it:
+    · §5.1.1: CBOR that is not in preferred serialisation, tags and floats in claims that it does not know;
+    · §5.2: COSE_Mac0, ES384 and ES512: an identity key is on P-256, and a verifier that knows one algorithm cannot be
+      talked into another; a header without kid or with anything besides it;
+    · §4.1.1: nonces of 48 and 64 bytes; §4.4.1.2, §4.4.1.4: measurements and signer ids of 48 and 64 bytes, because
+      every digest here is SHA-256;
+    · §4.1.2: client ids other than −1, which is the one caller of a device's attestation;
+    · §4.3.2: a token without boot seed, by which a cloned identity shows; §4.4.1.1: a component without type, which
+      says the slot.
+Claims that it does not know are left alone (§5.1.3: a receiver does not fail on them).
 """
 
 import hashlib
+import re
+from collections.abc import Container
 from dataclasses import dataclass
 from enum import IntEnum
-from io import BytesIO
 from typing import Any
 
 import cbor2
@@ -23,6 +35,7 @@ from cwt import COSE
 from cwt.algs.ec2 import EC2Key
 from typing_extensions import override
 
+from protocol.cbor import CborError, decode
 from protocol.errors import MalformedError, SignatureError
 from protocol.identity import device_id_of, spki_der
 from protocol.signing import Signer, der_from_raw, raw_from_der, verify
@@ -30,8 +43,17 @@ from protocol.signing import Signer, der_from_raw, raw_from_der, verify
 PROFILE = "tag:psacertified.org,2023:psa#tfm"  # RFC 9783 §4.5.2
 MAX_TOKEN_BYTES = 4096
 NONCE_BYTES = 32
+MAX_TEXT = 64  # characters; the longest name that our formats carry
+CLIENT_ID = -1  # RFC 9783 §4.1.2: the caller is in the non-secure world
 _SIGN1_TAG = 18
 _ES256 = -7
+_MEASUREMENT_DESCRIPTION = "sha-256"  # RFC 9783 §4.4.1.5: a name of IANA's Named Information Hash Algorithm Registry
+_BOOT_SEED_BYTES = range(8, 33)  # RFC 9783 §4.3.2
+_LIFE_CYCLES = range(0x10000)  # RFC 9783 §4.3.1: two bytes
+_CERTIFICATION_REFERENCE = re.compile(r"[0-9]{13}-[0-9]{5}\Z")  # RFC 9783 §4.2.3: EAN-13+5
+_MANDATORY_CLAIMS = frozenset({10, 256, 265, 268, 2394, 2395, 2396, 2399})
+_MANDATORY_ATTRIBUTES = frozenset({1, 2, 5})
+_OPTIONAL_ATTRIBUTES = frozenset({4, 6})
 
 
 class LifeCycle(IntEnum):
@@ -62,7 +84,7 @@ class SoftwareComponent:
         type: slot name, e.g. `m4-0/model`.
         measurement: SHA-256 of the image package, 32 bytes.
         signer_id: SHA-256 of the signing key's SubjectPublicKeyInfo, 32 bytes.
-        version: `name@version` of the image.
+        version: `name@version` of the image; may be empty.
     """
 
     type: str
@@ -78,10 +100,12 @@ class Evidence:
     Attributes:
         nonce: 32 bytes, see `bind_nonce`.
         implementation_id: 32 bytes, which hardware design this is.
-        boot_seed: 32 bytes, random at each boot.
-        lifecycle: `LifeCycle` value.
-        client_id: negative for a caller in the non-secure world.
+        boot_seed: 8 to 32 bytes, random at each boot.
+        lifecycle: `LifeCycle` value; the lower byte is the implementation's.
+        client_id: `CLIENT_ID`.
         components: in boot order.
+        certification_reference: EAN-13+5 of the PSA certificate, or empty.
+        verification_service: where a verifier may be found, or empty; a hint for others.
     """
 
     nonce: bytes
@@ -90,6 +114,8 @@ class Evidence:
     lifecycle: int
     client_id: int
     components: tuple[SoftwareComponent, ...]
+    certification_reference: str = ""
+    verification_service: str = ""
 
 
 class _CoseSigner(EC2Key):
@@ -119,7 +145,7 @@ def instance_id_of(identity_key: ec.EllipticCurvePublicKey) -> bytes:
 
 def sign_evidence(evidence: Evidence, identity: Signer) -> bytes:
     """Encode and sign a PSA token."""
-    claims = {
+    claims: dict[int, Any] = {
         10: evidence.nonce,
         256: instance_id_of(identity.public_key),
         265: PROFILE,
@@ -127,11 +153,19 @@ def sign_evidence(evidence: Evidence, identity: Signer) -> bytes:
         2394: evidence.client_id,
         2395: evidence.lifecycle,
         2396: evidence.implementation_id,
-        2399: [{1: part.type, 2: part.measurement, 4: part.version, 5: part.signer_id} for part in evidence.components],
+        2398: evidence.certification_reference,
+        2399: [_attributes(component) for component in evidence.components],
+        2400: evidence.verification_service,
     }
+    claims = {key: value for key, value in claims.items() if value != ""}
     key = _CoseSigner(identity)
     token = COSE.new().encode_and_sign(cbor2.dumps(claims), key, protected={1: _ES256}, unprotected={4: key.kid})
     return bytes(token)
+
+
+def _attributes(component: SoftwareComponent) -> dict[int, str | bytes]:
+    version = {4: component.version} if component.version else {}
+    return {1: component.type, 2: component.measurement, **version, 5: component.signer_id}
 
 
 def verify_evidence(unverified_token: bytes, identity_key: ec.EllipticCurvePublicKey) -> Evidence:
@@ -141,13 +175,10 @@ def verify_evidence(unverified_token: bytes, identity_key: ec.EllipticCurvePubli
         TokenError: steps 1, 2, 3, 5 or 6.
         TokenSignatureError: step 4.
     """
-    # Step 1: length.
-    if len(unverified_token) > MAX_TOKEN_BYTES:
-        raise TokenError(f"token: expected at most {MAX_TOKEN_BYTES} bytes, found {len(unverified_token)}")
-    # Step 2: form.
-    tagged = _load(unverified_token, "token")
-    if not isinstance(tagged, cbor2.CBORTag) or tagged.tag != _SIGN1_TAG or not _is_sign1(tagged.value):
-        raise TokenError(f"token: expected a COSE_Sign1 with tag {_SIGN1_TAG}, found another CBOR item")
+    # Steps 1 and 2: length and form.
+    tagged = _decode(unverified_token, "token", tag=_SIGN1_TAG)
+    if not _is_sign1(tagged.value):
+        raise TokenError("token: expected the four parts of a COSE_Sign1, found another array or item")
     protected, unprotected, payload, signature = tagged.value
     _check_header(protected, unprotected, identity_key)
     # Step 4: signature (RFC 9052 §4.4).
@@ -156,20 +187,14 @@ def verify_evidence(unverified_token: bytes, identity_key: ec.EllipticCurvePubli
         verify(identity_key, der_from_raw(signature), to_be_signed)
     except SignatureError as error:
         raise TokenSignatureError("token: expected a signature by the identity key, found another") from error
-    return _evidence(_load(payload, "claims"), identity_key)
+    return _evidence(_decode(payload, "claims"), identity_key)
 
 
-def _load(data: bytes, what: str) -> Any:
-    reader = BytesIO(data)
+def _decode(unverified: bytes, what: str, *, tag: int | None = None) -> Any:
     try:
-        item = cbor2.CBORDecoder(reader).decode()
-        encoded = cbor2.dumps(item)
-    except (cbor2.CBORError, ValueError, TypeError, RecursionError, ArithmeticError) as error:
-        raise TokenError(f"{what}: expected CBOR, found {type(error).__name__}") from error
-    # Re-encoding differs when keys were duplicated, bytes trail, or the serialisation was not the preferred one.
-    if encoded != data:
-        raise TokenError(f"{what}: expected one CBOR item in preferred serialisation, found another encoding")
-    return item
+        return decode(unverified, max_bytes=MAX_TOKEN_BYTES, tag=tag)
+    except CborError as error:
+        raise TokenError(f"{what}: {error}") from error
 
 
 def _is_sign1(value: object) -> bool:
@@ -187,9 +212,7 @@ def _check_header(protected: bytes, unprotected: dict[Any, Any], identity_key: e
 
 def _evidence(claims: Any, identity_key: ec.EllipticCurvePublicKey) -> Evidence:
     # Step 5: claims.
-    expected = {10, 256, 265, 268, 2394, 2395, 2396, 2399}
-    if not _is_map(claims, expected):
-        raise TokenError(f"claims: expected exactly {sorted(expected)}, found others")
+    _check_keys(claims, "claims", mandatory=_MANDATORY_CLAIMS)
     if claims[265] != PROFILE:
         raise TokenError(f"profile: expected {PROFILE}, found another")
     # Step 6: instance id.
@@ -198,10 +221,12 @@ def _evidence(claims: Any, identity_key: ec.EllipticCurvePublicKey) -> Evidence:
     return Evidence(
         nonce=_octets(claims[10], "nonce"),
         implementation_id=_octets(claims[2396], "implementation id"),
-        boot_seed=_octets(claims[268], "boot seed"),
-        lifecycle=_integer(claims[2395], "life cycle"),
-        client_id=_integer(claims[2394], "client id"),
+        boot_seed=_octets(claims[268], "boot seed", _BOOT_SEED_BYTES),
+        lifecycle=_integer(claims[2395], "life cycle", _LIFE_CYCLES),
+        client_id=_integer(claims[2394], "client id", range(CLIENT_ID, CLIENT_ID + 1)),
         components=_components(claims[2399]),
+        certification_reference=_certification_reference(claims.get(2398, "")),
+        verification_service=_text(claims.get(2400, ""), "verification service indicator"),
     )
 
 
@@ -212,34 +237,46 @@ def _components(claim: Any) -> tuple[SoftwareComponent, ...]:
 
 
 def _component(part: Any) -> SoftwareComponent:
-    if not _is_map(part, {1, 2, 4, 5}):
-        raise TokenError("software component: expected exactly the keys 1, 2, 4 and 5, found others")
+    _check_keys(part, "software component", mandatory=_MANDATORY_ATTRIBUTES, optional=_OPTIONAL_ATTRIBUTES)
+    if part.get(6, _MEASUREMENT_DESCRIPTION) != _MEASUREMENT_DESCRIPTION:
+        raise TokenError(f"measurement description: expected {_MEASUREMENT_DESCRIPTION}, found another")
     return SoftwareComponent(
         type=_text(part[1], "measurement type"),
         measurement=_octets(part[2], "measurement value"),
         signer_id=_octets(part[5], "signer id"),
-        version=_text(part[4], "version"),
+        version=_text(part.get(4, ""), "version"),
     )
 
 
-def _is_map(value: Any, keys: set[int]) -> bool:
-    # 1.0 and True are equal to 1 as keys of a dict, but are other claims.
-    return isinstance(value, dict) and value.keys() == keys and all(type(key) is int for key in value)
+def _check_keys(value: Any, what: str, *, mandatory: frozenset[int], optional: frozenset[int] | None = None) -> None:
+    """Check the keys of a map; None for `optional` lets any others be there, too."""
+    # True is equal to 1 as a key of a dict, but is another claim.
+    if not isinstance(value, dict) or any(type(key) not in {int, str} for key in value):
+        raise TokenError(f"{what}: expected a map from integers and text, found another item")
+    unknown = set() if optional is None else value.keys() - mandatory - optional
+    if not mandatory <= value.keys() or unknown:
+        raise TokenError(f"{what}: expected the keys {sorted(mandatory)}, found others")
 
 
-def _octets(value: Any, what: str) -> bytes:
-    if not isinstance(value, bytes) or len(value) != NONCE_BYTES:
-        raise TokenError(f"{what}: expected {NONCE_BYTES} bytes, found another type or length")
+def _octets(value: Any, what: str, lengths: Container[int] = (NONCE_BYTES,)) -> bytes:
+    if not isinstance(value, bytes) or len(value) not in lengths:
+        raise TokenError(f"{what}: expected bytes of the length that the profile says, found another type or length")
     return value
 
 
-def _integer(value: Any, what: str) -> int:
-    if type(value) is not int:
-        raise TokenError(f"{what}: expected an integer, found {type(value).__name__}")
+def _integer(value: Any, what: str, values: range) -> int:
+    if type(value) is not int or value not in values:
+        raise TokenError(f"{what}: expected an integer from {values[0]} to {values[-1]}, found another")
+    return value
+
+
+def _certification_reference(value: Any) -> str:
+    if not isinstance(value, str) or (value and not _CERTIFICATION_REFERENCE.match(value)):
+        raise TokenError("certification reference: expected EAN-13 and five digits, found another")
     return value
 
 
 def _text(value: Any, what: str) -> str:
-    if not isinstance(value, str) or len(value) > 64:  # noqa: PLR2004 - longest name that our formats carry
-        raise TokenError(f"{what}: expected text of at most 64 characters, found another")
+    if not isinstance(value, str) or len(value) > MAX_TEXT:
+        raise TokenError(f"{what}: expected text of at most {MAX_TEXT} characters, found another")
     return value
