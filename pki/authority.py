@@ -56,32 +56,21 @@ class CertificateAuthority:
         """The authority's own certificate."""
         return self._chain[0]
 
+    @property
+    def publish_url(self) -> str | None:
+        """Where revocations are published; None where certificates do not say."""
+        return self._publish_url
+
     def issue(self, profile: Profile, public_key: ec.EllipticCurvePublicKey) -> x509.Certificate:
         """Issue a certificate for a public key whose possession has been proved."""
-        builder = _builder(profile, public_key, issuer=self.certificate.subject)
-        authority = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(_subject_key_id(self.certificate))
-        builder = builder.add_extension(authority, critical=False).serial_number(self._serial_numbers())
-        for extension in self._published(profile.revocation):
-            builder = builder.add_extension(extension, critical=False)
-        return builder.sign(self._key, hashes.SHA256())
+        issuer = self.certificate
+        extensions = extensions_of(profile, public_key, issuer=issuer, publish_url=self._publish_url)
+        builder = _builder(profile, public_key, extensions, issuer=issuer.subject)
+        return builder.serial_number(self._serial_numbers()).sign(self._key, hashes.SHA256())
 
     def sign_crl(self, builder: x509.CertificateRevocationListBuilder) -> x509.CertificateRevocationList:
         """Sign a revocation list; pki/revocation.py says what is in it."""
         return builder.sign(self._key, hashes.SHA256())
-
-    def _published(self, revocation: Revocation) -> Iterator[x509.ExtensionType]:
-        if revocation is Revocation.NO_CHECK:
-            yield x509.OCSPNoCheck()
-        if self._publish_url is None:
-            return
-        if revocation in (Revocation.CRL, Revocation.CRL_AND_OCSP):
-            crl = x509.UniformResourceIdentifier(self._publish_url + crl_path(self.certificate))
-            yield x509.CRLDistributionPoints([x509.DistributionPoint([crl], None, None, None)])
-        if revocation is Revocation.CRL_AND_OCSP:
-            responder = x509.UniformResourceIdentifier(self._publish_url + OCSP_PATH)
-            yield x509.AuthorityInformationAccess(
-                [x509.AccessDescription(AuthorityInformationAccessOID.OCSP, responder)]
-            )
 
     def chain_pem(self, leaf: x509.Certificate) -> bytes:
         """Return a chain file: the leaf, then the authority's chain."""
@@ -92,7 +81,8 @@ def self_signed_root(
     profile: Profile, signer: Signer, *, serial_numbers: SerialNumbers = random_serial_numbers
 ) -> CertificateAuthority:
     """Make a root authority with its own certificate."""
-    builder = _builder(profile, signer.public_key, issuer=profile.subject).serial_number(serial_numbers())
+    extensions = extensions_of(profile, signer.public_key, issuer=None, publish_url=None)
+    builder = _builder(profile, signer.public_key, extensions, issuer=profile.subject).serial_number(serial_numbers())
     certificate = builder.sign(SignerKey(signer), hashes.SHA256())
     return CertificateAuthority([certificate], signer, serial_numbers=serial_numbers)
 
@@ -122,12 +112,71 @@ def chain_pem(chain: Sequence[x509.Certificate]) -> bytes:
     return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in chain)
 
 
+def extensions_of(
+    profile: Profile,
+    public_key: ec.EllipticCurvePublicKey,
+    *,
+    issuer: x509.Certificate | None,
+    publish_url: str | None,
+) -> list[tuple[x509.ExtensionType, bool]]:
+    """Return the extensions that a certificate has, each with whether it is critical.
+
+    Args:
+        profile: what the certificate says.
+        public_key: the certified key.
+        issuer: its issuer's certificate; None for a root.
+        publish_url: where its issuer publishes revocations; None nowhere.
+    """
+    extensions: list[tuple[x509.ExtensionType, bool]] = [
+        (x509.BasicConstraints(profile.is_authority, profile.path_length), True),
+        (_key_usage(is_authority=profile.is_authority), True),
+        (x509.SubjectKeyIdentifier.from_public_key(public_key), False),
+    ]
+    if profile.purposes:
+        extensions.append((x509.ExtendedKeyUsage(profile.purposes), False))
+    if profile.constraints is not None:
+        extensions.append((profile.constraints, True))
+    if profile.policies:
+        policies = [x509.PolicyInformation(policy, None) for policy in profile.policies]
+        extensions.append((x509.CertificatePolicies(policies), False))
+    if profile.names:
+        # RFC 5280 §4.2.1.6: critical where the subject is empty.
+        extensions.append((x509.SubjectAlternativeName(profile.names), not profile.subject.rdns))
+    if issuer is not None:
+        key_id = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(_subject_key_id(issuer))
+        extensions.append((key_id, False))
+        published = _published(profile.revocation, issuer, publish_url=publish_url)
+        extensions.extend((extension, False) for extension in published)
+    return extensions
+
+
+def _published(
+    revocation: Revocation, issuer: x509.Certificate, *, publish_url: str | None
+) -> Iterator[x509.ExtensionType]:
+    if revocation is Revocation.NO_CHECK:
+        yield x509.OCSPNoCheck()
+    if publish_url is None:
+        return
+    if revocation in (Revocation.CRL, Revocation.CRL_AND_OCSP):
+        crl = x509.UniformResourceIdentifier(publish_url + crl_path(issuer))
+        yield x509.CRLDistributionPoints([x509.DistributionPoint([crl], None, None, None)])
+    if revocation is Revocation.CRL_AND_OCSP:
+        responder = x509.UniformResourceIdentifier(publish_url + OCSP_PATH)
+        yield x509.AuthorityInformationAccess([x509.AccessDescription(AuthorityInformationAccessOID.OCSP, responder)])
+
+
 def _subject_key_id(certificate: x509.Certificate) -> x509.SubjectKeyIdentifier:
     return certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
 
 
-def _builder(profile: Profile, public_key: ec.EllipticCurvePublicKey, *, issuer: x509.Name) -> x509.CertificateBuilder:
-    """Everything but authority key id, serial number and signature."""
+def _builder(
+    profile: Profile,
+    public_key: ec.EllipticCurvePublicKey,
+    extensions: Sequence[tuple[x509.ExtensionType, bool]],
+    *,
+    issuer: x509.Name,
+) -> x509.CertificateBuilder:
+    """Everything but serial number and signature."""
     builder = (
         x509.CertificateBuilder()
         .subject_name(profile.subject)
@@ -135,21 +184,9 @@ def _builder(profile: Profile, public_key: ec.EllipticCurvePublicKey, *, issuer:
         .public_key(public_key)
         .not_valid_before(profile.not_before)
         .not_valid_after(profile.not_after)
-        .add_extension(x509.BasicConstraints(profile.is_authority, profile.path_length), critical=True)
-        .add_extension(_key_usage(is_authority=profile.is_authority), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
     )
-    if profile.purposes:
-        builder = builder.add_extension(x509.ExtendedKeyUsage(profile.purposes), critical=False)
-    if profile.constraints is not None:
-        builder = builder.add_extension(profile.constraints, critical=True)
-    if profile.policies:
-        policies = [x509.PolicyInformation(policy, None) for policy in profile.policies]
-        builder = builder.add_extension(x509.CertificatePolicies(policies), critical=False)
-    if profile.names:
-        # RFC 5280 §4.2.1.6: critical where the subject is empty.
-        names = x509.SubjectAlternativeName(profile.names)
-        builder = builder.add_extension(names, critical=not profile.subject.rdns)
+    for extension, critical in extensions:
+        builder = builder.add_extension(extension, critical=critical)
     return builder
 
 
