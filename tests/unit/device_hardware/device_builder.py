@@ -25,7 +25,7 @@ from protocol.model import InputContract, Measured, ModelCard, compose_model_pay
 from protocol.scenario import Scenario
 from protocol.signing import SoftwareSigner
 from protocol.voucher import VOUCHER_PAYLOAD_TYPE, Voucher, encode_public_keys
-from tests.voucher_roots import usual_roots
+from tests.voucher_roots import VoucherRoots, usual_roots
 from tinyml.workers import InferenceResult, ModelImage
 
 BUILT_AT = datetime(2026, 11, 1, tzinfo=UTC)
@@ -167,23 +167,35 @@ class DeviceBuilder:
         (folder / "authorities.json").write_text(json.dumps(authorities))
         return folder
 
-    def claim(self, folder: Path, *, sequence: int = 1, key: SoftwareSigner | None = None) -> None:
-        """Give the device a voucher."""
+    def claim(
+        self,
+        folder: Path,
+        *,
+        sequence: int = 1,
+        key: SoftwareSigner | None = None,
+        roots: VoucherRoots | None = None,
+        package: SoftwareSigner | None = None,
+        expires_at: datetime | None = None,
+    ) -> bytes:
+        """Give the device a voucher of one catalog, or of another by its roots and package key; returns it."""
         public = json.loads((folder / "device.json").read_text())
+        roots = roots or usual_roots()
         voucher = Voucher(
             device_id=parse_device_id(public["device_id"]),
             catalog_id=_CATALOG,
             catalog_name="tests",
             sequence=sequence,
             issued_at=BUILT_AT,
-            tls_root=usual_roots().tls,
-            director_root=usual_roots().director,
-            image_root=usual_roots().image,
-            package_keys=encode_public_keys([self.packages.keys.package.public_key]),
+            expires_at=expires_at,
+            tls_root=roots.tls,
+            director_root=roots.director,
+            image_root=roots.image,
+            package_keys=encode_public_keys([(package or self.packages.keys.package).public_key]),
             golden_keys=(),
         )
         envelope = sign_document(voucher, VOUCHER_PAYLOAD_TYPE, key or self.packages.keys.voucher)
         (folder / "voucher.json").write_bytes(envelope)
+        return envelope
 
     def open(
         self,

@@ -1,6 +1,7 @@
 """Vouchers: which catalog a device follows, and which it refuses."""
 
-from datetime import UTC, datetime
+import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography import x509
@@ -11,7 +12,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.document import DocumentError, EnvelopeSignatureError, sign_document
+from protocol.document import DocumentError, EnvelopeSignatureError, parse_document, sign_document
 from protocol.errors import ProtocolError
 from protocol.identity import device_id_of
 from protocol.signing import SoftwareSigner
@@ -19,11 +20,14 @@ from protocol.voucher import (
     VOUCHER_PAYLOAD_TYPE,
     Voucher,
     VoucherError,
+    check_roots,
     encode_public_keys,
     public_keys,
     verify_voucher,
 )
+from tests.voucher_roots import make_roots
 
+NEWER_FIELDS = frozenset({"assertion", "expires_at"})
 AUTHORITY = SoftwareSigner.generate()
 DEVICE_ID = device_id_of(SoftwareSigner.generate().public_key)
 VOUCHER = Voucher(
@@ -123,3 +127,87 @@ def test_any_bytes_give_our_error(unverified: bytes) -> None:
         _verify(unverified)
     with pytest.raises(VoucherError):
         public_keys([unverified])
+
+
+ROOTS = make_roots()
+WHOLE = VOUCHER.model_copy(
+    update={"tls_root": ROOTS.tls, "director_root": ROOTS.director, "image_root": ROOTS.image},
+)
+
+
+def test_voucher_that_expired_is_refused() -> None:
+    """From the moment of its end on, and not before."""
+    ends = VOUCHER.issued_at + timedelta(days=1)
+    signed = sign_document(VOUCHER.model_copy(update={"expires_at": ends}), VOUCHER_PAYLOAD_TYPE, AUTHORITY)
+    key = AUTHORITY.public_key
+    assert verify_voucher(signed, DEVICE_ID, voucher_key=key, now=ends - timedelta(seconds=1)).expires_at == ends
+    assert verify_voucher(signed, DEVICE_ID, voucher_key=key).expires_at == ends
+    with pytest.raises(VoucherError, match="expected one that is valid at 2026-03-02T00:00:00Z, found 2026-03-02"):
+        verify_voucher(signed, DEVICE_ID, voucher_key=key, now=ends)
+
+
+def test_voucher_without_an_end_never_expires() -> None:
+    """RFC 8366 makes expires-on optional."""
+    never = datetime(9999, 1, 1, tzinfo=UTC)
+    assert verify_voucher(SIGNED, DEVICE_ID, voucher_key=AUTHORITY.public_key, now=never) == VOUCHER
+
+
+def test_voucher_made_before_assertions_still_counts() -> None:
+    """Fields that came later have defaults."""
+    old = {name: value for name, value in VOUCHER.model_dump(mode="json").items() if name not in NEWER_FIELDS}
+    assert parse_document(json.dumps(old).encode(), Voucher) == VOUCHER
+
+
+def test_roots_of_a_whole_voucher_pass() -> None:
+    """A CA certificate, two root metadata, P-256 keys."""
+    check_roots(WHOLE)
+
+
+def _end_entity() -> bytes:
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "root")])
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(AUTHORITY.public_key)
+    builder = builder.serial_number(1).not_valid_before(VOUCHER.issued_at).not_valid_after(VOUCHER.issued_at)
+    builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+    return builder.sign(AUTHORITY.private_key, hashes.SHA256()).public_bytes(Encoding.DER)
+
+
+def _signed_by_another(root: bytes) -> bytes:
+    metadata = json.loads(root)
+    metadata["signed"]["version"] = 2
+    return json.dumps(metadata).encode()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tls_root": b"no certificate"}, "TLS root: expected a DER certificate"),
+        ({"tls_root": _end_entity()}, "TLS root: expected an authority, found an end entity"),
+        ({"tls_root": ROOTS.issued}, "TLS root: expected a self-signed authority"),
+        ({"director_root": b"{}"}, "Director root: expected root metadata that signs itself, found Deserialization"),
+        ({"director_root": _signed_by_another(ROOTS.director)}, "Director root: .* found UnsignedMetadataError"),
+        ({"image_root": ROOTS.targets}, "Image root: expected root metadata, found Targets"),
+        ({"package_keys": (b"garbage",)}, "public key: expected a DER"),
+        ({"golden_keys": (b"garbage",)}, "public key: expected a DER"),
+    ],
+)
+def test_voucher_that_hands_over_no_roots_is_refused(changes: dict[str, object], message: str) -> None:
+    """A device gives up its old roots for nothing less."""
+    with pytest.raises(VoucherError, match=message):
+        check_roots(WHOLE.model_copy(update=changes))
+
+
+def test_catalog_is_its_id_and_its_root_key() -> None:
+    """Another root key is another catalog, whatever id it claims; a later voucher of one catalog is the same."""
+    later = WHOLE.model_copy(update={"sequence": 8, "catalog_name": "renamed"})
+    assert later.is_of_catalog(WHOLE)
+    assert not WHOLE.model_copy(update={"tls_root": make_roots().tls}).is_of_catalog(WHOLE)
+    other_id = "11111111-1111-4111-8111-111111111111"
+    assert not WHOLE.model_copy(update={"catalog_id": other_id}).is_of_catalog(WHOLE)
+
+
+def test_digest_is_of_the_document_not_of_its_signature() -> None:
+    """ECDSA signs the same document differently each time."""
+    again = sign_document(VOUCHER, VOUCHER_PAYLOAD_TYPE, AUTHORITY)
+    assert again != SIGNED
+    assert _verify(again).digest == VOUCHER.digest
+    assert WHOLE.digest != VOUCHER.digest
