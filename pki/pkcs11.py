@@ -156,13 +156,18 @@ class Pkcs11KeyStore:
 
     def _keep(self, role: str, make: _Maker) -> TokenSigner:
         key_id = secrets.token_bytes(KEY_ID_BYTES)
-        try:
-            with self._module.writing(self._uri) as session:
-                self._refuse_second(session, role)
+        with self._module.writing(self._uri) as session:
+            self._refuse_second(session, role)
+            try:
                 make(session, {Attribute.LABEL: role, Attribute.ID: key_id, Attribute.TOKEN: True})
+            except BaseException:
+                _destroy(session, key_id)
+                raise
+        try:
             return self._proved(role)
         except BaseException:
-            self._destroy(key_id)
+            with suppress(TokenError), self._module.writing(self._uri) as session:
+                _destroy(session, key_id)
             raise
 
     def _refuse_second(self, session: pkcs11.Session, role: str) -> None:
@@ -179,11 +184,12 @@ class Pkcs11KeyStore:
             raise TokenWriteError(f"{where}, found that it is full or broken: {error}") from error
         return signer
 
-    def _destroy(self, key_id: bytes) -> None:
-        # A token that cannot be written any more cannot be cleaned either, and half a key is refused by `load`.
-        with suppress(TokenError), self._module.writing(self._uri) as session:
-            for found in list(session.get_objects({Attribute.ID: key_id})):
-                found.destroy()
+
+def _destroy(session: pkcs11.Session, key_id: bytes) -> None:
+    # A token that went away cannot be cleaned; half a key in it is refused by `load`.
+    with suppress(pkcs11.PKCS11Error):
+        for found in list(session.get_objects({Attribute.ID: key_id})):
+            found.destroy()
 
 
 def _find(session: pkcs11.Session, role: str, uri: TokenUri) -> _KeyPair:

@@ -1,0 +1,5 @@
+"""Fixtures of pki's tests."""
+
+from tests.softhsm import softhsm
+
+__all__ = ["softhsm"]
