@@ -3,15 +3,20 @@
 Verification, in this order:
     1. length: at most `MAX_CSR_BYTES`;
     2. form: one PKCS#10 request (RFC 2986), PEM or DER;
-    3. key: P-256;
+    3. key: a point of P-256 whose private half is not known to everybody (pki/weak_keys.py);
     4. proof of possession: the request is signed by its own key, ECDSA with SHA-256;
     5. name: one SAN URI, that of the device;
     6. no common name: it holds 64 characters and a device id has 128, so whatever it says is no device id;
-    7. no authority: basic constraints do not ask for CA;
-    8. LDevID only: the key is not the identity key, which signs no certificate traffic but its own.
+    7. no authority: neither basic constraints nor key usage ask to sign certificates or revocation lists;
+    8. LDevID only: the key is neither the device's identity key, which signs no traffic but its own, nor one of those
+       that the caller reserves: authorities' and the service's own.
 Everything else in a request is ignored: the profile alone decides what a certificate says.
+Not checked here: whether the key is in a certificate already, or another device's identity key; the issuance log and
+the registry know that (service/application/attestation.py).
 """
 
+import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -22,8 +27,9 @@ from cryptography.x509.oid import NameOID, SignatureAlgorithmOID
 
 from pki.errors import CsrError
 from pki.signer_key import SignerKey
+from pki.weak_keys import weakness
 from protocol.errors import ProtocolError
-from protocol.identity import X509_ERRORS, DeviceId, device_id_in, device_id_of
+from protocol.identity import X509_ERRORS, DeviceId, device_id_in, device_id_of, spki_der
 from protocol.signing import Signer
 
 MAX_CSR_BYTES = 4096
@@ -73,7 +79,11 @@ def verify_idevid_csr(unverified_csr: bytes) -> VerifiedCsr:
 
 
 def verify_ldevid_csr(
-    unverified_csr: bytes, device_id: DeviceId, *, identity_key: ec.EllipticCurvePublicKey
+    unverified_csr: bytes,
+    device_id: DeviceId,
+    *,
+    identity_key: ec.EllipticCurvePublicKey,
+    reserved_keys: Collection[str] = (),
 ) -> VerifiedCsr:
     """Verify a device's request for its LDevID.
 
@@ -81,6 +91,7 @@ def verify_ldevid_csr(
         unverified_csr: PEM or DER.
         device_id: the device that is connected.
         identity_key: its identity key.
+        reserved_keys: SHA-256 of the SubjectPublicKeyInfo, hex, of keys that no device may have.
 
     Raises:
         CsrError: steps 1 to 8.
@@ -90,6 +101,8 @@ def verify_ldevid_csr(
     # Step 8: a fresh key.
     if public_key == identity_key:
         raise CsrError("CSR: expected a fresh key, found the identity key")
+    if hashlib.sha256(spki_der(public_key)).hexdigest() in reserved_keys:
+        raise CsrError("CSR: expected a fresh key, found one of the service or of an authority")
     return verified
 
 
@@ -104,6 +117,8 @@ def _possessed(unverified_csr: bytes) -> tuple[x509.CertificateSigningRequest, e
         public_key = request.public_key()
         if not isinstance(public_key, ec.EllipticCurvePublicKey) or not isinstance(public_key.curve, ec.SECP256R1):
             raise CsrError("CSR: expected a P-256 key, found another type or curve")
+        if source := weakness(public_key):
+            raise CsrError(f"CSR: expected a key of the device's own, found a published one ({source})")
         # Step 4: proof of possession.
         if request.signature_algorithm_oid != SignatureAlgorithmOID.ECDSA_WITH_SHA256:
             raise CsrError(f"CSR: expected ECDSA with SHA-256, found {request.signature_algorithm_oid.dotted_string}")
@@ -129,10 +144,7 @@ def _named(
         # Step 6: no common name.
         common_names = _common_names(request)
         # Step 7: no authority.
-        asks_for_ca = any(
-            isinstance(extension.value, x509.BasicConstraints) and extension.value.ca
-            for extension in request.extensions
-        )
+        asks_for_ca = any(_asks_for_authority(extension.value) for extension in request.extensions)
     except (*X509_ERRORS, ProtocolError) as error:
         raise CsrError(f"CSR: expected the SAN URI of device {device_id[:12]}…, found {error}") from error
     if named != device_id:
@@ -142,6 +154,12 @@ def _named(
     if asks_for_ca:
         raise CsrError("CSR: expected an end entity, found a request for an authority")
     return VerifiedCsr(device_id, public_key)
+
+
+def _asks_for_authority(value: x509.ExtensionType) -> bool:
+    if isinstance(value, x509.KeyUsage):
+        return value.key_cert_sign or value.crl_sign
+    return isinstance(value, x509.BasicConstraints) and value.ca
 
 
 def _common_names(request: x509.CertificateSigningRequest) -> list[str | bytes]:
