@@ -18,14 +18,14 @@ def make_quick_folders(target: Path) -> Folders:
     """Copy the ceremony's folders; the same keys are under a scrypt that costs nothing."""
     folders = make_folders(target)
     for role, content in _quick_keys().items():
-        folders.keys.path(role).write_bytes(content)
+        folders.keys.files.path(role).write_bytes(content)
     return folders
 
 
 @functools.cache
 def _quick_keys() -> Mapping[OfflineKey, bytes]:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        keys = make_folders(Path(folder)).keys
+        keys = make_folders(Path(folder)).keys.files
         patch.setattr(pkcs8, "SCRYPT_N", 2)
         return {
             role: pkcs8.encrypt_private_key(keys.load(role).private_key, PASSPHRASE.encode()) for role in OfflineKey

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from pki.authority import CertificateAuthority
 from pki.ceremony import factory_authority, hold_ceremony
-from pki.keystore import FileKeyStore
 from pki.online import load_certificate, request_online_keys
+from pki.stores import KeyStores, open_keys
 
 ADMIN_TOKEN = "admin-token-of-tests"
 TOKENS = {"admin": ADMIN_TOKEN, "releaser": "releaser-token", "operator": "operator-token", "viewer": "viewer-token"}
@@ -32,9 +32,9 @@ class Folders:
     service: Path
 
     @property
-    def keys(self) -> FileKeyStore:
+    def keys(self) -> KeyStores:
         """The offline keys."""
-        return FileKeyStore(self.operator / "keys", passphrase=lambda: _PASSPHRASE)
+        return open_keys(self.operator, passphrase=lambda: _PASSPHRASE)
 
     @property
     def factory(self) -> CertificateAuthority:
@@ -55,7 +55,7 @@ def _ceremony() -> Path:
     hold_ceremony(
         folder / "operator",
         folder / "service",
-        keys=FileKeyStore(folder / "operator" / "keys", passphrase=lambda: _PASSPHRASE),
+        keys=open_keys(folder / "operator", passphrase=lambda: _PASSPHRASE),
         catalog_name="Test catalog",
         hostnames=[],
         now=datetime.now(UTC),  # noqa: TID251 - TLS reads the machine's clock, so the certificates must, too
