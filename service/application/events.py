@@ -13,10 +13,13 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
+import structlog
+
 from service.domain.errors import JsonValue
 
 PAGE_EVENTS = 500
-FOREIGN_SECONDS = 1.0  # how often to look for events of other processes
+FOREIGN_SECONDS = 0.5  # how often to look for events of other processes without being woken
+_log = structlog.get_logger()
 
 
 class EventType(StrEnum):
@@ -114,7 +117,8 @@ Listener = Callable[[StoredEvent], None]
 class EventFeed:
     """Hands stored events to listeners and streams, in order.
 
-    `run` follows the log; it wakes at once for changes of this process, and looks every second for those of others.
+    `run` follows the log. `wake` has it look at once: for changes of this process, and of others where the database
+    tells of them (`service.adapters.database.notifications`). It looks by itself twice a second, whatever was said.
     """
 
     def __init__(self, reader: EventReader) -> None:
@@ -130,7 +134,7 @@ class EventFeed:
         self._listeners.append(listener)
 
     def wake(self) -> None:
-        """Say that this process committed events."""
+        """Say that events were committed."""
         self._written.set()
 
     async def start(self) -> None:
@@ -138,11 +142,19 @@ class EventFeed:
         self.sequence = await self._reader.last_sequence()
 
     async def run(self) -> None:
-        """Follow the log until cancelled."""
+        """Follow the log until cancelled, also across a restart of the database."""
         while not self._closing:
             ticket = self._written.ticket()
-            if not await self.catch_up():
+            if not await self._look():
                 await wait_for(ticket, FOREIGN_SECONDS)
+
+    async def _look(self) -> bool:
+        """Catch up; a database that is away is asked again."""
+        try:
+            return await self.catch_up()
+        except Exception as error:  # noqa: BLE001 - whatever the driver raises: the next look may succeed
+            _log.warning("events_unread", error=repr(error))
+            return False
 
     async def catch_up(self) -> bool:
         """Hand on one page of events; False if there was none."""

@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
+import structlog
+
 from service.application.clock import Clock
 from service.application.events import Event, EventType, Signal
 from service.application.messaging import Refusal, RefusalReason
@@ -16,6 +18,7 @@ from service.application.presence import Presence
 from service.application.unit_of_work import UnitOfWorkFactory
 from service.domain.errors import JsonValue
 
+_log = structlog.get_logger()
 MAX_KINDS = 100
 FLUSH_SECONDS = 1.0
 _Kind = tuple[RefusalReason, str, str | None]  # rule, source address, device id
@@ -68,7 +71,10 @@ class GatewayEvents:
         """Store refusals, until cancelled."""
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
-            await self.flush()
+            try:
+                await self.flush()
+            except Exception as error:  # noqa: BLE001 - whatever the driver raises: later refusals count again
+                _log.warning("refusals_unwritten", error=repr(error))
 
     async def flush(self) -> None:
         """Store the refusals that were collected as security events."""

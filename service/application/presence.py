@@ -3,8 +3,11 @@
 import asyncio
 from datetime import datetime
 
+import structlog
+
 from service.application.unit_of_work import UnitOfWorkFactory
 
+_log = structlog.get_logger()
 MAX_BATCH_DEVICES = 5_000  # rows of one transaction, so that other writers get their turn
 
 
@@ -29,7 +32,10 @@ class Presence:
         """Write what was collected, every few seconds, until cancelled."""
         while True:
             await asyncio.sleep(self._flush_seconds)
-            await self.flush()
+            try:
+                await self.flush()
+            except Exception as error:  # noqa: BLE001 - whatever the driver raises: the next flush may succeed
+                _log.warning("last_seen_unwritten", error=repr(error))
 
     async def flush(self) -> None:
         """Write what was collected."""
@@ -38,7 +44,12 @@ class Presence:
             self._writing = batch
             for device_id in batch:
                 del self._unwritten[device_id]
-            async with self._unit_of_work() as work:
-                await work.devices.touch(batch)
-                await work.commit()
-            self._writing = {}
+            try:
+                async with self._unit_of_work() as work:
+                    await work.devices.touch(batch)
+                    await work.commit()
+            except BaseException:
+                self._unwritten = {**batch, **self._unwritten}
+                raise
+            finally:
+                self._writing = {}

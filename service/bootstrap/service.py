@@ -22,6 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from pki.errors import PkiError
 from pki.files import PRIVATE_MODE, replace_file
 from service.adapters.clock import SystemClock
+from service.adapters.database.notifications import Notifications
 from service.adapters.entropy import SystemEntropy
 from service.adapters.log import configure_logging
 from service.application.clock import Clock
@@ -128,6 +129,7 @@ async def _serving(core: Core) -> AsyncIterator[RunningService]:
     with listening(core, services, identity=identity, updates=updates) as listeners:
         async with _gateway_listening(core, gateway) as mqtt_port, asyncio.TaskGroup() as tasks:
             background = [tasks.create_task(work) for work in _background(core, updates, gateway)]
+            background.append(tasks.create_task(identity.attestation.run()))
             serving = [tasks.create_task(listener.serve_forever()) for listener in listeners]
             service = _addresses(core.settings, *(listener.port for listener in listeners), mqtt_port=mqtt_port)
             try:
@@ -157,6 +159,9 @@ async def _gateway_listening(core: Core, gateway: Gateway) -> AsyncIterator[int]
 def _background(core: Core, updates: Updates, gateway: Gateway) -> Iterator[Coroutine[None, None, None]]:
     yield updates.worker.run()
     yield core.feed.run()
+    yield core.revocations.run()
+    if not core.database.is_sqlite:
+        yield Notifications(core.database.engine.url, core.feed).run()
     yield core.presence.run()
     yield core.gateway_events.run()
     yield _watch(gateway)

@@ -19,9 +19,11 @@ from service.adapters.database.issuance import SqlIssuanceLog
 from service.adapters.database.leases import SqlLeases
 from service.adapters.database.logs import SqlAuditLog, SqlEventLog, SqlIdempotency
 from service.adapters.database.metadata_files import SqlMetadata
+from service.adapters.database.notifications import CHANNEL
 from service.adapters.database.operators import SqlOperators
 from service.adapters.database.products import SqlProducts
 from service.adapters.database.releases import SqlReleases
+from service.adapters.database.revocations import SqlRevocations
 from service.adapters.database.rollouts import SqlRollouts
 from service.application.audit import AuditLog
 from service.application.device_repositories import (
@@ -35,6 +37,7 @@ from service.application.device_repositories import (
 )
 from service.application.events import Event, EventLog
 from service.application.issuance import IssuanceLog
+from service.application.revocation_repository import RevocationRepository
 from service.application.update_repositories import (
     ActionRepository,
     ArtifactRepository,
@@ -60,6 +63,7 @@ class SqlUnitOfWork:
         self.products: ProductRepository = SqlProducts(connection)
         self.devices: DeviceRepository = SqlDevices(connection)
         self.attestations: AttestationRepository = SqlAttestations(connection)
+        self.revocations: RevocationRepository = SqlRevocations(connection)
         self.issuance: IssuanceLog = SqlIssuanceLog(connection)
         self.claims: ClaimRepository = SqlClaims(connection)
         self.idempotency: IdempotencyRepository = SqlIdempotency(connection)
@@ -89,8 +93,10 @@ class SqlUnitOfWork:
 
     async def _store_events(self) -> int:
         # PostgreSQL draws sequence numbers before it commits; the lock, held to the commit, makes both orders equal.
+        # The notification goes out with the commit and wakes the event feeds of all processes.
         if self._connection.dialect.name == "postgresql":
-            await self._connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _EVENT_ORDER_LOCK})
+            lock_and_notify = text("SELECT pg_advisory_xact_lock(:key), pg_notify(:channel, '')")
+            await self._connection.execute(lock_and_notify, {"key": _EVENT_ORDER_LOCK, "channel": CHANNEL})
         rows = [
             {
                 "type": event.type,

@@ -30,15 +30,13 @@ def _run(command: list[str], *, folder: Path) -> None:
 @contextmanager
 def postgres_server(folder: Path) -> Iterator[str]:
     """Run a server and yield its SQLAlchemy URL; as root it runs as `postgres`, because it refuses root."""
-    programs, owner = _programs(), "postgres" if os.geteuid() == 0 else getpass.getuser()
-    as_owner = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if owner == "postgres" else []
+    programs, owner, as_owner = _programs(), _owner(), _as_owner()
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]
     if as_owner:
         shutil.chown(folder, owner)
-    data = folder / "data"
+    data, control = folder / "data", _control(folder)
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}"
-    control = [*as_owner, str(programs / "pg_ctl"), "-D", str(data), "-l", str(folder / "log"), "-w"]
     _run(
         [*as_owner, str(programs / "initdb"), "-D", str(data), "-A", "trust", "-U", owner],
         folder=folder,
@@ -48,3 +46,20 @@ def postgres_server(folder: Path) -> Iterator[str]:
         yield f"postgresql+asyncpg://{owner}@127.0.0.1:{port}/postgres"
     finally:
         _run([*control, "-m", "immediate", "stop"], folder=folder)
+
+
+def restart(folder: Path) -> None:
+    """Crash the server of this folder and start it again at its port; every connection breaks."""
+    _run([*_control(folder), "-m", "immediate", "restart"], folder=folder)
+
+
+def _owner() -> str:
+    return "postgres" if os.geteuid() == 0 else getpass.getuser()
+
+
+def _as_owner() -> list[str]:
+    return ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if _owner() == "postgres" else []
+
+
+def _control(folder: Path) -> list[str]:
+    return [*_as_owner(), str(_programs() / "pg_ctl"), "-D", str(folder / "data"), "-l", str(folder / "log"), "-w"]
