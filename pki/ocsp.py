@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.ocsp import OCSPResponseBuilder, OCSPResponseStatus
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from pki.authority import issuer_key_id
 from pki.chains import issued_by
 from pki.errors import OcspError
 from pki.revocation import Reason, Revocation, RevocationList
@@ -90,6 +91,9 @@ class OcspResponder:
         certificate: the responder's, by the authority, for OCSP signing.
         signer: private key of that certificate.
 
+    Attributes:
+        issuer_key_id: the authority's subject key identifier, hex.
+
     Raises:
         OcspError: the certificate is not the authority's, has another purpose, or is of another key.
     """
@@ -98,6 +102,7 @@ class OcspResponder:
         _check_delegation(issuer, certificate, signer)
         self._certificate = certificate.public_bytes(Encoding.DER)
         self._signer = signer
+        self.issuer_key_id = issuer_key_id(issuer)
         self._responder_key_hash = hashlib.sha1(_key_bits(certificate), usedforsecurity=False).digest()
         name, key = issuer.subject.public_bytes(), _key_bits(issuer)
         self._issuer_hashes = {

@@ -4,6 +4,7 @@ An operator's client certificate counts only if the root itself issued it, so th
 the factory can make an operator.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -35,6 +36,8 @@ from service.application.identity import (
     OperatorPeer,
 )
 
+RevocationCheck = Callable[[x509.Certificate], None]
+
 
 @dataclass(frozen=True, slots=True)
 class Authorities:
@@ -62,11 +65,20 @@ def load_authorities(data_dir: Path) -> Authorities:
 
 
 class PkiVerifier:
-    """Implements `CertificateVerifier`."""
+    """Implements `CertificateVerifier`.
 
-    def __init__(self, authorities: Authorities, clock: Clock) -> None:
+    Args:
+        authorities: whose certificates are trusted.
+        clock: source of the time that certificates must be valid at.
+        refuse_revoked: raises CertificateRefusedError for a birth certificate that is revoked.
+    """
+
+    def __init__(
+        self, authorities: Authorities, clock: Clock, *, refuse_revoked: RevocationCheck | None = None
+    ) -> None:
         self._authorities = authorities
         self._clock = clock
+        self._refuse_revoked = refuse_revoked
 
     def device(self, unverified_der: bytes) -> DevicePeer:
         """See `CertificateVerifier.device`."""
@@ -95,6 +107,8 @@ class PkiVerifier:
             verified = verify_idevid(unverified_pem, factory=factory, root=root, now=self._clock.now())
         except ChainError as error:
             raise CertificateRefusedError(str(error)) from error
+        if self._refuse_revoked is not None:
+            self._refuse_revoked(verified.leaf)
         not_after = verified.leaf.not_valid_after_utc
         return DevicePeer(CertificateKind.IDEVID, verified.device_id, verified.public_key, not_after, Access.FULL)
 

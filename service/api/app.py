@@ -20,6 +20,7 @@ from service.api import (
     products,
     releases,
     repository,
+    revocation,
     rollouts,
     telemetry,
 )
@@ -37,6 +38,7 @@ _ROUTERS: Sequence[APIRouter] = (
     artifacts.router,
     images.router,
     repository.router,
+    revocation.router,
     releases.router,
     rollouts.router,
     telemetry.router,
@@ -64,6 +66,7 @@ def operator_app(services: Services) -> FastAPI:
     for router in _ROUTERS:
         app.include_router(router, prefix=BASE_PATH)
     app.include_router(fleet.plain_router)
+    app.include_router(revocation.public_router)
     app.openapi = partial(_openapi, app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return app
 

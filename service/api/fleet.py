@@ -1,6 +1,6 @@
 """The whole at a glance: catalog, fleet summary, metrics."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -10,6 +10,8 @@ from pydantic import BaseModel
 from service.api.auth import ViewerActor
 from service.api.services import Catalog, ServicesParameter
 from service.application.fleet import FleetSummary
+from service.application.revocation import CrlStatus
+from service.domain.attestation import Verdict
 from service.domain.device import DeviceState
 from service.domain.rollout import RolloutState
 
@@ -31,19 +33,13 @@ class CatalogList(BaseModel):
     next_cursor: str | None = None
 
 
-class AttestationCounts(BaseModel):
-    """Devices by their last attestation result."""
-
-    accepted: int
-    refused: int
-
-
 class SummaryModel(BaseModel):
     """Counts of the fleet."""
 
     devices: Mapping[DeviceState, int]
     connected: int
-    attestations: AttestationCounts
+    attestations: Mapping[Verdict, int]
+    suspected_clones: int
     rollouts: Mapping[RolloutState, int]
     rollouts_running: int
     highest_release: int
@@ -75,7 +71,8 @@ async def summarise_fleet(_actor: ViewerActor, services: ServicesParameter) -> S
     return SummaryModel(
         devices=summary.devices,
         connected=summary.connected,
-        attestations=AttestationCounts(accepted=summary.accepted, refused=summary.refused),
+        attestations=summary.attestations,
+        suspected_clones=summary.suspected_clones,
         rollouts=summary.rollouts,
         rollouts_running=summary.rollouts.get(RolloutState.RUNNING, 0),
         highest_release=summary.highest_release,
@@ -101,10 +98,21 @@ async def show_metrics(_actor: ViewerActor, services: ServicesParameter) -> Resp
     """Show metrics for Prometheus; a viewer's token is enough."""
     registry = CollectorRegistry()
     _collect_fleet(registry, await services.fleet.summary())
+    _collect_crls(registry, services.revocations.statuses())
     gateway = Gauge("tinyfleet_gateway", "Figures of the MQTT gateway since the start.", ["figure"], registry=registry)
     for figure, value in services.gateway_stats().items():
         gateway.labels(figure).set(value)
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _collect_crls(registry: CollectorRegistry, statuses: Sequence[CrlStatus]) -> None:
+    due = "When an authority's next revocation list is due, Unix time; 0 before the first."
+    next_update = Gauge("tinyfleet_crl_next_update_seconds", due, ["issuer"], registry=registry)
+    revoked = Gauge("tinyfleet_crl_revoked", "Certificates on the list in force.", ["issuer"], registry=registry)
+    for status in statuses:
+        crl = status.crl
+        next_update.labels(status.issuer).set(0 if crl is None else crl.next_update.timestamp())
+        revoked.labels(status.issuer).set(0 if crl is None else len(crl.revoked))
 
 
 def _collect_fleet(registry: CollectorRegistry, summary: FleetSummary) -> None:
@@ -112,8 +120,10 @@ def _collect_fleet(registry: CollectorRegistry, summary: FleetSummary) -> None:
     for state, count in summary.devices.items():
         devices.labels(state).set(count)
     attestations = Gauge("tinyfleet_attestations", "Devices by last result.", ["result"], registry=registry)
-    attestations.labels("accepted").set(summary.accepted)
-    attestations.labels("refused").set(summary.refused)
+    for verdict, count in summary.attestations.items():
+        attestations.labels(verdict).set(count)
+    suspected = "Devices that two live ones seem to be."
+    Gauge("tinyfleet_suspected_clones", suspected, registry=registry).set(summary.suspected_clones)
     rollouts = Gauge("tinyfleet_rollouts", "Rollouts by state.", ["state"], registry=registry)
     for rollout_state, count in summary.rollouts.items():
         rollouts.labels(rollout_state).set(count)

@@ -21,6 +21,7 @@ from service.application.operators import Operators
 from service.application.products import Products
 from service.application.releases import Releases
 from service.application.repository import ImageRepository
+from service.application.revocation import Revocations
 from service.application.rollout_facts import RolloutFacts
 from service.application.rollouts import Rollouts
 from service.application.telemetry import Telemetry
@@ -57,6 +58,7 @@ class Services:
     products: Products
     claims: Claims
     devices: Devices
+    revocations: Revocations
     approvals: Approvals
     explanations: Explanations
     attestations: AttestationResults

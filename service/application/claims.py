@@ -22,6 +22,7 @@ from service.application.clock import Clock
 from service.application.entropy import Entropy
 from service.application.events import Event, EventType
 from service.application.identity import CertificateVerifier, DevicePeer
+from service.application.revocation import check_birth_certificate
 from service.application.standing import Standings
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.domain.device import Device
@@ -128,6 +129,8 @@ class Claims:
             claimed_at=now,
             claimed_by=actor.name,
         )
+        # Step 1 again, by the database: another process may have taken a revocation list a moment ago.
+        await check_birth_certificate(work, device)
         # Step 4: not claimed; the key of the table decides, so that of two claims at once one wins.
         await work.devices.add(device)
         facts = {"product": group.product_name, "group": group.name}

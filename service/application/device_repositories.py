@@ -1,13 +1,15 @@
 """What a unit of work stores of operators, products, devices and their attestation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Protocol
 
 from protocol.identity import DeviceId
 from service.domain.approval import Approval
-from service.domain.attestation import Appraisal
+from service.domain.attestation import Appraisal, Verdict
+from service.domain.attestation_policy import AttestationPolicy
 from service.domain.device import Device, DeviceState
 from service.domain.operator import Operator
 from service.domain.product import DeviceGroup, Product
@@ -62,6 +64,9 @@ class ProductRepository(Protocol):
             AmbiguousGroupError: several products have a group of this name.
         """
 
+    async def attestation_policies(self, group_ids: Collection[str]) -> Mapping[str, AttestationPolicy]:
+        """Return the attestation policies of device groups, by GUID."""
+
     async def page(self, *, after_name: str | None, limit: int) -> Sequence[Product]:
         """Return at most `limit` products by name, beyond `after_name`."""
 
@@ -95,6 +100,16 @@ class DeviceRepository(Protocol):
     async def find(self, device_id: str) -> Device | None:
         """Return a device by its full id, or None."""
 
+    async def find_many(self, device_ids: Collection[str], *, lock: bool = False) -> Mapping[str, Device]:
+        """Return those of the devices that are there, by id; `lock` keeps others from changing them meanwhile."""
+
+    async def of_idevids_locked(self, serials: Sequence[str]) -> Sequence[Device]:
+        """Return the devices whose birth certificates have these serial numbers, locked until the transaction ends.
+
+        Args:
+            serials: lower-case hex; of whichever issuer.
+        """
+
     async def get(self, id_or_prefix: str) -> Device:
         """Return a device by its id or a unique beginning of at least 8 digits.
 
@@ -104,19 +119,32 @@ class DeviceRepository(Protocol):
         """
 
     async def page(
-        self, *, after_id: str | None, limit: int, group_id: str | None = None, state: DeviceState | None = None
+        self,
+        *,
+        after_id: str | None,
+        limit: int,
+        group_id: str | None = None,
+        state: DeviceState | None = None,
+        suspected_clone: bool | None = None,
     ) -> Sequence[Device]:
-        """Return at most `limit` devices by id, beyond `after_id`."""
+        """Return at most `limit` devices by id, beyond `after_id`; None stands for all."""
 
     async def save(self, device: Device, *, replaces_version: int) -> None:
-        """Store an operator's change.
+        """Store an operator's change: state, group, voucher; not what attestation or clone detection write.
 
         Raises:
             VersionConflictError: another change came first.
         """
 
-    async def certify(self, device: Device) -> None:
-        """Store certificate and activation of a device; not an operator's change."""
+    async def save_suspicion(self, device: Device) -> None:
+        """Store boot seeds and the suspicion of a clone; not an operator's change."""
+
+    async def save_attested(self, attested: Sequence[Device]) -> None:
+        """Store what attestation changes: state, certificate, access, evidence, boot seeds; not an operator's change.
+
+        Args:
+            attested: as they were read by `find_many`, locked, in this transaction, and changed.
+        """
 
     async def touch(self, last_seen: Mapping[str, datetime]) -> None:
         """Store when devices were last heard of, in one batch."""
@@ -124,8 +152,33 @@ class DeviceRepository(Protocol):
     async def counts(self) -> Mapping[DeviceState, int]:
         """Return how many devices are in each state."""
 
-    async def standings(self) -> Sequence[tuple[str, bool]]:
-        """Return (device id, blocked) of every device; read once, at start."""
+    async def count_suspected(self) -> int:
+        """Return how many devices are suspected to be clones."""
+
+    async def standings(self) -> Sequence[tuple[str, DeviceState]]:
+        """Return (device id, state) of every device; read once, at start."""
+
+
+class NoncePurpose(StrEnum):
+    """What a nonce is for; evidence over one for another purpose is refused."""
+
+    ATTEST = "attest"
+    EST = "est"
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedNonce:
+    """A nonce as it was given to a device.
+
+    Attributes:
+        nonce: 32 bytes.
+        expires_at: UTC, aware.
+    """
+
+    device_id: str
+    purpose: NoncePurpose
+    nonce: bytes
+    expires_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +187,7 @@ class AttestationRecord:
 
     Attributes:
         record_id: rises with each change of any device's result.
+        appraisal: each finding says since when it is the same.
         since: first time with these findings, UTC.
         last_at: last time with these findings, UTC.
         times: how often in a row.
@@ -150,34 +204,44 @@ class AttestationRecord:
 class AttestationRepository(Protocol):
     """Nonces and attestation results."""
 
-    async def put_nonce(self, nonce: bytes, device_id: str, *, expires_at: datetime) -> None:
-        """Store a device's nonce in the place of any earlier one."""
+    async def put_nonces(self, nonces: Sequence[IssuedNonce]) -> None:
+        """Store nonces, each in the place of any earlier one of its device and purpose."""
 
-    async def take_nonce(self, device_id: str, *, now: datetime) -> bytes | None:
-        """Remove the device's nonce and return it unless it expired.
+    async def take_nonces(
+        self, wanted: Collection[tuple[str, NoncePurpose]], *, now: datetime
+    ) -> Mapping[tuple[str, NoncePurpose], bytes]:
+        """Remove the nonces of (device id, purpose) and return those that have not expired.
 
-        Atomic: of two callers at once, in whatever process, one gets the nonce.
+        Atomic: of two callers at once, in whatever process, one gets a nonce.
         """
 
     async def prune_nonces(self, *, now: datetime) -> None:
         """Delete nonces that expired."""
 
-    async def record(self, device_id: str, appraisal: Appraisal, *, at: datetime) -> AttestationRecord:
-        """Store a result; equal findings as the last time extend its record."""
+    async def record(self, results: Mapping[str, Appraisal], *, at: datetime) -> Sequence[str]:
+        """Store results by device id; equal findings as the last time extend a device's record.
+
+        Args:
+            results: one for each device.
+            at: UTC, aware.
+
+        Returns:
+            Ids of the devices whose result is another than the last time.
+        """
 
     async def latest(self, device_id: str) -> AttestationRecord | None:
         """Return the device's last result, or None."""
 
     async def page_latest(
-        self, *, after_device_id: str | None, limit: int, accepted: bool | None = None
+        self, *, after_device_id: str | None, limit: int, verdict: Verdict | None = None
     ) -> Sequence[AttestationRecord]:
         """Return at most `limit` devices' last results, by device id."""
 
     async def page_history(self, device_id: str, *, before_id: int | None, limit: int) -> Sequence[AttestationRecord]:
         """Return at most `limit` records of one device, newest first."""
 
-    async def counts(self) -> tuple[int, int]:
-        """Return how many devices' last result is accepted, and refused."""
+    async def counts(self) -> Mapping[Verdict, int]:
+        """Return how many devices' last result each verdict is."""
 
 
 class ClaimRepository(Protocol):

@@ -27,6 +27,7 @@ from service.application.device_repositories import (
 )
 from service.application.events import Event, EventLog
 from service.application.issuance import IssuanceLog
+from service.application.revocation_repository import RevocationRepository
 from service.application.update_repositories import (
     ActionRepository,
     ArtifactRepository,
@@ -46,6 +47,7 @@ class UnitOfWork(Protocol):
     products: ProductRepository
     devices: DeviceRepository
     attestations: AttestationRepository
+    revocations: RevocationRepository
     issuance: IssuanceLog
     claims: ClaimRepository
     idempotency: IdempotencyRepository

@@ -12,6 +12,7 @@ from service.adapters.database.engine import Database, database_url
 from service.adapters.database.event_reader import SqlEventReader
 from service.adapters.database.migration import migrate
 from service.adapters.database.unit_of_work import SqlUnitOfWorkFactory
+from service.adapters.revocation import load_issuers, load_responder
 from service.adapters.telemetry.postgres import PostgresTelemetryStore
 from service.adapters.telemetry.sqlite import SqliteTelemetryStore
 from service.application.approvals import Approvals
@@ -20,6 +21,7 @@ from service.application.entropy import Entropy
 from service.application.events import EventFeed
 from service.application.gateway_events import GatewayEvents
 from service.application.presence import Presence
+from service.application.revocation import Revocations
 from service.application.standing import Standings
 from service.config import Settings
 
@@ -38,6 +40,7 @@ class Core:
     unit_of_work: SqlUnitOfWorkFactory
     feed: EventFeed
     standings: Standings
+    revocations: Revocations
     approvals: Approvals
     presence: Presence
     gateway_events: GatewayEvents
@@ -66,6 +69,15 @@ async def open_core(settings: Settings, clock: Clock, entropy: Entropy, *, stack
     await feed.start()
     await standings.load(unit_of_work)
     feed.subscribe(standings.hear)
+    revocations = Revocations(
+        unit_of_work,
+        issuers=load_issuers(settings.data_dir),
+        responder=load_responder(settings.data_dir),
+        standings=standings,
+        clock=clock,
+    )
+    await revocations.load()
+    feed.subscribe(revocations.hear)
     return Core(
         settings=settings,
         clock=clock,
@@ -75,6 +87,7 @@ async def open_core(settings: Settings, clock: Clock, entropy: Entropy, *, stack
         unit_of_work=unit_of_work,
         feed=feed,
         standings=standings,
+        revocations=revocations,
         approvals=Approvals(
             unit_of_work,
             clock=clock,

@@ -8,7 +8,7 @@ from service.application.attestation import Attestation, AttestationResults
 from service.application.claims import Claims
 from service.application.device_actions import device_actions
 from service.application.devices import Devices
-from service.application.update_facts import UpdateFacts
+from service.application.listed_images import ListedImages
 from service.bootstrap.core import Core
 from service.gateway.server import Gateway
 
@@ -26,7 +26,7 @@ class Identity:
 
 def open_identity(core: Core, gateway: Gateway) -> Identity:
     """Make the use cases of identity."""
-    certificates = PkiVerifier(core.authorities, core.clock)
+    certificates = PkiVerifier(core.authorities, core.clock, refuse_revoked=core.revocations.check)
     for action in device_actions(core.standings, core.clock):
         core.approvals.register(action)
     return Identity(
@@ -60,7 +60,7 @@ def _attestation(core: Core) -> Attestation:
     return Attestation(
         core.unit_of_work,
         issuer=PkiIssuer(core.authorities, core.clock, lifetime=lifetime),
-        reference_values=UpdateFacts(core.unit_of_work),
+        reference_values=ListedImages(),
         clock=core.clock,
         entropy=core.entropy,
         nonce_lifetime=timedelta(seconds=core.settings.nonce_lifetime_seconds),

@@ -39,6 +39,7 @@ def operator_services(core: Core, gateway: Gateway, *, identity: Identity, updat
         products=Products(unit_of_work, clock=clock, entropy=entropy),
         claims=identity.claims,
         devices=identity.devices,
+        revocations=core.revocations,
         approvals=core.approvals,
         explanations=Explanations(
             identity.devices, facts, clock=clock, offline_after=timedelta(seconds=OFFLINE_POLLS * settings.poll_seconds)

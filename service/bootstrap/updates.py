@@ -72,6 +72,11 @@ def _worker(core: Core, repository: ImageRepository) -> Worker:
         ticks=RolloutTicks(core.unit_of_work, clock=core.clock, entropy=core.entropy),
         repository=repository,
         clock=core.clock,
-        housekeeping=(retention.keep_house, core.approvals.keep_house, SqlCommandQueue(core.database).keep_house),
+        housekeeping=(
+            retention.keep_house,
+            core.approvals.keep_house,
+            core.revocations.keep_house,
+            SqlCommandQueue(core.database).keep_house,
+        ),
     )
     return Worker(ports, owner=core.entropy.guid(), longest_sleep_seconds=settings.tick_seconds)

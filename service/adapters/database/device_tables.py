@@ -91,6 +91,7 @@ devices = Table(
     Column("decommissioned_at", UtcDateTime),
     Column("moved_at", UtcDateTime),
     Column("moved_to", String(200), nullable=False, default="", server_default=""),  # name of a catalog
+    Column("idevid_serial", String(64), nullable=False, default="", server_default="", index=True),  # hex
     Index(None, "group_id", "device_id"),
     Index(None, "state", "device_id"),
     Index(

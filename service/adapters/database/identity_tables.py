@@ -40,7 +40,7 @@ issuance_head = Table(
 revocations = Table(
     "revocations",
     metadata,
-    Column("issuer_sha256", _SHA256_TYPE, primary_key=True),
+    Column("issuer_key_id", String(64), primary_key=True),  # subject key identifier, hex
     Column("serial", String(64), primary_key=True),
     Column("subject", String(200), nullable=False, index=True),
     Column("revoked_at", UtcDateTime, nullable=False),
@@ -50,7 +50,7 @@ revocations = Table(
 crls = Table(
     "crls",
     metadata,
-    Column("issuer_sha256", _SHA256_TYPE, primary_key=True),
+    Column("issuer_key_id", String(64), primary_key=True),  # subject key identifier, hex
     Column("number", BigInteger, nullable=False),
     Column("der", LargeBinary, nullable=False),
     Column("this_update", UtcDateTime, nullable=False),

@@ -4,6 +4,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
+from cryptography import x509
 from sqlalchemy.dialects.postgresql import JSONB
 
 revision = "0003"
@@ -23,6 +24,7 @@ def upgrade() -> None:
     """Add columns and make the tables."""
     for column in _device_columns():
         op.add_column("devices", column)
+    _idevid_serials()
     suspected = sa.text("clone_suspected_at IS NOT NULL")
     op.create_index(
         "ix_devices_suspected", "devices", ["device_id"], sqlite_where=suspected, postgresql_where=suspected
@@ -48,7 +50,19 @@ def _device_columns() -> tuple[sa.Column[Any], ...]:
         sa.Column("decommissioned_at", _TIME),
         sa.Column("moved_at", _TIME),
         sa.Column("moved_to", sa.String(200), nullable=False, server_default=""),
+        sa.Column("idevid_serial", sa.String(64), nullable=False, server_default=""),
     )
+
+
+def _idevid_serials() -> None:
+    """Read each device's birth certificate once, so that a revoked serial number finds its device."""
+    devices = sa.table("devices", sa.column("device_id"), sa.column("idevid_chain"), sa.column("idevid_serial"))
+    connection = op.get_bind()
+    changed = sa.update(devices).where(devices.c.device_id == sa.bindparam("id"))
+    for device_id, chain in connection.execute(sa.select(devices.c.device_id, devices.c.idevid_chain)).all():
+        serial = f"{x509.load_pem_x509_certificate(chain.encode()).serial_number:x}"
+        connection.execute(changed.values(idevid_serial=serial), {"id": device_id})
+    op.create_index("ix_devices_idevid_serial", "devices", ["idevid_serial"])
 
 
 def _nonces() -> None:
@@ -102,22 +116,22 @@ def _issuance() -> None:
 def _revocations() -> None:
     op.create_table(
         "revocations",
-        sa.Column("issuer_sha256", _SHA256, nullable=False),
+        sa.Column("issuer_key_id", sa.String(64), nullable=False),
         sa.Column("serial", sa.String(64), nullable=False),
         sa.Column("subject", sa.String(200), nullable=False),
         sa.Column("revoked_at", _TIME, nullable=False),
         sa.Column("reason", sa.String(32), nullable=False),
-        sa.PrimaryKeyConstraint("issuer_sha256", "serial", name="pk_revocations"),
+        sa.PrimaryKeyConstraint("issuer_key_id", "serial", name="pk_revocations"),
     )
     op.create_index("ix_revocations_subject", "revocations", ["subject"])
     op.create_table(
         "crls",
-        sa.Column("issuer_sha256", _SHA256, nullable=False),
+        sa.Column("issuer_key_id", sa.String(64), nullable=False),
         sa.Column("number", sa.BigInteger, nullable=False),
         sa.Column("der", sa.LargeBinary, nullable=False),
         sa.Column("this_update", _TIME, nullable=False),
         sa.Column("next_update", _TIME, nullable=False),
-        sa.PrimaryKeyConstraint("issuer_sha256", name="pk_crls"),
+        sa.PrimaryKeyConstraint("issuer_key_id", name="pk_crls"),
     )
 
 
@@ -154,6 +168,7 @@ def downgrade() -> None:
     op.drop_column("attestations", "verdict")
     op.drop_column("products", "est")
     op.drop_column("device_groups", "attestation")
+    op.drop_index("ix_devices_idevid_serial", "devices")
     op.drop_index("ix_devices_suspected", "devices")
     for column in _device_columns():
         op.drop_column("devices", column.name)

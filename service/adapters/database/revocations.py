@@ -1,0 +1,94 @@
+"""Revocation lists in the control database."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from pki.revocation import Reason
+from service.adapters.database.identity_tables import crls, revocations
+from service.adapters.database.upsert import upsert
+from service.application.revocation_repository import RevokedCertificate, StoredCrl
+from service.domain.errors import VersionConflictError
+
+
+class SqlRevocations:
+    """Implements `RevocationRepository`."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def crls(self) -> Sequence[StoredCrl]:
+        """See `RevocationRepository.crls`."""
+        return [_crl(row) for row in await self._connection.execute(select(crls))]
+
+    async def crl(self, issuer_key_id: str) -> StoredCrl | None:
+        """See `RevocationRepository.crl`."""
+        row = (await self._connection.execute(select(crls).where(crls.c.issuer_key_id == issuer_key_id))).first()
+        return None if row is None else _crl(row)
+
+    async def put_crl(self, crl: StoredCrl, *, replaces: int | None) -> None:
+        """See `RevocationRepository.put_crl`."""
+        values = {
+            "issuer_key_id": crl.issuer_key_id,
+            "number": crl.number,
+            "der": crl.der,
+            "this_update": crl.this_update,
+            "next_update": crl.next_update,
+        }
+        if replaces is None:
+            try:
+                await self._connection.execute(insert(crls).values(values))
+            except IntegrityError as error:
+                raise VersionConflictError("CRL: expected none in force, found another that came first") from error
+            return
+        replaced = update(crls).where(crls.c.issuer_key_id == crl.issuer_key_id, crls.c.number == replaces)
+        if (await self._connection.execute(replaced.values(values))).rowcount == 0:
+            raise VersionConflictError(f"CRL: expected number {replaces} in force, found another that came first")
+
+    async def put(self, certificates: Sequence[RevokedCertificate]) -> None:
+        """See `RevocationRepository.put`."""
+        if certificates:
+            await self._connection.execute(
+                upsert(self._connection, revocations), [_values(each) for each in certificates]
+            )
+
+    async def remove(self, issuer_key_id: str, serials: Sequence[str]) -> None:
+        """See `RevocationRepository.remove`."""
+        for serial in serials:  # holds are few
+            released = delete(revocations).where(
+                revocations.c.issuer_key_id == issuer_key_id, revocations.c.serial == serial
+            )
+            await self._connection.execute(released)
+
+    async def find(self, issuer_key_id: str, serial: str) -> RevokedCertificate | None:
+        """See `RevocationRepository.find`."""
+        query = select(revocations).where(revocations.c.issuer_key_id == issuer_key_id, revocations.c.serial == serial)
+        row = (await self._connection.execute(query)).first()
+        return None if row is None else _revoked(row)
+
+    async def of_device(self, device_id: str) -> RevokedCertificate | None:
+        """See `RevocationRepository.of_device`."""
+        query = select(revocations).where(revocations.c.subject == device_id).limit(1)
+        row = (await self._connection.execute(query)).first()
+        return None if row is None else _revoked(row)
+
+
+def _values(certificate: RevokedCertificate) -> dict[str, object]:
+    return {
+        "issuer_key_id": certificate.issuer_key_id,
+        "serial": certificate.serial,
+        "subject": certificate.device_id,
+        "revoked_at": certificate.revoked_at,
+        "reason": certificate.reason,
+    }
+
+
+def _crl(row: Row[Any]) -> StoredCrl:
+    return StoredCrl(row.issuer_key_id, row.number, bytes(row.der), row.this_update, row.next_update)
+
+
+def _revoked(row: Row[Any]) -> RevokedCertificate:
+    return RevokedCertificate(row.issuer_key_id, row.serial, row.subject, row.revoked_at, Reason(row.reason))

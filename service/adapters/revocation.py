@@ -1,0 +1,35 @@
+"""The offline authorities whose revocation lists the service publishes, and the OCSP responder, from its folder."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from cryptography import x509
+
+from pki.ocsp import OcspResponder
+from pki.online import load_certificate, online_keys
+from pki.roles import OfflineKey, OnlineKey
+
+OFFLINE_ISSUERS = (OfflineKey.ROOT, OfflineKey.FACTORY, OfflineKey.SERVER_CA)
+
+
+def load_issuers(data_dir: Path) -> Mapping[str, x509.Certificate]:
+    """Return the certificates of the offline authorities, by the names of their keys.
+
+    Raises:
+        ChainError: one is missing or malformed; run the ceremony.
+    """
+    return {role: load_certificate(data_dir / "certificates" / f"{role}.pem") for role in OFFLINE_ISSUERS}
+
+
+def load_responder(data_dir: Path) -> OcspResponder:
+    """Return the responder for birth certificates.
+
+    Raises:
+        PkiError: its key or certificate is missing, or the factory authority did not delegate it.
+    """
+    certificates = data_dir / "certificates"
+    return OcspResponder(
+        load_certificate(certificates / f"{OfflineKey.FACTORY}.pem"),
+        load_certificate(certificates / f"{OnlineKey.OCSP}.pem"),
+        online_keys(data_dir).load(OnlineKey.OCSP),
+    )
