@@ -155,3 +155,19 @@ class LogRewrittenError(IssuanceLogError):
 
 class LogCutError(IssuanceLogError):
     """The log is shorter than it was, or ends elsewhere than its keeper says."""
+
+
+class VoucherRefusedError(PkiError):
+    """The voucher authority gives no voucher: another catalog holds the device and has not let it go."""
+
+
+class VoucherLogError(PkiError):
+    """The log of vouchers has a gap, or was changed."""
+
+
+class HandoverError(PkiError):
+    """A handover or a device's release is malformed, or not by the catalog that it names."""
+
+
+class ManufacturerError(PkiError):
+    """A manufacturer's bundle, or the list of those trusted, is malformed or not by whom it should be."""

@@ -85,13 +85,7 @@ def verify_document(
         DocumentError: steps 1, 2 or 4.
         EnvelopeSignatureError: step 3.
     """
-    # Step 1: length.
-    if len(unverified_envelope) > max_bytes:
-        raise DocumentError(f"envelope: expected at most {max_bytes} bytes, found {len(unverified_envelope)}")
-    envelope = _parse_envelope(unverified_envelope)
-    # Step 2: form.
-    if envelope.payload_type != payload_type:
-        raise DocumentError(f"payload type: expected {payload_type}, found {str(envelope.payload_type)[:80]}")
+    envelope = _parse_envelope(unverified_envelope, payload_type, max_bytes=max_bytes)
     # Step 3: signature.
     try:
         envelope.verify([tuf_key(key) for key in trusted_keys], 1)
@@ -103,8 +97,33 @@ def verify_document(
     return parse_document(envelope.payload, document_type, max_bytes=max_bytes)
 
 
-def _parse_envelope(unverified: bytes) -> Envelope:
+def peek_document(
+    unverified_envelope: bytes,
+    payload_type: str,
+    document_type: type[DocumentT],
+    *,
+    max_bytes: int = MAX_DOCUMENT_BYTES,
+) -> DocumentT:
+    """Return what an envelope says without asking who signed it; steps 1, 2 and 4.
+
+    For whoever has no key to ask by, or learns from the document which key to ask by and asks then.
+
+    Raises:
+        DocumentError: one of these steps.
+    """
+    envelope = _parse_envelope(unverified_envelope, payload_type, max_bytes=max_bytes)
+    return parse_document(envelope.payload, document_type, max_bytes=max_bytes)
+
+
+def _parse_envelope(unverified: bytes, payload_type: str, *, max_bytes: int) -> Envelope:
+    # Step 1: length.
+    if len(unverified) > max_bytes:
+        raise DocumentError(f"envelope: expected at most {max_bytes} bytes, found {len(unverified)}")
+    # Step 2: form.
     try:
-        return Envelope.from_dict(json.loads(unverified))
+        envelope = Envelope.from_dict(json.loads(unverified))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, FormatError) as error:
         raise DocumentError(f"envelope: expected a DSSE envelope, found {type(error).__name__}") from error
+    if envelope.payload_type != payload_type:
+        raise DocumentError(f"payload type: expected {payload_type}, found {str(envelope.payload_type)[:80]}")
+    return envelope
