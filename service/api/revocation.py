@@ -70,6 +70,12 @@ async def list_crls(_actor: ViewerActor, services: ServicesParameter) -> CrlList
     return CrlList(items=[_model(status) for status in services.revocations.statuses()])
 
 
+@router.get("/{issuer}", response_class=Response, responses=_CRL_FILE)
+async def fetch_crl(_actor: ViewerActor, services: ServicesParameter, issuer: IssuerKeyId) -> Response:
+    """Fetch an authority's revocation list, to sign the next one."""
+    return Response(services.revocations.crl(issuer).der, media_type=CRL_MEDIA_TYPE)
+
+
 @router.put("/{issuer}", openapi_extra=_CRL_BODY)
 async def publish_crl(
     actor: AdminActor, services: ServicesParameter, request: Request, issuer: IssuerKeyId
