@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
+from pki.errors import KeyStoreError
 from protocol.errors import MalformedError, ProtocolError, SignatureError
 from service.application.messaging import CommandQueueFullError, MessagingError
 from service.domain.errors import (
@@ -45,6 +46,7 @@ STATUS: Mapping[type[Exception], HTTPStatus] = {
     MalformedError: HTTPStatus.UNPROCESSABLE_ENTITY,
     SignatureError: HTTPStatus.FORBIDDEN,
     ProtocolError: HTTPStatus.CONFLICT,
+    KeyStoreError: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 
 
@@ -91,12 +93,14 @@ def problem(error: Exception, instance: str) -> ProblemResponse:
     """Return the problem document of an error.
 
     Args:
-        error: what was raised; its message is shown unless it is the service's own fault.
+        error: what was raised; its message is shown unless it is the service's own fault or names its keys.
         instance: path of the request.
     """
     status = status_of(error)
     if status is HTTPStatus.INTERNAL_SERVER_ERROR:
         return _response(status, "internal", "the service failed; its log says why", instance)
+    if isinstance(error, KeyStoreError):  # its message says where keys are
+        return _response(status, "key-store", "a key of the service cannot sign now; its log says why", instance)
     members = error.members if isinstance(error, ServiceError) else {}
     return _response(status, _rule(error), str(error), instance, members=members)
 
@@ -128,7 +132,7 @@ def _response(
 
 def add_problem_handlers(app: FastAPI) -> None:
     """Make an app answer every error with a problem document."""
-    for kind in (ServiceError, ProtocolError, MessagingError):
+    for kind in (ServiceError, ProtocolError, MessagingError, KeyStoreError):
         app.add_exception_handler(kind, _handle_error)
     app.add_exception_handler(RequestValidationError, _handle_validation)
     app.add_exception_handler(HTTPException, _handle_http)
@@ -136,7 +140,7 @@ def add_problem_handlers(app: FastAPI) -> None:
 
 
 async def _handle_error(request: Request, error: Exception) -> ProblemResponse:
-    if status_of(error) is HTTPStatus.INTERNAL_SERVER_ERROR:
+    if isinstance(error, KeyStoreError) or status_of(error) is HTTPStatus.INTERNAL_SERVER_ERROR:
         _log.error("request_failed", path=request.url.path, exc_info=error)
     return problem(error, request.url.path)
 
