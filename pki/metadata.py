@@ -144,8 +144,9 @@ def _first_root(root: Signer, roles: Mapping[str, ec.EllipticCurvePublicKey], ex
 
 
 def _sign(signed: RoleT, signer: Signer) -> bytes:
-    metadata = Metadata(signed)
-    metadata.sign(TufSigner(signer))
+    metadata, key = Metadata(signed), TufSigner(signer)
+    # Metadata.sign would turn a key store's error into one of python-tuf's.
+    metadata.signatures[key.public_key.keyid] = key.sign(metadata.signed_bytes)
     return metadata.to_bytes(_COMPACT)
 
 
