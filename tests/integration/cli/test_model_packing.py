@@ -182,7 +182,7 @@ def test_model_that_fails_its_golden_vectors_is_refused(packer: Packer) -> None:
 def test_golden_vectors_by_another_key_are_refused(packer: Packer) -> None:
     """The golden key was exchanged after they were signed."""
     keys = packer.folders.keys
-    keys.path("golden").unlink()
+    keys.files.path("golden").unlink()
     keys.generate("golden")
     _refused(packer.pack(), EnvelopeSignatureError, "GoldenVectors: expected a signature")
 

@@ -186,7 +186,7 @@ def test_wrong_image_targets_key_is_refused(operator: Operator) -> None:
     """A key that the root does not name signs nothing that leaves this machine."""
     package = _pack(operator)
     keys = operator.folders.keys
-    keys.path(OfflineKey.IMAGE_TARGETS).unlink()
+    keys.files.path(OfflineKey.IMAGE_TARGETS).unlink()
     keys.generate(OfflineKey.IMAGE_TARGETS)
     operator.refused(MetadataSignatureError, "targets: expected", "release", "create", "m", package, "--yes")
 
@@ -240,7 +240,7 @@ def test_package_of_another_key_is_refused(operator: Operator) -> None:
     """A stranger's package with a note that fits."""
     package = _pack(operator)
     keys = operator.folders.keys
-    keys.path(OfflineKey.PACKAGE).unlink()
+    keys.files.path(OfflineKey.PACKAGE).unlink()
     keys.generate(OfflineKey.PACKAGE)
     operator.refused(PackageSignatureError, "expected a signature by one of 1", "release", "create", "m", package)
 
