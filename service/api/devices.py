@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from enum import StrEnum
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response, status
 from pydantic import BaseModel, Field
 
 from protocol.geometry import Slot
+from protocol.identity import Access
 from service.api.approvals import PENDING_RESPONSE, answer_to
 from service.api.auth import AdminActor, OperatorActor, ViewerActor
 from service.api.conditions import IfMatch, set_etag
@@ -18,6 +18,7 @@ from service.api.services import ServicesParameter
 from service.application.device_repositories import AttestationRecord
 from service.application.devices import DeviceSelection, DeviceView
 from service.application.rollout_facts import DeviceRolloutFacts
+from service.domain.attestation import Status, Verdict
 from service.domain.device import Device, DeviceState
 
 router = APIRouter(tags=["devices"])
@@ -29,38 +30,36 @@ DeviceId = Annotated[
 
 
 class CertificateModel(BaseModel):
-    """The LDevID in force."""
+    """The LDevID in force; `access` says how far it reaches."""
 
     serial: str
     not_after: datetime
+    access: Access | None
 
 
 class FindingModel(BaseModel):
-    """What was expected of one component and what was found."""
+    """What was expected of one component and what was found, since when, and in which tier of EAR."""
 
     component: str
     expected: str
     found: str
     accepted: bool
+    status: Status
+    healable: bool
+    since: datetime
 
 
 class AttestationModel(BaseModel):
-    """An attestation result, and since when it is the same."""
+    """An attestation result, in our word and in the tiers of EAR, and since when it is the same."""
 
     device_id: str
-    result: str
+    result: Verdict
+    ear_status: Status
     reasons: list[str]
     findings: list[FindingModel]
     since: datetime
     last_at: datetime
     times: int
-
-
-class AttestationOutcome(StrEnum):
-    """Which attestation results to list."""
-
-    ACCEPTED = "accepted"
-    REFUSED = "refused"
 
 
 class InstalledModel(BaseModel):
@@ -181,11 +180,10 @@ async def list_device_attestations(
 
 @router.get("/attestations")
 async def list_attestations(
-    _actor: ViewerActor, services: ServicesParameter, paging: Paging, result: AttestationOutcome | None = None
+    _actor: ViewerActor, services: ServicesParameter, paging: Paging, result: Verdict | None = None
 ) -> Page[AttestationModel]:
     """List each device's last attestation result, those of refused and unclaimed devices included."""
-    accepted = None if result is None else result is AttestationOutcome.ACCEPTED
-    found = await services.attestations.page_latest(after_device_id=paging.after, limit=paging.fetch, accepted=accepted)
+    found = await services.attestations.page_latest(after_device_id=paging.after, limit=paging.fetch, verdict=result)
     return paging.page(found, key=lambda record: record.device_id, model=_attestation)
 
 
@@ -280,14 +278,16 @@ def _summary(view: DeviceView) -> DeviceSummary:
 def _certificate(device: Device) -> CertificateModel | None:
     if device.certificate_serial is None or device.certificate_not_after is None:
         return None
-    return CertificateModel(serial=device.certificate_serial, not_after=device.certificate_not_after)
+    return CertificateModel(
+        serial=device.certificate_serial, not_after=device.certificate_not_after, access=device.access
+    )
 
 
 def _attestation(record: AttestationRecord) -> AttestationModel:
-    outcome = AttestationOutcome.ACCEPTED if record.appraisal.accepted else AttestationOutcome.REFUSED
     return AttestationModel(
         device_id=record.device_id,
-        result=outcome,
+        result=record.appraisal.verdict,
+        ear_status=record.appraisal.verdict.status,
         reasons=list(record.appraisal.reasons),
         findings=[
             FindingModel(
@@ -295,6 +295,9 @@ def _attestation(record: AttestationRecord) -> AttestationModel:
                 expected=finding.expected,
                 found=finding.found,
                 accepted=finding.accepted,
+                status=finding.status,
+                healable=finding.healable,
+                since=finding.since or record.since,
             )
             for finding in record.appraisal.findings
         ],

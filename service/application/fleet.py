@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from service.application.messaging import TelemetryStore
 from service.application.unit_of_work import UnitOfWorkFactory
+from service.domain.attestation import Verdict
 from service.domain.device import DeviceState
 from service.domain.rollout import RolloutState
 
@@ -15,14 +16,14 @@ class FleetSummary:
 
     Attributes:
         connected: devices with an MQTT connection to this process.
-        accepted: devices whose last attestation result is accepted.
-        refused: devices whose last attestation result is refused, unclaimed ones included.
+        attestations: devices by their last result, refused ones that are unclaimed included.
+        suspected_clones: devices that two live ones seem to be.
     """
 
     devices: Mapping[DeviceState, int]
     connected: int
-    accepted: int
-    refused: int
+    attestations: Mapping[Verdict, int]
+    suspected_clones: int
     rollouts: Mapping[RolloutState, int]
     highest_release: int
     telemetry_stored: int
@@ -46,14 +47,15 @@ class Fleet:
         """Return the counts."""
         async with self._unit_of_work(read_only=True) as work:
             devices = await work.devices.counts()
-            accepted, refused = await work.attestations.counts()
+            suspected_clones = await work.devices.count_suspected()
+            attestations = await work.attestations.counts()
             rollouts = await work.rollouts.counts()
             highest_release = await work.releases.highest_counter()
         return FleetSummary(
             devices=devices,
             connected=self._connected(),
-            accepted=accepted,
-            refused=refused,
+            attestations=attestations,
+            suspected_clones=suspected_clones,
             rollouts=rollouts,
             highest_release=highest_release,
             telemetry_stored=await self._telemetry.count(),

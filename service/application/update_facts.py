@@ -1,38 +1,19 @@
-"""What the device half asks of the update half: rollout facts of a device, and reference values."""
-
-from collections.abc import Collection, Mapping
+"""What the device half asks of the update half: rollout facts of a device."""
 
 from protocol.messages import ActionState
 from service.application.rollout_facts import DeviceRolloutFacts
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.application.update_repositories import StoredRollout
 from service.domain.action import Action
-from service.domain.attestation import ReferenceValue
 from service.domain.membership import position_of
 from service.domain.rollout import RolloutState
 
 
 class UpdateFacts:
-    """Implements `RolloutFacts` and `ReferenceValues` on the control database."""
+    """Implements `RolloutFacts` on the control database."""
 
     def __init__(self, unit_of_work: UnitOfWorkFactory) -> None:
         self._unit_of_work = unit_of_work
-
-    async def find(self, digests: Collection[str]) -> Mapping[str, ReferenceValue]:
-        """See `ReferenceValues.find`."""
-        async with self._unit_of_work(read_only=True) as work:
-            images = await work.metadata.images_of(digests)
-            releases = await work.releases.newest_with(digests)
-        return {
-            digest: ReferenceValue(
-                digest=digest,
-                name=image.custom.name,
-                slot_kinds=frozenset({image.custom.slot_kind}),
-                hardware_ids=frozenset(image.custom.hardware_ids),
-                release=releases.get(digest, ""),
-            )
-            for digest, image in images.items()
-        }
 
     async def for_device(self, device_id: str, *, group_id: str) -> DeviceRolloutFacts:
         """See `RolloutFacts.for_device`."""

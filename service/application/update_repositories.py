@@ -77,6 +77,9 @@ class MetadataRepository(Protocol):
     ) -> MetadataFile | None:
         """Return one version of a file, the newest if none is named; None if there is none."""
 
+    async def version(self, repository: RepositoryName, role: MetadataRole) -> int:
+        """Return the newest version of a file, 0 if there is none."""
+
     async def prune(self, repository: RepositoryName, role: MetadataRole, *, below: int) -> None:
         """Delete the versions below one."""
 

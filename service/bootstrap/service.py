@@ -145,6 +145,7 @@ async def _serving(core: Core) -> AsyncIterator[RunningService]:
                     task.cancel()
     await core.presence.flush()
     await core.gateway_events.flush()
+    await core.clones.flush()
 
 
 @asynccontextmanager
@@ -164,6 +165,7 @@ def _background(core: Core, updates: Updates, gateway: Gateway) -> Iterator[Coro
         yield Notifications(core.database.engine.url, core.feed).run()
     yield core.presence.run()
     yield core.gateway_events.run()
+    yield core.clones.run()
     yield _watch(gateway)
 
 

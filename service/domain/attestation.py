@@ -1,23 +1,85 @@
-"""Appraisal of attestation evidence: may this device, having booted this, come in?
+"""Appraisal of attestation evidence: may this device, having booted this, come in, and how far?
 
 Evidence arrives here verified (`protocol.evidence`). Appraisal policy (RFC 9334 §8.5), in this order:
     1. nonce: the claim is SHA-256(nonce ‖ SubjectPublicKeyInfo of the CSR), for the nonce that the device was given;
-    2. life cycle: SECURED (RFC 9783 §4.3.1);
+    2. life cycle: one that the group's policy admits (RFC 9783 §4.3.1);
     3. form of the boot: every component names a slot, each slot once, in the order of the measured boot;
     4. presence: boot loader, security monitor, OS, application, both firmwares are measured; models may be missing;
-    5. measurements: each is a reference value for its slot's kind and hardware.
-Each step yields findings, refused or not, so that an operator sees everything that is wrong at once.
+    5. measurements: each is a reference value for its slot's kind and hardware, and the OS is new enough.
+Each step yields findings, good or bad, so that an operator sees everything that is wrong at once.
+
+A finding is healable if an update can put it right: an unknown image, or an OS below the minimum. Not so for boot
+loader and security monitor, which no update replaces and on whose word the rest of the evidence rests. If all that is
+wrong is healable, the group's policy decides the verdict; anything else that is wrong refuses.
 """
 
 import hmac
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from types import MappingProxyType
 
 from protocol.evidence import Evidence, LifeCycle, SoftwareComponent
 from protocol.geometry import ImageKind, Slot
+from protocol.identity import Access
+from service.domain.attestation_policy import AttestationPolicy, UnknownSoftware
 
 MANDATORY_SLOTS = frozenset(slot for slot in Slot if slot.kind is not ImageKind.MODEL)
+_UNHEALABLE_SLOTS = frozenset({Slot.BOOT_LOADER, Slot.SECURITY_MONITOR})
 _LIFE_CYCLE_MASK = 0xFF00  # RFC 9783 §4.3.1: the lower byte is implementation-defined
+
+
+class Status(StrEnum):
+    """Trustworthiness tier of a finding or result (draft-ietf-rats-ear, `ear.status`)."""
+
+    AFFIRMING = "affirming"
+    WARNING = "warning"
+    CONTRAINDICATED = "contraindicated"
+
+
+class Verdict(StrEnum):
+    """What becomes of the device."""
+
+    ACCEPTED = "accepted"
+    UPDATE_ONLY = "update-only"
+    QUARANTINED = "quarantined"
+    REFUSED = "refused"
+
+    @property
+    def status(self) -> Status:
+        """The result's tier in the words of EAR."""
+        return _STATUS[self]
+
+    @property
+    def access(self) -> Access | None:
+        """How far the device's certificate reaches; None if it gets none."""
+        return _ACCESS[self]
+
+
+_STATUS = MappingProxyType(
+    {
+        Verdict.ACCEPTED: Status.AFFIRMING,
+        Verdict.UPDATE_ONLY: Status.WARNING,
+        Verdict.QUARANTINED: Status.CONTRAINDICATED,
+        Verdict.REFUSED: Status.CONTRAINDICATED,
+    }
+)
+_ACCESS = MappingProxyType(
+    {
+        Verdict.ACCEPTED: Access.FULL,
+        Verdict.UPDATE_ONLY: Access.UPDATE_ONLY,
+        Verdict.QUARANTINED: Access.UPDATE_ONLY,
+        Verdict.REFUSED: None,
+    }
+)
+_VERDICT_ON_UNKNOWN = MappingProxyType(
+    {
+        UnknownSoftware.REFUSE: Verdict.REFUSED,
+        UnknownSoftware.QUARANTINE: Verdict.QUARANTINED,
+        UnknownSoftware.UPDATE_ONLY: Verdict.UPDATE_ONLY,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +100,11 @@ class ReferenceValue:
     hardware_ids: frozenset[str]
     release: str
 
+    @property
+    def version(self) -> str:
+        """The part of the name after `@`, or an empty string."""
+        return self.name.partition("@")[2]
+
     def fits(self, slot: Slot) -> bool:
         """Say whether the image may run in a slot."""
         return slot.kind in self.slot_kinds and slot.core.hardware_id in self.hardware_ids
@@ -48,16 +115,25 @@ class Finding:
     """What was expected of one component and what was found.
 
     Attributes:
-        component: slot name, or `nonce`, `life-cycle`, `boot-order`.
-        accepted: whether found is as expected.
+        component: slot name, or `nonce`, `life-cycle`, `boot-order`, `evidence`, `registry`, `certificate key`.
         digest: measured SHA-256, lower-case hex; empty where the finding is about no image.
+        healable: whether an update can put it right.
+        since: first time in a row with this finding, UTC; None before it is recorded. Two findings are equal
+            whatever it is.
     """
 
     component: str
     expected: str
     found: str
-    accepted: bool
+    status: Status
     digest: str = ""
+    healable: bool = False
+    since: datetime | None = field(default=None, compare=False)
+
+    @property
+    def accepted(self) -> bool:
+        """Whether found is as expected."""
+        return self.status is Status.AFFIRMING
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,60 +145,85 @@ class Appraisal:
     """
 
     findings: tuple[Finding, ...]
+    verdict: Verdict
 
     @property
     def accepted(self) -> bool:
-        """Whether the device may come in."""
-        return all(finding.accepted for finding in self.findings)
+        """Whether everything is as expected, so that the device may come in whole."""
+        return self.verdict is Verdict.ACCEPTED
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Why it may not, for an operator to read; empty when it may."""
-        refused = (finding for finding in self.findings if not finding.accepted)
-        return tuple(f"{finding.component}: expected {finding.expected}, found {finding.found}" for finding in refused)
+        """What is not as expected, for an operator to read; empty when all is."""
+        wrong = (finding for finding in self.findings if not finding.accepted)
+        return tuple(f"{finding.component}: expected {finding.expected}, found {finding.found}" for finding in wrong)
 
 
 def refusal(component: str, *, expected: str, found: str) -> Appraisal:
     """Return the appraisal of evidence that was refused before its claims could be read."""
-    return Appraisal((Finding(component, expected=expected, found=found, accepted=False),))
+    finding = Finding(component, expected=expected, found=found, status=Status.CONTRAINDICATED)
+    return Appraisal((finding,), Verdict.REFUSED)
 
 
 def appraise(
-    evidence: Evidence, expected_nonce: bytes | None, *, reference_values: Mapping[str, ReferenceValue]
+    evidence: Evidence,
+    expected_nonce: bytes | None,
+    *,
+    policy: AttestationPolicy,
+    reference_values: Mapping[str, ReferenceValue],
 ) -> Appraisal:
     """Appraise verified evidence; the steps are those of the module.
 
     Args:
         evidence: claims whose signature by the device's identity key was verified.
         expected_nonce: what the nonce claim must be, 32 bytes; None if the device has no nonce in force.
+        policy: of the device's group.
         reference_values: by digest, at least for the digests that were measured and are listed.
     """
-    form = _check_order(evidence.components)
-    return Appraisal(
-        (
-            _check_nonce(evidence.nonce, expected_nonce),
-            _check_life_cycle(evidence.lifecycle),
-            form,
-            *_check_presence(evidence.components),
-            *(_check_measurement(component, reference_values) for component in evidence.components),
-        )
+    components = evidence.components
+    findings = (
+        _check_nonce(evidence.nonce, expected_nonce),
+        _check_life_cycle(evidence.lifecycle, policy),
+        _check_order(components),
+        *_check_presence(components),
+        *(_check_measurement(component, reference_values, policy) for component in components),
     )
+    return Appraisal(findings, _verdict(findings, policy))
+
+
+def _verdict(findings: Sequence[Finding], policy: AttestationPolicy) -> Verdict:
+    wrong = [finding for finding in findings if not finding.accepted]
+    if not wrong:
+        return Verdict.ACCEPTED
+    return _VERDICT_ON_UNKNOWN[policy.unknown] if all(finding.healable for finding in wrong) else Verdict.REFUSED
+
+
+def _plain(component: str, expected: str, found: str, *, accepted: bool) -> Finding:
+    """Return a finding that no update can put right."""
+    return Finding(component, expected, found, Status.AFFIRMING if accepted else Status.CONTRAINDICATED)
 
 
 def _check_nonce(found: bytes, expected: bytes | None) -> Finding:
     # Step 1: nonce.
     if expected is None:
-        return Finding("nonce", "a nonce that is in force and unused", "none", accepted=False)
+        return _plain("nonce", "a nonce that is in force and unused", "none", accepted=False)
     fresh = hmac.compare_digest(found, expected)
     wording = "that value" if fresh else "another value"
-    return Finding("nonce", "the service's nonce bound to the key of the CSR", wording, accepted=fresh)
+    return _plain("nonce", "the service's nonce bound to the key of the CSR", wording, accepted=fresh)
 
 
-def _check_life_cycle(found: int) -> Finding:
+def _check_life_cycle(found: int, policy: AttestationPolicy) -> Finding:
     # Step 2: life cycle.
     stage = found & _LIFE_CYCLE_MASK
-    name = LifeCycle(stage).name if stage in set(LifeCycle) else f"0x{found & 0xFFFF:04x}"
-    return Finding("life-cycle", LifeCycle.SECURED.name, name, accepted=stage == LifeCycle.SECURED)
+    admitted = policy.admitted_life_cycles
+    expected = " or ".join(life_cycle.name for life_cycle in admitted)
+    return _plain("life-cycle", expected, life_cycle_name(found), accepted=stage in admitted)
+
+
+def life_cycle_name(claim: int) -> str:
+    """Return the name of a life cycle claim; its upper byte decides."""
+    stage = claim & _LIFE_CYCLE_MASK
+    return LifeCycle(stage).name if stage in set(LifeCycle) else f"0x{claim & 0xFFFF:04x}"
 
 
 def _check_order(components: Sequence[SoftwareComponent]) -> Finding:
@@ -130,7 +231,7 @@ def _check_order(components: Sequence[SoftwareComponent]) -> Finding:
     names = [component.type for component in components]
     boot_order = [slot.value for slot in Slot]
     in_order = [name for name in boot_order if name in names]
-    return Finding(
+    return _plain(
         "boot-order",
         expected=" → ".join(in_order) or "the slots of the MT3620",
         found=" → ".join(name[:32] for name in names[: 2 * len(boot_order)]),
@@ -142,21 +243,38 @@ def _check_presence(components: Sequence[SoftwareComponent]) -> list[Finding]:
     # Step 4: presence.
     measured = {component.type for component in components}
     missing = (slot for slot in Slot if slot in MANDATORY_SLOTS and slot.value not in measured)
-    return [Finding(slot.value, "a measured image", "no measurement", accepted=False) for slot in missing]
+    return [_plain(slot.value, "a measured image", "no measurement", accepted=False) for slot in missing]
 
 
-def _check_measurement(component: SoftwareComponent, reference_values: Mapping[str, ReferenceValue]) -> Finding:
+def _check_measurement(
+    component: SoftwareComponent, reference_values: Mapping[str, ReferenceValue], policy: AttestationPolicy
+) -> Finding:
     # Step 5: measurements.
     digest = component.measurement.hex()
     slot = next((slot for slot in Slot if slot.value == component.type), None)
+    wrong, good = Status.CONTRAINDICATED, Status.AFFIRMING
     if slot is None:
-        return Finding(component.type[:32], "a slot of the MT3620", "no such slot", accepted=False, digest=digest)
-    expected = f"a listed {slot.kind} for {slot.core.hardware_id}"
-    found = f"{component.version} ({digest[:12]}…)"
+        return Finding(component.type[:32], "a slot of the MT3620", "no such slot", wrong, digest)
+    expected = _expected(slot, policy)
     value = reference_values.get(digest)
     if value is None:
-        return Finding(slot.value, expected, f"{found}, which no release lists", accepted=False, digest=digest)
+        found = f"{component.version} ({digest[:12]}…), which no release lists"
+        return _unknown(slot, expected, found, digest, policy)
     if not value.fits(slot):
         listed = f"{'/'.join(sorted(value.slot_kinds))} for {'/'.join(sorted(value.hardware_ids))}"
-        return Finding(slot.value, expected, f"{value.name}, a {listed}", accepted=False, digest=digest)
-    return Finding(slot.value, expected, f"{value.name} of {value.release}", accepted=True, digest=digest)
+        return Finding(slot.value, expected, f"{value.name}, a {listed}", wrong, digest)
+    found = f"{value.name} of {value.release}"
+    if slot is Slot.OS and not policy.admits_os(value.version):
+        return _unknown(slot, expected, found, digest, policy)
+    return Finding(slot.value, expected, found, good, digest)
+
+
+def _expected(slot: Slot, policy: AttestationPolicy) -> str:
+    newer = f", version {policy.minimum_os} or newer" if slot is Slot.OS and policy.minimum_os else ""
+    return f"a listed {slot.kind} for {slot.core.hardware_id}{newer}"
+
+
+def _unknown(slot: Slot, expected: str, found: str, digest: str, policy: AttestationPolicy) -> Finding:
+    healable = slot not in _UNHEALABLE_SLOTS
+    status = _VERDICT_ON_UNKNOWN[policy.unknown].status if healable else Status.CONTRAINDICATED
+    return Finding(slot.value, expected, found, status, digest, healable=healable)

@@ -1,12 +1,14 @@
 """A claimed device: its state, and which changes of it are allowed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from protocol.identity import DeviceId
+from protocol.identity import Access, DeviceId
 from protocol.voucher import public_keys
 from service.domain.errors import ConflictError, InvalidError, NotFoundError
 
@@ -23,12 +25,33 @@ class AlreadyClaimedError(ConflictError):
     """The device belongs to the catalog already."""
 
 
+class FinalStateError(ConflictError):
+    """The device has left the catalog or is out of service for good; nothing changes it any more."""
+
+
 class DeviceState(StrEnum):
-    """Where a device stands."""
+    """Where a device stands. One that is blocked, moved or decommissioned may not connect."""
 
     CLAIMED = "claimed"  # bound to the catalog, never attested
     ACTIVE = "active"  # attested at least once
-    BLOCKED = "blocked"  # may not connect
+    QUARANTINED = "quarantined"  # its certificate reaches the update path alone
+    BLOCKED = "blocked"  # until an operator unblocks it
+    MOVED = "moved"  # to another catalog
+    DECOMMISSIONED = "decommissioned"  # for good: it is never admitted or claimed again
+
+    @property
+    def may_connect(self) -> bool:
+        """Whether a device in this state is let in."""
+        return self not in _SHUT_OUT
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the catalog can do nothing more with the device."""
+        return self in _FINAL
+
+
+_FINAL = frozenset({DeviceState.MOVED, DeviceState.DECOMMISSIONED})
+_SHUT_OUT = _FINAL | {DeviceState.BLOCKED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +69,16 @@ class Device:
         certificate_serial: serial of the LDevID in force, hex.
         certificate_key_sha256: of its key's DER SubjectPublicKeyInfo, hex.
         certificate_not_after: its end, UTC.
+        access: how far it reaches; None before the first one.
+        evidence: the last fresh token that the device signed, whatever came of it.
+        evidence_at: when it came, UTC.
         voucher: copy of the voucher that the manufacturer's authority signed, DSSE envelope.
+        boot_seeds: of the last boots that attested, hex, each once, newest last.
+        clone_suspected_at: since when two live devices seem to hold its identity, UTC; None while nothing says so.
+        clone_detail: the evidence for it, for an operator to read.
+        decommissioned_at: since when it is out of service for good, UTC.
+        moved_at: since when it belongs to another catalog, UTC.
+        moved_to: that catalog.
         version: rises with each change by an operator; the ETag.
     """
 
@@ -63,15 +95,35 @@ class Device:
     certificate_serial: str | None = None
     certificate_key_sha256: str | None = None
     certificate_not_after: datetime | None = None
+    access: Access | None = None
+    evidence: bytes | None = None
+    evidence_at: datetime | None = None
     voucher: bytes | None = None
+    boot_seeds: tuple[str, ...] = ()
+    clone_suspected_at: datetime | None = None
+    clone_detail: str = ""
+    decommissioned_at: datetime | None = None
+    moved_at: datetime | None = None
+    moved_to: str = ""
     version: int = 1
 
     @property
     def state(self) -> DeviceState:
         """Where the device stands."""
+        if self.decommissioned_at is not None:
+            return DeviceState.DECOMMISSIONED
+        if self.moved_at is not None:
+            return DeviceState.MOVED
         if self.blocked_at is not None:
             return DeviceState.BLOCKED
+        if self.access is Access.UPDATE_ONLY:
+            return DeviceState.QUARANTINED
         return DeviceState.CLAIMED if self.activated_at is None else DeviceState.ACTIVE
+
+    @property
+    def idevid_serial(self) -> str:
+        """Serial of the birth certificate, lower-case hex: what to revoke when the device is gone for good."""
+        return f"{x509.load_pem_x509_certificates(self.idevid_chain.encode())[0].serial_number:x}"
 
     @property
     def identity_public_key(self) -> ec.EllipticCurvePublicKey:
@@ -79,29 +131,98 @@ class Device:
         return public_keys([self.identity_key])[0]
 
     def block(self, reason: str, at: datetime) -> "Device":
-        """Return the device blocked; a second block changes nothing."""
+        """Return the device blocked; a second block changes nothing.
+
+        Raises:
+            FinalStateError: it was moved or decommissioned.
+        """
+        self.check_present()
         if self.blocked_at is not None:
             return self
         return replace(self, blocked_at=at, blocked_reason=reason, version=self.version + 1)
 
     def unblock(self) -> "Device":
-        """Return the device as it was before it was blocked."""
+        """Return the device as it was before it was blocked; whether it is a clone stays as suspected.
+
+        Raises:
+            FinalStateError: it was moved or decommissioned.
+        """
+        self.check_present()
         if self.blocked_at is None:
             return self
         return replace(self, blocked_at=None, blocked_reason="", version=self.version + 1)
 
     def move(self, group_id: str) -> "Device":
-        """Return the device in another group."""
+        """Return the device in another group.
+
+        Raises:
+            FinalStateError: it was moved to another catalog, or decommissioned.
+        """
+        self.check_present()
         if group_id == self.group_id:
             return self
         return replace(self, group_id=group_id, version=self.version + 1)
 
-    def certify(self, serial: str, *, key_sha256: str, not_after: datetime, at: datetime) -> "Device":
-        """Return the device with a new LDevID; the first one makes it active."""
+    def decommission(self, at: datetime) -> "Device":
+        """Return the device out of service for good.
+
+        Raises:
+            FinalStateError: it was moved or decommissioned before.
+        """
+        self.check_present()
+        return replace(self, decommissioned_at=at, version=self.version + 1)
+
+    def depart(self, catalog: str, at: datetime) -> "Device":
+        """Return the device as one that belongs to another catalog from now on.
+
+        Args:
+            catalog: which, for an operator to read; at most 200 characters.
+            at: UTC, aware.
+
+        Raises:
+            FinalStateError: it was moved or decommissioned before.
+        """
+        self.check_present()
+        return replace(self, moved_at=at, moved_to=catalog, version=self.version + 1)
+
+    def boot(self, boot_seeds: Sequence[str]) -> "Device":
+        """Return the device with the seeds of its last boots."""
+        return replace(self, boot_seeds=tuple(boot_seeds))
+
+    def suspect(self, detail: str, at: datetime) -> "Device":
+        """Return the device as one that two seem to be; the first evidence stays until an operator clears it."""
+        if self.clone_suspected_at is not None:
+            return self
+        return replace(self, clone_suspected_at=at, clone_detail=detail)
+
+    def clear_suspicion(self) -> "Device":
+        """Return the device without the suspicion; the boots that it rests on are forgotten."""
+        if self.clone_suspected_at is None:
+            return self
+        return replace(self, clone_suspected_at=None, clone_detail="", boot_seeds=(), version=self.version + 1)
+
+    def check_present(self) -> None:
+        """Let a device pass that the catalog can still do something with.
+
+        Raises:
+            FinalStateError: it was moved to another catalog, or decommissioned.
+        """
+        if self.state.is_final:
+            raise FinalStateError(f"device {self.device_id[:16]}…: expected one of the catalog, found it {self.state}")
+
+    def show(self, evidence: bytes, at: datetime) -> "Device":
+        """Return the device with fresh evidence of what it booted."""
+        return replace(self, evidence=evidence, evidence_at=at)
+
+    def certify(
+        self, serial: str, *, key_sha256: str, not_after: datetime, at: datetime, access: Access = Access.FULL
+    ) -> "Device":
+        """Return the device with a new LDevID; the first one of full access makes it active."""
         return replace(
             self,
             certificate_serial=serial,
             certificate_key_sha256=key_sha256,
             certificate_not_after=not_after,
-            activated_at=self.activated_at or at,
+            access=access,
+            activated_at=self.activated_at or (at if access is Access.FULL else None),
         )

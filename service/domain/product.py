@@ -1,9 +1,10 @@
 """Products and their device groups, as Azure Sphere has them."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
+from service.domain.attestation_policy import AttestationPolicy
 from service.domain.errors import InvalidError, NotFoundError
 
 
@@ -58,12 +59,13 @@ class Product:
 
 @dataclass(frozen=True, slots=True)
 class GroupPolicy:
-    """What the devices of a group take."""
+    """What the devices of a group take, and what they must show to be let in."""
 
     os_feed: OsFeed = OsFeed.RETAIL
     update_policy: UpdatePolicy = UpdatePolicy.UPDATE_ALL
     allow_crash_dumps: bool = False
     data_boundary: DataBoundary = DataBoundary.NONE
+    attestation: AttestationPolicy = field(default_factory=AttestationPolicy)
 
 
 @dataclass(frozen=True, slots=True)

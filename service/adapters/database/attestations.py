@@ -1,17 +1,20 @@
-"""Nonces and attestation results in the control database."""
+"""Nonces and attestation results in the control database.
 
-from collections.abc import Sequence
+Results of many devices are stored at once: one statement finds the last ones, and those that are the same only have
+their counter raised.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, delete, func, insert, select, text, update
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy import Row, delete, func, insert, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.adapters.database.device_tables import attestation_nonces, attestations
-from service.application.device_repositories import AttestationRecord
-from service.domain.attestation import Appraisal, Finding
+from service.adapters.database.upsert import upsert
+from service.application.device_repositories import AttestationRecord, IssuedNonce, NoncePurpose
+from service.domain.attestation import Appraisal, Finding, Status, Verdict
 
 
 class SqlAttestations:
@@ -20,77 +23,79 @@ class SqlAttestations:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
-    async def put_nonce(self, nonce: bytes, device_id: str, *, expires_at: datetime) -> None:
-        """See `AttestationRepository.put_nonce`."""
-        values = {"device_id": device_id, "purpose": "attest", "nonce": nonce, "expires_at": expires_at}
-        insert_or_update = postgresql_insert if self._connection.dialect.name == "postgresql" else sqlite_insert
-        statement = insert_or_update(attestation_nonces).values(values)
-        await self._connection.execute(
-            statement.on_conflict_do_update(
-                index_elements=["device_id", "purpose"], set_={"nonce": nonce, "expires_at": expires_at}
-            )
-        )
+    async def put_nonces(self, nonces: Sequence[IssuedNonce]) -> None:
+        """See `AttestationRepository.put_nonces`."""
+        rows = [
+            {
+                "device_id": issued.device_id,
+                "purpose": issued.purpose,
+                "nonce": issued.nonce,
+                "expires_at": issued.expires_at,
+            }
+            # In the order of the key, so that two processes never wait for one another's rows.
+            for issued in sorted(nonces, key=lambda issued: (issued.device_id, issued.purpose))
+        ]
+        if rows:
+            await self._connection.execute(upsert(self._connection, attestation_nonces), rows)
 
-    async def take_nonce(self, device_id: str, *, now: datetime) -> bytes | None:
-        """See `AttestationRepository.take_nonce`."""
-        statement = (
-            delete(attestation_nonces)
-            .where(attestation_nonces.c.device_id == device_id, attestation_nonces.c.purpose == "attest")
-            .returning(attestation_nonces.c.nonce, attestation_nonces.c.expires_at)
+    async def take_nonces(
+        self, wanted: Collection[tuple[str, NoncePurpose]], *, now: datetime
+    ) -> Mapping[tuple[str, NoncePurpose], bytes]:
+        """See `AttestationRepository.take_nonces`."""
+        table = attestation_nonces.c
+        statement = delete(attestation_nonces).where(tuple_(table.device_id, table.purpose).in_(wanted))
+        rows = await self._connection.execute(
+            statement.returning(table.device_id, table.purpose, table.nonce, table.expires_at)
         )
-        row = (await self._connection.execute(statement)).first()
-        return None if row is None or row.expires_at <= now else bytes(row.nonce)
+        return {(row.device_id, NoncePurpose(row.purpose)): bytes(row.nonce) for row in rows if row.expires_at > now}
 
     async def prune_nonces(self, *, now: datetime) -> None:
         """See `AttestationRepository.prune_nonces`."""
         await self._connection.execute(delete(attestation_nonces).where(attestation_nonces.c.expires_at <= now))
 
-    async def record(self, device_id: str, appraisal: Appraisal, *, at: datetime) -> AttestationRecord:
+    async def record(self, results: Mapping[str, Appraisal], *, at: datetime) -> Sequence[str]:
         """See `AttestationRepository.record`."""
-        if self._connection.dialect.name == "postgresql":  # of two results at once, one follows the other
-            await self._connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:id))"), {"id": device_id})
-        previous = await self.latest(device_id)
-        if previous is not None and previous.appraisal == appraisal:
-            return await self._extend(previous, at)
-        superseded = update(attestations).where(attestations.c.device_id == device_id, attestations.c.is_latest)
-        await self._connection.execute(superseded.values(is_latest=False))
-        values = {
-            "device_id": device_id,
-            "accepted": appraisal.accepted,
-            "findings": [_finding_json(finding) for finding in appraisal.findings],
-            "since": at,
-            "last_at": at,
-            "times": 1,
-            "is_latest": True,
-        }
-        row = (await self._connection.execute(insert(attestations).values(values).returning(attestations))).one()
-        return _record(row)
+        await self._lock(sorted(results))
+        last = await self._latest_of(results)
+        same = [record.record_id for id_, record in last.items() if record.appraisal == results[id_]]
+        changed = {id_: result for id_, result in results.items() if id_ not in last or last[id_].appraisal != result}
+        if same:
+            extended = update(attestations).where(attestations.c.record_id.in_(same))
+            await self._connection.execute(extended.values(last_at=at, times=attestations.c.times + 1))
+        if changed:
+            await self._supersede([record.record_id for id_, record in last.items() if id_ in changed])
+            rows = [_row(id_, result, last.get(id_), at) for id_, result in changed.items()]
+            await self._connection.execute(insert(attestations), rows)
+        return list(changed)
 
-    async def _extend(self, previous: AttestationRecord, at: datetime) -> AttestationRecord:
-        statement = (
-            update(attestations)
-            .where(attestations.c.record_id == previous.record_id)
-            .values(last_at=at, times=attestations.c.times + 1)
-            .returning(attestations)
-        )
-        return _record((await self._connection.execute(statement)).one())
+    async def _lock(self, device_ids: Sequence[str]) -> None:
+        """Let of two results of one device, in whatever processes, one follow the other."""
+        if self._connection.dialect.name == "postgresql":
+            await self._connection.execute(_LOCKS, {"ids": device_ids})
+
+    async def _latest_of(self, device_ids: Collection[str]) -> dict[str, AttestationRecord]:
+        query = select(attestations).where(attestations.c.is_latest, attestations.c.device_id.in_(device_ids))
+        return {row.device_id: _record(row) for row in await self._connection.execute(query)}
+
+    async def _supersede(self, record_ids: Sequence[int]) -> None:
+        if record_ids:
+            superseded = update(attestations).where(attestations.c.record_id.in_(record_ids))
+            await self._connection.execute(superseded.values(is_latest=False))
 
     async def latest(self, device_id: str) -> AttestationRecord | None:
         """See `AttestationRepository.latest`."""
-        newest = attestations.c.record_id.desc()
-        query = select(attestations).where(attestations.c.device_id == device_id).order_by(newest).limit(1)
-        row = (await self._connection.execute(query)).first()
-        return None if row is None else _record(row)
+        return (await self._latest_of([device_id])).get(device_id)
 
     async def page_latest(
-        self, *, after_device_id: str | None, limit: int, accepted: bool | None = None
+        self, *, after_device_id: str | None, limit: int, verdict: Verdict | None = None
     ) -> Sequence[AttestationRecord]:
         """See `AttestationRepository.page_latest`."""
         query = select(attestations).where(attestations.c.is_latest).order_by(attestations.c.device_id).limit(limit)
         if after_device_id is not None:
             query = query.where(attestations.c.device_id > after_device_id)
-        if accepted is not None:
-            query = query.where(attestations.c.accepted.is_(accepted))
+        if verdict is not None:  # the index is on `accepted`
+            query = query.where(attestations.c.accepted.is_(verdict is Verdict.ACCEPTED))
+            query = query.where(attestations.c.verdict == verdict)
         return [_record(row) for row in await self._connection.execute(query)]
 
     async def page_history(self, device_id: str, *, before_id: int | None, limit: int) -> Sequence[AttestationRecord]:
@@ -101,33 +106,63 @@ class SqlAttestations:
             query = query.where(attestations.c.record_id < before_id)
         return [_record(row) for row in await self._connection.execute(query)]
 
-    async def counts(self) -> tuple[int, int]:
+    async def counts(self) -> Mapping[Verdict, int]:
         """See `AttestationRepository.counts`."""
-        query = (
-            select(attestations.c.accepted, func.count().label("devices"))
-            .where(attestations.c.is_latest)
-            .group_by(attestations.c.accepted)
-        )
-        found = {row.accepted: row.devices for row in await self._connection.execute(query)}
-        return found.get(True, 0), found.get(False, 0)
+        query = select(attestations.c.verdict, func.count()).where(attestations.c.is_latest)
+        rows = await self._connection.execute(query.group_by(attestations.c.verdict))
+        found = {Verdict(verdict): count for verdict, count in rows}
+        return {verdict: found.get(verdict, 0) for verdict in Verdict}
 
 
-def _finding_json(finding: Finding) -> dict[str, str | bool]:
+# Locks are taken in the order of their numbers, so that two processes never wait for one another.
+_LOCKS = text(
+    "SELECT pg_advisory_xact_lock(lock) FROM "
+    "(SELECT DISTINCT hashtext(id)::bigint AS lock FROM unnest(CAST(:ids AS text[])) AS id ORDER BY 1) AS locks"
+)
+
+
+def _row(device_id: str, appraisal: Appraisal, last: AttestationRecord | None, at: datetime) -> dict[str, object]:
+    before = {} if last is None else {finding: finding.since or last.since for finding in last.appraisal.findings}
+    return {
+        "device_id": device_id,
+        "accepted": appraisal.accepted,
+        "verdict": appraisal.verdict,
+        "findings": [_finding_json(finding, before.get(finding, at)) for finding in appraisal.findings],
+        "since": at,
+        "last_at": at,
+        "times": 1,
+        "is_latest": True,
+    }
+
+
+def _finding_json(finding: Finding, since: datetime) -> dict[str, str | bool]:
     return {
         "component": finding.component,
         "expected": finding.expected,
         "found": finding.found,
-        "accepted": finding.accepted,
+        "status": finding.status,
         "digest": finding.digest,
+        "healable": finding.healable,
+        "since": since.isoformat(),
     }
 
 
 def _record(row: Row[Any]) -> AttestationRecord:
+    findings = tuple(_finding(finding, row.since) for finding in row.findings)
     return AttestationRecord(
         record_id=row.record_id,
         device_id=row.device_id,
-        appraisal=Appraisal(tuple(Finding(**finding) for finding in row.findings)),
+        appraisal=Appraisal(findings, Verdict(row.verdict)),
         since=row.since,
         last_at=row.last_at,
         times=row.times,
     )
+
+
+def _finding(stored: dict[str, Any], record_since: datetime) -> Finding:
+    if "status" not in stored:  # of a release before statuses
+        status = Status.AFFIRMING if stored["accepted"] else Status.CONTRAINDICATED
+        return Finding(
+            stored["component"], stored["expected"], stored["found"], status, stored["digest"], since=record_since
+        )
+    return Finding(**{**stored, "status": Status(stored["status"]), "since": datetime.fromisoformat(stored["since"])})

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, delete, insert, select
+from sqlalchemy import Row, delete, func, insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -46,6 +46,16 @@ class SqlMetadata:
         query = query.order_by(column.desc()).limit(1) if version is None else query.where(column == version)
         row = (await self._connection.execute(query)).first()
         return None if row is None else _file(row)
+
+    async def version(self, repository: RepositoryName, role: MetadataRole) -> int:
+        """See `MetadataRepository.version`."""
+        newest = select(func.max(metadata_files.c.version))
+        return (
+            await self._connection.scalar(
+                newest.where(metadata_files.c.repository == repository, metadata_files.c.role == role)
+            )
+            or 0
+        )
 
     async def prune(self, repository: RepositoryName, role: MetadataRole, *, below: int) -> None:
         """See `MetadataRepository.prune`."""

@@ -1,13 +1,16 @@
 """Products and device groups in the control database."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Row, Select, Table, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from protocol.evidence import LifeCycle
 from service.adapters.database.device_tables import device_groups, products
+from service.domain.attestation_policy import AttestationPolicy, UnknownSoftware
 from service.domain.errors import NameTakenError, VersionConflictError
 from service.domain.product import (
     AmbiguousGroupError,
@@ -83,6 +86,14 @@ class SqlProducts:
             query = query.where(device_groups.c.group_id > after_id)
         return [_group(row) for row in await self._connection.execute(query)]
 
+    async def attestation_policies(self, group_ids: Collection[str]) -> Mapping[str, AttestationPolicy]:
+        """See `ProductRepository.attestation_policies`."""
+        columns = device_groups.c
+        rows = await self._connection.execute(
+            select(columns.group_id, columns.attestation).where(columns.group_id.in_(group_ids))
+        )
+        return {row.group_id: _attestation(row.attestation) for row in rows}
+
     async def save(self, product: Product, *, replaces_version: int) -> None:
         """See `ProductRepository.save`."""
         await self._replace(
@@ -148,6 +159,7 @@ def _group_values(group: DeviceGroup) -> dict[str, object]:
         "update_policy": group.policy.update_policy,
         "allow_crash_dumps": group.policy.allow_crash_dumps,
         "data_boundary": group.policy.data_boundary,
+        "attestation": _attestation_json(group.policy.attestation),
         "created_at": group.created_at,
         "version": group.version,
     }
@@ -165,7 +177,32 @@ def _group(row: Row[Any]) -> DeviceGroup:
             update_policy=UpdatePolicy(row.update_policy),
             allow_crash_dumps=row.allow_crash_dumps,
             data_boundary=DataBoundary(row.data_boundary),
+            attestation=_attestation(row.attestation),
         ),
         created_at=row.created_at,
         version=row.version,
+    )
+
+
+def _attestation_json(policy: AttestationPolicy) -> dict[str, object]:
+    lifetime = policy.certificate_lifetime
+    return {
+        "minimum_os": policy.minimum_os,
+        "life_cycles": sorted(policy.life_cycles),
+        "debug": policy.debug,
+        "certificate_seconds": None if lifetime is None else lifetime.total_seconds(),
+        "unknown": policy.unknown,
+    }
+
+
+def _attestation(stored: Mapping[str, Any]) -> AttestationPolicy:
+    if not stored:  # of a release before policies
+        return AttestationPolicy()
+    seconds = stored["certificate_seconds"]
+    return AttestationPolicy(
+        minimum_os=stored["minimum_os"],
+        life_cycles=frozenset(LifeCycle(value) for value in stored["life_cycles"]),
+        debug=stored["debug"],
+        certificate_lifetime=None if seconds is None else timedelta(seconds=seconds),
+        unknown=UnknownSoftware(stored["unknown"]),
     )

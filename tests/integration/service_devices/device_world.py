@@ -1,6 +1,8 @@
 """The device half on a real database, with the real ceremony's keys and a clock that tests move."""
 
-from collections.abc import AsyncIterator, Collection, Mapping
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Collection, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,6 +25,7 @@ from service.application.events import EventFeed
 from service.application.presence import Presence
 from service.application.products import Products
 from service.application.standing import Standings
+from service.application.unit_of_work import UnitOfWork
 from service.domain.attestation import ReferenceValue
 from service.domain.operator import Actor, Role
 from tests.attesting_device import HONEST, AttestingDevice
@@ -35,13 +38,13 @@ NONCE_SECONDS = 120
 CHALLENGE_SECONDS = 900
 
 
-class ListedImages:
+class ImagesOfTests:
     """Reference values of a test; implements `ReferenceValues`."""
 
     def __init__(self) -> None:
         self._values: dict[str, ReferenceValue] = {}
 
-    async def find(self, digests: Collection[str]) -> Mapping[str, ReferenceValue]:
+    async def find(self, work: UnitOfWork, digests: Collection[str]) -> Mapping[str, ReferenceValue]:  # noqa: ARG002 - the port's signature
         return {digest: self._values[digest] for digest in digests if digest in self._values}
 
     def list(self, component: SoftwareComponent) -> None:
@@ -72,7 +75,7 @@ class DeviceWorld:
     feed: EventFeed
     standings: Standings
     presence: Presence
-    listed: ListedImages
+    listed: ImagesOfTests
     products: Products
     claims: Claims
     devices: Devices
@@ -99,6 +102,18 @@ class DeviceWorld:
 
 
 @asynccontextmanager
+async def in_background(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Let work run as long as the block does."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+@asynccontextmanager
 async def open_world(url: str, folders: Folders, *, two_person: Collection[str] = ()) -> AsyncIterator[DeviceWorld]:
     """Open the device half on an empty database, with one product and every honest image listed."""
     database = Database(database_url(url))
@@ -108,13 +123,14 @@ async def open_world(url: str, folders: Folders, *, two_person: Collection[str] 
         await world.products.create(OPERATOR, name="Camera", description="")
         for component in HONEST.components:
             world.listed.list(component)
-        yield world
+        async with in_background(world.attestation.run()):
+            yield world
     finally:
         await database.close()
 
 
 def _world(database: Database, folders: Folders, *, two_person: Collection[str]) -> DeviceWorld:
-    clock, entropy, standings, listed = VirtualClock(), SeededEntropy(), Standings(), ListedImages()
+    clock, entropy, standings, listed = VirtualClock(), SeededEntropy(), Standings(), ImagesOfTests()
     unit_of_work = SqlUnitOfWorkFactory(database)
     feed = EventFeed(SqlEventReader(unit_of_work))
     presence = Presence(unit_of_work, flush_seconds=10)

@@ -13,6 +13,7 @@ from protocol.messages import TIME_PAYLOAD_TYPE, NonceRequest, SignedTime
 from protocol.signing import SoftwareSigner
 from service.adapters.certificates import load_authorities
 from service.application.attestation import AttestationRefusedError
+from service.domain.attestation import Verdict
 from service.domain.device import AlreadyClaimedError, DeviceState
 from tests.attesting_device import AttestingDevice, component
 from tests.integration.service_devices.device_world import OPERATOR, TARGET, DeviceWorld
@@ -83,7 +84,7 @@ async def test_refusal_says_what_was_expected_and_found(world: DeviceWorld) -> N
     appraisal = caught.value.members["appraisal"]
     assert isinstance(appraisal, list)
     assert [finding["component"] for finding in appraisal if isinstance(finding, dict)] == ["life-cycle", "os"]
-    refused = await world.results.page_latest(after_device_id=None, limit=10, accepted=False)
+    refused = await world.results.page_latest(after_device_id=None, limit=10, verdict=Verdict.REFUSED)
     assert [record.device_id for record in refused] == [device.device_id]
     history = await world.results.page_history(device.device_id, before_id=None, limit=10)
     assert [record.appraisal.accepted for record in history] == [False, True]

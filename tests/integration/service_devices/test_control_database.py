@@ -17,6 +17,7 @@ from service.adapters.database.migration import migrate
 from service.adapters.database.schema import metadata
 from service.adapters.database.unit_of_work import SqlUnitOfWorkFactory
 from service.application.audit import Change
+from service.application.device_repositories import IssuedNonce, NoncePurpose
 from service.application.events import Event, EventFeed, EventType, StoredEvent
 from service.application.messaging import CommandQueueFullError
 from service.domain.operator import SERVICE
@@ -121,14 +122,15 @@ async def test_one_nonce_goes_to_one_of_two_takers(control: Database) -> None:
     """Single use holds between tasks, and so between processes."""
     unit_of_work = SqlUnitOfWorkFactory(control)
     async with unit_of_work() as work:
-        await work.attestations.put_nonce(b"n" * 32, ONE, expires_at=NOW + timedelta(minutes=1))
+        nonce = IssuedNonce(ONE, NoncePurpose.ATTEST, b"n" * 32, NOW + timedelta(minutes=1))
+        await work.attestations.put_nonces([nonce])
         await work.commit()
 
     async def take() -> bytes | None:
         async with unit_of_work() as work:
-            nonce = await work.attestations.take_nonce(ONE, now=NOW)
+            taken = await work.attestations.take_nonces([(ONE, NoncePurpose.ATTEST)], now=NOW)
             await work.commit()
-            return nonce
+            return taken.get((ONE, NoncePurpose.ATTEST))
 
     taken = await asyncio.gather(*(take() for _ in range(5)))
     assert sorted(nonce is None for nonce in taken) == [False, True, True, True, True]

@@ -15,7 +15,7 @@ from typing import ClassVar
 
 from tuf.api.metadata import Metadata, TargetFile, Targets
 
-from pki.keystore import FileKeyStore
+from pki.keystore import KeyStore
 from pki.metadata import content_target, sign_targets
 from pki.packages import SIGNING_KEY, sign_golden, sign_package
 from pki.roles import OfflineKey
@@ -102,7 +102,7 @@ class RememberedKeys:
 
     _known: ClassVar[dict[str, Signer]] = {}
 
-    def __init__(self, keys: FileKeyStore) -> None:
+    def __init__(self, keys: KeyStore) -> None:
         self._keys = keys
 
     def holds(self, role: str) -> bool:
@@ -185,7 +185,7 @@ class UpdateWorld:
             )
             await work.devices.add(device)
             certified = device.certify("01", key_sha256="00", not_after=now + timedelta(days=1), at=now)
-            await work.devices.certify(certified)
+            await work.devices.save_attested([certified])
             work.record(Event(EventType.DEVICE, device_id, "activated", now))
             await work.commit()
         return device_id

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from protocol.evidence import LifeCycle, SoftwareComponent
 from protocol.geometry import Slot
 from service.domain.attestation import Appraisal, ReferenceValue, appraise
+from service.domain.attestation_policy import AttestationPolicy
 from tests.attesting_device import HONEST, component
 
 MODELS = (component(Slot.M4_0_MODEL), component(Slot.M4_1_MODEL))
@@ -30,7 +31,7 @@ def appraised(
     *components: SoftwareComponent, lifecycle: int = LifeCycle.SECURED, nonce: bytes | None = NONCE
 ) -> Appraisal:
     evidence = replace(HONEST, nonce=NONCE, components=components, lifecycle=lifecycle)
-    return appraise(evidence, nonce, reference_values=LISTED)
+    return appraise(evidence, nonce, policy=AttestationPolicy(), reference_values=LISTED)
 
 
 @pytest.mark.parametrize("models", [(), MODELS[:1], MODELS[1:], MODELS])

@@ -1,0 +1,226 @@
+"""One round of attestation: many devices' claims are judged, recorded and certified in one transaction.
+
+The steps are those of `service.application.attestation`, 3 to 6. Each statement is for all claims of the round, so the
+number of statements does not grow with them. Devices are locked in the order of their ids, and the issuance log, which
+lets one writer in at a time, is written last.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from protocol.evidence import Evidence, bind_nonce
+from protocol.geometry import Slot
+from protocol.identity import Access
+from service.application.device_repositories import NoncePurpose
+from service.application.events import Event, EventType
+from service.application.identity import CertificateIssuer, CertificateRequest, DevicePeer, IssuedCertificate
+from service.application.reference_values import ReferenceValues
+from service.application.unit_of_work import UnitOfWork
+from service.domain.attestation import Appraisal, ReferenceValue, Verdict, appraise, refusal
+from service.domain.attestation_policy import AttestationPolicy
+from service.domain.device import Device, DeviceState
+from service.domain.errors import JsonValue
+
+_RESTRICTED = Access.UPDATE_ONLY
+RESTRICTED_LIFETIME = timedelta(hours=1)  # longest, of a certificate that reaches the update path alone
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A request whose steps 1 and 2 are done.
+
+    Attributes:
+        peer: the device, known by its identity key.
+        token: the evidence as it came.
+        evidence: its claims, or why it was refused.
+    """
+
+    peer: DevicePeer
+    purpose: NoncePurpose
+    wanted: CertificateRequest
+    token: bytes
+    evidence: Evidence | Appraisal
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a claim; `issued` is None if it was refused."""
+
+    appraisal: Appraisal
+    issued: IssuedCertificate | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What the round's claims are judged by.
+
+    Attributes:
+        devices: by id, locked.
+        policies: by group id.
+        nonces: taken, in force.
+        used_keys: SHA-256 of keys that are in a certificate or are some device's identity key, hex.
+    """
+
+    devices: Mapping[str, Device]
+    policies: Mapping[str, AttestationPolicy]
+    nonces: Mapping[tuple[str, NoncePurpose], bytes]
+    reference_values: Mapping[str, ReferenceValue]
+    used_keys: Collection[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """A claim with its result and the device before and after it; both None if there is no such device."""
+
+    claim: Claim
+    appraisal: Appraisal
+    before: Device | None
+    after: Device | None
+    issued: IssuedCertificate | None
+
+
+class AttestationRound:
+    """Settles rounds of claims."""
+
+    def __init__(self, *, issuer: CertificateIssuer, reference_values: ReferenceValues) -> None:
+        self._issuer = issuer
+        self._reference_values = reference_values
+
+    async def settle(self, work: UnitOfWork, claims: Sequence[Claim], *, now: datetime) -> Sequence[Outcome]:
+        """Judge claims of different devices; the caller commits.
+
+        Raises:
+            KeyReusedError: another process has certified one of the keys meanwhile.
+        """
+        facts = await self._gather(work, claims, now)
+        judged = [self._judge(claim, facts, now) for claim in claims]
+        await work.devices.save_attested([one.after for one in judged if one.after and one.after != one.before])
+        await _record(work, judged, now)
+        await work.issuance.append([one.issued.facts for one in judged if one.issued])
+        return [Outcome(one.appraisal, one.issued) for one in judged]
+
+    async def _gather(self, work: UnitOfWork, claims: Sequence[Claim], now: datetime) -> _Facts:
+        devices = await work.devices.find_many({claim.peer.device_id for claim in claims}, lock=True)
+        # Step 4: nonce.
+        nonces = await work.attestations.take_nonces({(c.peer.device_id, c.purpose) for c in claims}, now=now)
+        keys = [claim.wanted.key_sha256 for claim in claims]
+        used = await work.issuance.known_keys(keys, device_ids=[claim.wanted.key_device_id for claim in claims])
+        return _Facts(
+            devices=devices,
+            policies=await work.products.attestation_policies({device.group_id for device in devices.values()}),
+            nonces=nonces,
+            reference_values=await self._reference_values.find(work, _measured(claims)),
+            used_keys=_used_keys(claims, used),
+        )
+
+    def _judge(self, claim: Claim, facts: _Facts, now: datetime) -> _Judged:
+        device = facts.devices.get(claim.peer.device_id)
+        # Step 3: standing.
+        refused = check_standing(device)
+        if refused is not None:
+            return _Judged(claim, refused, device, device, None)
+        if isinstance(claim.evidence, Appraisal):
+            return _Judged(claim, claim.evidence, device, device, None)
+        return self._appraise(claim, claim.evidence, facts=facts, now=now)
+
+    def _appraise(self, claim: Claim, evidence: Evidence, *, facts: _Facts, now: datetime) -> _Judged:
+        device = facts.devices[claim.peer.device_id]
+        policy = facts.policies[device.group_id]
+        nonce = facts.nonces.get((device.device_id, claim.purpose))
+        expected = None if nonce is None else bind_nonce(nonce, claim.wanted.public_key)
+        # Step 5: policy.
+        appraisal = appraise(evidence, expected, policy=policy, reference_values=facts.reference_values)
+        # Step 6: key.
+        if appraisal.verdict.access is not None and claim.wanted.key_sha256 in facts.used_keys:
+            appraisal = refusal("certificate key", expected="a fresh one", found="one that has been used before")
+        shown = _remember(device, claim, now) if evidence.nonce == expected else device
+        access = appraisal.verdict.access
+        if access is None:
+            return _Judged(claim, appraisal, device, shown, None)
+        issued = self._issuer.issue(claim.wanted, access=access, lifetime=_lifetime(access, policy))
+        return _Judged(claim, appraisal, device, _certified(shown, claim.wanted, issued, now=now), issued)
+
+
+def check_standing(device: Device | None) -> Appraisal | None:
+    """Return why a device gets neither nonce nor certificate, whatever it booted; None if nothing is in its way."""
+    if device is None:
+        return refusal("registry", expected="a claimed device", found="an unclaimed one")
+    if not device.state.may_connect:
+        return refusal("registry", expected="a device in good standing", found=f"a {device.state} one")
+    return None
+
+
+def _measured(claims: Sequence[Claim]) -> set[str]:
+    evidence = [claim.evidence for claim in claims if isinstance(claim.evidence, Evidence)]
+    return {component.measurement.hex() for shown in evidence for component in shown.components}
+
+
+def _used_keys(claims: Sequence[Claim], known: Collection[str]) -> set[str]:
+    """Return which of the keys are not fresh: known to the service, or two devices of this round want them."""
+    keys = Counter(claim.wanted.key_sha256 for claim in claims)
+    found = {claim.wanted.key_sha256 for claim in claims if claim.wanted.key_device_id in known}
+    return found | {key for key, count in keys.items() if count > 1 or key in known}
+
+
+def _remember(device: Device, claim: Claim, now: datetime) -> Device:
+    """Return the device with what fresh evidence, accepted or not, leaves in the registry."""
+    return device.show(claim.token, now)
+
+
+def _lifetime(access: Access, policy: AttestationPolicy) -> timedelta | None:
+    if access is Access.FULL:
+        return policy.certificate_lifetime
+    return min(policy.certificate_lifetime or RESTRICTED_LIFETIME, RESTRICTED_LIFETIME)
+
+
+def _certified(device: Device, wanted: CertificateRequest, issued: IssuedCertificate, *, now: datetime) -> Device:
+    return device.certify(
+        issued.serial, key_sha256=wanted.key_sha256, not_after=issued.not_after, at=now, access=issued.access
+    )
+
+
+async def _record(work: UnitOfWork, judged: Sequence[_Judged], now: datetime) -> None:
+    """Store the results with the events that tell of them."""
+    for one in judged:
+        if one.before is not None and one.after is not None and one.before.state is not one.after.state:
+            work.record(_state_event(one.after, now))
+    changed = await record_results(work, {one.claim.peer.device_id: one.appraisal for one in judged}, now=now)
+    for one in judged:
+        if one.after is None or one.after.device_id not in changed or one.appraisal.verdict.access is not _RESTRICTED:
+            continue
+        # No rollout of this catalog put there what it runs, so its reports do not tell.
+        await work.installed.put(one.after.device_id, _measured_slots(one.claim.evidence), at=now)
+        if one.appraisal.verdict is Verdict.QUARANTINED:
+            work.record(Event(EventType.SECURITY, one.after.device_id, "quarantined", now, _reasons(one.appraisal)))
+
+
+async def record_results(work: UnitOfWork, results: Mapping[str, Appraisal], *, now: datetime) -> Collection[str]:
+    """Store results by device id, and tell of them: of acceptance once a certificate, of others once a change.
+
+    Returns:
+        Ids of the devices whose result has changed.
+    """
+    changed = set(await work.attestations.record(results, at=now))
+    for device_id, appraisal in results.items():
+        if appraisal.accepted or device_id in changed:
+            change = appraisal.verdict.value
+            work.record(Event(EventType.ATTESTATION, device_id, change, now, _reasons(appraisal)))
+    return changed
+
+
+def _reasons(appraisal: Appraisal) -> dict[str, JsonValue]:
+    return {"reasons": list(appraisal.reasons)}
+
+
+def _state_event(device: Device, now: datetime) -> Event:
+    change = "quarantined" if device.state is DeviceState.QUARANTINED else "activated"
+    data: dict[str, JsonValue] = {"group_id": device.group_id, "state": device.state}
+    return Event(EventType.DEVICE, device.device_id, change, now, data)
+
+
+def _measured_slots(evidence: Evidence | Appraisal) -> dict[Slot, str]:
+    """Return what evidence says runs in which slot; restricted access is for a boot whose form is right."""
+    components = evidence.components if isinstance(evidence, Evidence) else ()
+    return {Slot(component.type): component.measurement.hex() for component in components}
