@@ -13,11 +13,13 @@ import typer
 
 from device_sim.cli_folders import (
     DeviceCommandError,
+    decommission,
     device_folders,
     flash_factory_images,
     flash_package,
     manufacture_devices,
     prove_device,
+    set_app_development,
     tamper_with,
 )
 from device_sim.cli_run import run_fleet
@@ -58,10 +60,37 @@ def manufacture(
     out: Annotated[Path, typer.Option(help="Folder that gets a folder for each device.")],
     count: Annotated[int, typer.Option(min=1, max=100_000, help="How many devices.")] = 1,
     seed: Annotated[str | None, typer.Option(help="Makes the identity keys repeatable; else they are drawn.")] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Give them the AppDevelopment capability.")] = False,
 ) -> None:
     """Make devices, each with an identity key and a CSR for its IDevID; print their folders."""
     for folder in manufacture_devices(out, count=count, seed=seed):
+        if debug:
+            set_app_development(folder, allowed=True)
         typer.echo(folder)
+
+
+@app.command()
+def capability(
+    devices: DevicesArgument,
+    *,
+    app_development: Annotated[
+        bool, typer.Option("--app-development/--no-app-development", help="Give it, or take it away.")
+    ],
+) -> None:
+    """Give devices the AppDevelopment capability, or take it away; their evidence says NON_PSA_DEBUG with it."""
+    folders = device_folders(devices)
+    for folder in folders:
+        set_app_development(folder, allowed=app_development)
+    typer.echo(f"{'given to' if app_development else 'taken from'} {len(folders)} devices")
+
+
+@app.command(name="decommission")
+def decommission_devices(devices: DevicesArgument) -> None:
+    """End the life cycle of devices for good; their evidence says DECOMMISSIONED from then on."""
+    folders = device_folders(devices)
+    for folder in folders:
+        decommission(folder)
+    typer.echo(f"decommissioned {len(folders)} devices")
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""What `device-sim` does to device folders that do not run: manufacture, flash, tamper, prove."""
+"""What `device-sim` does to device folders that do not run: manufacture, flash, tamper, open, retire, prove."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from device_sim.hardware.files import read_file, replace_file
 from device_sim.hardware.machine import Machine
 from device_sim.hardware.root_of_trust import seeded_identity
 from protocol.document import canonical_json
-from protocol.evidence import bind_nonce
+from protocol.evidence import LifeCycle, bind_nonce
 from protocol.geometry import Slot
 from protocol.identity import device_id_of
 from protocol.messages import ClaimProof
@@ -116,6 +116,24 @@ def tamper_with(folder: Path, slot: Slot) -> None:
     machine = _open(folder)
     try:
         machine.tamper(slot)
+    finally:
+        machine.close()
+
+
+def set_app_development(folder: Path, *, allowed: bool) -> None:
+    """Give a device the AppDevelopment capability, or take it away; evidence shows it."""
+    machine = _open(folder)
+    try:
+        machine.rot.set_app_development(allowed=allowed)
+    finally:
+        machine.close()
+
+
+def decommission(folder: Path) -> None:
+    """End a device's life cycle for good; evidence shows it."""
+    machine = _open(folder)
+    try:
+        machine.rot.advance_lifecycle(LifeCycle.DECOMMISSIONED)
     finally:
         machine.close()
 

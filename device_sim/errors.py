@@ -41,6 +41,10 @@ class ClockRollbackError(DeviceSimError):
     """A signed time lies below the device's floor."""
 
 
+class ClockLeapError(DeviceSimError):
+    """A signed time lies beyond every time that a device can live to see."""
+
+
 class CoreLoadError(DeviceSimError):
     """A core cannot run the image: made for another core, not of the expected form, or over the memory budget."""
 

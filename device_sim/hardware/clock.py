@@ -7,9 +7,10 @@ Not checked here: the signature and nonce of the signed time; device_sim/network
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from device_sim.errors import ClockRollbackError
+from device_sim.errors import ClockLeapError, ClockRollbackError
 
 FIRST_FLOOR = datetime(2026, 1, 1, tzinfo=UTC)  # no device was made before
+LAST_TIME = datetime(2100, 1, 1, tzinfo=UTC)  # later is a fault of the signer, and the floor would never fall again
 MAX_STEP_BACK = timedelta(minutes=5)  # the service's machines do not agree to the second
 
 
@@ -57,9 +58,12 @@ class DeviceClock:
 
         Raises:
             ClockRollbackError: the time lies more than `MAX_STEP_BACK` below the floor.
+            ClockLeapError: the time lies beyond `LAST_TIME`.
         """
         if verified_time < self._floor - MAX_STEP_BACK:
             raise ClockRollbackError(f"signed time: expected {self._floor} or later, found {verified_time}")
+        if verified_time > LAST_TIME:
+            raise ClockLeapError(f"signed time: expected one before {LAST_TIME}, found {verified_time}")
         self._base = verified_time
         self._base_seconds = self._clock.monotonic()
         self._floor = max(self._floor, verified_time)

@@ -277,6 +277,7 @@ class Machine:
 
         Raises:
             ClockRollbackError: it lies below the floor.
+            ClockLeapError: it lies beyond every time that the device can live to see.
         """
         self._clock.learn(verified_time)
         self._parts.keep_time_floor(self._clock.floor)

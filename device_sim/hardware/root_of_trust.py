@@ -3,6 +3,11 @@
 A simulation without physical protection: whoever reads rot.json has the device's identity. On the chip the key never
 leaves the silicon; here no method gives it out. `sign` signs, and `authenticate` puts the key into a TLS context.
 
+The AppDevelopment capability opens the application cores to a debugger while the root of trust stays closed, which is
+RFC 9783's life cycle NON_PSA_ROT_DEBUG (§4.3.1): evidence shows it for as long as the device has the capability. The
+chip takes it from a capability file that Microsoft signs for one device; the format is not public, so here the file
+rot.json says it.
+
 Invariants: a fuse, a counter and the life cycle only rise; rot.json is replaced as a whole, readable by its owner only.
 """
 
@@ -29,13 +34,12 @@ from device_sim.errors import DeviceFolderError, SecurityFloorError
 from device_sim.hardware.files import read_file, replace_file
 from device_sim.hardware.power import PowerSupply
 from protocol.document import Document, DocumentError, canonical_json, parse_document
-from protocol.evidence import Evidence, LifeCycle, SoftwareComponent, sign_evidence
+from protocol.evidence import CLIENT_ID, Evidence, LifeCycle, SoftwareComponent, sign_evidence
 from protocol.geometry import Slot
 from protocol.identity import DeviceId, device_id_of, device_uri
 from protocol.signing import SoftwareSigner
 
 IMPLEMENTATION_ID = hashlib.sha256(b"tinyfleet simulated MT3620").digest()
-_CLIENT_ID = -1  # RFC 9783 §4.1.2: a caller in the non-secure world is negative
 _SEED_BYTES = 32
 _VOUCHER_COUNTER = "voucher-sequence"
 
@@ -47,6 +51,7 @@ class _Content(Document):
     lifecycle: LifeCycle
     fuses: Mapping[Slot, Count] = {}
     counters: Mapping[str, Count] = {}
+    has_app_development: bool = False
     voucher_sha256: str = ""  # of the voucher that the counter of vouchers stands for
 
 
@@ -99,8 +104,14 @@ class RootOfTrust:
 
     @property
     def lifecycle(self) -> LifeCycle:
-        """The security life cycle."""
-        return self._content.lifecycle
+        """The security life cycle, as evidence shows it."""
+        secured = self._content.lifecycle is LifeCycle.SECURED
+        return LifeCycle.NON_PSA_DEBUG if secured and self.has_app_development else self._content.lifecycle
+
+    @property
+    def has_app_development(self) -> bool:
+        """Whether the device has the AppDevelopment capability."""
+        return self._content.has_app_development
 
     @property
     def boot_seed(self) -> bytes:
@@ -127,7 +138,7 @@ class RootOfTrust:
             implementation_id=IMPLEMENTATION_ID,
             boot_seed=self._boot_seed,
             lifecycle=self.lifecycle,
-            client_id=_CLIENT_ID,
+            client_id=CLIENT_ID,
             components=tuple(components),
         )
         return sign_evidence(evidence, self)
@@ -181,14 +192,19 @@ class RootOfTrust:
         self._save(counters=counters, voucher_sha256=digest)
 
     def advance_lifecycle(self, state: LifeCycle) -> None:
-        """Move on in the life cycle, e.g. into debug, which attestation then shows.
+        """Move on in the life cycle, e.g. out of service, which attestation then shows.
 
         Raises:
             SecurityFloorError: the device is further already.
         """
-        if state < self.lifecycle:
-            raise SecurityFloorError(f"life cycle: expected {self.lifecycle.name} or later, found {state.name}")
+        before = self._content.lifecycle
+        if state < before:
+            raise SecurityFloorError(f"life cycle: expected {before.name} or later, found {state.name}")
         self._save(lifecycle=state)
+
+    def set_app_development(self, *, allowed: bool) -> None:
+        """Give the device the AppDevelopment capability, or take it away."""
+        self._save(has_app_development=allowed)
 
     def identity_csr(self) -> bytes:
         """Return the CSR for the IDevID, PEM: empty subject, device id as SAN URI."""

@@ -3,7 +3,7 @@
 Verification of the service's answers, in this order:
     1. signed time: a DSSE envelope by the timestamp role of the Director's root;
     2. it answers this device's own nonce, so it was made now;
-    3. it is not below the floor; only then the device's clock is set;
+    3. it is neither below the floor nor beyond all reason; only then the device's clock is set;
     4. the certificate is for the key that was made for this attestation, names this device, and reaches as far as the
        answer says;
     5. its chain leads to the voucher's TLS root, at the device's time.
@@ -95,7 +95,7 @@ class Attester:
             NetworkError: the service was not reached or broke the protocol.
             AttestationRefusedError: the service refused the device.
             SignedTimeError: steps 1 or 2.
-            ClockRollbackError: step 3.
+            ClockRollbackError, ClockLeapError: step 3.
             IssuedCertificateError: steps 4 or 5.
         """
         nonce = self._fetch_nonce()

@@ -17,6 +17,7 @@ from device_sim.network.attestation import (
 )
 from device_sim.network.ports import HttpResponse, UnexpectedResponseError
 from pki import profiles
+from protocol.identity import Access
 from protocol.messages import AttestationReply, AttestationRequest, NonceReply, NonceRequest
 from protocol.signing import SoftwareSigner
 from tests.integration.device_update.attesting_wire import AttestingWire, Authorities, attestable_device
@@ -45,10 +46,12 @@ def attesting(tmp_path: Path) -> Attesting:
 def test_honest_endpoint_sets_clock_and_certifies(attesting: Attesting) -> None:
     """The legitimate way: the time is learnt, the certificate is for the fresh key."""
     attesting.wire.now = NOW + timedelta(hours=3)
-    credential = attesting.attester.attest()
+    admission = attesting.attester.attest()
+    credential = admission.credential
+    assert admission.access is Access.FULL
     assert credential.leaf.public_key() == credential.key.public_key
     assert attesting.device.machine.clock.now() == attesting.wire.now
-    assert attesting.attester.attest().key.public_key != credential.key.public_key
+    assert attesting.attester.attest().credential.key.public_key != credential.key.public_key
 
 
 def assert_refused(attesting: Attesting, error: type[DeviceSimError], match: str) -> None:
@@ -94,6 +97,17 @@ def _for_other_key(wire: AttestingWire, _request: AttestationRequest) -> str:
     return wire.authorities.issuer.chain_pem(leaf).decode()
 
 
+def _with_other_reach(wire: AttestingWire, request: AttestationRequest) -> str:
+    wire.access = Access.UPDATE_ONLY
+    return AttestingWire.certify(wire, request).certificate_chain
+
+
+def _without_reach(wire: AttestingWire, request: AttestationRequest) -> str:
+    profile = dataclasses.replace(profiles.ldevid(wire.device_id, now=NOW), policies=())
+    key = load_der_x509_csr(request.csr).public_key()
+    return wire.authorities.issuer.chain_pem(wire.authorities.issuer.issue(profile, key)).decode()  # type: ignore[arg-type]
+
+
 def _by_other_root(wire: AttestingWire, request: AttestationRequest) -> str:
     wire.authorities = Authorities()
     return AttestingWire.certify(wire, request).certificate_chain
@@ -120,6 +134,8 @@ def _expired(wire: AttestingWire, request: AttestationRequest) -> str:
 @pytest.mark.parametrize(
     ("chain", "match"),
     [
+        (_with_other_reach, "expected one for full access, found one for update-only"),
+        (_without_reach, "certificate policies: expected full or update-only access"),
         (_for_other_key, "expected the key of the CSR"),
         (_for_other_device, "expected device .*, found ffffffffffffffff"),
         (_by_other_root, "expected one to the voucher's root"),
@@ -131,7 +147,7 @@ def _expired(wire: AttestingWire, request: AttestationRequest) -> str:
 def test_certificate_that_is_not_the_devices_is_refused(
     attesting: Attesting, chain: Callable[[AttestingWire, AttestationRequest], str], match: str
 ) -> None:
-    """A certificate must be for this key and device, now, under the voucher's root."""
+    """A certificate must be for this key and device, reach as far as the answer says, now, under the voucher's root."""
 
     def certify(request: AttestationRequest) -> AttestationReply:
         return AttestationReply(certificate_chain=chain(attesting.wire, request), not_after=NOW)

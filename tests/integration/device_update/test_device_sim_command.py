@@ -12,11 +12,13 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from device_sim.cli import main
+from device_sim.hardware.power import PowerSupply
+from device_sim.hardware.root_of_trust import RootOfTrust
 from pki import profiles
 from pki.authority import CertificateAuthority, self_signed_root
 from pki.csr import verify_idevid_csr
 from protocol.document import parse_document
-from protocol.evidence import bind_nonce, verify_evidence
+from protocol.evidence import LifeCycle, bind_nonce, verify_evidence
 from protocol.geometry import Slot
 from protocol.messages import ClaimProof
 from protocol.signing import SoftwareSigner
@@ -135,9 +137,35 @@ def test_single_package_is_flashed_into_its_slot(flashed: list[Path], tmp_path: 
     assert (flashed[0] / "system" / "os.img").read_bytes() == package.read_bytes()
 
 
+def shown_life_cycle(folder: Path) -> int:
+    assert device_sim("prove", folder, "--challenge", CHALLENGE.hex()).code == 0
+    proof = parse_document((folder / "claim.json").read_bytes(), ClaimProof)
+    return verify_evidence(proof.evidence, verify_idevid_csr((folder / "csr.pem").read_bytes()).public_key).lifecycle
+
+
+def test_capability_and_decommission_show_in_the_evidence(flashed: list[Path]) -> None:
+    """A device under development says so until the capability is taken away; one out of service says so for good."""
+    opened, other = flashed
+    assert device_sim("capability", opened, "--app-development").stdout == "given to 1 devices\n"
+    assert (shown_life_cycle(opened), shown_life_cycle(other)) == (LifeCycle.NON_PSA_DEBUG, LifeCycle.SECURED)
+    assert device_sim("capability", opened, "--no-app-development").stdout == "taken from 1 devices\n"
+    assert shown_life_cycle(opened) == LifeCycle.SECURED
+    assert device_sim("decommission", opened).stdout == "decommissioned 1 devices\n"
+    assert device_sim("capability", opened, "--app-development").code == 0
+    assert shown_life_cycle(opened) == LifeCycle.DECOMMISSIONED
+
+
+def test_device_is_made_with_the_development_capability(tmp_path: Path) -> None:
+    """`manufacture --debug` makes devices for a workbench."""
+    made = device_sim("manufacture", "--out", tmp_path, "--debug")
+    root_of_trust = RootOfTrust.open(Path(made.stdout.strip()) / "rot.json", power=PowerSupply())
+    assert root_of_trust.lifecycle is LifeCycle.NON_PSA_DEBUG
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["capability", "{devices}"], "Missing option '--app-development'"),
         (["flash", "{devices}", "--slot", "os"], "--slot goes with either --package or --tamper"),
         (["flash", "{devices}", "--tamper"], "--slot goes with either --package or --tamper"),
         (["flash", "{devices}", "--slot", "m5/model", "--tamper"], "is not one of"),

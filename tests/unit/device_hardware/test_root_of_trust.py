@@ -90,6 +90,24 @@ def test_evidence_shows_life_cycle_and_boot_seed(root: RootOfTrust) -> None:
     assert first.implementation_id == IMPLEMENTATION_ID
 
 
+def test_app_development_capability_shows_in_the_evidence_until_it_is_taken_away(
+    root: RootOfTrust, tmp_path: Path
+) -> None:
+    """RFC 9783 §4.3.1: cores are open to a debugger, the root of trust is not; a device out of service stays so."""
+
+    def shown() -> int:
+        opened = RootOfTrust.open(tmp_path / "rot.json", power=PowerSupply())
+        return verify_evidence(opened.attest(bytes(32), [COMPONENT]), root.public_key).lifecycle
+
+    root.set_app_development(allowed=True)
+    assert shown() == LifeCycle.NON_PSA_DEBUG
+    root.set_app_development(allowed=False)
+    assert shown() == LifeCycle.SECURED
+    root.set_app_development(allowed=True)
+    root.advance_lifecycle(LifeCycle.DECOMMISSIONED)
+    assert shown() == LifeCycle.DECOMMISSIONED
+
+
 def test_csrs_name_the_device_by_uri_and_nothing_else(root: RootOfTrust) -> None:
     """IDevID and LDevID requests: empty subject, critical SAN URI; the operational key is fresh each time."""
     identity = x509.load_pem_x509_csr(root.identity_csr())
