@@ -4,13 +4,15 @@ Verification of an unverified chain, in this order:
     1. length: at most `MAX_CHAIN_BYTES`, and `MAX_CHAIN_CERTIFICATES` certificates;
     2. form: X.509, PEM with the leaf first (or the DER leaf that TLS has delivered);
     3. issuer: signed by the one authority that issues this kind of certificate, so that an IDevID is never taken for
-       an LDevID; certificates that come along are not used;
+       an LDevID; certificates that come along are not used. Generations of an authority have one name: name and
+       authority key identifier find the issuer (RFC 5280 §4.2.1.1);
     4. path (RFC 5280 §6): that authority chains to the root, and everything is valid at the given time;
     5. purpose: an end entity for TLS client authentication;
     6. name: one SAN URI that names a device, and for an IDevID the device of its own P-256 key.
 Not checked here: whether the device is known or blocked; service/application decides that.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -58,6 +60,28 @@ def issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     return True
 
 
+def find_issuer(certificate: x509.Certificate, authorities: Iterable[x509.Certificate]) -> x509.Certificate | None:
+    """Return the authority that a certificate names by name and key identifier; says nothing about its signature."""
+    try:
+        named = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+        issuer = certificate.issuer
+    except (x509.ExtensionNotFound, *X509_ERRORS):
+        return None
+    return next((each for each in authorities if each.subject == issuer and key_id(each) == named), None)
+
+
+def key_id(authority: x509.Certificate) -> bytes:
+    """Return an authority's subject key identifier.
+
+    Raises:
+        ChainError: it has none.
+    """
+    try:
+        return authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+    except (x509.ExtensionNotFound, *X509_ERRORS) as error:
+        raise ChainError("authority: expected a subject key identifier, found none") from error
+
+
 def verify_idevid(
     unverified_chain: bytes, *, factory: x509.Certificate, root: x509.Certificate, now: datetime
 ) -> DeviceCertificate:
@@ -80,10 +104,14 @@ def verify_idevid(
 
 
 def verify_ldevid(
-    unverified_chain: bytes, *, issuing_ca: x509.Certificate, root: x509.Certificate, now: datetime
+    unverified_chain: bytes, *, issuing_cas: Sequence[x509.Certificate], root: x509.Certificate, now: datetime
 ) -> DeviceCertificate:
-    """Verify an LDevID; arguments and errors as for `verify_idevid`."""
-    return _verify(_leaf(unverified_chain), issuer=issuing_ca, root=root, now=now)
+    """Verify an LDevID; arguments and errors as for `verify_idevid`, but for the issuing CA's trusted generations."""
+    leaf = _leaf(unverified_chain)
+    issuer = find_issuer(leaf, issuing_cas)
+    if issuer is None:
+        raise ChainError("device certificate: expected one by the authority of its kind, found another issuer")
+    return _verify(leaf, issuer=issuer, root=root, now=now)
 
 
 def load_chain(unverified_chain: bytes) -> list[x509.Certificate]:

@@ -171,3 +171,19 @@ class HandoverError(PkiError):
 
 class ManufacturerError(PkiError):
     """A manufacturer's bundle, or the list of those trusted, is malformed or not by whom it should be."""
+
+
+class RolloverError(PkiError):
+    """Base: a step of the issuing CA's rollover broke a rule."""
+
+
+class UnknownGenerationError(RolloverError):
+    """The issuing CA has no generation of this number."""
+
+
+class GenerationStateError(RolloverError):
+    """The step does not follow from where the generation is."""
+
+
+class GenerationCertificateError(RolloverError):
+    """A certificate is not that of the generation which was requested."""

@@ -18,13 +18,15 @@ from pki.chains import issued_by, load_chain, verify_idevid, verify_ldevid
 from pki.csr import verify_ldevid_csr
 from pki.errors import ChainError, CsrError
 from pki.issuance import CertificateFacts, IssuanceKind, certificate_sha256
-from pki.online import issuing_authority, load_certificate, online_keys
+from pki.manufacturers import Manufacturer, trusted_manufacturers
+from pki.online import load_certificate, online_keys
 from pki.profiles import ldevid
 from pki.roles import OnlineKey
 from pki.signed_time import sign_time
 from protocol.errors import ProtocolError
 from protocol.identity import OPERATOR_URI_PREFIX, Access, DeviceId, access_in, certificate_uri, device_uri
 from protocol.signing import Signer
+from service.adapters.issuing_ca import IssuingCaFolder
 from service.application.clock import Clock
 from service.application.identity import (
     CertificateKind,
@@ -40,13 +42,37 @@ RevocationCheck = Callable[[x509.Certificate], None]
 
 
 @dataclass(frozen=True, slots=True)
+class Factory:
+    """An authority that issues IDevIDs, and the root that it chains to."""
+
+    certificate: x509.Certificate
+    root: x509.Certificate
+
+
+@dataclass(frozen=True, slots=True)
 class Authorities:
-    """The certificates that the service trusts and the keys that it issues and signs with."""
+    """The certificates that the service trusts and the keys that it issues and signs with.
+
+    Attributes:
+        issuing: the generations of the authority that issues LDevIDs; they change while the service runs.
+        manufacturers: besides the catalog's own factory, by the list that the offline root signed.
+    """
 
     root: x509.Certificate
     factory: x509.Certificate
-    issuing_ca: CertificateAuthority
+    issuing: IssuingCaFolder
     director: Signer
+    manufacturers: tuple[Manufacturer, ...] = ()
+
+    @property
+    def issuing_ca(self) -> CertificateAuthority:
+        """The authority that issues LDevIDs now."""
+        return self.issuing.active
+
+    @property
+    def foreign_factories(self) -> tuple[Factory, ...]:
+        """What the trusted manufacturers' IDevIDs chain to, each to its own root."""
+        return tuple(Factory(each.factory_certificate, each.root_certificate) for each in self.manufacturers)
 
 
 def load_authorities(data_dir: Path) -> Authorities:
@@ -59,8 +85,9 @@ def load_authorities(data_dir: Path) -> Authorities:
     return Authorities(
         root=load_certificate(certificates / "root.pem"),
         factory=load_certificate(certificates / "factory.pem"),
-        issuing_ca=issuing_authority(data_dir),
+        issuing=IssuingCaFolder(data_dir),
         director=online_keys(data_dir).load(OnlineKey.DIRECTOR),
+        manufacturers=trusted_manufacturers(data_dir),
     )
 
 
@@ -77,6 +104,7 @@ class PkiVerifier:
         self, authorities: Authorities, clock: Clock, *, refuse_revoked: RevocationCheck | None = None
     ) -> None:
         self._authorities = authorities
+        self._factories = (Factory(authorities.factory, authorities.root), *authorities.foreign_factories)
         self._clock = clock
         self._refuse_revoked = refuse_revoked
 
@@ -86,14 +114,14 @@ class PkiVerifier:
             leaf = load_chain(unverified_der)[0]
         except ChainError as error:
             raise CertificateRefusedError(str(error)) from error
-        if leaf.issuer == self._authorities.factory.subject:
+        if self._factory_of(leaf) is not None:
             return self.idevid_chain(unverified_der)
         return self._ldevid(unverified_der)
 
     def _ldevid(self, unverified_der: bytes) -> DevicePeer:
-        issuing_ca, root = self._authorities.issuing_ca.certificate, self._authorities.root
+        issuing_cas, root = self._authorities.issuing.trusted, self._authorities.root
         try:
-            verified = verify_ldevid(unverified_der, issuing_ca=issuing_ca, root=root, now=self._clock.now())
+            verified = verify_ldevid(unverified_der, issuing_cas=issuing_cas, root=root, now=self._clock.now())
             access = access_in(verified.leaf)
         except (ChainError, ProtocolError) as error:
             raise CertificateRefusedError(str(error)) from error
@@ -102,15 +130,26 @@ class PkiVerifier:
 
     def idevid_chain(self, unverified_pem: bytes) -> DevicePeer:
         """See `CertificateVerifier.idevid_chain`; takes a DER leaf as well."""
-        factory, root = self._authorities.factory, self._authorities.root
         try:
-            verified = verify_idevid(unverified_pem, factory=factory, root=root, now=self._clock.now())
+            factory = self._factory_of(load_chain(unverified_pem)[0]) or self._factories[0]
+            verified = verify_idevid(
+                unverified_pem, factory=factory.certificate, root=factory.root, now=self._clock.now()
+            )
         except ChainError as error:
             raise CertificateRefusedError(str(error)) from error
         if self._refuse_revoked is not None:
             self._refuse_revoked(verified.leaf)
         not_after = verified.leaf.not_valid_after_utc
         return DevicePeer(CertificateKind.IDEVID, verified.device_id, verified.public_key, not_after, Access.FULL)
+
+    def _factory_of(self, leaf: x509.Certificate) -> Factory | None:
+        # By key, not by name alone: two manufacturers may have chosen one name, or that of our own authorities.
+        try:
+            issuer = leaf.issuer
+        except ValueError:  # cryptography parses a name when it is read
+            return None
+        named = (factory for factory in self._factories if factory.certificate.subject == issuer)
+        return next((factory for factory in named if issued_by(leaf, factory.certificate)), None)
 
     def operator(self, unverified_der: bytes) -> OperatorPeer:
         """See `CertificateVerifier.operator`."""
@@ -149,7 +188,12 @@ class PkiIssuer:
     ) -> CertificateRequest:
         """See `CertificateIssuer.verify_csr`."""
         try:
-            verified = verify_ldevid_csr(unverified_csr, device_id, identity_key=identity_key)
+            verified = verify_ldevid_csr(
+                unverified_csr,
+                device_id,
+                identity_key=identity_key,
+                reserved_keys=self._authorities.issuing.reserved_keys,
+            )
         except CsrError as error:
             raise CsrRefusedError(str(error)) from error
         return CertificateRequest(verified.device_id, verified.public_key)

@@ -4,6 +4,8 @@ import contextlib
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 
 from service.adapters.database.gateway_stores import SqlCommandQueue, SqlSubscriptions
 from service.api.app import operator_app
@@ -21,7 +23,7 @@ from service.bootstrap.updates import Updates
 from service.gateway.admission import LdevidAdmission
 from service.gateway.host import GatewayPorts
 from service.gateway.server import Gateway
-from service.gateway.tls import server_context
+from service.gateway.tls import server_context, trust
 
 
 @contextmanager
@@ -43,8 +45,11 @@ def listening(
         standings=core.standings,
         clock=core.clock,
         heard=core.presence.heard,
+        used=core.clones.used,
     )
     files = _server_files(core)
+    device_tls = tls_context(_with_manufacturers(files, core), certificate_required=True)
+    core.authorities.issuing.on_change(partial(trust, device_tls))
     operators = Listener(
         operator_app(services),
         address=(settings.host, settings.operator_port),
@@ -54,7 +59,7 @@ def listening(
         devices = Listener(
             gate,
             address=(settings.host, settings.device_port),
-            tls=tls_context(files, certificate_required=True),
+            tls=device_tls,
             devices=connections,
         )
         with contextlib.closing(devices):
@@ -67,15 +72,25 @@ def _server_files(core: Core) -> ServerFiles:
         certificate=data_dir / "certificates" / "server.pem",
         key=data_dir / "keys" / "server.pem",
         root=core.authorities.root,
-        intermediates=(core.authorities.factory, core.authorities.issuing_ca.certificate),
+        intermediates=(core.authorities.factory, *core.authorities.issuing.trusted),
     )
 
 
+def _with_manufacturers(files: ServerFiles, core: Core) -> ServerFiles:
+    """Let devices of trusted manufacturers through the handshake; `PkiVerifier` then says what they may."""
+    foreign = (
+        certificate for each in core.authorities.foreign_factories for certificate in (each.root, each.certificate)
+    )
+    return replace(files, intermediates=(*files.intermediates, *foreign))
+
+
 def make_gateway(core: Core) -> Gateway:
-    """Make the MQTT gateway, which closes the connections of a device that is blocked."""
-    issuers = [core.authorities.issuing_ca.certificate]
+    """Make the MQTT gateway, which closes the connections of a device that may not hold them any more."""
+    issuing = core.authorities.issuing
+    admission = LdevidAdmission(issuing.trusted, standing=core.standings, clock=core.clock)
+    issuing.on_change(admission.trust)
     ports = GatewayPorts(
-        admission=LdevidAdmission(issuers, standing=core.standings, clock=core.clock),
+        admission=admission,
         telemetry=core.telemetry_store,
         subscriptions=SqlSubscriptions(core.database),
         commands=SqlCommandQueue(core.database),
@@ -84,10 +99,13 @@ def make_gateway(core: Core) -> Gateway:
     )
     gateway = Gateway(ports)
     core.standings.on_shut_out(gateway.kick)
+    core.standings.on_restricted(gateway.kick)
     return gateway
 
 
 def gateway_tls(core: Core) -> ssl.SSLContext:
     """Return the gateway's TLS context, which trusts LDevID issuers alone."""
-    files = _server_files(core)
-    return server_context(files.certificate, files.key, issuers=[core.authorities.issuing_ca.certificate])
+    files, issuing = _server_files(core), core.authorities.issuing
+    context = server_context(files.certificate, files.key, issuers=issuing.trusted)
+    issuing.on_change(partial(trust, context))
+    return context

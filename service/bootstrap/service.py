@@ -161,6 +161,7 @@ def _background(core: Core, updates: Updates, gateway: Gateway) -> Iterator[Coro
     yield updates.worker.run()
     yield core.feed.run()
     yield core.revocations.run()
+    yield core.authorities.issuing.run()
     if not core.database.is_sqlite:
         yield Notifications(core.database.engine.url, core.feed).run()
     yield core.presence.run()

@@ -4,7 +4,8 @@ TLS has proved that the peer holds the certificate's key, or resumed a session i
 resumes a session although its client certificate has expired, and TLS knows neither our device ids nor blocks,
 so every connection takes these steps:
 
-1. The certificate is X.509, and its issuer is an LDevID issuer (an IDevID under the same root is not).
+1. The certificate is X.509, and its issuer is an LDevID issuer (an IDevID under the same root is not). Generations of
+   the issuer have one name, so the authority key identifier tells them apart (RFC 5280 §4.2.1.1).
 2. That issuer's key signed it.
 3. It names one device: SAN URI `urn:tinyfleet:device:{id}` (IEEE 802.1AR §8, DESIGN.md "Words").
 4. It says that it reaches everything; one for updates alone does not reach messages (RFC 5280 §4.2.1.4).
@@ -24,6 +25,7 @@ from functools import lru_cache
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
+from pki.chains import find_issuer
 from protocol.errors import ProtocolError
 from protocol.identity import Access, DeviceId, access_in, device_id_in
 from service.application.clock import Clock
@@ -36,10 +38,15 @@ class LdevidAdmission:
     """Admits devices by LDevID; implements `DeviceAdmission`."""
 
     def __init__(self, issuers: Sequence[x509.Certificate], *, standing: DeviceStanding, clock: Clock) -> None:
-        self._issuers = {issuer.subject.public_bytes(): issuer for issuer in issuers}
+        self._issuers = tuple(issuers)
         self._read_once = lru_cache(_REMEMBERED_CERTIFICATES)(self._read)
         self._standing = standing
         self._clock = clock
+
+    def trust(self, issuers: Sequence[x509.Certificate]) -> None:
+        """Go by other issuers from now on; what was remembered of certificates is read again."""
+        self._issuers = tuple(issuers)
+        self._read_once.cache_clear()
 
     async def admit(self, certificate_der: bytes) -> AdmittedDevice:
         """See `DeviceAdmission.admit`; the steps are those of the module."""
@@ -59,7 +66,7 @@ class LdevidAdmission:
     def _check_issuer(self, certificate_der: bytes) -> x509.Certificate:
         try:
             certificate = x509.load_der_x509_certificate(certificate_der)
-            issuer = self._issuers.get(certificate.issuer.public_bytes())
+            issuer = find_issuer(certificate, self._issuers)
             if issuer is None:
                 raise NotAdmittedError(
                     RefusalReason.FOREIGN_CERTIFICATE,

@@ -37,8 +37,16 @@ def server_context(certificate_file: Path, key_file: Path, *, issuers: Sequence[
     context.verify_mode = ssl.CERT_REQUIRED
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VERIFY_X509_STRICT
     context.load_cert_chain(certificate_file, key_file)
-    context.load_verify_locations(cadata=b"".join(issuer.public_bytes(Encoding.DER) for issuer in issuers))
+    trust(context, issuers)
     return context
+
+
+def trust(context: ssl.SSLContext, issuers: Sequence[x509.Certificate]) -> None:
+    """Accept certificates by further issuers from the next handshake on.
+
+    Those that were trusted before stay so here: OpenSSL's store only grows. Admission refuses what is trusted no more.
+    """
+    context.load_verify_locations(cadata=b"".join(issuer.public_bytes(Encoding.DER) for issuer in issuers))
 
 
 def handshake_refusal(error: OSError) -> RefusalReason:

@@ -22,7 +22,7 @@ ROOT = TREE.root.certificate
 
 
 def _ldevid(unverified: bytes, tree: Tree = TREE, **changes: object) -> DeviceCertificate:
-    arguments = {"issuing_ca": tree.issuing.certificate, "root": tree.root.certificate, "now": NOW} | changes
+    arguments = {"issuing_cas": [tree.issuing.certificate], "root": tree.root.certificate, "now": NOW} | changes
     return verify_ldevid(unverified, **arguments)  # type: ignore[arg-type]
 
 
@@ -120,6 +120,7 @@ def test_end_entity_that_claims_to_be_an_authority_is_refused() -> None:
         .serial_number(1)
         .not_valid_before(NOW)
         .not_valid_after(NOW + timedelta(hours=1))
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
         .add_extension(x509.SubjectAlternativeName([DEVICE_NAME]), critical=True)

@@ -1,0 +1,163 @@
+"""The generations of the issuing CA, from the service's folder, kept current while the service runs.
+
+The folder is the state: this process follows it after each step of its own, and looks every other second for what
+another process or a person has put there. Who keeps a copy of what is trusted is told by `on_change`.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+import structlog
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from pki.authority import CertificateAuthority
+from pki.errors import GenerationCertificateError, PkiError, RolloverError, UnknownGenerationError
+from pki.online import load_certificate, online_keys
+from pki.rollover import (
+    STATE_FILE,
+    Acceptance,
+    Generation,
+    accept_generation,
+    activate_generation,
+    active_authority,
+    cross_certificates,
+    read_generations,
+    request_generation,
+    retire_generation,
+    trusted_certificates,
+    verify_generation,
+)
+from service.application.issuing_ca import (
+    IssuingCaCertificateError,
+    IssuingCaStateError,
+    UnknownIssuingCaError,
+)
+
+LOOK_SECONDS = 2.0
+Hear = Callable[[Sequence[x509.Certificate]], object]
+_log = structlog.get_logger()
+
+
+class IssuingCaFolder:
+    """Implements `IssuingCaStore`.
+
+    Attributes:
+        active: the authority that issues LDevIDs.
+        trusted: certificates of the generations whose LDevIDs are accepted, newest first.
+        crosses: certificates of these generations by one another.
+        reserved_keys: SHA-256 of the SubjectPublicKeyInfo, hex, of the service's own and the authorities' keys.
+
+    Raises:
+        PkiError: a key or certificate is missing, malformed, or of another key.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+        self._root = load_certificate(data_dir / "certificates" / "root.pem")
+        self._keys = online_keys(data_dir)
+        self._told: list[Hear] = []
+        self.active: CertificateAuthority
+        self.trusted: tuple[x509.Certificate, ...] = ()
+        self.crosses: tuple[x509.Certificate, ...] = ()
+        self.reserved_keys: frozenset[str] = frozenset()
+        self._seen = self._stamp()
+        self._load()
+
+    def on_change(self, hear: Hear) -> None:
+        """Call `hear` with the trusted certificates whenever they may have changed."""
+        self._told.append(hear)
+
+    async def run(self) -> None:
+        """Follow the folder until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            self.look()
+
+    def look(self) -> None:
+        """Take over what changed in the folder; what cannot be used is logged and changes nothing."""
+        stamp = self._stamp()
+        if stamp == self._seen:
+            return
+        self._seen = stamp
+        try:
+            self._load()
+        except PkiError as error:
+            _log.warning("issuing_ca_unusable", reason=str(error))
+            return
+        _log.info("issuing_ca_loaded", trusted=len(self.trusted))
+        for hear in self._told:
+            hear(self.trusted)
+
+    def generations(self) -> Sequence[Generation]:
+        """See `IssuingCaStore.generations`."""
+        with _translated():
+            return read_generations(self._data_dir)
+
+    def request(self) -> tuple[int, bytes]:
+        """See `IssuingCaStore.request`."""
+        with _translated():
+            return request_generation(self._data_dir, self._keys)
+
+    def verify(self, unverified_certificate: bytes, *, now: datetime) -> Acceptance:
+        """See `IssuingCaStore.verify`."""
+        with _translated():
+            return verify_generation(self._data_dir, unverified_certificate, keys=self._keys, root=self._root, now=now)
+
+    def accept(self, acceptance: Acceptance) -> None:
+        """See `IssuingCaStore.accept`."""
+        accept_generation(self._data_dir, acceptance)
+        self.look()
+
+    def activate(self, number: int) -> None:
+        """See `IssuingCaStore.activate`."""
+        with _translated():
+            activate_generation(self._data_dir, number)
+        self.look()
+
+    def retire(self, number: int) -> None:
+        """See `IssuingCaStore.retire`."""
+        with _translated():
+            retire_generation(self._data_dir, number)
+        self.look()
+
+    def _load(self) -> None:
+        generations = read_generations(self._data_dir)
+        active, reserved = active_authority(generations, self._keys), frozenset(_public_keys(self._data_dir))
+        self.active, self.reserved_keys = active, reserved
+        self.trusted, self.crosses = trusted_certificates(generations), cross_certificates(generations)
+
+    def _stamp(self) -> frozenset[tuple[str, int, int]]:
+        paths = [self._data_dir / STATE_FILE, *self._data_dir.glob("c*/issuing-ca*.pem")]  # certificates/ and csr/
+        found = ((str(path), path.stat()) for path in paths if path.exists())
+        return frozenset((name, stat.st_mtime_ns, stat.st_ino) for name, stat in found)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except UnknownGenerationError as error:
+        raise UnknownIssuingCaError(str(error)) from error
+    except GenerationCertificateError as error:
+        raise IssuingCaCertificateError(str(error)) from error
+    except RolloverError as error:
+        raise IssuingCaStateError(str(error)) from error
+
+
+def _public_keys(data_dir: Path) -> Iterator[str]:
+    """Give the keys of every certificate and request in the folder."""
+    for path in sorted((data_dir / "certificates").glob("*.pem")):
+        for certificate in x509.load_pem_x509_certificates(path.read_bytes()):
+            yield _spki_sha256(certificate)
+    for path in sorted((data_dir / "csr").glob("*.pem")):
+        yield _spki_sha256(x509.load_pem_x509_csr(path.read_bytes()))
+
+
+def _spki_sha256(named: x509.Certificate | x509.CertificateSigningRequest) -> str:
+    spki = named.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(spki).hexdigest()
