@@ -53,7 +53,9 @@ class IssuanceKind(StrEnum):
     CROSS = "cross"  # one generation of the issuing CA by another
     SERVER = "server"
     OCSP = "ocsp"
+    PACKAGE = "package"  # signing of image packages
     OPERATOR = "operator"
+    POSSESSION = "possession"  # of a caller's nonce: proof that the service holds the issuing key
 
 
 @dataclass(frozen=True, slots=True)

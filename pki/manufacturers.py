@@ -24,8 +24,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import AwareDatetime, Field
 
+from pki.catalog import load_catalog
 from pki.chains import issued_by
 from pki.errors import ManufacturerError
+from pki.online import load_certificate
 from protocol.document import Document, peek_document, sign_document, verify_document
 from protocol.errors import ProtocolError
 from protocol.identity import X509_ERRORS
@@ -233,6 +235,21 @@ def load_trust_list(path: Path, *, root: x509.Certificate, catalog_id: str) -> T
     if not path.exists():
         return None
     return verify_trust_list(path.read_bytes(), root=root, catalog_id=catalog_id)
+
+
+def trusted_manufacturers(service_dir: Path) -> tuple[Manufacturer, ...]:
+    """Return the manufacturers of a service's folder, in the order of the list; none if there is no list.
+
+    Raises:
+        ManufacturerError: the list is not of this catalog, or not by its root key.
+        PkiError: the catalog's root or genesis/catalog.json is missing or malformed.
+    """
+    path = service_dir / "certificates" / TRUST_FILE
+    if not path.exists():
+        return ()
+    root = load_certificate(service_dir / "certificates" / "root.pem")
+    catalog = load_catalog(service_dir / "genesis" / "catalog.json")
+    return verify_trust_list(path.read_bytes(), root=root, catalog_id=catalog.catalog_id).manufacturers
 
 
 def _certificate(der: bytes, name: str) -> x509.Certificate:

@@ -32,6 +32,8 @@ OCSP_LIFETIME = timedelta(days=2 * 365)
 PACKAGE_LIFETIME = timedelta(days=10 * 365)
 LDEVID_LIFETIME = timedelta(hours=24)
 OPERATOR_LIFETIME = timedelta(days=90)
+POSSESSION_LIFETIME = timedelta(hours=1)
+POSSESSION_PURPOSE = x509.ObjectIdentifier("2.25.96138450882586725650338377222747892910")  # see protocol/identity.py
 NO_EXPIRY = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)  # RFC 5280 §4.1.2.5, IEEE 802.1AR-2018 §8.7
 LOOPBACK_HOSTNAMES = ("localhost", "127.0.0.1", "::1")
 _SERIAL_NUMBER_DIGITS = 64  # X.520 ub-serial-number
@@ -211,6 +213,11 @@ def operator_client(name: str, *, now: datetime, lifetime: timedelta = OPERATOR_
     """An operator's client certificate; who removes the operator revokes it."""
     names = (x509.UniformResourceIdentifier(OPERATOR_URI_PREFIX + name),)
     return _end_entity(x509.Name([]), names, ExtendedKeyUsageOID.CLIENT_AUTH, now=now, not_after=now + lifetime)
+
+
+def possession_proof(nonce: str, *, now: datetime) -> Profile:
+    """A certificate of a caller's nonce, good for showing that the issuer holds its key, and for nothing else."""
+    return _end_entity(_common_name(nonce), (), POSSESSION_PURPOSE, now=now, not_after=now + POSSESSION_LIFETIME)
 
 
 def _end_entity(

@@ -8,6 +8,7 @@ from tuf.api.metadata import Metadata, TargetFile, Targets
 
 from pki import errors as pki
 from pki.catalog import load_catalog
+from pki.manufacturers import trusted_manufacturers
 from pki.metadata import DirectorSigner, director_target, sign_snapshot, sign_timestamp
 from pki.online import online_keys
 from pki.repository import verify_root, verify_targets
@@ -115,13 +116,15 @@ def load_genesis(data_dir: Path) -> Genesis:
 
 
 def load_trusted_keys(data_dir: Path) -> TrustedKeys:
-    """Read whose signatures make an artifact acceptable, from genesis/catalog.json.
+    """Read whose signatures make an artifact acceptable, from genesis/catalog.json and the trusted manufacturers.
 
     Raises:
         CatalogError: the file is missing or malformed.
+        ManufacturerError: the list of manufacturers is not by the catalog's root key.
     """
     catalog = load_catalog(data_dir / "genesis" / "catalog.json")
-    return TrustedKeys(package=catalog.package_keys, system=catalog.system_keys, golden=catalog.golden_keys)
+    makers = [manufacturer.system_key for manufacturer in trusted_manufacturers(data_dir)]
+    return TrustedKeys(package=catalog.package_keys, system=[*catalog.system_keys, *makers], golden=catalog.golden_keys)
 
 
 def _target(directed: DirectedImage) -> TargetFile:

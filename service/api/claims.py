@@ -52,4 +52,4 @@ async def claim_device(
 @router.post("/devices/{device}/voucher", status_code=status.HTTP_204_NO_CONTENT, dependencies=_idempotent)
 async def keep_voucher(actor: OperatorActor, services: ServicesParameter, device: DeviceId, copy: VoucherCopy) -> None:
     """Keep a copy of the voucher that a device was given."""
-    await services.devices.keep_voucher(actor, device, copy.voucher)
+    await services.custody.keep_voucher(actor, device, copy.voucher)

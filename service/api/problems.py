@@ -26,6 +26,7 @@ from service.domain.errors import (
     NotFoundError,
     ServiceError,
     StaleError,
+    TooManyRequestsError,
     UnauthenticatedError,
 )
 
@@ -41,6 +42,7 @@ STATUS: Mapping[type[Exception], HTTPStatus] = {
     ConflictError: HTTPStatus.CONFLICT,
     StaleError: HTTPStatus.PRECONDITION_FAILED,
     InvalidError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    TooManyRequestsError: HTTPStatus.TOO_MANY_REQUESTS,
     CommandQueueFullError: HTTPStatus.TOO_MANY_REQUESTS,
     MessagingError: HTTPStatus.SERVICE_UNAVAILABLE,
     MalformedError: HTTPStatus.UNPROCESSABLE_ENTITY,

@@ -1,23 +1,27 @@
 """What the endpoints may call: the use cases, put together once by `service.bootstrap.operators`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
 
+from pki.manufacturers import Manufacturer
 from service.application.approvals import Approvals
 from service.application.artifacts import Artifacts
 from service.application.attestation import AttestationResults
 from service.application.claims import Claims
 from service.application.clock import Clock
+from service.application.custody import Custody
 from service.application.devices import Devices
 from service.application.events import EventFeed
 from service.application.explanation import Explanations
 from service.application.fleet import Fleet
 from service.application.idempotency import IdempotencyKeys
 from service.application.identity import CertificateVerifier
+from service.application.issuing_ca import IssuingCas
 from service.application.operators import Operators
+from service.application.possession import Possession
 from service.application.products import Products
 from service.application.releases import Releases
 from service.application.repository import ImageRepository
@@ -45,6 +49,7 @@ class Services:
     """The use cases of the operator API, one field per area; endpoints take it as `ServicesParameter`.
 
     Attributes:
+        manufacturers: whose devices the catalog takes besides its own.
         gateway_stats: returns the gateway's plain counters by name.
     """
 
@@ -58,7 +63,11 @@ class Services:
     products: Products
     claims: Claims
     devices: Devices
+    custody: Custody
+    possession: Possession
+    manufacturers: Sequence[Manufacturer]
     revocations: Revocations
+    issuing_cas: IssuingCas
     approvals: Approvals
     explanations: Explanations
     attestations: AttestationResults

@@ -1,16 +1,16 @@
 """Claiming: a device becomes the catalog's by proof of its identity.
 
 Verification of an unverified claim, in this order:
-    1. birth certificate: an IDevID of our factory, for the device that the proof names;
+    1. birth certificate: an IDevID of our factory or a trusted manufacturer, for the device that the proof names;
     2. evidence: a PSA token by that identity key;
     3. freshness: its nonce is bound to a challenge in force and to the identity key;
-    4. the device is not claimed;
+    4. the device is not claimed, or was released to another catalog and comes back;
     5. single use: this device has not used the challenge.
 Not checked here: what the device booted; it need not have booted at all. Attestation judges that.
 """
 
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from protocol.errors import ProtocolError
@@ -25,7 +25,7 @@ from service.application.identity import CertificateVerifier, DevicePeer
 from service.application.revocation import check_birth_certificate
 from service.application.standing import Standings
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
-from service.domain.device import Device
+from service.domain.device import Device, DeviceState
 from service.domain.errors import ForbiddenError, JsonValue
 from service.domain.operator import Actor
 from service.domain.product import DeviceGroup
@@ -132,7 +132,12 @@ class Claims:
         # Step 1 again, by the database: another process may have taken a revocation list a moment ago.
         await check_birth_certificate(work, device)
         # Step 4: not claimed; the key of the table decides, so that of two claims at once one wins.
-        await work.devices.add(device)
+        known = await work.devices.find(device.device_id)
+        if known is not None and known.state is DeviceState.MOVED:
+            device = replace(device, version=known.version + 1)
+            await work.devices.reclaim(device)
+        else:
+            await work.devices.add(device)
         facts = {"product": group.product_name, "group": group.name}
         await work.audit.add(actor, Change("device.claim", device.device_id, after=dict(facts)), at=now)
         data: dict[str, JsonValue] = {"group_id": group.group_id, "state": device.state}

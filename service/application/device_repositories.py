@@ -97,6 +97,13 @@ class DeviceRepository(Protocol):
             AlreadyClaimedError: it is claimed.
         """
 
+    async def reclaim(self, device: Device) -> None:
+        """Store a device that comes back from another catalog as a newly claimed one.
+
+        Raises:
+            AlreadyClaimedError: it is here, or out of service for good.
+        """
+
     async def find(self, device_id: str) -> Device | None:
         """Return a device by its full id, or None."""
 

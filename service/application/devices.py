@@ -1,17 +1,11 @@
-"""Use cases of claimed devices: show, move, block, unblock, decommission, and keep a copy of the voucher."""
+"""Use cases of claimed devices: show, move, block, unblock, decommission."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 
-from securesystemslib.dsse import Envelope
-from securesystemslib.exceptions import FormatError
-
-from protocol.document import DocumentError, parse_document
 from protocol.geometry import Slot
-from protocol.voucher import MAX_VOUCHER_BYTES, VOUCHER_PAYLOAD_TYPE, Voucher
 from service.application.approvals import Approvals, Outcome
 from service.application.clock import Clock
 from service.application.device_actions import BLOCK, CLEAR_CLONE, DECOMMISSION, UNBLOCK
@@ -21,7 +15,6 @@ from service.application.presence import Presence
 from service.application.products import check_version
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.domain.device import Device, DeviceState
-from service.domain.errors import InvalidError
 from service.domain.operator import Actor
 from service.domain.product import DeviceGroup
 
@@ -31,10 +24,6 @@ class Connectivity(Protocol):
 
     def is_connected(self, device_id: str) -> bool:
         """Say whether the device holds a connection to this process."""
-
-
-class VoucherMismatchError(InvalidError):
-    """The voucher is for another device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,26 +160,6 @@ class Devices:
         """Take back the suspicion that two live devices hold the identity; a block stays."""
         return await self._approvals.perform(actor, CLEAR_CLONE, id_or_prefix, {"reason": reason})
 
-    async def keep_voucher(self, actor: Actor, id_or_prefix: str, unverified_voucher: bytes) -> None:
-        """Keep a copy of the voucher that a device was given.
-
-        Its signature is not checked here: the voucher authority is the manufacturer's, and the device checks it.
-
-        Raises:
-            UnknownDeviceError: there is no such device.
-            DocumentError: no voucher.
-            VoucherMismatchError: for another device.
-        """
-        voucher = _parse_voucher(unverified_voucher)
-        async with self._unit_of_work() as work:
-            before = await work.devices.get(id_or_prefix)
-            if voucher.device_id != before.device_id:
-                raise VoucherMismatchError(
-                    f"voucher: expected device {before.device_id[:16]}…, found {voucher.device_id[:16]}…"
-                )
-            after = replace(before, voucher=unverified_voucher, version=before.version + 1)
-            await self._save(work, actor, before, after, change="vouched")
-
     async def _save(self, work: UnitOfWork, actor: Actor, before: Device, after: Device, *, change: str) -> None:
         if await store_device(work, actor, before, after, change=change, at=self._clock.now()):
             await work.commit()
@@ -213,15 +182,3 @@ async def _installed(work: UnitOfWork, device_ids: Sequence[str]) -> dict[str, d
         device_id: {slot: InstalledImage(digest, names.get(digest)) for slot, digest in slots.items()}
         for device_id, slots in digests.items()
     }
-
-
-def _parse_voucher(unverified: bytes) -> Voucher:
-    if len(unverified) > MAX_VOUCHER_BYTES:
-        raise DocumentError(f"voucher: expected at most {MAX_VOUCHER_BYTES} bytes, found {len(unverified)}")
-    try:
-        envelope = Envelope.from_dict(json.loads(unverified))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, FormatError) as error:
-        raise DocumentError(f"voucher: expected a DSSE envelope, found {type(error).__name__}") from error
-    if envelope.payload_type != VOUCHER_PAYLOAD_TYPE:
-        raise DocumentError(f"voucher: expected {VOUCHER_PAYLOAD_TYPE}, found {str(envelope.payload_type)[:80]}")
-    return parse_document(envelope.payload, Voucher, max_bytes=MAX_VOUCHER_BYTES)

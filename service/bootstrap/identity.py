@@ -3,12 +3,16 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
+from pki.catalog import load_catalog
 from service.adapters.certificates import PkiIssuer, PkiVerifier
+from service.adapters.possession import PkiPossessionProver
 from service.application.attestation import Attestation, AttestationResults
 from service.application.claims import Claims
+from service.application.custody import Custody, ReleaseDevice
 from service.application.device_actions import device_actions
 from service.application.devices import Devices
 from service.application.listed_images import ListedImages
+from service.application.possession import Possession
 from service.bootstrap.core import Core
 from service.gateway.server import Gateway
 
@@ -20,6 +24,8 @@ class Identity:
     certificates: PkiVerifier
     claims: Claims
     devices: Devices
+    custody: Custody
+    possession: Possession
     attestation: Attestation
     attestations: AttestationResults
 
@@ -29,6 +35,8 @@ def open_identity(core: Core, gateway: Gateway) -> Identity:
     certificates = PkiVerifier(core.authorities, core.clock, refuse_revoked=core.revocations.check)
     for action in device_actions(core.standings, core.clock):
         core.approvals.register(action)
+    core.approvals.register(ReleaseDevice(core.standings, core.clock))
+    catalog_id = load_catalog(core.settings.data_dir / "genesis" / "catalog.json").catalog_id
     return Identity(
         certificates=certificates,
         claims=_claims(core, certificates),
@@ -37,6 +45,13 @@ def open_identity(core: Core, gateway: Gateway) -> Identity:
             presence=core.presence,
             connectivity=gateway,
             approvals=core.approvals,
+            clock=core.clock,
+        ),
+        custody=Custody(core.unit_of_work, catalog_id=catalog_id, approvals=core.approvals, clock=core.clock),
+        possession=Possession(
+            core.unit_of_work,
+            catalog_id=catalog_id,
+            prover=PkiPossessionProver(core.authorities, core.clock),
             clock=core.clock,
         ),
         attestation=_attestation(core),
@@ -61,6 +76,8 @@ def _attestation(core: Core) -> Attestation:
         core.unit_of_work,
         issuer=PkiIssuer(core.authorities, core.clock, lifetime=lifetime),
         reference_values=ListedImages(),
+        standings=core.standings,
+        clones=core.clones,
         clock=core.clock,
         entropy=core.entropy,
         nonce_lifetime=timedelta(seconds=core.settings.nonce_lifetime_seconds),

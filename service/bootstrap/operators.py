@@ -10,6 +10,7 @@ from service.api.services import Catalog, Services
 from service.application.explanation import Explanations
 from service.application.fleet import Fleet
 from service.application.idempotency import IdempotencyKeys
+from service.application.issuing_ca import IssuingCas
 from service.application.operators import FileOperator, Operators
 from service.application.products import Products
 from service.application.telemetry import Telemetry
@@ -39,7 +40,11 @@ def operator_services(core: Core, gateway: Gateway, *, identity: Identity, updat
         products=Products(unit_of_work, clock=clock, entropy=entropy),
         claims=identity.claims,
         devices=identity.devices,
+        custody=identity.custody,
+        possession=identity.possession,
+        manufacturers=core.authorities.manufacturers,
         revocations=core.revocations,
+        issuing_cas=IssuingCas(unit_of_work, store=core.authorities.issuing, clock=clock),
         approvals=core.approvals,
         explanations=Explanations(
             identity.devices, facts, clock=clock, offline_after=timedelta(seconds=OFFLINE_POLLS * settings.poll_seconds)

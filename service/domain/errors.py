@@ -1,6 +1,6 @@
-"""The base of every error that the service raises, and the five ways in which a request can be wrong.
+"""The base of every error that the service raises, and the six ways in which a request can be wrong.
 
-A leaf names the broken rule and derives from one of the five; `service.api.problems` maps them to HTTP.
+A leaf names the broken rule and derives from one of the six; `service.api.problems` maps them to HTTP.
 """
 
 from collections.abc import Mapping
@@ -43,6 +43,10 @@ class ConflictError(ServiceError):
 
 class StaleError(ServiceError):
     """The caller's copy is older than what is in force (If-Match)."""
+
+
+class TooManyRequestsError(ServiceError):
+    """It would be answered later; the service answers only so many of its kind."""
 
 
 class NameTakenError(ConflictError):

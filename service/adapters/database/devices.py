@@ -48,6 +48,14 @@ class SqlDevices:
                 f"device {device.device_id[:16]}…: expected an unclaimed device, found it claimed"
             ) from error
 
+    async def reclaim(self, device: Device) -> None:
+        """See `DeviceRepository.reclaim`; of two claims at once one finds the state changed."""
+        moved = update(devices).where(devices.c.device_id == device.device_id, devices.c.state == DeviceState.MOVED)
+        if (await self._connection.execute(moved.values(_values(device)))).rowcount == 0:
+            raise AlreadyClaimedError(
+                f"device {device.device_id[:16]}…: expected an unclaimed device, found it claimed"
+            )
+
     async def find(self, device_id: str) -> Device | None:
         """See `DeviceRepository.find`."""
         row = (await self._connection.execute(select(devices).where(devices.c.device_id == device_id))).first()
