@@ -1,11 +1,18 @@
 """Products and device groups."""
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Response, status
 from pydantic import BaseModel, Field
+from typing_extensions import override
 
+from service.api.attestation_policies import (
+    AttestationPolicyChange,
+    AttestationPolicyModel,
+    attestation_policy_model,
+)
 from service.api.auth import OperatorActor, ViewerActor
 from service.api.conditions import IfMatch, set_etag
 from service.api.idempotency import IdempotentRoute, idempotency_header
@@ -29,6 +36,7 @@ class ProductModel(BaseModel):
     id: str
     name: str
     description: str
+    est: bool
     created_at: datetime
 
 
@@ -40,10 +48,11 @@ class NewProduct(RequestModel):
 
 
 class ProductChange(RequestModel):
-    """What to change of a product; what is left out stays."""
+    """What to change of a product; what is left out stays. `est` says whether its devices may enrol by EST."""
 
     name: Name | None = None
     description: Description | None = None
+    est: bool | None = None
 
 
 class PolicyModel(RequestModel):
@@ -62,6 +71,7 @@ class PolicyModel(RequestModel):
 class GroupModel(PolicyModel):
     """A device group."""
 
+    attestation: AttestationPolicyModel
     id: str
     product_id: str
     product: str
@@ -76,14 +86,36 @@ class NewGroup(PolicyModel):
     product_id: Annotated[str, Field(max_length=60)]
     name: Name
     description: Description = ""
+    attestation: AttestationPolicyChange = AttestationPolicyChange()
+
+    @override
+    def policy(self) -> GroupPolicy:
+        """Return the policy.
+
+        Raises:
+            AttestationPolicyError: it is none.
+        """
+        policy = super().policy()
+        return replace(policy, attestation=self.attestation.applied_to(policy.attestation))
 
 
 class GroupChange(RequestModel):
-    """What to change of a device group; what is left out stays, a policy changes as a whole."""
+    """What to change of a device group; what is left out stays, a policy but for `attestation` changes as a whole."""
 
     name: Name | None = None
     description: Description | None = None
     policy: PolicyModel | None = None
+    attestation: AttestationPolicyChange | None = None
+
+    def changed(self, before: GroupPolicy) -> GroupPolicy:
+        """Return the changed policy.
+
+        Raises:
+            AttestationPolicyError: it is none.
+        """
+        after = before if self.policy is None else self.policy.policy()
+        change = self.attestation or AttestationPolicyChange()
+        return replace(after, attestation=change.applied_to(before.attestation))
 
 
 @router.get("/products")
@@ -125,7 +157,7 @@ async def change_product(
 ) -> ProductModel:
     """Change a product."""
     changed = await services.products.change(
-        actor, product, name=wanted.name, description=wanted.description, based_on=based_on
+        actor, product, name=wanted.name, description=wanted.description, est=wanted.est, based_on=based_on
     )
     set_etag(response, changed.version)
     return _product_model(changed)
@@ -188,7 +220,7 @@ async def change_device_group(
         group_id,
         name=wanted.name,
         description=wanted.description,
-        policy=None if wanted.policy is None else wanted.policy.policy(),
+        policy=wanted.changed,
         based_on=based_on,
     )
     set_etag(response, group.version)
@@ -197,7 +229,11 @@ async def change_device_group(
 
 def _product_model(product: Product) -> ProductModel:
     return ProductModel(
-        id=product.product_id, name=product.name, description=product.description, created_at=product.created_at
+        id=product.product_id,
+        name=product.name,
+        description=product.description,
+        est=product.est,
+        created_at=product.created_at,
     )
 
 
@@ -213,4 +249,5 @@ def _group_model(group: DeviceGroup) -> GroupModel:
         update_policy=group.policy.update_policy,
         allow_crash_dumps=group.policy.allow_crash_dumps,
         data_boundary=group.policy.data_boundary,
+        attestation=attestation_policy_model(group.policy.attestation),
     )

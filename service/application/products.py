@@ -1,6 +1,6 @@
 """Use cases of products and device groups."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from service.application.audit import Change
@@ -8,9 +8,13 @@ from service.application.clock import Clock
 from service.application.entropy import Entropy
 from service.application.events import Event, EventType
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
+from service.domain.attestation_policy import AttestationPolicy, life_cycle_label
 from service.domain.errors import JsonValue, VersionConflictError
 from service.domain.operator import Actor
 from service.domain.product import DEFAULT_GROUPS, DeviceGroup, GroupPolicy, Product
+
+
+PolicyChange = Callable[[GroupPolicy], GroupPolicy]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,14 @@ class Products:
             return await work.products.page(after_name=after_name, limit=limit)
 
     async def change(
-        self, actor: Actor, id_or_name: str, *, name: str | None, description: str | None, based_on: int | None
+        self,
+        actor: Actor,
+        id_or_name: str,
+        *,
+        name: str | None,
+        description: str | None,
+        est: bool | None = None,
+        based_on: int | None,
     ) -> Product:
         """Change a product; None leaves a field as it is.
 
@@ -76,6 +87,7 @@ class Products:
                 before,
                 name=before.name if name is None else name,
                 description=before.description if description is None else description,
+                est=before.est if est is None else est,
                 version=before.version + 1,
             )
             await work.products.save(after, replaces_version=before.version)
@@ -133,10 +145,17 @@ class Products:
         *,
         name: str | None,
         description: str | None,
-        policy: GroupPolicy | None,
+        policy: PolicyChange | None,
         based_on: int | None,
     ) -> DeviceGroup:
-        """Change a device group; None leaves a field as it is. Errors as for `change`."""
+        """Change a device group; None leaves a field as it is.
+
+        Raises:
+            UnknownGroupError: there is none.
+            VersionConflictError: it changed since the version that the caller saw.
+            NameTakenError: the product has a group of this name.
+            AttestationPolicyError: the changed policy is none.
+        """
         async with self._unit_of_work() as work:
             before = await work.products.get_group(group_id)
             check_version(based_on, before.version)
@@ -144,7 +163,7 @@ class Products:
                 before,
                 name=before.name if name is None else name,
                 description=before.description if description is None else description,
-                policy=policy or before.policy,
+                policy=before.policy if policy is None else policy(before.policy),
                 version=before.version + 1,
             )
             await work.products.save_group(after, replaces_version=before.version)
@@ -181,7 +200,7 @@ def check_version(based_on: int | None, in_force: int) -> None:
 
 
 def _facts(product: Product) -> dict[str, JsonValue]:
-    return {"name": product.name, "description": product.description}
+    return {"name": product.name, "description": product.description, "est": product.est}
 
 
 def _group_facts(group: DeviceGroup) -> dict[str, JsonValue]:
@@ -193,4 +212,16 @@ def _group_facts(group: DeviceGroup) -> dict[str, JsonValue]:
         "update_policy": group.policy.update_policy,
         "allow_crash_dumps": group.policy.allow_crash_dumps,
         "data_boundary": group.policy.data_boundary,
+        "attestation": _attestation_facts(group.policy.attestation),
+    }
+
+
+def _attestation_facts(policy: AttestationPolicy) -> dict[str, JsonValue]:
+    lifetime = policy.certificate_lifetime
+    return {
+        "minimum_os": policy.minimum_os,
+        "life_cycles": [life_cycle_label(life_cycle) for life_cycle in sorted(policy.life_cycles)],
+        "debug": policy.debug,
+        "certificate_seconds": None if lifetime is None else lifetime.total_seconds(),
+        "unknown": policy.unknown,
     }

@@ -48,6 +48,7 @@ class Product:
     Attributes:
         product_id: GUID.
         version: rises with each change; the ETag.
+        est: whether its devices may enrol by EST.
     """
 
     product_id: str
@@ -55,6 +56,7 @@ class Product:
     description: str
     created_at: datetime
     version: int = 1
+    est: bool = True
 
 
 @dataclass(frozen=True, slots=True)

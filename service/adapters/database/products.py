@@ -136,6 +136,7 @@ def _product_values(product: Product) -> dict[str, object]:
         "description": product.description,
         "created_at": product.created_at,
         "version": product.version,
+        "est": product.est,
     }
 
 
@@ -146,6 +147,7 @@ def _product(row: Row[Any]) -> Product:
         description=row.description,
         created_at=row.created_at,
         version=row.version,
+        est=row.est,
     )
 
 
