@@ -60,6 +60,11 @@ class FileKeyStore:
         self._passphrase = passphrase
         self._loaded: dict[str, SoftwareSigner] = {}
 
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether opening a key needs the passphrase."""
+        return self._passphrase is not None
+
     def path(self, role: str) -> Path:
         """Where the key of a role is kept."""
         return self._folder / f"{role}.pem"

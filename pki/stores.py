@@ -86,6 +86,16 @@ def open_keys(folder: Path, *, passphrase: Passphrase | None) -> KeyStores:
     return KeyStores(files, tokens, routes)
 
 
+def refuse_in_token(role: str) -> None:
+    """Refuse the one role that must be a file.
+
+    Raises:
+        StoreConfigError: it is that of TLS.
+    """
+    if _GENERATION.sub("", role) == OnlineKey.SERVER:
+        raise StoreConfigError(f"key {role}: expected {FILE_STORE}, because OpenSSL itself reads it, found a token")
+
+
 def _read(path: Path) -> Mapping[str, object]:
     try:
         content = path.read_bytes()
@@ -132,8 +142,6 @@ def _route(role: str, store: object, tokens: Mapping[str, Pkcs11KeyStore]) -> st
     if not isinstance(store, str) or (store not in tokens and store != FILE_STORE):
         known = ", ".join([FILE_STORE, *tokens])
         raise StoreConfigError(f"{where}: expected one of the stores {known}, found {str(store)[:40]!r}")
-    if base == OnlineKey.SERVER and store != FILE_STORE:
-        raise StoreConfigError(
-            f"{where}: expected {FILE_STORE}, because OpenSSL itself reads the key of TLS; found {store}"
-        )
+    if store != FILE_STORE:
+        refuse_in_token(role)
     return store

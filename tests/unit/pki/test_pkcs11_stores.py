@@ -52,8 +52,8 @@ def test_roles_go_where_keys_toml_says(tmp_path: Path) -> None:
         ('[roles]\nroot = "hsm"\n', "role root: expected one of the stores file, found 'hsm'"),
         (STORE + "[roles]\nroot = 1\n", "role root: expected one of the stores file, hsm, found '1'"),
         (STORE + '[roles]\nrooot = "hsm"\n', "role rooot: expected one of .*root.*, found another"),
-        (STORE + '[roles]\nserver = "hsm"\n', "role server: expected file, because OpenSSL itself reads"),
-        (STORE + '[roles]\nserver-2 = "hsm"\n', "role server-2: expected file, because OpenSSL itself reads"),
+        (STORE + '[roles]\nserver = "hsm"\n', "key server: expected file, because OpenSSL itself reads it, found a token"),
+        (STORE + '[roles]\nserver-2 = "hsm"\n', "key server-2: expected file, because OpenSSL itself reads it"),
     ],
 )
 def test_malformed_keys_toml_is_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -1,0 +1,5 @@
+"""Fixtures of the tests with keys in a token."""
+
+from tests.softhsm import softhsm
+
+__all__ = ["softhsm"]
