@@ -285,6 +285,15 @@ def read_file(path: Path) -> Iterator[LogEntry]:
             raise LogFormError(f"issuance log: expected lines of at most {MAX_ENTRY_BYTES} bytes, found a longer one")
 
 
+def has_torn_end(path: Path) -> bool:
+    """Whether a log file ends with what an interrupted write left behind; the next append removes it."""
+    if not path.exists() or path.stat().st_size == 0:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
+
+
 def _hashed(sequence: int, facts: CertificateFacts, previous_sha256: str) -> dict[str, str | int]:
     return {
         "sequence": sequence,

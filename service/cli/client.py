@@ -140,6 +140,10 @@ class ApiClient:
         """Remove a resource."""
         self._send("DELETE", path)
 
+    def put(self, path: str, body: object) -> None:
+        """Store a resource."""
+        self._send("PUT", path, json=body)
+
     def put_bytes(self, path: str, content: bytes) -> None:
         """Store raw bytes."""
         self._send("PUT", path, content=content, headers={"Content-Type": "application/octet-stream"})

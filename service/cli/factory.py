@@ -1,10 +1,12 @@
 """`tinyfleet factory`: what a manufacturer does: factory images, and the birth certificates of new devices."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -13,6 +15,7 @@ from pki.authority import CertificateAuthority
 from pki.ceremony import factory_authority
 from pki.csr import MAX_CSR_BYTES, verify_idevid_csr
 from pki.files import PUBLIC_MODE, replace_file
+from pki.issuance import OPERATOR_LOG_FILE, IssuanceKind, append_to_file, facts_of
 from pki.keystore import KeyStore
 from pki.repository import RepositoryInForce
 from pki.roles import OfflineKey
@@ -72,12 +75,13 @@ def sign(
     packages = _factory_packages(WorkingCopy(operator_dir))
     authorities = _authorities(keys)
     factory = factory_authority(operator_dir, keys)
-    chains = {folder: _idevid(folder, factory) for folder in new}  # every CSR is verified before anything is written
-    for folder, chain in chains.items():
+    issued = {folder: _idevid(folder, factory) for folder in new}  # every CSR is verified before anything is written
+    _log(operator_dir, issued.values(), issuer=factory.certificate)
+    for folder, certificate in issued.items():
         for slot, package in packages.items():
             _write(folder / "factory" / f"{slot.value.replace('/', '_')}.img", package)
         _write(folder / "authorities.json", authorities)
-        _write(folder / IDEVID_FILE, chain)  # last: says that the device is done
+        _write(folder / IDEVID_FILE, factory.chain_pem(certificate))  # last: says that the device is done
     result = {"signed": len(new), "signed_before": len(folders) - len(new)}
     print_json(result) if as_json else print_facts(result)
 
@@ -104,11 +108,17 @@ def _pem(public_key: ec.EllipticCurvePublicKey) -> str:
     return public_key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
-def _idevid(folder: Path, factory: CertificateAuthority) -> bytes:
+def _idevid(folder: Path, factory: CertificateAuthority) -> x509.Certificate:
     request = verify_idevid_csr(read_input(folder / "csr.pem", max_bytes=MAX_CSR_BYTES))
     if not request.device_id.startswith(folder.name):
         raise DeviceFolderError(f"{folder}: expected a folder named after {request.device_id[:16]}, found another name")
-    return factory.chain_pem(factory.issue(profiles.idevid(request.device_id, now=clock.now()), request.public_key))
+    return factory.issue(profiles.idevid(request.device_id, now=clock.now()), request.public_key)
+
+
+def _log(operator_dir: Path, certificates: Iterable[x509.Certificate], *, issuer: x509.Certificate) -> None:
+    now = clock.now()
+    facts = [facts_of(each, kind=IssuanceKind.IDEVID, issuer=issuer, at=now) for each in certificates]
+    append_to_file(operator_dir / OPERATOR_LOG_FILE, facts)
 
 
 def _write(path: Path, content: bytes) -> None:

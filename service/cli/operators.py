@@ -12,6 +12,7 @@ from pki import profiles
 from pki.authority import chain_pem
 from pki.ceremony import root_authority
 from pki.files import PRIVATE_MODE, PUBLIC_MODE, create_file
+from pki.issuance import OPERATOR_LOG_FILE, IssuanceKind, append_to_file, facts_of
 from protocol.signing import SoftwareSigner
 from service.cli import clock
 from service.cli.client import connect
@@ -60,8 +61,11 @@ def certificate(
     if not _OPERATOR_NAME.fullmatch(name):
         raise CredentialError(f"operator: expected letters, digits and ._@-, found {name!r}")
     root, signer = root_authority(operator_dir, offline_keys(operator_dir)), SoftwareSigner.generate()
-    leaf = root.issue(profiles.operator_client(name, now=clock.now()), signer.public_key)
+    now = clock.now()
+    leaf = root.issue(profiles.operator_client(name, now=now), signer.public_key)
     key = signer.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    facts = facts_of(leaf, kind=IssuanceKind.OPERATOR, issuer=root.certificate, at=now)
+    append_to_file(operator_dir / OPERATOR_LOG_FILE, [facts])
     try:
         create_file(out / f"{name}.key", key, mode=PRIVATE_MODE)
         create_file(out / f"{name}.pem", chain_pem([leaf]), mode=PUBLIC_MODE)

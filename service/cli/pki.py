@@ -2,9 +2,12 @@
 
 import typer
 
+from service.cli import pki_ceremony, pki_certificates, pki_log, pki_rollover
+
 app = typer.Typer(help="Keys and certificates: ceremony, renewal, status.", no_args_is_help=True)
-
-
-@app.callback()
-def group() -> None:
-    """Keys and certificates: ceremony, renewal, status."""
+app.command()(pki_ceremony.ceremony)
+app.command()(pki_certificates.request)
+app.command()(pki_certificates.issue)
+app.command()(pki_certificates.status)
+app.add_typer(pki_log.app, name="log")
+app.add_typer(pki_rollover.app, name="rollover")
