@@ -3,13 +3,15 @@
 Checked on every request, in this order (deny by default):
     1. certificate: the connection's, verified as LDevID or IDevID when it was made;
     2. time: within the certificate's validity now, because a resumed or kept-alive connection outlives it;
-    3. reach: an IDevID reaches /device/v1/attest/* alone, an LDevID everything else;
-    4. standing: the device is claimed and not blocked. For an IDevID the attestation use case checks this, and says
+    3. reach: what the table below lets its kind and access reach, and of other paths an LDevID of full access alone;
+    4. standing: the device is claimed and may connect. For an IDevID the attestation use case checks this, and says
        why in its record.
+A device that is quarantined has update-only access from that moment on, whatever older certificate it shows.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from enum import StrEnum
 
 import structlog
 from starlette.requests import Request
@@ -18,6 +20,8 @@ from starlette.routing import BaseRoute, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from protocol.document import Document, canonical_json
+from protocol.identity import Access
+from service.api.auth import PEER_SCOPE_KEY
 from service.api.listeners import DEVICE_SCOPE_KEY
 from service.api.problems import problem
 from service.application.clock import Clock
@@ -27,7 +31,34 @@ from service.domain.errors import InvalidError
 
 BASE_PATH = "/device/v1"
 ATTEST_PATH = f"{BASE_PATH}/attest"
+EST_PATH = "/.well-known/est"  # RFC 7030 §3.2.2
 MAX_BODY_BYTES = 64 * 1024
+
+
+class Caller(StrEnum):
+    """Who a certificate makes of the device that shows it."""
+
+    IDEVID = "IDevID"
+    FULL = "LDevID of full access"
+    UPDATE_ONLY = "LDevID of update-only access"
+
+
+# Who reaches a path and what is below it; the first that fits counts.
+REACH: Sequence[tuple[str, frozenset[Caller]]] = (
+    (f"{BASE_PATH}/poll", frozenset({Caller.FULL, Caller.UPDATE_ONLY})),
+    (f"{BASE_PATH}/uptane", frozenset({Caller.FULL, Caller.UPDATE_ONLY})),
+    (f"{BASE_PATH}/artifacts", frozenset({Caller.FULL, Caller.UPDATE_ONLY})),
+    (f"{BASE_PATH}/reports", frozenset({Caller.FULL, Caller.UPDATE_ONLY})),
+    (f"{BASE_PATH}/manifest", frozenset({Caller.FULL, Caller.UPDATE_ONLY})),
+    (ATTEST_PATH, frozenset({Caller.IDEVID})),
+    (f"{EST_PATH}/cacerts", frozenset(Caller)),
+    (f"{EST_PATH}/csrattrs", frozenset(Caller)),
+    (f"{EST_PATH}/nonce", frozenset(Caller)),
+    (f"{EST_PATH}/simplereenroll", frozenset({Caller.FULL, Caller.UPDATE_ONLY})),
+    (f"{EST_PATH}/simpleenroll", frozenset({Caller.IDEVID})),
+)
+_OTHERS = frozenset({Caller.FULL})
+_PUBLIC = f"{EST_PATH}/cacerts"  # of a device certificate whatever has become of the device
 _log = structlog.get_logger()
 
 
@@ -42,6 +73,7 @@ class DeviceGate:
         routes: of the device API; endpoints find their caller by `peer_of`.
         exact: ASGI apps by path, tried before the routes; for the path that every device polls.
         heard: called with each device that passed, for last-seen.
+        used: called with each device that passed by an LDevID and this certificate, DER, to find clones.
     """
 
     def __init__(
@@ -52,12 +84,14 @@ class DeviceGate:
         standings: Standings,
         clock: Clock,
         heard: Callable[[str, datetime], None],
+        used: Callable[[str, bytes, datetime], None],
     ) -> None:
         self._router: ASGIApp = Router(routes, redirect_slashes=False)
         self._exact = dict(exact)
         self._standings = standings
         self._clock = clock
         self._heard = heard
+        self._used = used
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -82,16 +116,28 @@ class DeviceGate:
         if now >= peer.not_after:
             raise CertificateRefusedError(f"certificate: expected valid at {now:%FT%TZ}, ended {peer.not_after:%FT%TZ}")
         # Step 3: reach.
-        attesting = scope["path"] == ATTEST_PATH or scope["path"].startswith(f"{ATTEST_PATH}/")
-        if attesting != (peer.kind is CertificateKind.IDEVID):
+        caller, allowed = self._caller(peer), reach_of(scope["path"])
+        if caller not in allowed:
+            expected = " or ".join(f"an {each}" for each in Caller if each in allowed)
             raise CertificateRefusedError(
-                f"certificate: expected an {CertificateKind.IDEVID if attesting else CertificateKind.LDEVID} "
-                f"for {scope['path'][:80]}, found an {peer.kind}"
+                f"certificate: expected {expected} for {scope['path'][:80]}, found an {caller}"
             )
         # Step 4: standing.
-        if not attesting:
+        if caller is not Caller.IDEVID and scope["path"] != _PUBLIC:
             self._standings.check(peer.device_id)
+            self._used(peer.device_id, scope[PEER_SCOPE_KEY], now)
         self._heard(peer.device_id, now)
+
+    def _caller(self, peer: DevicePeer) -> Caller:
+        if peer.kind is CertificateKind.IDEVID:
+            return Caller.IDEVID
+        is_full = peer.access is Access.FULL and self._standings.access(peer.device_id) is Access.FULL
+        return Caller.FULL if is_full else Caller.UPDATE_ONLY
+
+
+def reach_of(path: str) -> frozenset[Caller]:
+    """Return who reaches a path."""
+    return next((callers for base, callers in REACH if path == base or path.startswith(f"{base}/")), _OTHERS)
 
 
 async def _answer(error: Exception, scope: Scope, receive: Receive, send: Send) -> None:

@@ -20,11 +20,13 @@ from protocol.evidence import NONCE_BYTES, Evidence, verify_evidence
 from protocol.messages import AttestationReply, AttestationRequest, NonceReply, NonceRequest
 from service.application.attestation_round import AttestationRound, Claim, Outcome, check_standing, record_results
 from service.application.clock import Clock
+from service.application.clones import Clones
 from service.application.device_repositories import AttestationRecord, IssuedNonce, NoncePurpose
 from service.application.entropy import Entropy
 from service.application.identity import CertificateIssuer, DevicePeer
 from service.application.reference_values import ReferenceValues
 from service.application.rounds import Rounds
+from service.application.standing import Standings
 from service.application.unit_of_work import UnitOfWorkFactory
 from service.domain.attestation import Appraisal, Finding, Verdict, refusal
 from service.domain.errors import ForbiddenError, JsonValue
@@ -43,16 +45,19 @@ class Attestation:
         *,
         issuer: CertificateIssuer,
         reference_values: ReferenceValues,
+        clones: Clones,
+        standings: Standings,
         clock: Clock,
         entropy: Entropy,
         nonce_lifetime: timedelta,
     ) -> None:
         self._unit_of_work = unit_of_work
         self._issuer = issuer
+        self._standings = standings
         self._clock = clock
         self._entropy = entropy
         self._nonce_lifetime = nonce_lifetime
-        self._round = AttestationRound(issuer=issuer, reference_values=reference_values)
+        self._round = AttestationRound(issuer=issuer, reference_values=reference_values, clones=clones)
         self._nonces = Rounds(self._give_nonces, key=lambda nonce: nonce.device_id)
         self._claims = Rounds(self._settle, key=lambda claim: claim.peer.device_id)
 
@@ -114,7 +119,10 @@ class Attestation:
     async def _settle(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
         async with self._unit_of_work() as work:
             outcomes = await self._round.settle(work, claims, now=self._clock.now())
-            await work.commit()
+            sequence = await work.commit()
+        for outcome in outcomes:
+            if outcome.state is not None:
+                self._standings.change(outcome.device_id, outcome.state, sequence=sequence)
         return outcomes
 
     async def _give_nonces(self, nonces: Sequence[IssuedNonce]) -> Sequence[Appraisal | None]:

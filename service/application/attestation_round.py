@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from protocol.evidence import Evidence, bind_nonce
 from protocol.geometry import Slot
 from protocol.identity import Access
+from service.application.clones import Clones
 from service.application.device_repositories import NoncePurpose
 from service.application.events import Event, EventType
 from service.application.identity import CertificateIssuer, CertificateRequest, DevicePeer, IssuedCertificate
@@ -20,6 +21,7 @@ from service.application.reference_values import ReferenceValues
 from service.application.unit_of_work import UnitOfWork
 from service.domain.attestation import Appraisal, ReferenceValue, Verdict, appraise, refusal
 from service.domain.attestation_policy import AttestationPolicy
+from service.domain.clone import CloneSuspicion, note_boot_seed
 from service.domain.device import Device, DeviceState
 from service.domain.errors import JsonValue
 
@@ -46,10 +48,17 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a claim; `issued` is None if it was refused."""
+    """What became of a claim.
 
+    Attributes:
+        issued: None if it was refused.
+        state: where the device stands now; None if that has not changed.
+    """
+
+    device_id: str
     appraisal: Appraisal
     issued: IssuedCertificate | None
+    state: DeviceState | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +88,22 @@ class _Judged:
     before: Device | None
     after: Device | None
     issued: IssuedCertificate | None
+    suspicion: CloneSuspicion | None = None
+
+    @property
+    def moved_to(self) -> DeviceState | None:
+        """Where the device stands now, if that has changed."""
+        if self.before is None or self.after is None or self.before.state is self.after.state:
+            return None
+        return self.after.state
 
 
 class AttestationRound:
     """Settles rounds of claims."""
 
-    def __init__(self, *, issuer: CertificateIssuer, reference_values: ReferenceValues) -> None:
+    def __init__(self, *, issuer: CertificateIssuer, reference_values: ReferenceValues, clones: Clones) -> None:
         self._issuer = issuer
+        self._clones = clones
         self._reference_values = reference_values
 
     async def settle(self, work: UnitOfWork, claims: Sequence[Claim], *, now: datetime) -> Sequence[Outcome]:
@@ -97,9 +115,12 @@ class AttestationRound:
         facts = await self._gather(work, claims, now)
         judged = [self._judge(claim, facts, now) for claim in claims]
         await work.devices.save_attested([one.after for one in judged if one.after and one.after != one.before])
+        for one in judged:
+            if one.after is not None and one.suspicion is not None:
+                await self._clones.tell(work, one.after, one.suspicion)
         await _record(work, judged, now)
         await work.issuance.append([one.issued.facts for one in judged if one.issued])
-        return [Outcome(one.appraisal, one.issued) for one in judged]
+        return [Outcome(one.claim.peer.device_id, one.appraisal, one.issued, one.moved_to) for one in judged]
 
     async def _gather(self, work: UnitOfWork, claims: Sequence[Claim], now: datetime) -> _Facts:
         devices = await work.devices.find_many({claim.peer.device_id for claim in claims}, lock=True)
@@ -135,12 +156,17 @@ class AttestationRound:
         # Step 6: key.
         if appraisal.verdict.access is not None and claim.wanted.key_sha256 in facts.used_keys:
             appraisal = refusal("certificate key", expected="a fresh one", found="one that has been used before")
-        shown = _remember(device, claim, now) if evidence.nonce == expected else device
+        shown, suspicion = device, None
+        if evidence.nonce == expected:
+            shown, suspicion = note_boot_seed(_remember(device, claim, now), evidence.boot_seed, now)
+        if suspicion is not None and self._clones.blocks:
+            appraisal = refusal("identity", expected="one live device", found=suspicion.text[:200])
         access = appraisal.verdict.access
         if access is None:
-            return _Judged(claim, appraisal, device, shown, None)
+            return _Judged(claim, appraisal, device, shown, None, suspicion)
         issued = self._issuer.issue(claim.wanted, access=access, lifetime=_lifetime(access, policy))
-        return _Judged(claim, appraisal, device, _certified(shown, claim.wanted, issued, now=now), issued)
+        certified = _certified(shown, claim.wanted, issued, now=now)
+        return _Judged(claim, appraisal, device, certified, issued, suspicion)
 
 
 def check_standing(device: Device | None) -> Appraisal | None:
@@ -184,7 +210,7 @@ def _certified(device: Device, wanted: CertificateRequest, issued: IssuedCertifi
 async def _record(work: UnitOfWork, judged: Sequence[_Judged], now: datetime) -> None:
     """Store the results with the events that tell of them."""
     for one in judged:
-        if one.before is not None and one.after is not None and one.before.state is not one.after.state:
+        if one.after is not None and one.moved_to is not None:
             work.record(_state_event(one.after, now))
     changed = await record_results(work, {one.claim.peer.device_id: one.appraisal for one in judged}, now=now)
     for one in judged:

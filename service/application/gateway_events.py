@@ -1,4 +1,4 @@
-"""What the gateway reports: last-seen, new telemetry, and refusals as security events.
+"""What the gateway reports: last-seen, new telemetry, signs of clones, and refusals as security events.
 
 Refusals are collected by (rule, source, device) and stored in batches, at most `MAX_KINDS` kinds each, so that a
 flood of bad connections costs neither the database nor the reader of the event stream.
@@ -12,8 +12,9 @@ from datetime import datetime
 import structlog
 
 from service.application.clock import Clock
+from service.application.clones import Clones
 from service.application.events import Event, EventType, Signal
-from service.application.messaging import Refusal, RefusalReason
+from service.application.messaging import ConnectedDevice, Refusal, RefusalReason
 from service.application.presence import Presence
 from service.application.unit_of_work import UnitOfWorkFactory
 from service.domain.errors import JsonValue
@@ -31,8 +32,9 @@ class GatewayEvents:
         telemetry_arrived: set when messages became durable; live tails wait for it.
     """
 
-    def __init__(self, unit_of_work: UnitOfWorkFactory, *, presence: Presence, clock: Clock) -> None:
+    def __init__(self, unit_of_work: UnitOfWorkFactory, *, presence: Presence, clones: Clones, clock: Clock) -> None:
         self._unit_of_work = unit_of_work
+        self._clones = clones
         self._presence = presence
         self._clock = clock
         self._listeners: list[Callable[[str], None]] = []
@@ -44,9 +46,13 @@ class GatewayEvents:
         """Call `listener` with the id of each device that connects; it must return at once and never raise."""
         self._listeners.append(listener)
 
-    def connected(self, device_id: str, *, source: str, at: datetime) -> None:  # noqa: ARG002 - the port's signature
+    def connected(self, connected: ConnectedDevice) -> None:
         """See `EventSink.connected`."""
+        device_id, at = connected.device_id, connected.at
         self._presence.heard(device_id, at)
+        self._clones.used(device_id, connected.certificate_der, at)
+        if connected.displaced is not None:
+            self._clones.took_over(device_id, source=connected.source, displaced=connected.displaced, at=at)
         for listener in self._listeners:
             listener(device_id)
 

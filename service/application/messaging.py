@@ -289,10 +289,29 @@ class Refusal:
     at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class ConnectedDevice:
+    """A device that was admitted.
+
+    Attributes:
+        device_id: 128 lower-case hex digits.
+        certificate_der: LDevID with which it came in.
+        source: Peer's IP address.
+        displaced: IP address of the same device's connection that had to give way; None if there was none.
+        at: UTC, aware.
+    """
+
+    device_id: str
+    certificate_der: bytes
+    source: str
+    displaced: str | None
+    at: datetime
+
+
 class EventSink(Protocol):
     """Hears what happens at the gateway. Called on the event loop: must return at once and never raise."""
 
-    def connected(self, device_id: str, *, source: str, at: datetime) -> None:
+    def connected(self, connected: ConnectedDevice) -> None:
         """A device was admitted."""
 
     def disconnected(self, device_id: str, *, reason: str, at: datetime) -> None:

@@ -3,7 +3,8 @@
 Verification of a version manifest, in this order:
     1. envelope, payload type and signature by the device's identity key (`protocol.document.verify_document`);
     2. it names the device that is connected;
-    3. its counter is above the last one's: reuse is dropped (Uptane standard 5.4.2.1).
+    3. its counter is above the last one's: reuse is dropped (Uptane standard 5.4.2.1). One that is no repetition of
+       the last one, but newly signed, tells of a second device with this identity key.
 """
 
 from collections.abc import Mapping
@@ -14,11 +15,13 @@ from protocol.document import verify_document
 from protocol.geometry import Slot
 from protocol.messages import MANIFEST_PAYLOAD_TYPE, ActionReport, ActionState, Cause, VersionManifest
 from service.application.clock import Clock
+from service.application.clones import Clones
 from service.application.events import Event, EventType
 from service.application.rollout_changes import store_actions, store_rollout
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.application.update_repositories import StoredManifest, StoredRollout
 from service.domain.action import Action, UnknownActionError, apply_report
+from service.domain.clone import manifest_suspicion
 from service.domain.device import UnknownDeviceError
 from service.domain.errors import ConflictError, ForbiddenError
 
@@ -36,8 +39,9 @@ class ReplayedManifestError(ConflictError):
 class Reports:
     """Takes reports and manifests."""
 
-    def __init__(self, unit_of_work: UnitOfWorkFactory, *, clock: Clock) -> None:
+    def __init__(self, unit_of_work: UnitOfWorkFactory, *, clones: Clones, clock: Clock) -> None:
         self._unit_of_work = unit_of_work
+        self._clones = clones
         self._clock = clock
         self._digests: dict[str, Mapping[Slot, str]] = {}  # by release id
 
@@ -103,8 +107,26 @@ class Reports:
                 raise ForeignManifestError(
                     f"manifest: expected device {device_id[:12]}…, found {manifest.device_id[:12]}…"
                 )
-            await _store_manifest(work, manifest, unverified_envelope, now=now)
+            # Step 3: counter.
+            is_new = await _store_manifest(work, manifest, unverified_envelope, now=now)
+            if not is_new:
+                await self._look_for_clone(work, manifest, unverified_envelope)
             await work.commit()
+        if not is_new:
+            raise ReplayedManifestError(f"manifest: expected a counter above the last one's, found {manifest.counter}")
+
+    async def _look_for_clone(self, work: UnitOfWork, manifest: VersionManifest, envelope: bytes) -> None:
+        device = (await work.devices.find_many([manifest.device_id], lock=True)).get(manifest.device_id)
+        last = await work.installed.manifest(manifest.device_id)
+        if device is None or last is None or last.envelope == envelope:
+            return
+        stored = verify_document(
+            last.envelope, MANIFEST_PAYLOAD_TYPE, VersionManifest, trusted_keys=[device.identity_public_key]
+        )
+        # An older manifest that comes late was signed before the last one.
+        if manifest.counter == stored.counter or manifest.reported_at > stored.reported_at:
+            suspicion = manifest_suspicion(last=stored.counter, found=manifest.counter)
+            await self._clones.suspect(work, device, suspicion)
 
 
 async def _part_of(work: UnitOfWork, device_id: str, action_id: str) -> tuple[StoredRollout, Action]:
@@ -127,8 +149,8 @@ async def _follow_up(work: UnitOfWork, action: Action, *, now: datetime) -> None
         work.record(Event(EventType.SECURITY, action.device_id, "verification-failed", now, dict(data)))
 
 
-async def _store_manifest(work: UnitOfWork, manifest: VersionManifest, envelope: bytes, *, now: datetime) -> None:
-    # Step 3: counter.
+async def _store_manifest(work: UnitOfWork, manifest: VersionManifest, envelope: bytes, *, now: datetime) -> bool:
+    """Store a manifest; False if its counter is not above the last one's."""
     stored = StoredManifest(
         device_id=manifest.device_id,
         counter=manifest.counter,
@@ -137,9 +159,10 @@ async def _store_manifest(work: UnitOfWork, manifest: VersionManifest, envelope:
         received_at=now,
     )
     if not await work.installed.put_manifest(stored):
-        raise ReplayedManifestError(f"manifest: expected a counter above the last one's, found {manifest.counter}")
+        return False
     images: dict[Slot, str] = dict(manifest.images)
     await work.installed.put(manifest.device_id, images, at=now)
     if manifest.attack_indicator:
         indicator = {"indicator": manifest.attack_indicator}
         work.record(Event(EventType.SECURITY, manifest.device_id, "attack-indicated", now, dict(indicator)))
+    return True

@@ -6,7 +6,7 @@ device out also tells this process's copy and the open connections directly, rig
 
 from collections.abc import Callable
 
-from protocol.identity import DeviceId
+from protocol.identity import Access, DeviceId
 from service.application.events import EventType, StoredEvent
 from service.application.identity import CertificateRefusedError
 from service.application.messaging import RefusalReason
@@ -47,6 +47,7 @@ class Standings:
         self._sequences: dict[str, int] = {}  # of the event that a device's entry stands for
         self._loaded_sequence = 0
         self._kicks: list[Kick] = []
+        self._restrictions: list[Kick] = []
 
     async def load(self, unit_of_work: UnitOfWorkFactory) -> None:
         """Read the registry; at start."""
@@ -58,13 +59,23 @@ class Standings:
         """Call `kick` with the id of each device that may not connect from now on; it closes the connections."""
         self._kicks.append(kick)
 
+    def on_restricted(self, kick: Kick) -> None:
+        """Call `kick` with the id of each device that reaches the update path alone from now on; it ends the rest."""
+        self._restrictions.append(kick)
+
     async def refusal(self, device_id: str) -> RefusalReason | None:
         """See `DeviceStanding.refusal`."""
         state = self._states.get(device_id)
         if state is None:
             return RefusalReason.UNKNOWN_DEVICE
+        if state is DeviceState.QUARANTINED:
+            return RefusalReason.UPDATE_ONLY
         refused = _REFUSALS.get(state)
         return None if refused is None else refused[0]
+
+    def access(self, device_id: str) -> Access:
+        """Return how far the device reaches at most, whatever certificate it shows."""
+        return Access.UPDATE_ONLY if self._states.get(device_id) is DeviceState.QUARANTINED else Access.FULL
 
     def count(self) -> int:
         """Return how many devices the catalog has."""
@@ -98,9 +109,10 @@ class Standings:
             return
         self._states[device_id] = state
         self._sequences[device_id] = sequence
-        if not state.may_connect:
-            for kick in self._kicks:
-                kick(device_id)
+        for kick in self._restrictions if state is DeviceState.QUARANTINED else ():
+            kick(device_id)
+        for kick in () if state.may_connect else self._kicks:
+            kick(device_id)
 
     def hear(self, stored: StoredEvent) -> None:
         """Follow the event feed: every event of a device whose state changed says which it is in now."""

@@ -177,6 +177,9 @@ class RolloutRepository(Protocol):
     async def of_group(self, group_id: str) -> Sequence[StoredRollout]:
         """Return a group's rollouts that are drafts, run or are paused, oldest first."""
 
+    async def finished(self, group_id: str, *, limit: int) -> Sequence[StoredRollout]:
+        """Return at most `limit` rollouts of a group that have finished, newest first."""
+
     async def due(self, now: datetime, *, limit: int) -> Sequence[str]:
         """Return ids of rollouts that the worker must look at by now."""
 
@@ -224,10 +227,10 @@ class ActionRepository(Protocol):
         """Return a device's newest action, or None."""
 
     async def known(self, rollout_id: str, device_ids: Collection[str]) -> set[str]:
-        """Return those of the devices that have an action in the rollout."""
+        """Return those of the devices that have an action in the rollout, apart from ones that heal."""
 
     async def scheduled(self, rollout_id: str, *, limit: int) -> Sequence[Action]:
-        """Return at most `limit` actions of a rollout that no device was given yet."""
+        """Return at most `limit` actions of a rollout that no device was given yet, apart from ones that heal."""
 
     async def due(self, now: datetime, *, limit: int) -> Sequence[Action]:
         """Return at most `limit` actions whose deadline is over, the longest first."""
@@ -239,7 +242,7 @@ class ActionRepository(Protocol):
         """Return at most `limit` unfinished actions of all rollouts in the order they were made."""
 
     async def members(self, group_id: str, *, after_id: str, limit: int) -> Sequence[str]:
-        """Return at most `limit` ids of a group's active devices, by id."""
+        """Return at most `limit` ids of a group's devices that have attested and are not shut out, by id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +293,9 @@ class InstalledRepository(Protocol):
 
     async def put(self, device_id: str, images: Mapping[Slot, str], *, at: datetime) -> None:
         """Store what runs in some slots of a device."""
+
+    async def manifest(self, device_id: str) -> StoredManifest | None:
+        """Return a device's last manifest, or None."""
 
     async def put_manifest(self, manifest: StoredManifest) -> bool:
         """Store a manifest; False if its counter is not above the last one's."""

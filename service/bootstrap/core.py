@@ -17,6 +17,7 @@ from service.adapters.telemetry.postgres import PostgresTelemetryStore
 from service.adapters.telemetry.sqlite import SqliteTelemetryStore
 from service.application.approvals import Approvals
 from service.application.clock import Clock
+from service.application.clones import Clones
 from service.application.entropy import Entropy
 from service.application.events import EventFeed
 from service.application.gateway_events import GatewayEvents
@@ -42,6 +43,7 @@ class Core:
     standings: Standings
     revocations: Revocations
     approvals: Approvals
+    clones: Clones
     presence: Presence
     gateway_events: GatewayEvents
     telemetry_store: SqliteTelemetryStore | PostgresTelemetryStore
@@ -65,6 +67,7 @@ async def open_core(settings: Settings, clock: Clock, entropy: Entropy, *, stack
     unit_of_work = SqlUnitOfWorkFactory(database)
     presence = Presence(unit_of_work, flush_seconds=settings.last_seen_flush_seconds)
     feed, standings = EventFeed(SqlEventReader(unit_of_work)), Standings()
+    clones = Clones(unit_of_work, clock=clock, blocks=settings.on_clone == "block")
     unit_of_work.on_commit = feed.wake
     await feed.start()
     await standings.load(unit_of_work)
@@ -95,8 +98,9 @@ async def open_core(settings: Settings, clock: Clock, entropy: Entropy, *, stack
             two_person=settings.two_person_actions,
             lifetime=timedelta(seconds=settings.approval_lifetime_seconds),
         ),
+        clones=clones,
         presence=presence,
-        gateway_events=GatewayEvents(unit_of_work, presence=presence, clock=clock),
+        gateway_events=GatewayEvents(unit_of_work, presence=presence, clones=clones, clock=clock),
         telemetry_store=telemetry_store,
     )
 

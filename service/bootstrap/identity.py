@@ -11,6 +11,7 @@ from service.application.claims import Claims
 from service.application.custody import Custody, ReleaseDevice
 from service.application.device_actions import device_actions
 from service.application.devices import Devices
+from service.application.est import Est
 from service.application.listed_images import ListedImages
 from service.application.possession import Possession
 from service.bootstrap.core import Core
@@ -28,11 +29,13 @@ class Identity:
     possession: Possession
     attestation: Attestation
     attestations: AttestationResults
+    est: Est
 
 
 def open_identity(core: Core, gateway: Gateway) -> Identity:
     """Make the use cases of identity."""
     certificates = PkiVerifier(core.authorities, core.clock, refuse_revoked=core.revocations.check)
+    attestation = _attestation(core)
     for action in device_actions(core.standings, core.clock):
         core.approvals.register(action)
     core.approvals.register(ReleaseDevice(core.standings, core.clock))
@@ -54,8 +57,14 @@ def open_identity(core: Core, gateway: Gateway) -> Identity:
             prover=PkiPossessionProver(core.authorities, core.clock),
             clock=core.clock,
         ),
-        attestation=_attestation(core),
+        attestation=attestation,
         attestations=AttestationResults(core.unit_of_work),
+        est=Est(
+            core.unit_of_work,
+            attestation=attestation,
+            authorities=lambda: [core.authorities.root, *core.authorities.issuing.trusted],
+            clock=core.clock,
+        ),
     )
 
 

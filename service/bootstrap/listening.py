@@ -13,6 +13,7 @@ from service.api.artifacts import artifact_routes
 from service.api.attest import attest_routes
 from service.api.device_gate import DeviceGate
 from service.api.device_poll import POLL_PATH, PollEndpoint
+from service.api.est import est_routes
 from service.api.listeners import DeviceConnections, Listener, ServerFiles, tls_context
 from service.api.reports import report_routes
 from service.api.services import Services
@@ -37,6 +38,7 @@ def listening(
     gate = DeviceGate(
         routes=[
             *attest_routes(identity.attestation),
+            *est_routes(identity.est, nonce_seconds=settings.nonce_lifetime_seconds),
             *uptane_routes(updates.director, updates.repository),
             *artifact_routes(updates.artifacts),
             *report_routes(updates.reports),

@@ -52,7 +52,7 @@ async def open_updates(core: Core, gateway: Gateway) -> Updates:
         repository=repository,
         releases=Releases(unit_of_work, repository=repository, clock=clock, entropy=entropy),
         rollouts=Rollouts(unit_of_work, clock=clock, entropy=entropy),
-        reports=Reports(unit_of_work, clock=clock),
+        reports=Reports(unit_of_work, clones=core.clones, clock=clock),
         director=Director(unit_of_work, signer=metadata, clock=clock),
         poll=Poll(pending, pacing=pacing, entropy=entropy),
         worker=worker,

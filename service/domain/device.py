@@ -122,7 +122,12 @@ class Device:
 
     @property
     def idevid_serial(self) -> str:
-        """Serial of the birth certificate, lower-case hex: what to revoke when the device is gone for good."""
+        """Serial of the birth certificate, lower-case hex: what to revoke when the device is gone for good.
+
+        Empty for a device that was put into the registry without one.
+        """
+        if not self.idevid_chain:
+            return ""
         return f"{x509.load_pem_x509_certificates(self.idevid_chain.encode())[0].serial_number:x}"
 
     @property

@@ -27,6 +27,7 @@ from typing_extensions import override
 from protocol.identity import DeviceId
 from service.application.messaging import (
     AdmittedDevice,
+    ConnectedDevice,
     MessagingError,
     NotAdmittedError,
     RefusalReason,
@@ -69,6 +70,7 @@ class Connection(asyncio.Protocol):
         device_id: Proven device id; between CONNECT and admission the claimed one; empty before.
         opened: Whether the TLS handshake succeeded.
         closed: Done when the connection is.
+        source: Peer's IP address.
     """
 
     def __init__(self, host: Host, source: str) -> None:
@@ -76,7 +78,7 @@ class Connection(asyncio.Protocol):
         self.opened = False
         self.closed: asyncio.Future[None] = host.loop.create_future()
         self._host = host
-        self._source = source
+        self.source = source
         self._reader = codec.FrameReader(host.limits.max_connect_bytes)
         self._transport: asyncio.Transport
         self._timer: asyncio.TimerHandle
@@ -134,7 +136,7 @@ class Connection(asyncio.Protocol):
         self._closing = True
         self._timer.cancel()
         self._host.registry.drop(self)
-        self._host.registry.release(self._source)
+        self._host.registry.release(self.source)
         if self._session is not None:
             self._publish_will()
             self._host.ports.events.disconnected(
@@ -369,7 +371,7 @@ class Connection(asyncio.Protocol):
         if self._closing:  # step 5
             return
         self._dialect, self._session, self._will = dialect, session, will
-        self._welcome(connect, admitted, session_present=session.present)
+        self._welcome(connect, admitted, certificate, session_present=session.present)
         await session.deliver(self._send_command)
 
     def _new_session(self, device_id: str, dialect: Dialect, *, durable: bool) -> Session:
@@ -383,7 +385,9 @@ class Connection(asyncio.Protocol):
             limits=self._host.limits,
         )
 
-    def _welcome(self, connect: codec.Connect, admitted: AdmittedDevice, *, session_present: bool) -> None:
+    def _welcome(
+        self, connect: codec.Connect, admitted: AdmittedDevice, certificate: bytes, *, session_present: bool
+    ) -> None:
         """Take the place of an older connection [MQTT-3.1.4-2], answer, and watch keep alive and notAfter."""
         older = self._host.registry.admit(self)
         if older is not None:
@@ -396,7 +400,9 @@ class Connection(asyncio.Protocol):
         self._watch()
         self.send(codec.connack(codec.CONNACK_ACCEPTED, session_present=session_present))
         self._host.counters.admitted += 1
-        self._host.ports.events.connected(self.device_id, source=self._source, at=self._host.ports.clock.now())
+        displaced, now = None if older is None else older.source, self._host.ports.clock.now()
+        connected = ConnectedDevice(self.device_id, certificate, source=self.source, displaced=displaced, at=now)
+        self._host.ports.events.connected(connected)
 
     async def _subscribe(self, session: Session, packet_id: int, requests: tuple[tuple[str, int], ...]) -> None:
         self.send(codec.suback(packet_id, await session.subscribe(requests)))
@@ -438,7 +444,7 @@ class Connection(asyncio.Protocol):
             return
         self._rows.clear()
         device_id = self.device_id if self._session is not None else None
-        self._host.refuse(error.reason, str(error), source=self._source, device_id=device_id)
+        self._host.refuse(error.reason, str(error), source=self.source, device_id=device_id)
         return_code = _connack_of(error)
         if self._session is None and return_code is not None:
             self.send(codec.connack(return_code))

@@ -55,6 +55,12 @@ class SqlInstalled:
         ]
         await self._connection.execute(upsert(self._connection, installed_images), rows)
 
+    async def manifest(self, device_id: str) -> StoredManifest | None:
+        """See `InstalledRepository.manifest`."""
+        query = select(version_manifests).where(version_manifests.c.device_id == device_id)
+        row = (await self._connection.execute(query)).first()
+        return None if row is None else StoredManifest(**row._mapping)  # noqa: SLF001 - the row's public mapping
+
     async def put_manifest(self, manifest: StoredManifest) -> bool:
         """See `InstalledRepository.put_manifest`."""
         values = {name: getattr(manifest, name) for name in StoredManifest.__dataclass_fields__}

@@ -14,6 +14,7 @@ from service.adapters.telemetry.senders import TelemetryCommitError
 from service.adapters.telemetry.sqlite import SqliteTelemetryStore
 from service.application.messaging import (
     CommandQueueFullError,
+    ConnectedDevice,
     QueuedCommand,
     Refusal,
     RefusalReason,
@@ -129,8 +130,8 @@ class RecordedEvents:
     committed_batches: list[tuple[tuple[str, ...], int]] = field(default_factory=list)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def connected(self, device_id: str, *, source: str, at: datetime) -> None:  # noqa: ARG002
-        self.connections.append(device_id)
+    def connected(self, connected: ConnectedDevice) -> None:
+        self.connections.append(connected.device_id)
         self._changed.set()
 
     def disconnected(self, device_id: str, *, reason: str, at: datetime) -> None:  # noqa: ARG002

@@ -19,6 +19,7 @@ from service.adapters.database.unit_of_work import SqlUnitOfWorkFactory
 from service.application.approvals import Approvals
 from service.application.attestation import Attestation, AttestationResults
 from service.application.claims import Claims, ClaimTarget
+from service.application.clones import Clones
 from service.application.device_actions import device_actions
 from service.application.devices import Devices
 from service.application.events import EventFeed
@@ -80,6 +81,7 @@ class DeviceWorld:
     claims: Claims
     devices: Devices
     approvals: Approvals
+    clones: Clones
     attestation: Attestation
     results: AttestationResults
 
@@ -114,12 +116,14 @@ async def in_background(work: Coroutine[None, None, None]) -> AsyncIterator[None
 
 
 @asynccontextmanager
-async def open_world(url: str, folders: Folders, *, two_person: Collection[str] = ()) -> AsyncIterator[DeviceWorld]:
+async def open_world(
+    url: str, folders: Folders, *, two_person: Collection[str] = (), blocks_clones: bool = False
+) -> AsyncIterator[DeviceWorld]:
     """Open the device half on an empty database, with one product and every honest image listed."""
     database = Database(database_url(url))
     try:
         await migrate(database)
-        world = _world(database, folders, two_person=two_person)
+        world = _world(database, folders, two_person=two_person, blocks_clones=blocks_clones)
         await world.products.create(OPERATOR, name="Camera", description="")
         for component in HONEST.components:
             world.listed.list(component)
@@ -129,13 +133,14 @@ async def open_world(url: str, folders: Folders, *, two_person: Collection[str] 
         await database.close()
 
 
-def _world(database: Database, folders: Folders, *, two_person: Collection[str]) -> DeviceWorld:
+def _world(database: Database, folders: Folders, *, two_person: Collection[str], blocks_clones: bool) -> DeviceWorld:
     clock, entropy, standings, listed = VirtualClock(), SeededEntropy(), Standings(), ImagesOfTests()
     unit_of_work = SqlUnitOfWorkFactory(database)
     feed = EventFeed(SqlEventReader(unit_of_work))
     presence = Presence(unit_of_work, flush_seconds=10)
     authorities = load_authorities(folders.service)
     certificates = PkiVerifier(authorities, clock)
+    clones = Clones(unit_of_work, clock=clock, blocks=blocks_clones)
     approvals = Approvals(unit_of_work, clock=clock, entropy=entropy, two_person=two_person)
     for action in device_actions(standings, clock):
         approvals.register(action)
@@ -164,10 +169,13 @@ def _world(database: Database, folders: Folders, *, two_person: Collection[str])
             clock=clock,
         ),
         approvals=approvals,
+        clones=clones,
         attestation=Attestation(
             unit_of_work,
             issuer=PkiIssuer(authorities, clock, lifetime=timedelta(days=1)),
             reference_values=listed,
+            standings=standings,
+            clones=clones,
             clock=clock,
             entropy=entropy,
             nonce_lifetime=timedelta(seconds=NONCE_SECONDS),

@@ -48,6 +48,7 @@ from service.adapters.database.migration import migrate
 from service.adapters.database.unit_of_work import SqlUnitOfWorkFactory
 from service.adapters.metadata_signer import PkiMetadata, load_genesis, load_trusted_keys
 from service.application.artifacts import Artifacts
+from service.application.clones import Clones
 from service.application.director import Director
 from service.application.events import Event, EventFeed, EventType
 from service.application.poll import PendingActions, Poll, PollPacing
@@ -151,7 +152,8 @@ class UpdateWorld:
         self.releases = Releases(self.unit_of_work, repository=self.repository, clock=self.clock, entropy=self.entropy)
         self.rollouts = Rollouts(self.unit_of_work, clock=self.clock, entropy=self.entropy)
         self.ticks = RolloutTicks(self.unit_of_work, clock=self.clock, entropy=self.entropy)
-        self.reports = Reports(self.unit_of_work, clock=self.clock)
+        clones = Clones(self.unit_of_work, clock=self.clock, blocks=False)
+        self.reports = Reports(self.unit_of_work, clones=clones, clock=self.clock)
         self.director = Director(self.unit_of_work, signer=self.metadata, clock=self.clock)
         self.products = Products(self.unit_of_work, **ports)  # type: ignore[arg-type]  # both ports by name
         self.pending = PendingActions()
