@@ -125,7 +125,7 @@ class Director:
             async with self._unit_of_work() as work:
                 stored = await work.rollouts.get(found.rollout_id, lock=True)
                 action = await work.actions.get(found.action_id, lock=True)
-                if stored.rollout.state.is_over:
+                if stored.rollout.state.is_over and not action.heals:
                     gone = cancel(action, f"rollout {stored.rollout.state}", now=now)
                     rollout = await store_actions(work, stored.rollout, [(action, gone)], now=now)
                     await store_rollout(work, stored, rollout, now=now)

@@ -33,7 +33,7 @@ async def enrol(
         work: the transaction, which holds the rollout's row.
         stored: the rollout, as it was read in this transaction.
         stage_index: the devices' stage.
-        device_ids: active devices of the rollout's group.
+        device_ids: attested devices of the rollout's group.
         now: UTC, aware.
         entropy: for the actions' ids.
     """
@@ -49,7 +49,7 @@ async def enrol(
             device_id,
             now=now,
             action_id=entropy.guid(),
-            runs_it=_runs(release, installed.get(device_id, {})),
+            runs_it=runs(release, installed.get(device_id, {})),
             superseded_by=superseded_by.get(device_id, ""),
         )
         for device_id in device_ids
@@ -62,7 +62,8 @@ async def enrol(
     return rollout
 
 
-def _runs(release: Release, installed: Mapping[Slot, str]) -> bool:
+def runs(release: Release, installed: Mapping[Slot, str]) -> bool:
+    """Say whether a device with these images runs a release whole."""
     return all(installed.get(slot) == digest for slot, digest in release.digests.items())
 
 

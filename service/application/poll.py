@@ -37,7 +37,7 @@ class PollPacing:
 class _Entry:
     action_id: str
     rollout_id: str
-    is_started: bool
+    is_independent: bool
 
 
 class PendingActions:
@@ -61,7 +61,7 @@ class PendingActions:
             while page := await work.actions.page_unfinished(after_number=number, limit=ACTIONS_PER_PAGE):
                 for numbered in page:
                     action = numbered.action
-                    entry = _Entry(action.action_id, action.rollout_id, action.is_started)
+                    entry = _Entry(action.action_id, action.rollout_id, action.is_independent)
                     self._put(action.device_id, entry)
                 number = page[-1].number
 
@@ -78,16 +78,16 @@ class PendingActions:
             if event.data["is_final"]:
                 self._drop(device_id, event.subject_id)
             else:
-                self._put(device_id, _Entry(event.subject_id, rollout_id, bool(event.data["is_started"])))
+                self._put(device_id, _Entry(event.subject_id, rollout_id, bool(event.data["is_independent"])))
 
     def waiting(self, device_id: str) -> str | None:
         """Return the id of the action that the device may have now, or None."""
         queue = self._queues.get(device_id)
         if queue is None:
             return None
-        offered = [entry for entry in queue if entry.is_started or entry.rollout_id in self._running]
-        started = [entry for entry in offered if entry.is_started]
-        return next((entry.action_id for entry in (*started, *offered)), None)
+        offered = [entry for entry in queue if entry.is_independent or entry.rollout_id in self._running]
+        first = [entry for entry in offered if entry.is_independent]
+        return next((entry.action_id for entry in (*first, *offered)), None)
 
     def devices_of(self, rollout_id: str) -> list[str]:
         """Return the devices with an unfinished action of a rollout."""

@@ -13,7 +13,6 @@ from service.domain.errors import JsonValue, VersionConflictError
 from service.domain.operator import Actor
 from service.domain.product import DEFAULT_GROUPS, DeviceGroup, GroupPolicy, Product
 
-
 PolicyChange = Callable[[GroupPolicy], GroupPolicy]
 
 

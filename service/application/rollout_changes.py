@@ -53,6 +53,7 @@ def action_event(action: Action, now: datetime) -> Event:
         "state": str(action.state),
         "is_final": action.state.is_final,
         "is_started": action.is_started,
+        "is_independent": action.is_independent,
         "cause": None if action.cause is None else str(action.cause),
         "detail": action.detail,
     }

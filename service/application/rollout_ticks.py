@@ -14,13 +14,14 @@ from service.application.clock import Clock
 from service.application.enrolment import enrol
 from service.application.entropy import Entropy
 from service.application.events import EventType, StoredEvent
+from service.application.healing import heal
 from service.application.rollout_changes import store_actions, store_rollout
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.application.update_repositories import Lease, StoredRollout
 from service.domain.action import Action, cancel, withdraw
 from service.domain.deadline import at_deadline
 from service.domain.device import Device, DeviceState
-from service.domain.membership import position_of
+from service.domain.membership import ENROLLED_STATES, position_of
 from service.domain.rollout import Rollout, RolloutState, Stage, StageState
 
 MEMBERS_PER_STEP = 10_000
@@ -112,14 +113,16 @@ class RolloutTicks:
             return
         for action in await work.actions.unfinished([device_id]):
             stored = await work.rollouts.get(action.rollout_id, lock=True)
-            if not _is_eligible(device, stored.rollout):
+            if not _is_eligible(device, action, stored.rollout):
                 now = self._clock.now()
                 end = cancel if device.state.may_connect else withdraw
                 gone = end(action, f"device is {device.state} and no longer takes this rollout", now=now)
                 rollout = await store_actions(work, stored.rollout, [(action, gone)], now=now)
                 await store_rollout(work, stored, rollout, now=now)
-        if device.state is DeviceState.ACTIVE:
+        if device.state in ENROLLED_STATES:
             await self._join(work, device)
+        if device.state is DeviceState.QUARANTINED:
+            await heal(work, device, now=self._clock.now(), entropy=self._entropy)
 
     async def _join(self, work: UnitOfWork, device: Device) -> None:
         for found in await work.rollouts.of_group(device.group_id):
@@ -178,7 +181,7 @@ class RolloutTicks:
                 stored.rollout,
                 now=now,
                 listening_since=listening_since,
-                is_eligible=device is not None and _is_eligible(device, stored.rollout),
+                is_eligible=device is not None and _is_eligible(device, action, stored.rollout),
                 is_busy=busy.get(action.device_id, action.action_id) != action.action_id,
             )
             changes.append((action, after))
@@ -201,8 +204,9 @@ def _next_cursor(members: Sequence[str], held: Sequence[str], *, limit: int) -> 
     return members[-1] if len(members) == limit else ""
 
 
-def _is_eligible(device: Device, rollout: Rollout) -> bool:
-    return device.state is DeviceState.ACTIVE and device.group_id == rollout.group_id
+def _is_eligible(device: Device, action: Action, rollout: Rollout) -> bool:
+    states = {DeviceState.QUARANTINED} if action.heals else ENROLLED_STATES
+    return device.state in states and device.group_id == rollout.group_id
 
 
 def _within_cap(stage: Stage, device_ids: Sequence[str]) -> Sequence[str]:

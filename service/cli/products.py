@@ -85,10 +85,7 @@ def list_groups(
     if as_json:
         print_json(groups)
         return
-    rows = (
-        (short(group["id"]), group.get("product"), group["name"], in_words(group["attestation"])) for group in groups
-    )
-    print_table("Device groups", ("id", "product", "name", "attestation"), rows)
+    print_table("Device groups", ("id", "product", "name", "attestation"), map(_row, groups))
 
 
 @group_app.command("show")
@@ -139,6 +136,10 @@ def set_policy(
         found = find_group(client, group, product=product)
         answer = client.patch(f"/device-groups/{found['id']}", {"attestation": wanted})
     print_json(answer) if as_json else print_line(f"{answer['name']}: {in_words(answer['attestation'])}")
+
+
+def _row(group: JsonObject) -> tuple[str, str, str, str]:
+    return short(group["id"]), group["product"], group["name"], in_words(group["attestation"])
 
 
 def find_group(client: ApiClient, group: str, *, product: str | None) -> JsonObject:

@@ -59,6 +59,7 @@ class Action:
         progressed_at: when the state last advanced, UTC, aware.
         due_at: when it times out, UTC, aware; None once final.
         offered: whether the device was ever given the release.
+        heals: whether it brings a quarantined device what a rollout that has finished brought its group.
     """
 
     action_id: str
@@ -72,6 +73,7 @@ class Action:
     cause: Cause | None = None
     detail: str = ""
     offered: bool = False
+    heals: bool = False
 
     @property
     def bucket(self) -> Bucket:
@@ -88,6 +90,11 @@ class Action:
     def is_started(self) -> bool:
         """Whether the device has reported that it works on it."""
         return _RANK[self.state] > _RANK[ActionState.OFFERED]
+
+    @property
+    def is_independent(self) -> bool:
+        """Whether the device may have it whatever becomes of its rollout: it has begun it, or it heals by it."""
+        return self.is_started or self.heals
 
     @property
     def halts_small_stage(self) -> bool:

@@ -79,6 +79,24 @@ class AttestationPolicy:
         return found is not None and lowest is not None and found >= lowest
 
 
+def life_cycle_of(label: str) -> LifeCycle:
+    """Return the life cycle of a label such as `assembly-and-test`.
+
+    Raises:
+        AttestationPolicyError: there is none.
+    """
+    found = next((life_cycle for life_cycle in LifeCycle if life_cycle_label(life_cycle) == label), None)
+    if found is None:
+        expected = ", ".join(life_cycle_label(life_cycle) for life_cycle in sorted(ADMISSIBLE_LIFE_CYCLES))
+        raise AttestationPolicyError(f"life cycle: expected one of {expected}, found {label[:40]!r}")
+    return found
+
+
+def life_cycle_label(life_cycle: LifeCycle) -> str:
+    """Return how people write a life cycle."""
+    return life_cycle.name.lower().replace("_", "-")
+
+
 def release_number(text: str) -> tuple[int, ...] | None:
     """Return a release number to compare, `1.2` and `1.2.0` alike; None if the text is none."""
     if not _RELEASE_NUMBER.match(text):
@@ -90,4 +108,4 @@ def release_number(text: str) -> tuple[int, ...] | None:
 
 
 def _names(life_cycles: frozenset[LifeCycle]) -> str:
-    return ", ".join(stage.name for stage in sorted(life_cycles)) or "none"
+    return ", ".join(life_cycle_label(life_cycle) for life_cycle in sorted(life_cycles)) or "none"

@@ -3,7 +3,7 @@
 In this order:
     1. a final action stays;
     2. an action that was not begun is cancelled when its rollout is over or its device may not take it any more;
-    3. it waits on while the rollout is paused or the device works on another action;
+    3. it waits on while the rollout is paused, the device works on another action, or is to heal by it;
     4. a device that waited through a pause, or through an outage of the service, gets its whole time again;
     5. otherwise the device is silent, for good.
 """
@@ -31,18 +31,18 @@ def at_deadline(
         rollout: the action's.
         now: UTC, aware.
         listening_since: since when the service has been up to hear reports, UTC, aware.
-        is_eligible: the device may still take the release: active, in the group, not blocked.
+        is_eligible: the device may still take the release: attested, in the group, not blocked.
         is_busy: the device works on another rollout's action.
     """
     if action.state.is_final:  # 1
         return action
-    if not action.is_started and rollout.state.is_over:  # 2
+    if not action.is_independent and rollout.state.is_over:  # 2
         return cancel(action, f"rollout {rollout.state}", now=now)
     if not action.is_started and not is_eligible:
-        return cancel(action, "expected an active device of the group, found it blocked or moved", now=now)
+        return cancel(action, "expected an attested device of the group, found it otherwise", now=now)
     waits_since = max(action.progressed_at, listening_since)
     if not action.is_started:
-        is_held = rollout.state is RolloutState.PAUSED or is_busy  # 3
+        is_held = rollout.state is RolloutState.PAUSED or is_busy or action.heals  # 3
         waits_since = now if is_held else max(waits_since, rollout.resumed_at or waits_since)
     due_at = waits_since + rollout.conditions.action_timeout
     return replace(action, due_at=due_at) if now < due_at else time_out(action, now)  # 4, 5

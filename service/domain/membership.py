@@ -15,11 +15,14 @@ from math import ceil
 
 from typing_extensions import override
 
+from service.domain.device import DeviceState
 from service.domain.errors import InvalidError
 
 POSITION_BITS = 63  # fits a signed 64-bit column
 MAX_POSITION = (1 << POSITION_BITS) - 1
 NO_POSITION = -1  # threshold of a stage that holds nobody
+# Devices that have attested, those that may update alone included: they are the ones that must (ADR 0005).
+ENROLLED_STATES = frozenset({DeviceState.ACTIVE, DeviceState.QUARANTINED})
 MAX_STAGES = 32
 
 

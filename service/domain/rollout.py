@@ -216,7 +216,7 @@ class Rollout:
 
     def offers(self, action: Action) -> bool:
         """Whether the device may be given the release now; what it has begun, it may finish."""
-        return not action.state.is_final and (action.is_started or self.state is RolloutState.RUNNING)
+        return not action.state.is_final and (action.is_independent or self.state is RolloutState.RUNNING)
 
     def with_stage(self, stage: Stage) -> "Rollout":
         """Return the rollout with one stage replaced."""
@@ -224,7 +224,9 @@ class Rollout:
         return replace(self, stages=stages)
 
     def with_moved(self, before: Action | None, after: Action) -> "Rollout":
-        """Return the rollout with one action counted."""
+        """Return the rollout with one action counted; one that heals counts in no stage, for its rollout is over."""
+        if after.heals:
+            return self
         stage = self.stages[after.stage_index]
         return self.with_stage(replace(stage, counts=stage.counts.moved(before, after)))
 

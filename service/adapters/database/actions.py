@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BindParameter, Row, Select, bindparam, insert, select, update
+from sqlalchemy import BindParameter, Row, Select, bindparam, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from protocol.messages import ActionState, Cause
@@ -12,8 +12,9 @@ from service.adapters.database.device_tables import devices
 from service.adapters.database.update_tables import actions
 from service.application.update_repositories import NumberedAction
 from service.domain.action import Action, UnknownActionError
-from service.domain.device import DeviceState
+from service.domain.membership import ENROLLED_STATES
 
+_COUNTED = text("NOT actions.heals")  # as the index says it
 _MUTABLE = ("state", "sequence", "cause", "detail", "offered", "progressed_at", "due_at")
 
 
@@ -67,13 +68,14 @@ class SqlActions:
     async def known(self, rollout_id: str, device_ids: Collection[str]) -> set[str]:
         """See `ActionRepository.known`."""
         query = select(actions.c.device_id).where(
-            actions.c.rollout_id == rollout_id, actions.c.device_id.in_(device_ids)
+            actions.c.rollout_id == rollout_id, actions.c.device_id.in_(device_ids), _COUNTED
         )
         return set(await self._connection.scalars(query))
 
     async def scheduled(self, rollout_id: str, *, limit: int) -> Sequence[Action]:
         """See `ActionRepository.scheduled`."""
         query = select(actions).where(actions.c.rollout_id == rollout_id, actions.c.state == ActionState.SCHEDULED)
+        query = query.where(_COUNTED)
         return await self._fetch(query.order_by(actions.c.number).limit(limit))
 
     async def due(self, now: datetime, *, limit: int) -> Sequence[Action]:
@@ -94,7 +96,7 @@ class SqlActions:
         query = select(devices.c.device_id).where(
             devices.c.group_id == group_id,
             devices.c.device_id > after_id,
-            devices.c.state == DeviceState.ACTIVE,
+            devices.c.state.in_(ENROLLED_STATES),
         )
         return list(await self._connection.scalars(query.order_by(devices.c.device_id).limit(limit)))
 
@@ -108,7 +110,7 @@ class SqlActions:
 
 
 def _values(action: Action) -> dict[str, Any]:
-    fixed = ("action_id", "rollout_id", "device_id", "stage_index")
+    fixed = ("action_id", "rollout_id", "device_id", "stage_index", "heals")
     return {name: getattr(action, name) for name in (*fixed, *_MUTABLE)}
 
 
@@ -125,4 +127,5 @@ def _action(row: Row[Any]) -> Action:
         cause=None if row.cause is None else Cause(row.cause),
         detail=row.detail,
         offered=row.offered,
+        heals=row.heals,
     )

@@ -81,6 +81,11 @@ class SqlRollouts:
         query = select(rollouts).where(rollouts.c.group_id == group_id, rollouts.c.state.in_(_OPEN_STATES))
         return await self._load(query.order_by(rollouts.c.number))
 
+    async def finished(self, group_id: str, *, limit: int) -> Sequence[StoredRollout]:
+        """See `RolloutRepository.finished`."""
+        query = select(rollouts).where(rollouts.c.group_id == group_id, rollouts.c.state == RolloutState.FINISHED)
+        return await self._load(query.order_by(rollouts.c.number.desc()).limit(limit))
+
     async def due(self, now: datetime, *, limit: int) -> Sequence[str]:
         """See `RolloutRepository.due`."""
         query = select(rollouts.c.rollout_id).where(rollouts.c.look_at <= now)

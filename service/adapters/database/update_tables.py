@@ -12,6 +12,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    false,
     text,
 )
 
@@ -142,6 +143,7 @@ rollout_stages = Table(
 _UNFINISHED = text("due_at IS NOT NULL")
 _RUNNING = text("state IN ('offered', 'downloading', 'installing', 'trial')")
 _SCHEDULED = text("state = 'scheduled'")
+_COUNTED = text("NOT heals")
 
 actions = Table(
     "actions",
@@ -156,10 +158,18 @@ actions = Table(
     Column("cause", STATE_TYPE),
     Column("detail", String(500), nullable=False),
     Column("offered", Boolean, nullable=False),
+    Column("heals", Boolean, nullable=False, default=False, server_default=false()),
     Column("created_at", UtcDateTime, nullable=False),
     Column("progressed_at", UtcDateTime, nullable=False),
     Column("due_at", UtcDateTime),  # None once final
-    Index("uq_actions_rollout_id_device_id", "rollout_id", "device_id", unique=True),
+    Index(
+        "uq_actions_rollout_id_device_id",
+        "rollout_id",
+        "device_id",
+        unique=True,
+        sqlite_where=_COUNTED,
+        postgresql_where=_COUNTED,
+    ),
     Index("ix_actions_rollout_id_number", "rollout_id", "number"),
     Index("ix_actions_device_id_number", "device_id", "number"),
     Index("ix_actions_due_at", "due_at", sqlite_where=_UNFINISHED, postgresql_where=_UNFINISHED),

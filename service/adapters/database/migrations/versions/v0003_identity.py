@@ -33,6 +33,17 @@ def upgrade() -> None:
     op.add_column("products", sa.Column("est", sa.Boolean, nullable=False, server_default=sa.true()))
     op.add_column("attestations", sa.Column("verdict", sa.String(16), nullable=False, server_default=""))
     op.execute("UPDATE attestations SET verdict = CASE WHEN accepted THEN 'accepted' ELSE 'refused' END")
+    op.add_column("actions", sa.Column("heals", sa.Boolean, nullable=False, server_default=sa.false()))
+    op.drop_index("uq_actions_rollout_id_device_id", "actions")
+    counted = sa.text("NOT heals")  # a device may heal more than once by what one rollout brought
+    op.create_index(
+        "uq_actions_rollout_id_device_id",
+        "actions",
+        ["rollout_id", "device_id"],
+        unique=True,
+        sqlite_where=counted,
+        postgresql_where=counted,
+    )
     _nonces()
     _issuance()
     _revocations()
@@ -165,6 +176,10 @@ def downgrade() -> None:
         sa.PrimaryKeyConstraint("device_id", name="pk_attestation_nonces"),
     )
     op.create_index("ix_attestation_nonces_expires_at", "attestation_nonces", ["expires_at"])
+    op.execute("DELETE FROM actions WHERE heals")
+    op.drop_index("uq_actions_rollout_id_device_id", "actions")
+    op.create_index("uq_actions_rollout_id_device_id", "actions", ["rollout_id", "device_id"], unique=True)
+    op.drop_column("actions", "heals")
     op.drop_column("attestations", "verdict")
     op.drop_column("products", "est")
     op.drop_column("device_groups", "attestation")
