@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 
 from pki.errors import KeyStoreError
 from protocol.errors import MalformedError, ProtocolError, SignatureError
+from service.application.est import EstMediaTypeError, EstRequestError, EstTooLongError
 from service.application.messaging import CommandQueueFullError, MessagingError
 from service.domain.errors import (
     ConflictError,
@@ -36,6 +37,9 @@ _log = structlog.get_logger()
 
 # The first class that an error is an instance of decides.
 STATUS: Mapping[type[Exception], HTTPStatus] = {
+    EstRequestError: HTTPStatus.BAD_REQUEST,  # RFC 7030 §4.2.3
+    EstTooLongError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    EstMediaTypeError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     UnauthenticatedError: HTTPStatus.UNAUTHORIZED,
     ForbiddenError: HTTPStatus.FORBIDDEN,
     NotFoundError: HTTPStatus.NOT_FOUND,

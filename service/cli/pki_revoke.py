@@ -95,7 +95,9 @@ def show(
     if as_json:
         print_json({**({} if crl is None else _facts(crl)), "items": entries})
         return
-    print_table(f"{issuer}: {len(entries)} revoked", ("serial", "reason", "since"), (list(each.values()) for each in entries))
+    print_table(
+        f"{issuer}: {len(entries)} revoked", ("serial", "reason", "since"), (list(each.values()) for each in entries)
+    )
 
 
 @crl_app.command()
