@@ -1,72 +1,109 @@
-"""The key ceremony: offline keys and authorities on the operator's side, and the service's keys signed by them.
+"""The key ceremony: performs a declaration step by step, goes on after an interruption, and signs what it did.
 
-Every file is made once and none is overwritten, so that a ceremony that was interrupted goes on where it stopped.
+    check the declaration and the service's requests → begin the journal → each step: confirm, perform, note
+    → check everything that was made against the declaration → sign the transcript by the root → end the journal
+
+Nothing is made before the first check has passed, no file is ever overwritten, and what cannot be confirmed at the end
+is not signed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from pki import profiles
-from pki.authority import CertificateAuthority, chain_pem, self_signed_root
-from pki.files import PUBLIC_MODE, create_file
-from pki.keystore import KeyStore
-from pki.online import OfflineAuthority, load_certificate, sign_online_keys
-from pki.roles import OfflineKey
-from protocol.signing import Signer
+from pydantic import AwareDatetime
 
-REPOSITORY_COPIES = {
-    "image.root.json": "1.root.json",
-    "image.targets.json": "1.targets.json",
-    "director.root.json": "director.root.json",
-    "catalog.json": "catalog.json",
-}
+from pki.authority import CertificateAuthority, publish_url_in
+from pki.ceremony_certificates import key_sha256
+from pki.ceremony_check import Act, check_ceremony, findings, read_declaration
+from pki.ceremony_declaration import DeclarationFile
+from pki.ceremony_steps import CeremonyStep, CeremonySteps
+from pki.errors import CeremonyError, TranscriptError
+from pki.files import PUBLIC_MODE, replace_file
+from pki.keystore import KeyStore
+from pki.online import load_certificate, requested_key
+from pki.roles import OfflineKey, OnlineKey
+from pki.stores import KeyStores
+from pki.transcript import (
+    CEREMONY_FOLDER,
+    Sha256,
+    Step,
+    StepKind,
+    add_transcript,
+    check_steps,
+    transcript_files,
+    with_step,
+)
+from protocol.document import Document, canonical_json, parse_document
+from protocol.errors import ProtocolError
+
+JOURNAL_FILE = "journal.json"
+CEREMONY_ACT = "ceremony"
+Clock = Callable[[], datetime]
+Confirm = Callable[[int, int, str], None]  # number of the step, number of steps, what it will do; raises to stop
+
+
+class Journal(Document):
+    """What an interrupted ceremony has done; not signed, so its steps are checked before they are."""
+
+    declaration_sha256: Sha256
+    began_at: AwareDatetime
+    steps: tuple[Step, ...]
 
 
 def hold_ceremony(
-    operator_dir: Path,
-    service_dir: Path,
+    data_dir: Path,
+    declared: DeclarationFile,
     *,
-    keys: KeyStore,
-    catalog_name: str,
-    hostnames: Sequence[str],
-    now: datetime,
-) -> None:
-    """Make the offline keys and authorities, and sign what the service asks for.
+    keys: KeyStores,
+    clock: Clock,
+    confirm: Confirm,
+    adopt: bool = False,
+) -> Path:
+    """Hold a declared ceremony, or go on with one that was interrupted; a finished one is left as it is.
 
     Args:
-        operator_dir: offline; gets certificates/ and the first working copy of repository/.
-        service_dir: holds the service's CSRs.
-        keys: the operator's key store.
-        catalog_name: of the tenant.
-        hostnames: DNS names and IP addresses of the service besides loopback.
-        now: UTC, aware.
+        data_dir: gets operator/; holds service/ with the service's CSRs, which gets certificates and genesis.
+        declared: a verified declaration.
+        keys: the operator's key stores.
+        clock: UTC, aware.
+        confirm: called before each step; what it raises stops the ceremony.
+        adopt: take certificates that are there but not as declared, as an earlier version of tinyfleet made them.
+
+    Returns:
+        the transcript.
 
     Raises:
+        CeremonyError: the folder holds another ceremony, or what was made is not what was declared.
+        CsrError: a CSR is missing or breaks a rule; nothing was made.
         KeyStoreError: a key cannot be made or used.
-        CsrError: a CSR is missing or breaks a rule.
-        ProfileError: a host name is none.
     """
-    signers = {role: keys.load(role) if keys.holds(role) else keys.generate(role) for role in OfflineKey}
-    root = _root(operator_dir, signers[OfflineKey.ROOT], catalog_name=catalog_name, now=now)
-    folder = operator_dir / "certificates"
-    factory = profiles.factory_ca(catalog_name, now=now)
-    server_ca = profiles.server_ca(catalog_name, [*profiles.LOOPBACK_HOSTNAMES, *hostnames], now=now)
-    authority = OfflineAuthority(
-        root=root,
-        root_signer=signers[OfflineKey.ROOT],
-        targets=signers[OfflineKey.IMAGE_TARGETS],
-        factory=_below(root, folder / "factory.pem", factory, signer=signers[OfflineKey.FACTORY]),
-        server_ca=_below(root, folder / "server-ca.pem", server_ca, signer=signers[OfflineKey.SERVER_CA]),
-        package_key=signers[OfflineKey.PACKAGE].public_key,
-        system_key=signers[OfflineKey.ROM].public_key,
-        golden_key=signers[OfflineKey.GOLDEN].public_key,
+    operator_dir = data_dir / "operator"
+    _check_stores(declared, keys)
+    for role in OnlineKey:
+        requested_key(data_dir / "service", role)
+    finished = transcript_files(operator_dir)
+    if finished:
+        _check_same(read_declaration(operator_dir).sha256, declared)
+        _refuse(check_ceremony(data_dir, keys=None).findings)
+        return finished[0]
+    journal = _journal(operator_dir, declared, clock=clock)
+    planned = list(CeremonySteps(data_dir, declared, keys, journal.began_at, adopt).steps())
+    _check_done(journal, planned, keys)
+    journal = _perform(operator_dir, journal, planned, clock=clock, confirm=confirm)
+    _refuse(list(findings(data_dir, declared, [Act(journal.began_at, journal.steps)])))
+    transcript = add_transcript(
+        operator_dir,
+        keys.load(OfflineKey.ROOT),
+        act=CEREMONY_ACT,
+        declaration_sha256=declared.sha256,
+        participants=declared.declaration.participants,
+        began_at=journal.began_at,
+        ended_at=clock(),
+        steps=journal.steps,
     )
-    package, package_key = profiles.package_signing(catalog_name, now=now), signers[OfflineKey.PACKAGE].public_key
-    if not (folder / "package.pem").exists():
-        _create(folder / "package.pem", chain_pem([root.issue(package, package_key)]))
-    sign_online_keys(service_dir, authority, catalog_name=catalog_name, hostnames=hostnames, now=now)
-    _copy_genesis(service_dir / "genesis", operator_dir / "repository")
+    _journal_path(operator_dir).unlink()
+    return transcript
 
 
 def factory_authority(operator_dir: Path, keys: KeyStore) -> CertificateAuthority:
@@ -82,33 +119,75 @@ def factory_authority(operator_dir: Path, keys: KeyStore) -> CertificateAuthorit
 
 def root_authority(operator_dir: Path, keys: KeyStore) -> CertificateAuthority:
     """Return the root, which issues operators' client certificates itself. Raises as `factory_authority`."""
-    certificate = load_certificate(operator_dir / "certificates" / "root.pem")
-    return CertificateAuthority([certificate], keys.load(OfflineKey.ROOT))
+    certificates = operator_dir / "certificates"
+    # Its own certificate has no issuer that publishes; those that it has issued say where it does.
+    publish_url = publish_url_in(load_certificate(certificates / "factory.pem"))
+    chain = [load_certificate(certificates / "root.pem")]
+    return CertificateAuthority(chain, keys.load(OfflineKey.ROOT), publish_url=publish_url)
 
 
-def _root(operator_dir: Path, signer: Signer, *, catalog_name: str, now: datetime) -> CertificateAuthority:
-    path = operator_dir / "certificates" / "root.pem"
-    if path.exists():
-        return CertificateAuthority([load_certificate(path)], signer)
-    root = self_signed_root(profiles.root_ca(catalog_name, now=now), signer)
-    _create(path, chain_pem([root.certificate]))
-    return root
+def _check_stores(declared: DeclarationFile, keys: KeyStores) -> None:
+    for role, store in declared.declaration.key_stores.items():
+        if keys.store_of(role) != store:
+            raise CeremonyError(
+                f"key_stores.{role}: expected store {store!r} in operator/keys.toml, found {keys.store_of(role)!r}"
+            )
 
 
-def _below(
-    root: CertificateAuthority, path: Path, profile: profiles.Profile, *, signer: Signer
-) -> CertificateAuthority:
+def _check_same(began_with_sha256: str, declared: DeclarationFile) -> None:
+    if began_with_sha256 != declared.sha256:
+        raise CeremonyError(
+            f"declaration: expected the one of this folder's ceremony, SHA-256 {began_with_sha256[:16]}…, "
+            f"found another, {declared.sha256[:16]}…; nothing changed"
+        )
+
+
+def _journal(operator_dir: Path, declared: DeclarationFile, *, clock: Clock) -> Journal:
+    path = _journal_path(operator_dir)
     if not path.exists():
-        _create(path, chain_pem([root.issue(profile, signer.public_key)]))
-    return CertificateAuthority([load_certificate(path)], signer)
+        journal = Journal(declaration_sha256=declared.sha256, began_at=clock().replace(microsecond=0), steps=())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _keep(operator_dir, journal)
+        return journal
+    try:
+        journal = parse_document(path.read_bytes(), Journal)
+        check_steps(journal.steps)
+    except (ProtocolError, TranscriptError) as error:
+        raise CeremonyError(f"{path}: expected the journal of an interrupted ceremony, found: {error}") from error
+    _check_same(journal.declaration_sha256, declared)
+    return journal
 
 
-def _copy_genesis(genesis: Path, repository: Path) -> None:
-    for source, name in REPOSITORY_COPIES.items():
-        if not (repository / name).exists():
-            _create(repository / name, (genesis / source).read_bytes())
+def _check_done(journal: Journal, planned: Sequence[CeremonyStep], keys: KeyStores) -> None:
+    done = [(step.kind, step.name) for step in journal.steps]
+    if done != [(step.kind, step.name) for step in planned[: len(done)]]:
+        raise CeremonyError("journal: expected the first steps of this declaration, found others")
+    # Opens each key, so that no further one is made under another passphrase.
+    for step in journal.steps:
+        if step.kind is StepKind.KEY and key_sha256(keys.load(step.name).public_key) != step.sha256:
+            raise CeremonyError(f"key {step.name}: expected the one that the ceremony made, found another")
 
 
-def _create(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    create_file(path, content, mode=PUBLIC_MODE)
+def _perform(
+    operator_dir: Path, journal: Journal, planned: Sequence[CeremonyStep], *, clock: Clock, confirm: Confirm
+) -> Journal:
+    done = len(journal.steps)
+    for number, step in enumerate(planned[done:], done + 1):
+        confirm(number, len(planned), step.text)
+        steps = with_step(journal.steps, step.perform(), at=clock())
+        journal = journal.model_copy(update={"steps": steps})
+        _keep(operator_dir, journal)
+    return journal
+
+
+def _refuse(found: Sequence[str]) -> None:
+    if found:
+        raise CeremonyError(f"ceremony: expected what was declared, found {len(found)} differences: {'; '.join(found)}")
+
+
+def _keep(operator_dir: Path, journal: Journal) -> None:
+    replace_file(_journal_path(operator_dir), canonical_json(journal), mode=PUBLIC_MODE)
+
+
+def _journal_path(operator_dir: Path) -> Path:
+    return operator_dir / CEREMONY_FOLDER / JOURNAL_FILE

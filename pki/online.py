@@ -1,66 +1,37 @@
-"""The service's folder: keys that it makes itself, what it asks to be signed, and what the ceremony signed.
+"""The service's folder: keys that it makes itself, and the certificates that it was given for them.
 
-`request_online_keys` runs on the service's side and makes keys and CSRs; `sign_online_keys` runs where the offline keys
-are and reads CSRs alone. Every file is made once: a run that was interrupted goes on where it stopped.
+    keys/{role}.pem, csr/{role}.pem   made here (`request_online_keys`), the request signed elsewhere
+    certificates/{role}.pem           signed by the ceremony, which reads requests alone
+    …/{role}-2.pem, …                 later generations: a renewal is a new key, a new request and a new certificate
+
+Every file is made once: a run that was interrupted goes on where it stopped, and the newest certificate is in force
+from the moment it is there.
 """
 
-import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+import re
+from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from pki import profiles
-from pki.authority import CertificateAuthority, chain_pem
-from pki.catalog import Catalog, encode_catalog
+from pki.authority import CertificateAuthority
 from pki.chains import load_chain
 from pki.csr import make_csr, verify_service_csr
 from pki.errors import ChainError, CsrError
 from pki.files import PUBLIC_MODE, create_file
-from pki.metadata import director_root, image_root, sign_targets
 from pki.roles import OnlineKey
 from pki.stores import KeyStores, open_keys
-from protocol.signing import Signer
 
 ROOT_METADATA_LIFETIME = timedelta(days=365)
 TARGETS_METADATA_LIFETIME = timedelta(days=365)
-
-
-@dataclass(frozen=True, slots=True)
-class OfflineAuthority:
-    """What signs the service's keys.
-
-    Attributes:
-        root: the X.509 root.
-        root_signer: its key, which also signs both repositories' root metadata.
-        targets: key of the Image repository's targets role.
-        factory: the authority that issues IDevIDs and certifies their OCSP responder.
-        server_ca: the authority that issues the service's TLS certificates.
-        package_key: signs applications, firmware and models.
-        system_key: signs boot loader, security monitor and OS.
-        golden_key: signs golden vectors.
-    """
-
-    root: CertificateAuthority
-    root_signer: Signer
-    targets: Signer
-    factory: CertificateAuthority
-    server_ca: CertificateAuthority
-    package_key: ec.EllipticCurvePublicKey
-    system_key: ec.EllipticCurvePublicKey
-    golden_key: ec.EllipticCurvePublicKey
+RENEWABLE = (OnlineKey.SERVER, OnlineKey.OCSP)
 
 
 def online_keys(service_dir: Path) -> KeyStores:
-    """Return the stores of the service's own keys; files are unencrypted, because the service starts by itself.
-
-    Raises:
-        StoreConfigError: keys.toml breaks a rule.
-    """
+    """Return the store of the service's own keys: unencrypted, because the service starts by itself."""
     return open_keys(service_dir, passphrase=None)
 
 
@@ -72,50 +43,55 @@ def request_online_keys(service_dir: Path) -> None:
     Raises:
         KeyStoreError: a key that is there cannot be used.
     """
-    keys = online_keys(service_dir)
     for role in OnlineKey:
-        path = _csr_path(service_dir, role)
-        if not path.exists():
-            signer = keys.load(role) if keys.holds(role) else keys.generate(role)
-            _create_missing(path, partial(make_csr, signer, role))
+        _request(service_dir, role)
 
 
-def sign_online_keys(
-    service_dir: Path,
-    authority: OfflineAuthority,
-    *,
-    catalog_name: str,
-    hostnames: Sequence[str],
-    now: datetime,
-) -> None:
-    """Sign what the service asked for: certificates, and the first metadata of both repositories.
+def request_again(service_dir: Path, role: OnlineKey) -> str:
+    """Make the next generation of a key and its CSR, or find the one that waits for its certificate.
 
-    Args:
-        service_dir: holds the CSRs; gets certificates and genesis.
-        authority: the offline keys.
-        catalog_name: of the tenant, for certificates and genesis/catalog.json.
-        hostnames: DNS names and IP addresses of the service besides loopback.
-        now: UTC, aware.
+    Returns:
+        its name, such as `server-2`.
 
     Raises:
-        CsrError: a CSR is missing or breaks a rule.
-        ProfileError: a host name is none.
+        KeyStoreError: a key that is there cannot be used.
     """
-    requested = {role: _requested_key(service_dir, role) for role in OnlineKey}
-    server = profiles.server([*profiles.LOOPBACK_HOSTNAMES, *hostnames], now=now)
-    issuing_ca, ocsp = profiles.issuing_ca(catalog_name, now=now), profiles.ocsp_responder(catalog_name, now=now)
-    root, factory, server_ca = authority.root, authority.factory, authority.server_ca
-    contents: dict[str, Callable[[], bytes]] = {
-        "root": lambda: chain_pem([root.certificate]),
-        "factory": lambda: chain_pem([factory.certificate]),
-        "server-ca": lambda: chain_pem([server_ca.certificate]),
-        "issuing-ca": lambda: chain_pem([root.issue(issuing_ca, requested[OnlineKey.ISSUING_CA])]),
-        "server": lambda: server_ca.chain_pem(server_ca.issue(server, requested[OnlineKey.SERVER])),
-        "ocsp": lambda: factory.chain_pem(factory.issue(ocsp, requested[OnlineKey.OCSP])),
-    }
-    for name, content in contents.items():
-        _create_missing(service_dir / "certificates" / f"{name}.pem", content)
-    _sign_genesis(service_dir / "genesis", authority, requested, catalog_name=catalog_name, now=now)
+    newest = generations(service_dir / "csr", role)[-1:]
+    name = _following(newest[0]) if newest and _is_certified(service_dir, newest[0]) else (newest or [role.value])[0]
+    _request(service_dir, name)
+    return name
+
+
+def requested_key(service_dir: Path, name: str) -> ec.EllipticCurvePublicKey:
+    """Return the key that the service asks a certificate for.
+
+    Args:
+        service_dir: holds csr/.
+        name: of the role or a later generation, which the request states as its common name.
+
+    Raises:
+        CsrError: the CSR is missing or breaks a rule.
+    """
+    path = service_dir / "csr" / f"{name}.pem"
+    try:
+        unverified_csr = path.read_bytes()
+    except OSError as error:
+        raise CsrError(f"CSR: expected the service's request in {path}, found: {error.strerror}") from error
+    return verify_service_csr(unverified_csr, name)
+
+
+def generations(folder: Path, role: str) -> list[str]:
+    """Return the names of a role's files in a folder, oldest first: `server`, `server-2` and so on."""
+    pattern = re.compile(rf"{re.escape(role)}(?:-([0-9]{{1,4}}))?\.pem")
+    found = [
+        (int(match[1] or 1), path.stem) for path in folder.glob("*.pem") if (match := pattern.fullmatch(path.name))
+    ]
+    return [name for _, name in sorted(found)]
+
+
+def in_force(service_dir: Path, role: OnlineKey) -> str:
+    """Return the newest generation of a role that has its certificate; the role itself if none has."""
+    return (generations(service_dir / "certificates", role) or [role.value])[-1]
 
 
 def issuing_authority(service_dir: Path) -> CertificateAuthority:
@@ -142,57 +118,22 @@ def load_certificate(path: Path) -> x509.Certificate:
     return load_chain(content)[0]
 
 
-def _sign_genesis(
-    genesis: Path,
-    authority: OfflineAuthority,
-    requested: dict[OnlineKey, ec.EllipticCurvePublicKey],
-    *,
-    catalog_name: str,
-    now: datetime,
-) -> None:
-    root, root_expires = authority.root_signer, now + ROOT_METADATA_LIFETIME
-    catalog = Catalog(
-        catalog_id=str(uuid.uuid4()),
-        name=catalog_name,
-        package_keys=[authority.package_key],
-        system_keys=[authority.system_key],
-        golden_keys=[authority.golden_key],
-    )
-    _create_missing(genesis / "catalog.json", lambda: encode_catalog(catalog))
-    _create_missing(
-        genesis / "director.root.json",
-        lambda: director_root(root, director=requested[OnlineKey.DIRECTOR], expires=root_expires),
-    )
-    _create_missing(
-        genesis / "image.root.json",
-        lambda: image_root(
-            root,
-            targets=authority.targets.public_key,
-            snapshot=requested[OnlineKey.SNAPSHOT],
-            timestamp=requested[OnlineKey.TIMESTAMP],
-            expires=root_expires,
-        ),
-    )
-    _create_missing(
-        genesis / "image.targets.json",
-        lambda: sign_targets([], authority.targets, version=1, expires=now + TARGETS_METADATA_LIFETIME),
-    )
-
-
-def _requested_key(service_dir: Path, role: OnlineKey) -> ec.EllipticCurvePublicKey:
-    path = _csr_path(service_dir, role)
-    try:
-        unverified_csr = path.read_bytes()
-    except OSError as error:
-        raise CsrError(f"CSR: expected the service's request in {path}, found: {error.strerror}") from error
-    return verify_service_csr(unverified_csr, role)
-
-
-def _csr_path(service_dir: Path, role: OnlineKey) -> Path:
-    return service_dir / "csr" / f"{role}.pem"
-
-
-def _create_missing(path: Path, content: Callable[[], bytes]) -> None:
+def _request(service_dir: Path, name: str) -> None:
+    path, keys = service_dir / "csr" / f"{name}.pem", online_keys(service_dir)
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        create_file(path, content(), mode=PUBLIC_MODE)
+        signer = keys.load(name) if keys.holds(name) else keys.generate(name)
+        _create(path, partial(make_csr, signer, name))
+
+
+def _create(path: Path, content: Callable[[], bytes]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    create_file(path, content(), mode=PUBLIC_MODE)
+
+
+def _is_certified(service_dir: Path, name: str) -> bool:
+    return (service_dir / "certificates" / f"{name}.pem").exists()
+
+
+def _following(name: str) -> str:
+    match = re.fullmatch(r"(.*?)-([0-9]{1,4})", name)
+    return f"{match[1]}-{int(match[2]) + 1}" if match else f"{name}-2"

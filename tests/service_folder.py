@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pki.authority import CertificateAuthority
 from pki.ceremony import factory_authority, hold_ceremony
+from pki.ceremony_declaration import usual_declaration
 from pki.online import load_certificate, request_online_keys
 from pki.stores import KeyStores, open_keys
 
@@ -53,12 +54,11 @@ def _ceremony() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="tinyfleet-ceremony-"))
     request_online_keys(folder / "service")
     hold_ceremony(
-        folder / "operator",
-        folder / "service",
+        folder,
+        usual_declaration("Test catalog", participants=["Ada"], hostnames=[]),
         keys=open_keys(folder / "operator", passphrase=lambda: _PASSPHRASE),
-        catalog_name="Test catalog",
-        hostnames=[],
-        now=datetime.now(UTC),  # noqa: TID251 - TLS reads the machine's clock, so the certificates must, too
+        clock=lambda: datetime.now(UTC),  # noqa: TID251 - TLS reads the machine's clock, so certificates must, too
+        confirm=lambda _number, _count, _text: None,
     )
     operators = [
         {"name": role, "role": role, "token_sha256": hashlib.sha256(token.encode()).hexdigest()}

@@ -9,14 +9,14 @@ from typer.testing import CliRunner, Result
 
 from pki import pkcs8
 from pki.chains import issued_by
-from pki.errors import PassphraseError, ProfileError
+from pki.errors import CeremonyError, DeclarationError, PassphraseError
 from pki.keystore import PASSPHRASE_VARIABLE
 from pki.online import load_certificate
 from pki.roles import OfflineKey
 from protocol.identity import certificate_uri
 from service.cli.client import load_credential
 from service.cli.errors import CredentialError
-from service.cli.init import CeremonyError
+from service.cli.held_ceremony import CeremonyHeldError
 from service.cli.main import make_app
 
 PASSPHRASE = "correct horse battery"
@@ -84,18 +84,16 @@ def test_finished_ceremony_is_refused_and_stays(tmp_path: Path) -> None:
     """Nothing is overwritten."""
     _init(tmp_path)
     before = _files(tmp_path)
-    _expect(_init(tmp_path), CeremonyError, "expected a folder without a finished ceremony")
+    _expect(_init(tmp_path), CeremonyHeldError, "expected a folder without a finished ceremony")
     assert _files(tmp_path) == before
 
 
-@pytest.mark.parametrize("missing", ["service/operators.json", "operator/credential.json", "service/genesis"])
+@pytest.mark.parametrize("missing", ["service/operators.json", "operator/credential.json"])
 def test_interrupted_init_goes_on(tmp_path: Path, missing: str) -> None:
     """What is there stays; what is missing is made, and the login works."""
     _init(tmp_path)
     (tmp_path / "service" / "operators.json").unlink()
-    path = tmp_path / missing
-    for file in [path] if path.suffix else list(path.iterdir()):
-        file.unlink(missing_ok=True)
+    (tmp_path / missing).unlink(missing_ok=True)
     before = _files(tmp_path)
     assert _init(tmp_path).exit_code == 0
     after = _files(tmp_path)
@@ -120,22 +118,58 @@ def test_passphrase_is_asked_for_twice(tmp_path: Path, monkeypatch: pytest.Monke
     assert result.exit_code == 0, result.output
 
 
-def test_wrong_passphrase_of_an_interrupted_init_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The keys that are there need the passphrase that they were made with."""
+def test_operator_s_own_file_survives_another_run(tmp_path: Path) -> None:
+    """A note beside the keys is nobody's to remove, and a certificate that nobody recorded is named, not removed."""
     _init(tmp_path)
     (tmp_path / "service" / "operators.json").unlink()
+    note = tmp_path / "operator" / "notes.txt"
+    note.write_text("safe 3, shelf 2")
+    assert _init(tmp_path).exit_code == 0
+    assert note.read_text() == "safe 3, shelf 2"
+    (tmp_path / "service" / "operators.json").unlink()
+    extra = tmp_path / "operator" / "certificates" / "extra.pem"
+    extra.write_text("a certificate of mine")
+    _expect(
+        _init(tmp_path), CeremonyError, "operator/certificates/extra.pem: expected no certificate that no transcript"
+    )
+    assert extra.exists()
+
+
+def test_init_with_other_names_than_it_began_with_is_refused(tmp_path: Path) -> None:
+    """What is half made stays half made, as it was."""
+    _init(tmp_path, "--hostname", "fleet.example")
+    (tmp_path / "service" / "operators.json").unlink()
     before = _files(tmp_path)
-    monkeypatch.setenv(PASSPHRASE_VARIABLE, "another passphrase")
-    _expect(_init(tmp_path), PassphraseError, "key root: expected the passphrase that encrypted it")
+    _expect(_init(tmp_path), CeremonyError, "expected the one of this folder's ceremony")
     assert _files(tmp_path) == before
 
 
+def test_wrong_passphrase_of_an_interrupted_ceremony_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The keys that are there need the passphrase that they were made with."""
+    declaration = tmp_path / "ceremony.yaml"
+    declaration.write_text("catalog: demo\nparticipants: [Ada]\n")
+    words = ["pki", "ceremony", str(declaration), "--data-dir", str(tmp_path)]
+    result = CliRunner().invoke(make_app(words), words, input="y\n" * 3 + "n\n")
+    assert (result.exit_code, "4/33 key package" in result.output) == (1, True)
+    before = _files(tmp_path)
+    monkeypatch.setenv(PASSPHRASE_VARIABLE, "another passphrase")
+    result = CliRunner().invoke(make_app(words), words, input="y\n" * 33)
+    _expect(result, PassphraseError, "expected the passphrase that encrypted it")
+    monkeypatch.setenv(PASSPHRASE_VARIABLE, PASSPHRASE)
+    assert CliRunner().invoke(make_app(words), words, input="y\n" * 33).exit_code == 0
+    after = _files(tmp_path)
+    assert {name for name in before if after.get(name) != before[name]} == {"operator/ceremony/journal.json"}
+
+
 def test_bad_names_are_refused(tmp_path: Path) -> None:
-    """Of the catalog and of hosts."""
-    _expect(_init(tmp_path / "a", "--catalog", "c" * 51), CeremonyError, "expected 1 to 50 printable characters")
-    assert not (tmp_path / "a").exists()
-    _expect(_init(tmp_path / "b", "--hostname", "two words"), ProfileError, "host name: expected a DNS name")
-    assert not (tmp_path / "b" / "service" / "operators.json").exists()
+    """Of the catalog and of hosts; nothing is made."""
+    _expect(_init(tmp_path / "a", "--catalog", "c" * 51), DeclarationError, "catalog: expected: .*at most 50")
+    _expect(
+        _init(tmp_path / "b", "--hostname", "two words"), DeclarationError, "hostnames.0: host name: expected a DNS"
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_damaged_login_of_an_interrupted_init_is_refused(tmp_path: Path) -> None:
@@ -143,4 +177,4 @@ def test_damaged_login_of_an_interrupted_init_is_refused(tmp_path: Path) -> None
     _init(tmp_path)
     (tmp_path / "service" / "operators.json").unlink()
     (tmp_path / "operator" / "credential.json").write_text("damaged")
-    _expect(_init(tmp_path), CeremonyError, "expected the login that an interrupted ceremony wrote")
+    _expect(_init(tmp_path), CeremonyHeldError, "expected the login that an interrupted ceremony wrote")

@@ -1,26 +1,36 @@
 """The ceremony: what it makes, that it goes on where it stopped, and that it overwrites nothing."""
 
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 
-from pki import ceremony, keystore, online
-from pki.authority import CertificateAuthority, chain_pem
+from pki import ceremony_steps, keystore, online, profiles, transcript
+from pki.authority import CertificateAuthority, chain_pem, issuer_key_id, publish_url_in, self_signed_root
 from pki.catalog import Catalog, encode_catalog, load_catalog
-from pki.ceremony import REPOSITORY_COPIES, factory_authority, hold_ceremony, root_authority
+from pki.ceremony import Journal, factory_authority, hold_ceremony, root_authority
+from pki.ceremony_check import check_ceremony
+from pki.ceremony_declaration import DeclarationFile, parse_declaration, usual_declaration
+from pki.ceremony_steps import REPOSITORY_COPIES
 from pki.chains import issued_by
-from pki.errors import CatalogError, ChainError, CsrError, KeyMissingError, ProfileError
+from pki.errors import CatalogError, CeremonyError, ChainError, CsrError, KeyMissingError
 from pki.files import create_file
 from pki.keystore import FileKeyStore
 from pki.online import issuing_authority, load_certificate, online_keys, request_online_keys
+from pki.profiles import CLOCK_SKEW
 from pki.repository import verify_root, verify_targets
 from pki.roles import OfflineKey, OnlineKey
+from pki.stores import KeyStores
+from pki.transcript import Made, StepKind, with_step
+from protocol.document import canonical_json, parse_document
 from protocol.signing import SoftwareSigner, tuf_key
+from tests.earlier_folder import hold_as_version_0_1
 from tests.unit.pki.pki_builder import NOW
 
-CEREMONY_FILES = 38
-
+CREATED_FILES = 40  # keys, requests, certificates, declaration, first metadata, working copies, transcript
 SERVICE_CERTIFICATES = ("root", "factory", "server-ca", "issuing-ca", "server", "ocsp")
 
 
@@ -28,20 +38,22 @@ class InterruptionError(Exception):
     """Ctrl-C, at a moment of the test's choice."""
 
 
-def _keys(folder: Path) -> FileKeyStore:
-    return FileKeyStore(folder / "operator" / "keys", passphrase=None)
+def _keys(folder: Path) -> KeyStores:
+    return KeyStores(FileKeyStore(folder / "operator" / "keys", passphrase=None))
 
 
-def _hold(folder: Path, *, hostnames: tuple[str, ...] = ()) -> None:
+def _declared(*hostnames: str) -> DeclarationFile:
+    return usual_declaration("demo", participants=["Ada"], hostnames=hostnames)
+
+
+def _assent(number: int, count: int, text: str) -> None:
+    assert 0 < number <= count
+    assert text
+
+
+def _hold(folder: Path, declared: DeclarationFile | None = None, *, adopt: bool = False) -> None:
     request_online_keys(folder / "service")
-    hold_ceremony(
-        folder / "operator",
-        folder / "service",
-        keys=_keys(folder),
-        catalog_name="demo",
-        hostnames=hostnames,
-        now=NOW,
-    )
+    hold_ceremony(folder, declared or _declared(), keys=_keys(folder), clock=lambda: NOW, confirm=_assent, adopt=adopt)
 
 
 def _snapshot(folder: Path) -> dict[str, bytes]:
@@ -55,6 +67,8 @@ def test_ceremony_makes_everything_that_the_contract_names(tmp_path: Path) -> No
         *(f"operator/keys/{role}.pem" for role in OfflineKey),
         *(f"operator/certificates/{name}.pem" for name in ("root", "factory", "server-ca", "package")),
         *(f"operator/repository/{name}" for name in REPOSITORY_COPIES.values()),
+        *(f"operator/ceremony/{name}" for name in ("declaration.yaml", "0001.json")),
+        "operator/issuance.jsonl",
         *(f"service/{kind}/{role}.pem" for kind in ("keys", "csr") for role in OnlineKey),
         *(f"service/certificates/{name}.pem" for name in SERVICE_CERTIFICATES),
         *(f"service/genesis/{name}" for name in REPOSITORY_COPIES),
@@ -63,7 +77,7 @@ def test_ceremony_makes_everything_that_the_contract_names(tmp_path: Path) -> No
 
 def test_certificates_form_the_tree(tmp_path: Path) -> None:
     """The root issues the authorities and the package certificate, these the leaves; the server has its names."""
-    _hold(tmp_path, hostnames=("fleet.example",))
+    _hold(tmp_path, _declared("fleet.example"))
     certificates = tmp_path / "service" / "certificates"
     loaded = {name: load_certificate(certificates / f"{name}.pem") for name in SERVICE_CERTIFICATES}
     root = loaded["root"]
@@ -124,49 +138,248 @@ def test_second_ceremony_changes_nothing(tmp_path: Path) -> None:
     assert _snapshot(tmp_path) == before
 
 
-@pytest.mark.parametrize("files_written", range(CEREMONY_FILES))
-def test_interrupted_ceremony_goes_on_where_it_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files_written: int
-) -> None:
-    """After any file: the second run keeps what is there, and everything fits together."""
-    left = iter(range(files_written))
+def test_ceremony_interrupted_at_every_file_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before any file is written: the next run keeps what is there, and in the end everything fits together."""
+    finished, interruptions = False, 0
+    while not finished:
+        left = iter(range(1))
 
-    def interrupted(path: Path, content: bytes, *, mode: int) -> None:
-        if next(left, None) is None:
-            raise InterruptionError
-        create_file(path, content, mode=mode)
+        def interrupted(path: Path, content: bytes, *, mode: int, left: Iterator[int] = left) -> None:
+            if next(left, None) is None:
+                raise InterruptionError
+            create_file(path, content, mode=mode)
 
-    with monkeypatch.context() as patch:
-        for module in (ceremony, online, keystore):
-            patch.setattr(module, "create_file", interrupted)
-        with pytest.raises(InterruptionError):
-            _hold(tmp_path)
-    before = _snapshot(tmp_path)
-    assert len(before) == files_written
-    _hold(tmp_path)
-    after = _snapshot(tmp_path)
-    assert {name: after[name] for name in before} == before
-    assert len(after) == CEREMONY_FILES
-    root = load_certificate(tmp_path / "operator" / "certificates" / "root.pem")
-    assert issued_by(issuing_authority(tmp_path / "service").certificate, root)
+        before = _snapshot(tmp_path)
+        with monkeypatch.context() as patch:
+            for module in (ceremony_steps, keystore, online, transcript):
+                patch.setattr(module, "create_file", interrupted)
+            with suppress(InterruptionError):
+                _hold(tmp_path)
+                finished = True
+        interruptions += not finished
+        after = _snapshot(tmp_path)
+        growing = ("operator/issuance.jsonl", "operator/ceremony/journal.json")
+        assert {name: after[name] for name in before if name not in growing} == {
+            name: content for name, content in before.items() if name not in growing
+        }
+    assert interruptions == CREATED_FILES - 1
+    assert check_ceremony(tmp_path, keys=_keys(tmp_path)).findings == []
     image_root = verify_root((tmp_path / "operator" / "repository" / "1.root.json").read_bytes(), now=NOW)
     assert image_root.roles["targets"].keyids == [
         tuf_key(_keys(tmp_path).load(OfflineKey.IMAGE_TARGETS).public_key).keyid
     ]
 
 
+def test_every_certificate_dates_from_the_beginning_of_the_ceremony(tmp_path: Path) -> None:
+    """However long an interruption lasts, nothing outlives what issues it."""
+    request_online_keys(tmp_path / "service")
+    days = iter(range(1000))
+
+    def stop(number: int, count: int, text: str) -> None:
+        if number == count:
+            raise InterruptionError(text)
+
+    for confirm in (stop, _assent):
+        with suppress(InterruptionError):
+            hold_ceremony(
+                tmp_path,
+                _declared(),
+                keys=_keys(tmp_path),
+                clock=lambda: NOW + timedelta(days=next(days)),
+                confirm=confirm,
+            )
+    begins = {
+        load_certificate(path).not_valid_before_utc
+        for folder in ("operator", "service")
+        for path in (tmp_path / folder / "certificates").iterdir()
+    }
+    assert begins == {NOW - CLOCK_SKEW}
+    assert check_ceremony(tmp_path, keys=None).findings == []
+
+
 def test_service_without_requests_is_refused(tmp_path: Path) -> None:
-    """Nothing is signed for a service that has not asked."""
+    """Nothing is made for a service that has not asked."""
     with pytest.raises(CsrError, match=r"expected the service's request in .*issuing-ca.pem, found: No such file"):
-        hold_ceremony(
-            tmp_path / "operator",
-            tmp_path / "service",
-            keys=_keys(tmp_path),
-            catalog_name="demo",
-            hostnames=(),
-            now=NOW,
-        )
-    assert not (tmp_path / "service").exists()
+        hold_ceremony(tmp_path, _declared(), keys=_keys(tmp_path), clock=lambda: NOW, confirm=_assent)
+    assert _snapshot(tmp_path) == {}
+
+
+def test_another_declaration_is_refused(tmp_path: Path) -> None:
+    """While the ceremony is interrupted, and after it."""
+    request_online_keys(tmp_path / "service")
+
+    def stop(number: int, _count: int, text: str) -> None:
+        if number == 12:
+            raise InterruptionError(text)
+
+    with pytest.raises(InterruptionError):
+        hold_ceremony(tmp_path, _declared(), keys=_keys(tmp_path), clock=lambda: NOW, confirm=stop)
+    before = _snapshot(tmp_path)
+    with pytest.raises(CeremonyError, match="expected the one of this folder's ceremony"):
+        _hold(tmp_path, _declared("other.example"))
+    assert _snapshot(tmp_path) == before
+    _hold(tmp_path)
+    with pytest.raises(CeremonyError, match="expected the one of this folder's ceremony"):
+        _hold(tmp_path, _declared("other.example"))
+
+
+def test_declaration_left_by_a_run_before_its_journal_is_compared(tmp_path: Path) -> None:
+    """The copy of another declaration is not taken for this one's."""
+    _hold(tmp_path)
+    folder = tmp_path / "operator" / "ceremony"
+    (folder / "0001.json").unlink()
+    with pytest.raises(CeremonyError, match=r"declaration.yaml: expected the declaration that the ceremony began with"):
+        _hold(tmp_path, _declared("other.example"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda text: text[:-1], "expected the journal of an interrupted ceremony, found: Journal"),
+        (lambda text: text.replace('"number":3', '"number":4'), "expected step 3 after .*, found step 4"),
+        (lambda text: text.replace("operator/ceremony/declaration.yaml", "x"), "expected step 2 after"),
+    ],
+)
+def test_damaged_journal_is_refused(tmp_path: Path, damage: Callable[[str], str], message: str) -> None:
+    """What was done is not guessed."""
+    _interrupt(tmp_path, at=5)
+    journal = tmp_path / "operator" / "ceremony" / "journal.json"
+    journal.write_text(damage(journal.read_text()))
+    with pytest.raises(CeremonyError, match=message):
+        _hold(tmp_path)
+
+
+def test_journal_of_other_steps_is_refused(tmp_path: Path) -> None:
+    """Of a version whose ceremony makes other things."""
+    _interrupt(tmp_path, at=2)
+    path = tmp_path / "operator" / "ceremony" / "journal.json"
+    journal = parse_document(path.read_bytes(), Journal)
+    strange = with_step((), Made(StepKind.KEY, "strange", "0" * 64), at=NOW)
+    path.write_bytes(canonical_json(journal.model_copy(update={"steps": strange})))
+    with pytest.raises(CeremonyError, match="journal: expected the first steps of this declaration, found others"):
+        _hold(tmp_path)
+
+
+def test_what_was_exchanged_during_an_interruption_is_not_signed(tmp_path: Path) -> None:
+    """A step's digest was noted when it was done."""
+    _interrupt(tmp_path, at=15)
+    other = _other_root(tmp_path / "other")
+    (tmp_path / "operator" / "certificates" / "root.pem").write_bytes(other)
+    with pytest.raises((CeremonyError, ChainError)):
+        _hold(tmp_path)
+    assert not (tmp_path / "operator" / "ceremony" / "0001.json").exists()
+
+
+def test_key_that_was_exchanged_during_an_interruption_is_refused(tmp_path: Path) -> None:
+    """Before anything else is made."""
+    _interrupt(tmp_path, at=5)
+    (tmp_path / "operator" / "keys" / "root.pem").unlink()
+    _keys(tmp_path).generate(OfflineKey.ROOT)
+    before = _snapshot(tmp_path)
+    with pytest.raises(CeremonyError, match="key root: expected the one that the ceremony made, found another"):
+        _hold(tmp_path)
+    assert _snapshot(tmp_path) == before
+
+
+def test_finished_ceremony_that_was_changed_is_not_taken_for_done(tmp_path: Path) -> None:
+    """Run again: it says what is not as it was."""
+    _hold(tmp_path)
+    (tmp_path / "service" / "genesis" / "catalog.json").unlink()
+    with pytest.raises(
+        CeremonyError, match=r"found 1 differences: service/genesis/catalog.json: expected the metadata"
+    ):
+        _hold(tmp_path)
+
+
+def test_certificate_of_a_stranger_is_not_adopted_unasked(tmp_path: Path) -> None:
+    """A file that lies there before the ceremony is refused; nothing is overwritten."""
+    folder = tmp_path / "operator" / "certificates"
+    folder.mkdir(parents=True)
+    (folder / "root.pem").write_bytes(_other_root(tmp_path / "other"))
+    with pytest.raises(
+        CeremonyError, match=r"operator/certificates/root.pem: key: expected that of root, found another"
+    ):
+        _hold(tmp_path)
+
+
+def test_copy_that_is_another_certificate_is_refused(tmp_path: Path) -> None:
+    """The service trusts what the operator holds, or nothing."""
+    folder = tmp_path / "service" / "certificates"
+    folder.mkdir(parents=True)
+    (folder / "root.pem").write_bytes(_other_root(tmp_path / "other"))
+    with pytest.raises(CeremonyError, match=r"service/certificates/root.pem: expected the same as operator/"):
+        _hold(tmp_path)
+
+
+def test_folder_of_an_earlier_version_is_adopted_on_request(tmp_path: Path) -> None:
+    """Its certificates stay as they are and are marked; what it lacks is made."""
+    hold_as_version_0_1(tmp_path, _keys(tmp_path), now=NOW - timedelta(days=100))
+    before = _snapshot(tmp_path)
+    with pytest.raises(CeremonyError, match=r"root.pem: .*; with --adopt the ceremony takes it as it is"):
+        _hold(tmp_path)
+    _hold(tmp_path, adopt=True)
+    after = _snapshot(tmp_path)
+    assert {name: after[name] for name in before} == before
+    checked = check_ceremony(tmp_path, keys=_keys(tmp_path))
+    assert checked.findings == []
+    assert {step.name for step in checked.transcripts[0].steps if step.adopted} == {
+        *(f"operator/certificates/{name}.pem" for name in ("root", "factory")),
+        *(f"service/certificates/{name}.pem" for name in ("root", "factory", "issuing-ca", "server")),
+    }
+    assert issued_by(
+        load_certificate(tmp_path / "operator" / "certificates" / "server-ca.pem"),
+        load_certificate(tmp_path / "operator" / "certificates" / "root.pem"),
+    )
+
+
+def test_adopted_certificate_of_a_stranger_is_refused(tmp_path: Path) -> None:
+    """Adopting asks for the recorded key and the root's signature."""
+    hold_as_version_0_1(tmp_path, _keys(tmp_path), now=NOW - timedelta(days=100))
+    (tmp_path / "service" / "certificates" / "server.pem").write_bytes(_other_root(tmp_path / "other"))
+    with pytest.raises(CeremonyError, match=r"server.pem: expected the recorded key of server.*server.pem: issuer: "):
+        _hold(tmp_path, adopt=True)
+
+
+def test_declared_key_store_must_be_the_one_of_keys_toml(tmp_path: Path) -> None:
+    """A root that should be in a token is not made as a file."""
+    declared = parse_declaration(b"catalog: demo\nparticipants: [Ada]\nkey_stores: {root: hsm}\n")
+    with pytest.raises(
+        CeremonyError, match=r"key_stores.root: expected store 'hsm' in operator/keys.toml, found 'file'"
+    ):
+        _hold(tmp_path, declared)
+    assert not (tmp_path / "operator").exists()
+
+
+def test_certificates_say_where_revocations_are_published(tmp_path: Path) -> None:
+    """Below the declared URL, and so do those that the authorities issue later."""
+    _hold(tmp_path, parse_declaration(b"catalog: demo\nparticipants: [Ada]\npublish_url: http://fleet.example\n"))
+    certificates, keys = tmp_path / "operator" / "certificates", _keys(tmp_path)
+    root = load_certificate(certificates / "root.pem")
+    for authority in (factory_authority(tmp_path / "operator", keys), root_authority(tmp_path / "operator", keys)):
+        assert authority.publish_url == "http://fleet.example"
+    points = load_certificate(certificates / "factory.pem").extensions.get_extension_for_class(
+        x509.CRLDistributionPoints
+    )
+    assert [name.value for point in points.value for name in point.full_name or ()] == [
+        f"http://fleet.example/pki/crl/{issuer_key_id(root)}.crl"
+    ]
+    assert publish_url_in(root) is None
+
+
+def _interrupt(folder: Path, *, at: int) -> None:
+    def stop(number: int, _count: int, text: str) -> None:
+        if number == at:
+            raise InterruptionError(text)
+
+    request_online_keys(folder / "service")
+    with pytest.raises(InterruptionError):
+        hold_ceremony(folder, _declared(), keys=_keys(folder), clock=lambda: NOW, confirm=stop)
+
+
+def _other_root(folder: Path) -> bytes:
+    root = self_signed_root(profiles.root_ca("demo", now=NOW), SoftwareSigner.generate())
+    assert not folder.exists()
+    return chain_pem([root.certificate])
 
 
 def test_exchanged_requests_are_refused(tmp_path: Path) -> None:
@@ -176,13 +389,6 @@ def test_exchanged_requests_are_refused(tmp_path: Path) -> None:
     (service / "csr" / "snapshot.pem").replace(service / "csr" / "director.pem")
     with pytest.raises(CsrError, match=r"expected the common name director, found \['snapshot'\]"):
         _hold(tmp_path)
-
-
-def test_bad_host_name_leaves_the_service_unsigned(tmp_path: Path) -> None:
-    """Refused before any certificate of the service is written."""
-    with pytest.raises(ProfileError, match="found 'two words'"):
-        _hold(tmp_path, hostnames=("two words",))
-    assert not (tmp_path / "service" / "certificates").exists()
 
 
 def test_request_that_came_alone_gets_no_key(tmp_path: Path) -> None:

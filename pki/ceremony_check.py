@@ -1,0 +1,249 @@
+"""Check a ceremony later: that its folders still hold what its transcripts tell of, and that this is what was declared.
+
+Verification, in this order; the first three must hold for the others to mean anything:
+    1. root: operator/certificates/root.pem signs itself; its SHA-256 is reported, to be compared with the one on paper;
+    2. transcripts: pki/transcript.py, against the keys of the root, the server CA and the factory CA;
+    3. declaration: declaration.yaml has the SHA-256 that the transcripts state, and is one;
+    4. files: declaration, requests, certificates and first metadata are there with the digests of their steps;
+    5. nothing else: no certificate lies beside them that no transcript names, except cross certificates between
+       generations of the issuing CA that one names;
+    6. certificates: what each says is what was declared, its issuer signed it, and its key is the recorded one;
+    7. keys: where the key stores are given, every key in force is the recorded one, in the recorded store.
+Certificates that the ceremony adopted pass step 6 by their issuer and key alone. Not checked here: whether anything
+has expired, which `tinyfleet pki status` shows; the working copy of the Image repository, which has its own signatures.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from pki.ceremony_certificates import (
+    ISSUER_DIFFERS,
+    OFFLINE_CERTIFICATES,
+    ONLINE_CERTIFICATES,
+    REQUESTS,
+    differences,
+    key_sha256,
+    planned_again,
+    role_of,
+)
+from pki.ceremony_declaration import MAX_DECLARATION_BYTES, DeclarationFile, parse_declaration
+from pki.ceremony_steps import DECLARATION_FILE, authority_certificate
+from pki.chains import issued_by
+from pki.errors import CeremonyError, ChainError, TranscriptError
+from pki.issuance import certificate_sha256
+from pki.online import load_certificate, online_keys
+from pki.roles import OfflineKey, OnlineKey
+from pki.stores import KeyStores
+from pki.transcript import CEREMONY_FOLDER, SignerKeys, Step, StepKind, Transcript, read_transcripts, sha256_hex
+
+WORKING_COPY = "operator/repository/"
+_INTERRUPTED = re.compile(r"\..*\.[0-9a-f]{16}")  # a file that pki.files had not finished
+_CROSS = re.compile(r"(issuing-ca(?:-[0-9]{1,4})?)-by-([0-9]{1,4})\.pem")
+_SIGNERS = (OfflineKey.ROOT, OfflineKey.SERVER_CA, OfflineKey.FACTORY)
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """The ceremony or a later act: when its certificates' validity begins, and its steps."""
+
+    began_at: datetime
+    steps: Sequence[Step]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedCeremony:
+    """What the check found.
+
+    Attributes:
+        root_sha256: of the root certificate, DER, hex.
+        transcripts: the verified ones.
+        findings: what is not as it was recorded and declared; empty when all is well.
+    """
+
+    root_sha256: str
+    transcripts: Sequence[Transcript]
+    findings: Sequence[str]
+
+    @property
+    def certificates(self) -> int:
+        """How many certificate files the transcripts name."""
+        steps = [step for transcript in self.transcripts for step in transcript.steps]
+        return len({step.name for step in steps if step.kind is StepKind.CERTIFICATE})
+
+
+def check_ceremony(data_dir: Path, *, keys: KeyStores | None) -> CheckedCeremony:
+    """Check the ceremony of a data directory.
+
+    Args:
+        data_dir: holds operator/ and service/.
+        keys: the operator's key stores, for step 7; None leaves it out.
+
+    Raises:
+        ChainError: step 1.
+        TranscriptError: step 2 or 3.
+        DeclarationError: step 3.
+        KeyStoreError: a key store cannot be opened.
+    """
+    operator_dir = data_dir / "operator"
+    # Step 1: root.
+    root = authority_certificate(data_dir, OfflineKey.ROOT)
+    if not issued_by(root, root):
+        raise ChainError(f"{OFFLINE_CERTIFICATES}/root.pem: expected a certificate that signs itself, found another")
+    # Step 2: transcripts.
+    transcripts = read_transcripts(operator_dir, keys=signer_keys(data_dir))
+    # Step 3: declaration.
+    declared = read_declaration(operator_dir)
+    for transcript in transcripts:
+        if transcript.declaration_sha256 != declared.sha256:
+            raise TranscriptError(
+                f"{DECLARATION_FILE}: expected SHA-256 {transcript.declaration_sha256[:16]}… of transcript "
+                f"{transcript.sequence}, found {declared.sha256[:16]}…"
+            )
+    acts = [Act(transcript.began_at, transcript.steps) for transcript in transcripts]
+    found = list(findings(data_dir, declared, acts))
+    if keys is not None:
+        found.extend(_keys(data_dir, _recorded(acts), keys))
+    return CheckedCeremony(certificate_sha256(root), transcripts, found)
+
+
+def findings(data_dir: Path, declared: DeclarationFile, acts: Sequence[Act]) -> Iterator[str]:
+    """Say what is not as recorded and declared: steps 4 to 6, a line each."""
+    recorded = _recorded(acts)
+    yield from _files(data_dir, recorded)
+    yield from _others(data_dir, recorded)
+    for act in acts:
+        for step in act.steps:
+            if step.kind is StepKind.CERTIFICATE:
+                yield from _certificate(data_dir, declared, recorded, step, began_at=act.began_at)
+
+
+def read_declaration(operator_dir: Path) -> DeclarationFile:
+    """Read the declaration that a ceremony was held by.
+
+    Raises:
+        TranscriptError: there is none.
+        DeclarationError: it is malformed.
+    """
+    path = operator_dir / CEREMONY_FOLDER / DECLARATION_FILE
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_DECLARATION_BYTES + 1)
+    except OSError as error:
+        raise TranscriptError(f"declaration: expected {path} of the ceremony, found: {error.strerror}") from error
+    return parse_declaration(content)
+
+
+def signer_keys(data_dir: Path) -> SignerKeys:
+    """Return the public keys of those who sign transcripts, as far as their certificates are there.
+
+    Raises:
+        ChainError: the root's certificate is missing, or one is malformed or has another type of key.
+    """
+    there = [role for role in _SIGNERS if (data_dir / OFFLINE_CERTIFICATES / f"{role}.pem").exists()]
+    return {role: _p256(authority_certificate(data_dir, role)) for role in {OfflineKey.ROOT, *there}}
+
+
+def _p256(certificate: x509.Certificate) -> ec.EllipticCurvePublicKey:
+    key = certificate.public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise ChainError("authority: expected a P-256 key, found another type")
+    return key
+
+
+def _recorded(acts: Sequence[Act]) -> Mapping[str, Step]:
+    return {step.name: step for act in acts for step in act.steps}
+
+
+def _files(data_dir: Path, recorded: Mapping[str, Step]) -> Iterator[str]:
+    # Step 4: files.
+    for name, step in recorded.items():
+        if step.kind is StepKind.KEY or name.startswith(WORKING_COPY):
+            continue
+        path = data_dir / name
+        if not path.is_file():
+            yield f"{name}: expected the {step.kind} that the transcript names, found no such file"
+        elif (found := sha256_hex(path.read_bytes())) != step.sha256:
+            yield f"{name}: expected SHA-256 {step.sha256[:16]}…, found {found[:16]}…"
+
+
+def _others(data_dir: Path, recorded: Mapping[str, Step]) -> Iterator[str]:
+    # Step 5: nothing else.
+    for folder in (OFFLINE_CERTIFICATES, ONLINE_CERTIFICATES):
+        for path in sorted((data_dir / folder).rglob("*")):
+            name = path.relative_to(data_dir).as_posix()
+            if name in recorded or path.is_dir() or _INTERRUPTED.fullmatch(path.name):
+                continue
+            if not _is_cross(data_dir, path, recorded):
+                yield f"{name}: expected no certificate that no transcript names, found one"
+
+
+def _is_cross(data_dir: Path, path: Path, recorded: Mapping[str, Step]) -> bool:
+    match = _CROSS.fullmatch(path.name)
+    if match is None:
+        return False
+    issuer = OnlineKey.ISSUING_CA if match[2] == "1" else f"{OnlineKey.ISSUING_CA}-{match[2]}"
+    names = [f"{ONLINE_CERTIFICATES}/{role}.pem" for role in (match[1], issuer)]
+    if not recorded.keys() >= set(names):
+        return False
+    try:
+        cross, certified, above = (load_certificate(each) for each in (path, *(data_dir / name for name in names)))
+    except ChainError:
+        return False
+    return issued_by(cross, above) and cross.public_key() == certified.public_key()
+
+
+def _certificate(
+    data_dir: Path, declared: DeclarationFile, recorded: Mapping[str, Step], step: Step, *, began_at: datetime
+) -> Iterator[str]:
+    # Step 6: certificates.
+    try:
+        certificate = load_certificate(data_dir / step.name)
+        planned = planned_again(declared.declaration, role_of(step.name), began_at=began_at)
+        above = OfflineKey.ROOT if step.adopted else planned.issuer
+        issuer = certificate if above is None else authority_certificate(data_dir, above)
+        found_key = key_sha256(_p256(certificate))
+    except (CeremonyError, ChainError) as error:
+        yield f"{step.name}: {error}"
+        return
+    if step.fingerprint != certificate_sha256(certificate):
+        yield f"{step.name}: expected the certificate that the transcript names, found another"
+    if _recorded_key(recorded, planned.role) != found_key:
+        yield f"{step.name}: expected the recorded key of {planned.role}, found another"
+    publish_url = declared.declaration.publish_url
+    for difference in differences(certificate, planned, issuer=issuer, publish_url=publish_url):
+        if not step.adopted or difference.startswith(ISSUER_DIFFERS):
+            yield f"{step.name}: {difference}"
+
+
+def _recorded_key(recorded: Mapping[str, Step], role: str) -> str | None:
+    if role in recorded:
+        return recorded[role].sha256
+    request = recorded.get(f"{REQUESTS}/{role}.pem")
+    return None if request is None else request.fingerprint
+
+
+def _keys(data_dir: Path, recorded: Mapping[str, Step], keys: KeyStores) -> Iterator[str]:
+    # Step 7: keys.
+    for step in recorded.values():
+        if step.kind is StepKind.KEY:
+            yield from _key(keys, step.name, step.sha256, step.store)
+    if (data_dir / "service" / "keys").exists():  # otherwise they are on the service's machine
+        online = online_keys(data_dir / "service")
+        for name, step in recorded.items():
+            if step.kind is StepKind.REQUEST:
+                yield from _key(online, role_of(name), step.fingerprint, online.store_of(role_of(name)))
+
+
+def _key(keys: KeyStores, role: str, sha256: str, store: str) -> Iterator[str]:
+    if keys.store_of(role) != store:
+        yield f"key {role}: expected in store {store}, found {keys.store_of(role)}"
+    elif not keys.holds(role):
+        yield f"key {role}: expected in store {store}, found none"
+    elif (found := key_sha256(keys.load(role).public_key)) != sha256:
+        yield f"key {role}: expected SHA-256 {sha256[:16]}…, found {found[:16]}…"

@@ -1,0 +1,122 @@
+"""Certificates after the ceremony: the operator answers the service's later requests, and transcripts tell of it."""
+
+from datetime import datetime
+from pathlib import Path
+
+from cryptography import x509
+
+from pki.ceremony_certificates import (
+    ONLINE_CERTIFICATES,
+    REQUESTS,
+    PlannedCertificate,
+    differences,
+    key_sha256,
+    planned_again,
+)
+from pki.ceremony_check import read_declaration, signer_keys
+from pki.ceremony_declaration import Declaration
+from pki.ceremony_steps import authority_certificate, issue_planned
+from pki.errors import CeremonyError
+from pki.issuance import certificate_sha256
+from pki.online import generations, load_certificate, requested_key
+from pki.profiles import CLOCK_SKEW
+from pki.roles import OfflineKey, OnlineKey
+from pki.stores import KeyStores
+from pki.transcript import Made, Step, StepKind, add_transcript, read_transcripts, sha256_hex, with_step
+
+
+def issue_again(data_dir: Path, role: OnlineKey, *, keys: KeyStores, now: datetime) -> Path:
+    """Answer the service's newest request for a certificate of the server or of the OCSP responder.
+
+    The certificate is written beside those before it; a transcript tells of it, signed by the key that issued it. A run
+    that was interrupted between the two is finished.
+
+    Args:
+        data_dir: holds operator/ with a finished ceremony, and service/ with the request.
+        role: which certificate.
+        keys: the operator's key stores.
+        now: UTC, aware; the certificate is valid from here on, as long as declared.
+
+    Returns:
+        the certificate's file.
+
+    Raises:
+        CeremonyError: no request waits, or the certificate would outlive its issuer.
+        TranscriptError: the ceremony's transcripts were changed.
+        CsrError: the request breaks a rule.
+        KeyStoreError: the issuer's key cannot be used.
+    """
+    operator_dir, now = data_dir / "operator", now.replace(microsecond=0)
+    transcripts = read_transcripts(operator_dir, keys=signer_keys(data_dir))
+    told = {step.name for transcript in transcripts for step in transcript.steps}
+    name, declared = _waiting(data_dir, role, told), read_declaration(operator_dir)
+    path = data_dir / ONLINE_CERTIFICATES / f"{name}.pem"
+    if path.exists():
+        now = load_certificate(path).not_valid_before_utc + CLOCK_SKEW
+    planned = planned_again(declared.declaration, name, began_at=now)
+    issuer = planned.issuer or OfflineKey.ROOT
+    _issue(data_dir, planned, declared.declaration, issuer=issuer, keys=keys, now=now)
+    add_transcript(
+        operator_dir,
+        keys.load(issuer),
+        act=f"issue {name}",
+        declaration_sha256=declared.sha256,
+        participants=(),
+        began_at=now,
+        ended_at=now,
+        steps=_steps(data_dir, planned, at=now),
+    )
+    return path
+
+
+def _waiting(data_dir: Path, role: OnlineKey, told: set[str]) -> str:
+    names = generations(data_dir / REQUESTS, role)
+    if not names or f"{ONLINE_CERTIFICATES}/{names[-1]}.pem" in told:
+        raise CeremonyError(
+            f"{role}: expected a request that waits for its certificate, found none; "
+            f"the service makes one by `tinyfleet pki request {role}`"
+        )
+    return names[-1]
+
+
+def _issue(
+    data_dir: Path,
+    planned: PlannedCertificate,
+    declaration: Declaration,
+    *,
+    issuer: OfflineKey,
+    keys: KeyStores,
+    now: datetime,
+) -> None:
+    above, path = authority_certificate(data_dir, issuer), data_dir / planned.path
+    public_key = requested_key(data_dir / "service", planned.role)
+    if planned.profile.not_after > above.not_valid_after_utc:
+        raise CeremonyError(
+            f"{planned.role}: expected to end before {issuer} does, {above.not_valid_after_utc:%F}, "
+            f"found {planned.profile.not_after:%F}"
+        )
+    publish_url = declaration.publish_url
+    if not path.exists():
+        issue_planned(data_dir, planned, keys, public_key=public_key, publish_url=publish_url, now=now)
+    _refuse_another(load_certificate(path), planned, issuer=above, publish_url=publish_url)
+
+
+def _refuse_another(
+    certificate: x509.Certificate, planned: PlannedCertificate, *, issuer: x509.Certificate, publish_url: str | None
+) -> None:
+    found = next(differences(certificate, planned, issuer=issuer, publish_url=publish_url), None)
+    if found is not None:
+        raise CeremonyError(f"{planned.path}: {found}")
+
+
+def _steps(data_dir: Path, planned: PlannedCertificate, *, at: datetime) -> tuple[Step, ...]:
+    request, service_dir = f"{REQUESTS}/{planned.role}.pem", data_dir / "service"
+    requested = key_sha256(requested_key(service_dir, planned.role))
+    fingerprint = certificate_sha256(load_certificate(data_dir / planned.path))
+    steps = with_step((), Made(StepKind.REQUEST, request, _digest(data_dir, request), requested), at=at)
+    certificate = Made(StepKind.CERTIFICATE, planned.path, _digest(data_dir, planned.path), fingerprint)
+    return with_step(steps, certificate, at=at)
+
+
+def _digest(data_dir: Path, name: str) -> str:
+    return sha256_hex((data_dir / name).read_bytes())
