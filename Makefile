@@ -7,7 +7,7 @@ DEVICES ?= 12
 DATA ?= demo-data
 SECONDS_EACH ?= 60
 
-.PHONY: help demo test power-loss fuzz lint types bench lock clean setup setup-dev servers
+.PHONY: help demo test power-loss fuzz conformance lint types bench lock clean setup setup-dev servers
 .DEFAULT_GOAL := help
 
 help: ## Show the targets.
@@ -46,6 +46,11 @@ power-loss: setup-dev ## Cut the power at every flash operation of many updates;
 
 fuzz: setup-dev ## Fuzz what reads unverified bytes, guided by coverage (SECONDS_EACH=60).
 	$(BIN)/python tests/fuzz/run.py --seconds $(SECONDS_EACH)
+
+conformance: setup-dev ## Run tuf-conformance 2.4 on the device's TUF client (TUF_CONFORMANCE=python of its own venv).
+	@[ -n "$(TUF_CONFORMANCE)" ] || { echo "expected TUF_CONFORMANCE=the python of a venv with tuf-conformance 2.4" >&2; exit 2; }
+	$(TUF_CONFORMANCE) -m pytest -q -p no:cacheprovider --rootdir / --entrypoint $(CURDIR)/tests/interop/tuf_client \
+	  $$($(TUF_CONFORMANCE) -c 'import tuf_conformance; print(tuf_conformance.__path__[0])')
 
 lint: setup-dev ## Lint, format check, import contracts.
 	$(BIN)/python -m ruff check .
