@@ -38,6 +38,7 @@ class Settings(BaseSettings):
         log_level: least severity that is logged.
         certificate_lifetime_seconds: validity of an LDevID; devices renew at half of it.
         nonce_lifetime_seconds: for a device to answer with evidence.
+        attestations_per_hour: most nonces, and most attestations, that one device may ask of one process.
         challenge_lifetime_seconds: for an operator to claim devices with one challenge.
         last_seen_flush_seconds: how often times of check-ins are written, in one batch.
         event_retention_days: how long a stream can resume.
@@ -66,6 +67,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     certificate_lifetime_seconds: Seconds = 86_400.0
     nonce_lifetime_seconds: Seconds = 120.0
+    attestations_per_hour: Annotated[int, Field(ge=1)] = 60
     challenge_lifetime_seconds: Seconds = 900.0
     last_seen_flush_seconds: Seconds = 10.0
     event_retention_days: Seconds = 30.0

@@ -25,6 +25,7 @@ from service.application.device_repositories import AttestationRecord, IssuedNon
 from service.application.entropy import Entropy
 from service.application.identity import CertificateIssuer, DevicePeer
 from service.application.reference_values import ReferenceValues
+from service.application.request_rate import RequestRate
 from service.application.rounds import Rounds
 from service.application.standing import Standings
 from service.application.unit_of_work import UnitOfWorkFactory
@@ -50,8 +51,12 @@ class Attestation:
         clock: Clock,
         entropy: Entropy,
         nonce_lifetime: timedelta,
+        nonce_rate: RequestRate | None = None,
+        claim_rate: RequestRate | None = None,
     ) -> None:
         self._unit_of_work = unit_of_work
+        self._nonce_rate = nonce_rate
+        self._claim_rate = claim_rate
         self._issuer = issuer
         self._standings = standings
         self._clock = clock
@@ -73,6 +78,7 @@ class Attestation:
         """Give a device a nonce, which replaces any before it of that purpose, and the signed time.
 
         Raises:
+            DeviceRateError: the device asks too often.
             AttestationRefusedError: the device is unclaimed or may not connect.
         """
         given = await self.give_nonce(peer, purpose=purpose)
@@ -83,8 +89,11 @@ class Attestation:
         """Give a device a nonce alone.
 
         Raises:
+            DeviceRateError: as for `nonce`.
             AttestationRefusedError: as for `nonce`.
         """
+        if self._nonce_rate is not None:
+            self._nonce_rate.admit(peer.device_id)
         nonce, expires_at = self._entropy.octets(NONCE_BYTES), self._clock.now() + self._nonce_lifetime
         given = IssuedNonce(peer.device_id, purpose, nonce, expires_at)
         refused = await self._nonces.settled(given)
@@ -103,9 +112,12 @@ class Attestation:
             purpose: of the nonce that the evidence is over.
 
         Raises:
+            DeviceRateError: the device asks too often.
             CsrRefusedError: step 1.
             AttestationRefusedError: any other step; recorded.
         """
+        if self._claim_rate is not None:
+            self._claim_rate.admit(peer.device_id)
         # Step 1: request.
         wanted = self._issuer.verify_csr(request.csr, peer.device_id, identity_key=peer.public_key)
         # Step 2: evidence.

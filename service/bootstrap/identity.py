@@ -14,6 +14,7 @@ from service.application.devices import Devices
 from service.application.est import Est
 from service.application.listed_images import ListedImages
 from service.application.possession import Possession
+from service.application.request_rate import RequestRate
 from service.bootstrap.core import Core
 from service.gateway.server import Gateway
 
@@ -90,4 +91,6 @@ def _attestation(core: Core) -> Attestation:
         clock=core.clock,
         entropy=core.entropy,
         nonce_lifetime=timedelta(seconds=core.settings.nonce_lifetime_seconds),
+        nonce_rate=RequestRate(core.clock, per_hour=core.settings.attestations_per_hour),
+        claim_rate=RequestRate(core.clock, per_hour=core.settings.attestations_per_hour),
     )
