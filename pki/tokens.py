@@ -7,8 +7,14 @@ application promises not to call it from several threads at once (PKCS#11 2.40 Â
 A module that failed is stopped, and started again by the next use: the session may be void, and a token that has come
 back counts again. A process that was forked does the same, as the standard asks. A PIN that a token has refused is not
 tried again, so that a busy service cannot lock the token.
+
+A module that is linked with the interpreter's OpenSSL leaves errors in the thread's queue (SoftHSM2 when it starts: "no
+such engine"), and the next TLS connection of the thread would take them for its own. They are cleared.
 """
 
+import _ssl
+import ctypes
+import functools
 import os
 import threading
 from collections.abc import Iterator
@@ -87,6 +93,8 @@ class TokenModule:
             except pkcs11.PKCS11Error as error:
                 self.stop()
                 raise _explained(error, uri) from error
+            finally:
+                _forget_openssl_errors()
 
     @contextmanager
     def writing(self, uri: TokenUri) -> Iterator[pkcs11.Session]:
@@ -179,6 +187,16 @@ def read_pin(path: Path) -> str:
         return pin.decode()
     except UnicodeDecodeError as error:
         raise PinFileError(f"PIN: expected UTF-8 in {path}, found other bytes") from error
+
+
+@functools.cache
+def _openssl() -> ctypes.CDLL:
+    return ctypes.CDLL(getattr(_ssl, "__file__", None))  # with the libcrypto that it is linked with
+
+
+def _forget_openssl_errors() -> None:
+    with suppress(AttributeError):  # one that is linked in statically is no module's
+        _openssl().ERR_clear_error()
 
 
 def _matches(token: pkcs11.Token, uri: TokenUri) -> bool:

@@ -14,7 +14,7 @@ from cryptography import x509
 from pki import profiles
 from pki.authority import self_signed_root
 from pki.errors import TokenMissingError, TokenRemovedError, TokenWriteError
-from protocol.signing import SoftwareSigner
+from protocol.signing import SoftwareSigner, verify
 from service.bootstrap.service import StartError
 from service.config import Settings
 from tests.integration.pki_hsm.token_world import folders_in_tokens, init, move_to_token, route_everything, run
@@ -101,7 +101,7 @@ async def test_service_issues_nothing_without_its_token(softhsm: SoftHsm, tmp_pa
         credential = await service.attest(device)
         assert _rows(service.settings) > before
     leaf, *_ = x509.load_pem_x509_certificates(credential.chain.encode())
-    issuer.public_key.verify(leaf.signature, leaf.tbs_certificate_bytes, leaf.signature_algorithm_parameters)
+    verify(issuer.public_key, leaf.signature, leaf.tbs_certificate_bytes)
 
 
 def _rows(settings: Settings) -> tuple[int, int]:

@@ -2,13 +2,16 @@
 
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -236,6 +239,36 @@ def test_two_uris_of_one_token_share_its_login(softhsm: SoftHsm) -> None:
         same.sign(b"data")
     assert _signs(signer)
     assert _signs(same)
+
+
+def _connected() -> ssl.SSLObject:
+    """The client's end of a TLS connection in memory, which has nothing to read."""
+    ends = (ssl.MemoryBIO(), ssl.MemoryBIO())
+    contexts = [ssl.SSLContext(protocol) for protocol in (ssl.PROTOCOL_TLS_CLIENT, ssl.PROTOCOL_TLS_SERVER)]
+    for context in contexts:
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers("AECDH-AES256-SHA:@SECLEVEL=0")  # needs no certificate
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    client, server = contexts[0].wrap_bio(*ends), contexts[1].wrap_bio(*reversed(ends), server_side=True)
+    for end in (client, server, client, server, client):
+        with suppress(ssl.SSLWantReadError):
+            end.do_handshake()
+    return client
+
+
+def test_module_leaves_no_error_to_tls(softhsm: SoftHsm) -> None:
+    """A connection that was open when the module started still only waits for its peer."""
+    store, connection = softhsm.store(), _connected()
+    assert not store.holds("root")
+    with pytest.raises(ssl.SSLWantReadError):
+        connection.read()
+
+
+def test_statically_linked_openssl_needs_no_clearing(softhsm: SoftHsm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interpreter that exports none of its functions shares no error queue with a module."""
+    monkeypatch.setattr(tokens, "_openssl", SimpleNamespace)
+    assert _signs(softhsm.store().generate("root"))
 
 
 def test_forked_process_signs_for_itself(softhsm: SoftHsm) -> None:
