@@ -6,7 +6,7 @@ import pytest
 
 from protocol.identity import DeviceId, spki_der
 from protocol.signing import SoftwareSigner
-from service.domain.device import Device, DeviceState
+from service.domain.device import Device, DeviceState, FinalStateError
 from service.domain.operator import Role
 from service.domain.product import DEFAULT_GROUPS, UpdatePolicy
 
@@ -68,3 +68,32 @@ def test_development_devices_take_no_updates_over_the_air() -> None:
     assert len(policies) == 5
     without = [name for name, policy in policies.items() if policy.update_policy is not UpdatePolicy.UPDATE_ALL]
     assert without == ["Development"]
+
+
+@pytest.mark.parametrize("gone", [CLAIMED.decommission(LATER), certified(CLAIMED).depart("Other", LATER)])
+def test_device_that_is_gone_stays_gone(gone: Device) -> None:
+    """Nothing brings a moved or decommissioned device back, and it may not connect."""
+    assert gone.state.is_final
+    assert not gone.state.may_connect
+    for change in (
+        lambda: gone.block("x", LATER),
+        gone.unblock,
+        lambda: gone.move("g2"),
+        lambda: gone.decommission(LATER),
+        lambda: gone.depart("Third", LATER),
+    ):
+        with pytest.raises(FinalStateError, match=f"expected one of the catalog, found it {gone.state}"):
+            change()
+
+
+def test_decommissioned_wins_over_blocked() -> None:
+    """A blocked device is decommissioned like any other; its block stays in its history."""
+    gone = CLAIMED.block("stolen", NOW).decommission(LATER)
+    assert (gone.state, gone.blocked_reason, gone.decommissioned_at) == (DeviceState.DECOMMISSIONED, "stolen", LATER)
+
+
+def test_unblock_leaves_a_suspicion() -> None:
+    """Whether it is a clone is another question, which an operator clears by itself."""
+    suspected = CLAIMED.suspect("boot-seed: …", NOW).block("suspected clone", NOW).unblock()
+    assert suspected.clone_suspected_at == NOW
+    assert suspected.suspect("later", LATER) is suspected
