@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -60,8 +61,17 @@ class _Line(_Content):
     entry_sha256: Sha256Hex
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What was verified of a file: how far it is whole, its last entry, and each device's last voucher."""
+
+    whole_bytes: int
+    last: _Line | None
+    by_device: dict[str, IssuedVoucher]
+
+
 class VoucherLog:
-    """A voucher log on disk.
+    """A voucher log on disk, verified when it is first read and whenever its length is another than we left it.
 
     Args:
         path: the file; a missing one is an empty log.
@@ -69,6 +79,7 @@ class VoucherLog:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._known = _Known(0, None, {})
 
     def entries(self) -> Iterator[IssuedVoucher]:
         """Verify the log and return its vouchers, oldest first.
@@ -82,11 +93,7 @@ class VoucherLog:
 
     def last_of(self, device_id: str) -> IssuedVoucher | None:
         """Return the last voucher of a device, or None; errors as `entries`."""
-        last = None
-        for voucher in self.entries():
-            if voucher.device_id == device_id:
-                last = voucher
-        return last
+        return self._verified().by_device.get(device_id)
 
     def append(self, voucher: IssuedVoucher) -> None:
         """Add a voucher durably, before it is handed out.
@@ -98,14 +105,26 @@ class VoucherLog:
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, PUBLIC_MODE)
         with os.fdopen(descriptor, "r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # two commands at once write one after the other
-            last, whole_bytes = None, 0
-            for last in self._lines():
-                whole_bytes += len(_encode(last))
-            file.truncate(whole_bytes)
-            file.seek(whole_bytes)
-            file.write(_encode(_next_line(last, voucher)))
+            known = self._verified()
+            line = _next_line(known.last, voucher)
+            content = _encode(line)
+            file.truncate(known.whole_bytes)
+            file.seek(known.whole_bytes)
+            file.write(content)
             file.flush()
             os.fsync(descriptor)
+        known.by_device[voucher.device_id] = voucher
+        self._known = _Known(known.whole_bytes + len(content), line, known.by_device)
+
+    def _verified(self) -> _Known:
+        size = self._path.stat().st_size if self._path.exists() else 0
+        if size != self._known.whole_bytes:
+            whole_bytes, last, by_device = 0, None, dict[str, IssuedVoucher]()
+            for last in self._lines():
+                whole_bytes += len(_encode(last))
+                by_device[last.voucher.device_id] = last.voucher
+            self._known = _Known(whole_bytes, last, by_device)
+        return self._known
 
     def _lines(self) -> Iterator[_Line]:
         if not self._path.exists():

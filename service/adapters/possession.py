@@ -39,4 +39,6 @@ class PkiPossessionProver:
 
     def authority_chains(self) -> Sequence[str]:
         """See `PossessionProver.authority_chains`."""
-        return [chain_pem([self._authorities.issuing_ca.certificate, self._authorities.root]).decode()]
+        active, trusted = self._authorities.issuing_ca.certificate, self._authorities.issuing.trusted
+        generations = [active, *(certificate for certificate in trusted if certificate != active)]
+        return [chain_pem([certificate, self._authorities.root]).decode() for certificate in generations]

@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Response, status
 from pydantic import BaseModel, Field
 
+from pki.manufacturers import Manufacturer
 from protocol.model import Guid, Sha256Hex
 from service.api.approvals import PENDING_RESPONSE, answer_to
 from service.api.auth import AdminActor, ViewerActor
@@ -49,6 +50,12 @@ class ManufacturerModel(BaseModel):
     crl_url: str | None
 
 
+class ManufacturersModel(BaseModel):
+    """Every manufacturer whose devices the catalog takes besides its own; there are few."""
+
+    items: list[ManufacturerModel]
+
+
 class ReleaseRequest(RequestModel):
     """Which catalog gets the device, as its handover says, and why."""
 
@@ -90,14 +97,9 @@ async def list_authorities(_actor: ViewerActor, services: ServicesParameter) -> 
 
 
 @router.get("/catalog/manufacturers")
-async def list_manufacturers(_actor: ViewerActor, services: ServicesParameter) -> list[ManufacturerModel]:
+async def list_manufacturers(_actor: ViewerActor, services: ServicesParameter) -> ManufacturersModel:
     """List the manufacturers whose devices the catalog takes besides its own."""
-    return [
-        ManufacturerModel(
-            name=trusted.name, fingerprint=trusted.fingerprint, ocsp_url=trusted.ocsp_url, crl_url=trusted.crl_url
-        )
-        for trusted in services.manufacturers
-    ]
+    return ManufacturersModel(items=[_manufacturer(trusted) for trusted in services.manufacturers])
 
 
 @router.post(
@@ -118,6 +120,12 @@ async def release_device(
 async def show_release(_actor: ViewerActor, services: ServicesParameter, device: DeviceId) -> DepartureModel:
     """Show what the signed release of a device must say."""
     return _departure(await services.custody.departure(device))
+
+
+def _manufacturer(trusted: Manufacturer) -> ManufacturerModel:
+    return ManufacturerModel(
+        name=trusted.name, fingerprint=trusted.fingerprint, ocsp_url=trusted.ocsp_url, crl_url=trusted.crl_url
+    )
 
 
 def _departure(departure: Departure) -> DepartureModel:

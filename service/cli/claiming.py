@@ -1,7 +1,9 @@
 """Claiming: challenge, proof of identity, claim, voucher; for every device of a folder.
 
 A device that is claimed already gets its voucher if it has none: an interrupted claim is finished by the same command.
-What a voucher hands over comes from the operator's side alone, never from the service.
+What a voucher hands over comes from the operator's side alone, never from the service. A device that was made here
+gets its voucher here, with the release of the catalog that holds it if one does; a device of another manufacturer
+must come with a voucher to this catalog.
 """
 
 import base64
@@ -10,30 +12,26 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
-
+from pki.errors import ChainError
 from pki.files import PUBLIC_MODE, replace_file
-from pki.keystore import KeyStore
-from pki.roles import OfflineKey
-from pki.vouchers import sign_voucher
-from protocol.document import parse_document
+from pki.handover import Handover
+from pki.vouchers import VoucherAuthority, VoucherRequest
+from protocol.document import parse_document, peek_document
+from protocol.identity import parse_device_id
 from protocol.messages import ClaimChallenge, ClaimProof
-from protocol.signing import Signer
-from protocol.voucher import Voucher, encode_public_keys
+from protocol.voucher import MAX_VOUCHER_BYTES, VOUCHER_PAYLOAD_TYPE, Voucher
 from service.cli import clock
+from service.cli.catalog_papers import own_handover
 from service.cli.client import ApiClient
 from service.cli.errors import DeviceFolderError, RefusedError, StepError
-from service.cli.offline_keys import offline_keys
+from service.cli.factory_papers import MAX_PAPER_BYTES, VOUCHER_FILE, made_here, read_voucher, voucher_authority
+from service.cli.offered import read_input
 
 CLAIM_FILE = "claim.json"
 DEVICE_FILE = "device.json"
-VOUCHER_FILE = "voucher.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,70 +43,103 @@ class ClaimResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Handover:
-    """What every voucher of a catalog hands over; see `Voucher`."""
+class VoucherDesk:
+    """Gives claimed devices their vouchers; made by `open`.
 
-    catalog_id: str
-    catalog_name: str
-    tls_root: bytes
-    director_root: bytes
-    image_root: bytes
-    package_keys: Sequence[ec.EllipticCurvePublicKey]
-    golden_keys: Sequence[ec.EllipticCurvePublicKey]
+    Attributes:
+        operator_dir: of the manufacturer, who here is the catalog's operator.
+        handover: of this catalog.
+        authority: gives vouchers to devices that were made here.
+        release: by the catalog that holds the devices, unverified, or None.
+    """
 
-    def voucher(self, device_id: str, issued_at: datetime) -> Voucher:
-        """Make the voucher of one device."""
-        return Voucher(
-            device_id=device_id,
-            catalog_id=self.catalog_id,
-            catalog_name=self.catalog_name,
-            sequence=int(issued_at.timestamp()),
-            issued_at=issued_at,
-            tls_root=self.tls_root,
-            director_root=self.director_root,
-            image_root=self.image_root,
-            package_keys=encode_public_keys(self.package_keys),
-            golden_keys=encode_public_keys(self.golden_keys),
+    operator_dir: Path
+    handover: Handover
+    authority: VoucherAuthority
+    release: bytes | None
+
+    @classmethod
+    def open(cls, operator_dir: Path, release: Path | None) -> "VoucherDesk":
+        """Open the desk of an operator's folder.
+
+        Args:
+            operator_dir: holds the voucher key and the log of vouchers.
+            release: file of the release by the catalog that holds the devices, or None.
+
+        Raises:
+            PkiError: the voucher key cannot be used, or the ceremony's files are malformed.
+            PackageFileError: the release cannot be read.
+        """
+        content = None if release is None else read_input(release, max_bytes=MAX_PAPER_BYTES)
+        handover = own_handover(operator_dir, now=clock.now())
+        return cls(operator_dir, handover, voucher_authority(operator_dir), content)
+
+    def voucher(self, folder: Path, proof: ClaimProof) -> bytes:
+        """Return the voucher of a device that has proved itself: the one that it has, or a new one.
+
+        Raises:
+            DeviceFolderError: another manufacturer made it, and its voucher does not lead here.
+            PkiError: there is no voucher without a release, or the voucher key cannot be used.
+        """
+        shown = read_voucher(folder)
+        if not self._made_here(proof):
+            if shown is not None and _leads_to(self.handover, shown):
+                return shown
+            raise DeviceFolderError(
+                f"{folder.name}: expected a voucher by its manufacturer to catalog {self.handover.catalog_name}, "
+                "found none; give him the handover of `tinyfleet catalog export`"
+            )
+        request = VoucherRequest(
+            device_id=parse_device_id(proof.device_id),
+            handover=self.handover,
+            unverified_release=self.release,
+            unverified_voucher=shown,
+            is_proved=True,
         )
+        return self.authority.issue(request, now=clock.now())
+
+    def _made_here(self, proof: ClaimProof) -> bool:
+        try:
+            made_here(proof.idevid_chain.encode(), self.operator_dir)
+        except ChainError:
+            return False
+        return True
 
 
 def claim_devices(
-    client: ApiClient, devices: Path, *, operator_dir: Path, product: str, group: str, prove: bool
+    client: ApiClient, devices: Path, *, desk: VoucherDesk, product: str, group: str, prove: bool
 ) -> ClaimResult:
     """Claim every device of a folder and hand each its voucher.
 
     Args:
         client: of the service that takes the claim.
         devices: folder of device folders.
-        operator_dir: holds the voucher key.
+        desk: gives them their vouchers.
         product: name of the product.
         group: name of its device group.
         prove: start `device-sim prove` for the proofs; else they lie in the devices' folders.
 
     Raises:
         CliError: a device gives no proof, or the service refuses one; devices before it are claimed.
-        PkiError: the voucher key cannot be used.
+        PkiError: there is no voucher for a device.
     """
     folders = {_device_id(path): path for path in sorted(devices.iterdir()) if (path / DEVICE_FILE).exists()}
     if not folders:
         raise DeviceFolderError(f"{devices}: expected folders of devices, found none")
     # A device that has both claim and voucher may be running, and has nothing to prove.
-    known_ids = {str(device["id"]) for device in client.items("/devices")}
+    known_ids = {str(device["id"]) for device in client.items("/devices") if device["state"] != "moved"}
     done = {known_id for known_id in known_ids & folders.keys() if (folders[known_id] / VOUCHER_FILE).exists()}
     waiting = [path for device_id, path in folders.items() if device_id not in done]
     result = ClaimResult(already_claimed=sorted(done))
     if prove and waiting:
         challenge = ClaimChallenge.model_validate(client.post("/claims/challenge"))
         _prove(waiting if done else [devices], challenge.challenge)
-    keys = offline_keys(operator_dir)
-    handover = _handover(operator_dir, keys)
-    voucher_signer = keys.load(OfflineKey.VOUCHER)
     for folder in waiting:
         proof = _proof(folder)
         known = _claim(client, proof, product=product, group=group)
         (result.already_claimed if known else result.claimed).append(proof.device_id)
         if not (known and (folder / VOUCHER_FILE).exists()):
-            _deliver(client, folder, handover.voucher(proof.device_id, clock.now()), voucher_signer)
+            _deliver(client, folder, desk.voucher(folder, proof), proof.device_id)
     return result
 
 
@@ -147,22 +178,11 @@ def _claim(client: ApiClient, proof: ClaimProof, *, product: str, group: str) ->
     return False
 
 
-def _deliver(client: ApiClient, folder: Path, voucher: Voucher, signer: Signer) -> None:
-    signed = sign_voucher(voucher, signer)
-    client.post(f"/devices/{voucher.device_id}/voucher", {"voucher": base64.b64encode(signed).decode()})
-    replace_file(folder / VOUCHER_FILE, signed, mode=PUBLIC_MODE)
+def _deliver(client: ApiClient, folder: Path, voucher: bytes, device_id: str) -> None:
+    client.post(f"/devices/{device_id}/voucher", {"voucher": base64.b64encode(voucher).decode()})
+    replace_file(folder / VOUCHER_FILE, voucher, mode=PUBLIC_MODE)
 
 
-def _handover(operator_dir: Path, keys: KeyStore) -> Handover:
-    repository = operator_dir / "repository"
-    catalog = json.loads((repository / "catalog.json").read_bytes())
-    tls_root = x509.load_pem_x509_certificate((operator_dir / "certificates" / "root.pem").read_bytes())
-    return Handover(
-        catalog_id=catalog["id"],
-        catalog_name=catalog["name"],
-        tls_root=tls_root.public_bytes(Encoding.DER),
-        director_root=(repository / "director.root.json").read_bytes(),
-        image_root=(repository / "1.root.json").read_bytes(),
-        package_keys=[keys.load(OfflineKey.PACKAGE).public_key],
-        golden_keys=[keys.load(OfflineKey.GOLDEN).public_key],
-    )
+def _leads_to(handover: Handover, unverified_voucher: bytes) -> bool:
+    shown = peek_document(unverified_voucher, VOUCHER_PAYLOAD_TYPE, Voucher, max_bytes=MAX_VOUCHER_BYTES)
+    return (shown.catalog_id, shown.tls_root) == (handover.catalog_id, handover.tls_root)

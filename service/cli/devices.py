@@ -1,4 +1,4 @@
-"""`tinyfleet device`: claim, list, show, explain, block, unblock, decommission, move, challenge."""
+"""`tinyfleet device`: claim, list, show, explain, block, unblock, decommission, move, release, challenge."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from protocol.geometry import HOME_BYTES, ImageKind
+from service.cli import moving
 from service.cli.approvals import remark_outcome
-from service.cli.claiming import claim_devices
+from service.cli.claiming import VoucherDesk, claim_devices
 from service.cli.client import ApiClient, JsonObject, connect
 from service.cli.errors import AnswerError
 from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption, one_id
@@ -17,6 +18,7 @@ from service.cli.output import moment, print_facts, print_json, print_line, prin
 _ROLLED_OUT = frozenset(slot for slot in HOME_BYTES if slot.kind is not ImageKind.FIRMWARE)  # what lists show
 
 app = typer.Typer(help="Devices: claim them, look at them, block them.", no_args_is_help=True)
+app.command()(moving.release)
 
 DeviceArgument = Annotated[
     str, typer.Argument(help="Device id, or a unique beginning of at least 8 digits.", callback=one_id)
@@ -45,12 +47,17 @@ def claim(
     product: Annotated[str, typer.Option(help="Product that the devices become; it must exist.")],
     group: Annotated[str, typer.Option(help="Device group of the product.")] = "Production",
     prove: Annotated[bool, typer.Option(help="Ask the devices for their proof through `device-sim prove`.")] = True,
+    release: Annotated[
+        Path | None,
+        typer.Option(help="Release by the catalog that holds the devices, for devices that were made here."),
+    ] = None,
     operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
     as_json: JsonOption = False,
 ) -> None:
     """Claim devices by proof of identity, and hand each its voucher."""
     with connect(operator_dir) as client:
-        result = claim_devices(client, devices, operator_dir=operator_dir, product=product, group=group, prove=prove)
+        desk = VoucherDesk.open(operator_dir, release)
+        result = claim_devices(client, devices, desk=desk, product=product, group=group, prove=prove)
     if as_json:
         print_json({"claimed": result.claimed, "already_claimed": result.already_claimed})
         return

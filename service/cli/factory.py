@@ -1,4 +1,4 @@
-"""`tinyfleet factory`: what a manufacturer does: factory images, and the birth certificates of new devices."""
+"""`tinyfleet factory`: what a manufacturer does: factory images, birth certificates, vouchers, his bundle."""
 
 import json
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ from pki.repository import RepositoryInForce
 from pki.roles import OfflineKey
 from protocol.geometry import Slot
 from protocol.updates import ReleaseDocument
-from service.cli import clock
+from service.cli import clock, factory_papers
 from service.cli.client import connect
 from service.cli.errors import DeviceFolderError
 from service.cli.factory_images import build_factory_images
@@ -33,7 +33,9 @@ from service.cli.publishing import propose, publish
 from service.cli.releases import show_changes
 from service.cli.working_copy import WorkingCopy, WorkingCopyError, find_release
 
-app = typer.Typer(help="The manufacturer: factory images, birth certificates.", no_args_is_help=True)
+app = typer.Typer(help="The manufacturer: factory images, birth certificates, vouchers.", no_args_is_help=True)
+app.command()(factory_papers.bundle)
+app.command()(factory_papers.voucher)
 
 FACTORY_RELEASE = "factory"
 IDEVID_FILE = "idevid.pem"

@@ -33,6 +33,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "golden": "service.cli.golden:app",
         "release": "service.cli.releases:app",
         "device": "service.cli.devices:app",
+        "catalog": "service.cli.catalogs:app",
         "product": "service.cli.products:app",
         "group": "service.cli.products:group_app",
         "rollout": "service.cli.rollouts:app",

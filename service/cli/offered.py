@@ -8,12 +8,13 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from pki.catalog import PublicKeys
 from pki.files import PUBLIC_MODE, replace_file
 from pki.keystore import KeyStore
 from pki.packages import SIGNING_KEY
 from pki.roles import OfflineKey
 from protocol.document import Document, canonical_json, parse_document, verify_document
-from protocol.geometry import HOME_BYTES, SPARE_BYTES, ImageKind, Slot
+from protocol.geometry import HOME_BYTES, SPARE_BYTES, SYSTEM_SLOTS, ImageKind, Slot
 from protocol.image import MAX_PACKAGE_BYTES, VerifiedImage, digest_of, verify_package
 from protocol.model import GOLDEN_PAYLOAD_TYPE, GoldenVectors, Guid, Sha256Hex
 from service.cli.errors import CliError
@@ -103,8 +104,13 @@ def write_offered(path: Path, offered: OfferedImage, *, golden: Path | None = No
     replace_file(note_path(path), canonical_json(note), mode=PUBLIC_MODE)
 
 
-def load_offered(path: Path, keys: KeyStore) -> OfferedImage:
+def load_offered(path: Path, keys: KeyStore, *, makers: PublicKeys = ()) -> OfferedImage:
     """Read a package with its note and golden vectors, and verify all three.
+
+    Args:
+        path: the package's file.
+        keys: our own.
+        makers: keys of trusted manufacturers, which sign system images of their devices.
 
     Raises:
         PackageFileError: a file is missing, or the package is not the one of the note.
@@ -116,14 +122,14 @@ def load_offered(path: Path, keys: KeyStore) -> OfferedImage:
     note = parse_document(read_input(note_path(path), max_bytes=MAX_PACKAGE_BYTES), Note)
     if digest_of(package) != note.sha256:
         raise PackageFileError(f"{path}: expected SHA-256 {note.sha256} as its note says, found {digest_of(package)}")
-    image = verify_offered(package, note.slot, keys)
+    image = verify_offered(package, note.slot, keys, makers=makers)
     golden = None if note.golden is None else path.parent / note.golden
     if note.slot.kind == ImageKind.MODEL:
         return OfferedImage(note.slot, package, image, _golden_of_model(golden, image, keys))
     return OfferedImage(note.slot, package, image)
 
 
-def verify_offered(package: bytes, slot: Slot, keys: KeyStore) -> VerifiedImage:
+def verify_offered(package: bytes, slot: Slot, keys: KeyStore, *, makers: PublicKeys = ()) -> VerifiedImage:
     """Verify a package against its slot: signature, kind and size.
 
     Raises:
@@ -131,7 +137,9 @@ def verify_offered(package: bytes, slot: Slot, keys: KeyStore) -> VerifiedImage:
         ProtocolError: it is malformed or not signed by the key of its kind.
         KeyStoreError: the key cannot be used.
     """
-    image = verify_package(package, [keys.load(SIGNING_KEY[slot.kind]).public_key], kind=slot.kind)
+    foreign = makers if slot in SYSTEM_SLOTS else ()
+    trusted = [keys.load(SIGNING_KEY[slot.kind]).public_key, *foreign]
+    image = verify_package(package, trusted, kind=slot.kind)
     check_size(len(package), slot)
     return image
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from service.cli import clock
+from service.cli.catalog_papers import maker_keys
 from service.cli.client import JsonObject, connect
 from service.cli.errors import BadArgumentError
 from service.cli.offered import load_offered
@@ -23,16 +24,20 @@ def create(
     name: Annotated[str, typer.Argument(help="Name of the release.")],
     packages: Annotated[list[Path], typer.Argument(help="Package files with their notes ({package}.json).")],
     *,
+    reference: Annotated[
+        bool, typer.Option("--reference", help="Images that devices are made with: known, but never rolled out.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before signing is made known.")] = False,
     operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
     as_json: JsonOption = False,
 ) -> None:
     """Verify the metadata in force, show what changes, sign it here, and hand it to the service."""
     keys, working_copy = offline_keys(operator_dir), WorkingCopy(operator_dir)
-    images = [load_offered(path, keys) for path in packages]
+    makers = maker_keys(operator_dir)
+    images = [load_offered(path, keys, makers=makers) for path in packages]
     with connect(operator_dir) as client:
         in_force = working_copy.fetch(client, now=clock.now())
-        proposal = propose(in_force, images, keys, name=name, factory=False, now=clock.now())
+        proposal = propose(in_force, images, keys, name=name, factory=reference, now=clock.now())
         show_changes(proposal, as_json=as_json)
         if not yes and not typer.confirm("Publish this?", err=True):
             raise BadArgumentError("release: expected a yes, found a no; nothing changed")

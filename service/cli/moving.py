@@ -1,0 +1,101 @@
+"""`tinyfleet device release`: let devices go to another catalog.
+
+The service shuts them out first, then the root key signs the release: a device is never released while it is still
+let in here. A release that waits for a second person is not signed; the same command goes on afterwards.
+"""
+
+from http import HTTPStatus
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pki.catalog import load_catalog
+from pki.handover import MAX_RELEASED_DEVICES, DeviceRelease, Handover, sign_device_release
+from pki.roles import OfflineKey
+from service.cli import clock
+from service.cli.approvals import remark_outcome
+from service.cli.catalog_papers import FingerprintOption, OutOption, confirmed_handover, hand_out
+from service.cli.client import ApiClient, JsonObject, connect
+from service.cli.errors import BadArgumentError, CliError, RefusedError
+from service.cli.offline_keys import offline_keys
+from service.cli.options import DEFAULT_OPERATOR_DIR, OperatorDirOption, one_id
+from service.cli.output import remark, short
+
+
+class ReleaseWaitsError(CliError):
+    """A device's release waits for another operator's approval, so nothing was signed."""
+
+
+class ReleasedElsewhereError(CliError):
+    """The device was released to another catalog before."""
+
+
+def _ids(devices: list[str]) -> list[str]:
+    return [str(one_id(device)) for device in devices]
+
+
+def release(
+    devices: Annotated[
+        list[str],
+        typer.Argument(help="Device ids, or unique beginnings of at least 8 digits.", callback=_ids),
+    ],
+    *,
+    to: Annotated[Path, typer.Option(help="Handover of the catalog that gets them (`tinyfleet catalog export`).")],
+    reason: Annotated[str, typer.Option(help="Why, for the audit log and the release.")],
+    fingerprint: FingerprintOption = None,
+    out: OutOption = None,
+    operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
+) -> None:
+    """Let devices go to another catalog: shut out here at once, and their release signed for the manufacturer."""
+    if len(devices) > MAX_RELEASED_DEVICES:
+        raise BadArgumentError(f"devices: expected at most {MAX_RELEASED_DEVICES}, found {len(devices)}")
+    handover = confirmed_handover(to, fingerprint)
+    root = offline_keys(operator_dir).load(OfflineKey.ROOT)
+    with connect(operator_dir) as client:
+        departures = [_depart(client, device, handover, reason=reason) for device in devices]
+    waiting = sum(departure is None for departure in departures)
+    if waiting:
+        raise ReleaseWaitsError(
+            f"release: expected every device shut out, found {waiting} that wait for approval; then run this again"
+        )
+    signed = DeviceRelease(
+        from_catalog_id=load_catalog(operator_dir / "repository" / "catalog.json").catalog_id,
+        to_catalog_id=handover.catalog_id,
+        to_fingerprint=handover.fingerprint,
+        released_at=clock.now(),
+        reason=reason,
+        devices={each["device_id"]: each["voucher_sequence"] for each in departures if each is not None},
+    )
+    hand_out(sign_device_release(signed, root), out)
+    remark(f"released {len(signed.devices)} devices to catalog {handover.catalog_name}")
+
+
+def _depart(client: ApiClient, device: str, handover: Handover, *, reason: str) -> JsonObject | None:
+    """Have a device shut out; return what its release must say, or None while that waits for a second person."""
+    departure = _departure(client, device)
+    if departure is None:
+        wanted = {
+            "catalog_id": handover.catalog_id,
+            "catalog_name": handover.catalog_name,
+            "fingerprint": handover.fingerprint,
+            "reason": reason,
+        }
+        answer = client.post(f"/devices/{device}/release", wanted)
+        remark_outcome(device, f"released to catalog {handover.catalog_name}", answer)
+        departure = _departure(client, device)
+    if departure is not None and departure["fingerprint"] != handover.fingerprint:
+        raise ReleasedElsewhereError(
+            f"{short(device)}: expected one that goes to catalog {handover.catalog_name}, "
+            f"found it released to {departure['catalog_name']}"
+        )
+    return departure
+
+
+def _departure(client: ApiClient, device: str) -> JsonObject | None:
+    try:
+        return client.get(f"/devices/{device}/release")
+    except RefusedError as refused:
+        if refused.status != HTTPStatus.CONFLICT:
+            raise
+        return None
