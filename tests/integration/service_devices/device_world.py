@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Collection, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 from protocol.evidence import SoftwareComponent
 from protocol.geometry import Slot
@@ -84,6 +85,7 @@ class DeviceWorld:
     clones: Clones
     attestation: Attestation
     results: AttestationResults
+    another_attestation: Callable[[], Attestation]  # as another process has it; its `run` must run
 
     async def claimed(self) -> AttestingDevice:
         """Return a device that was claimed."""
@@ -144,6 +146,17 @@ def _world(database: Database, folders: Folders, *, two_person: Collection[str],
     approvals = Approvals(unit_of_work, clock=clock, entropy=entropy, two_person=two_person)
     for action in device_actions(standings, clock):
         approvals.register(action)
+    attestation = partial(
+        Attestation,
+        unit_of_work,
+        issuer=PkiIssuer(authorities, clock, lifetime=timedelta(days=1)),
+        reference_values=listed,
+        standings=standings,
+        clones=clones,
+        clock=clock,
+        entropy=entropy,
+        nonce_lifetime=timedelta(seconds=NONCE_SECONDS),
+    )
     return DeviceWorld(
         folders=folders,
         clock=clock,
@@ -170,15 +183,7 @@ def _world(database: Database, folders: Folders, *, two_person: Collection[str],
         ),
         approvals=approvals,
         clones=clones,
-        attestation=Attestation(
-            unit_of_work,
-            issuer=PkiIssuer(authorities, clock, lifetime=timedelta(days=1)),
-            reference_values=listed,
-            standings=standings,
-            clones=clones,
-            clock=clock,
-            entropy=entropy,
-            nonce_lifetime=timedelta(seconds=NONCE_SECONDS),
-        ),
+        attestation=attestation(),
+        another_attestation=attestation,
         results=AttestationResults(unit_of_work),
     )
