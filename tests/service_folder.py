@@ -49,9 +49,8 @@ class Folders:
         return CertificateAuthority([certificate], self.keys.load("root"))
 
 
-@functools.cache
-def _ceremony() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="tinyfleet-ceremony-"))
+def hold_test_ceremony(folder: Path) -> Folders:
+    """Hold the ceremony; a keys.toml in one of the folders says which keys are in a token."""
     request_online_keys(folder / "service")
     hold_ceremony(
         folder,
@@ -65,6 +64,13 @@ def _ceremony() -> Path:
         for role, token in TOKENS.items()
     ]
     (folder / "service" / "operators.json").write_text(json.dumps(operators))
+    return Folders(operator=folder / "operator", service=folder / "service")
+
+
+@functools.cache
+def _ceremony() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="tinyfleet-ceremony-"))
+    hold_test_ceremony(folder)
     return folder
 
 

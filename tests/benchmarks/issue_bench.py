@@ -1,0 +1,211 @@
+"""Certificates per second and core, through the whole attestation use case, beside the bare `cryptography` loop.
+
+The use case is called in this process, without HTTP: CSR and evidence verified, nonce taken, evidence appraised,
+certificate issued, result, device and issuance log written. What a device does (keys, evidence, CSR) is done before
+the clock runs. Peer of every row is the same loop of the same run: one CSR loaded and its signature checked, one
+certificate with the same extensions built and signed, nothing else. Rows: without database, on SQLite and on
+PostgreSQL, with the issuing key in a file and in a SoftHSM2 token; for the token the peer loop signs in it as well.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+
+from pki import profiles
+from pki.authority import CertificateAuthority
+from pki.online import online_keys
+from pki.roles import OnlineKey
+from pki.signer_key import SignerKey
+from pki.tokens import stop_modules
+from protocol.identity import device_id_in, spki_der
+from protocol.signing import Signer, SoftwareSigner
+from service.adapters.certificates import Authorities, PkiIssuer, load_authorities
+from service.adapters.clock import SystemClock
+from service.adapters.database import device_tables as tables
+from service.adapters.database.engine import Database, database_url
+from service.adapters.database.migration import migrate
+from service.adapters.database.unit_of_work import SqlUnitOfWorkFactory
+from service.adapters.entropy import SystemEntropy
+from service.application.attestation import Attestation
+from service.application.clones import Clones
+from service.application.device_repositories import NoncePurpose
+from service.application.standing import Standings
+from service.application.unit_of_work import UnitOfWorkFactory
+from service.domain.device import Device
+from tests.attesting_device import HONEST, AttestingDevice
+from tests.benchmarks.bench_service import now
+from tests.benchmarks.memory_work import MemoryWork
+from tests.integration.service_devices.device_world import ImagesOfTests
+from tests.postgresql import fresh_database, postgresql_server
+from tests.service_folder import Folders, hold_test_ceremony
+from tests.softhsm import make_softhsm
+
+DEVICES = 512
+ROUNDS = 3
+BARE_SECONDS = 3
+A_MILLION_A_DAY = 1_000_000 / 86_400  # attestations per second
+
+
+async def attestations_per_second(
+    unit_of_work: UnitOfWorkFactory, authorities: Authorities, devices: Sequence[AttestingDevice]
+) -> float:
+    """Let every device attest several times; the time of the use case alone counts."""
+    listed = ImagesOfTests()
+    for component in HONEST.components:
+        listed.list(component)
+    attestation = Attestation(
+        unit_of_work,
+        issuer=PkiIssuer(authorities, SystemClock(), lifetime=timedelta(days=1)),
+        reference_values=listed,
+        clones=Clones(unit_of_work, clock=SystemClock(), blocks=False),
+        clock=SystemClock(),
+        entropy=SystemEntropy(),
+        standings=Standings(),
+        nonce_lifetime=timedelta(minutes=10),
+    )
+    background = asyncio.create_task(attestation.run())
+    peers = [device.peer for device in devices]
+    seconds = 0.0
+    for _ in range(ROUNDS):
+        nonces = await asyncio.gather(*(attestation.give_nonce(p, purpose=NoncePurpose.ATTEST) for p in peers))
+        requests = [d.request(n.nonce, SoftwareSigner.generate()) for d, n in zip(devices, nonces, strict=True)]
+        begin = time.perf_counter()
+        await asyncio.gather(*(attestation.attest(p, r) for p, r in zip(peers, requests, strict=True)))
+        seconds += time.perf_counter() - begin
+    background.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await background
+    return ROUNDS * len(devices) / seconds
+
+
+def bare_loop(authority: CertificateAuthority, signer: Signer, csr_der: bytes) -> float:
+    """Check a CSR and issue a certificate with `cryptography` alone, as often as one core can."""
+    key: Any = signer.private_key if isinstance(signer, SoftwareSigner) else SignerKey(signer)
+    csr: Any = x509.load_der_x509_csr(csr_der)
+    model = authority.issue(profiles.ldevid(device_id_in(csr), now=now()), csr.public_key())
+    extensions = [(extension.value, extension.critical) for extension in model.extensions]
+    count, begin = 0, time.perf_counter()
+    while time.perf_counter() - begin < BARE_SECONDS:
+        csr = x509.load_der_x509_csr(csr_der)
+        if not csr.is_signature_valid:
+            raise RuntimeError("CSR: expected a signature by its own key")
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([]))
+            .issuer_name(authority.certificate.subject)
+            .public_key(csr.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(model.not_valid_before_utc)
+            .not_valid_after(model.not_valid_after_utc)
+        )
+        for value, critical in extensions:
+            builder = builder.add_extension(value, critical=critical)
+        builder.sign(key, hashes.SHA256())
+        count += 1
+    return count / (time.perf_counter() - begin)
+
+
+def registered(devices: Sequence[AttestingDevice]) -> list[Device]:
+    """Return the devices as a catalog keeps them."""
+    group = "11111111-1111-4111-8111-111111111111"
+    return [
+        Device(d.device_id, group, spki_der(d.identity.public_key), d.idevid_chain, claimed_at=now(), claimed_by="b")
+        for d in devices
+    ]
+
+
+@asynccontextmanager
+async def filled_database(url: str, devices: Sequence[AttestingDevice]) -> AsyncIterator[UnitOfWorkFactory]:
+    """Migrate a database and write the devices."""
+    database = Database(database_url(url))
+    try:
+        await migrate(database)
+        known = registered(devices)
+        product: dict[str, Any] = {
+            "product_id": known[0].group_id,
+            "name": "bench",
+            "description": "",
+            "created_at": now(),
+        }
+        group: dict[str, Any] = {
+            "group_id": known[0].group_id,
+            "product_id": known[0].group_id,
+            "name": "bench",
+            "description": "",
+        }
+        group |= {"os_feed": "Retail", "update_policy": "UpdateAll", "allow_crash_dumps": False}
+        group |= {"data_boundary": "None", "created_at": now(), "version": 1}
+        async with database.engine.begin() as connection:
+            await connection.execute(tables.products.insert(), [{**product, "version": 1}])
+            await connection.execute(tables.device_groups.insert(), [group])
+        unit_of_work = SqlUnitOfWorkFactory(database)
+        async with unit_of_work() as work:
+            for device in known:
+                await work.devices.add(device)
+            await work.commit()
+        yield unit_of_work
+    finally:
+        await database.close()
+
+
+def row(name: str, *, ours: float, bare: float) -> dict[str, Any]:
+    """Return one row, with the share of a core that a million devices a day take."""
+    share = A_MILLION_A_DAY / ours
+    note = f"1 M devices a day take {share:.1%} of a core; peer: bare cryptography loop, {bare:,.0f}/s"
+    return {"name": name, "ours": ours, "peer": bare, "ratio": ours / bare, "unit": "certificates/s", "note": note}
+
+
+async def measure(folders: Folders, *, where: str) -> list[dict[str, Any]]:
+    """Measure one key store on every database, the bare loop before and after each."""
+    authorities = load_authorities(folders.service)
+    devices = [AttestingDevice(folders) for _ in range(DEVICES)]
+    authority, signer = authorities.issuing_ca, online_keys(folders.service).load(OnlineKey.ISSUING_CA)
+    csr = devices[0].csr(SoftwareSigner.generate())
+    rows = []
+
+    async def add(name: str, run: Callable[[], Awaitable[float]]) -> None:
+        before = bare_loop(authority, signer, csr)
+        ours = await run()
+        bare = (before + bare_loop(authority, signer, csr)) / 2
+        rows.append(row(f"certificates, {name}, key in {where}", ours=ours, bare=bare))
+
+    async def on(url: str) -> float:
+        async with filled_database(url, devices) as unit_of_work:
+            return await attestations_per_second(unit_of_work, authorities, devices)
+
+    memory: Any = MemoryWork(registered(devices))
+    await add("no database", lambda: attestations_per_second(memory, authorities, devices))
+    with tempfile.TemporaryDirectory(prefix="tinyfleet-bench-") as folder, postgresql_server() as server:
+        await add("SQLite", lambda: on(f"sqlite:///{folder}/bench.db"))
+        async with fresh_database(server) as url:
+            await add("PostgreSQL", lambda: on(url))
+    return rows
+
+
+def main() -> None:
+    """Print the rows."""
+    with tempfile.TemporaryDirectory(prefix="tinyfleet-bench-") as name:
+        folder = Path(name)
+        rows = asyncio.run(measure(hold_test_ceremony(folder / "files"), where="a file"))
+        token = make_softhsm(folder / "token")
+        os.environ["SOFTHSM2_CONF"] = str(token.conf)
+        token.add_token()
+        token.route(folder / "hsm" / "service", [OnlineKey.ISSUING_CA])
+        rows += asyncio.run(measure(hold_test_ceremony(folder / "hsm"), where="SoftHSM2"))
+        stop_modules()
+    print(json.dumps(rows))
+
+
+if __name__ == "__main__":
+    main()
