@@ -1,23 +1,42 @@
 """Certificate signing requests: one thing wrong per case."""
 
+import hashlib
+import ipaddress
+import re
+from pathlib import Path
+
+import azuresphere_imagemetadata
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pki.csr import MAX_CSR_BYTES, make_csr, verify_idevid_csr, verify_ldevid_csr, verify_service_csr
 from pki.errors import CsrError
-from protocol.identity import device_id_of, device_uri
+from pki.weak_keys import weakness
+from protocol.identity import FULL_ACCESS_POLICY, device_id_of, device_uri, spki_der
+from protocol.signing import SoftwareSigner
 from tests.unit.pki.pki_builder import OpaqueSigner, Tree, csr_builder, signed
 
 TREE = Tree()
 DEVICE_ID = TREE.device_id
 IDENTITY_KEY = TREE.identity.public_key
 GOOD = signed(csr_builder(DEVICE_ID), TREE.operational)
+_KEY_USAGES = (
+    "digital_signature",
+    "content_commitment",
+    "key_encipherment",
+    "data_encipherment",
+    "key_agreement",
+    "key_cert_sign",
+    "crl_sign",
+    "encipher_only",
+    "decipher_only",
+)
 
 
 def test_good_ldevid_request_is_verified() -> None:
@@ -180,3 +199,182 @@ def test_common_name_attribute_is_found_anywhere_in_the_subject() -> None:
     names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(device_uri(DEVICE_ID))])
     builder = x509.CertificateSigningRequestBuilder().subject_name(subject).add_extension(names, critical=True)
     _refused(signed(builder, TREE.operational), "expected no common name")
+
+
+def test_request_for_a_reserved_key_is_refused() -> None:
+    """Keys of authorities and of the service itself."""
+    reserved = {hashlib.sha256(spki_der(TREE.operational.public_key)).hexdigest()}
+    with pytest.raises(CsrError, match="expected a fresh key, found one of the service or of an authority"):
+        verify_ldevid_csr(GOOD, DEVICE_ID, identity_key=IDENTITY_KEY, reserved_keys=reserved)
+    other = {hashlib.sha256(spki_der(IDENTITY_KEY)).hexdigest()}
+    verify_ldevid_csr(GOOD, DEVICE_ID, identity_key=IDENTITY_KEY, reserved_keys=other)
+
+
+@pytest.mark.parametrize("usage", ["key_cert_sign", "crl_sign"])
+def test_request_to_sign_certificates_is_refused(usage: str) -> None:
+    """Asked for by key usage instead of basic constraints."""
+    wanted = dict.fromkeys(_KEY_USAGES, False) | {usage: True}
+    builder = csr_builder(DEVICE_ID).add_extension(x509.KeyUsage(**wanted), critical=True)
+    _refused(signed(builder, TREE.operational), "expected an end entity, found a request for an authority")
+
+
+def test_request_for_what_the_profile_decides_is_taken() -> None:
+    """Key usage, purposes, policies and unknown extensions of a request are ignored; the certificate has our own."""
+    usage = x509.KeyUsage(**(dict.fromkeys(_KEY_USAGES, False) | {"digital_signature": True}))
+    builder = csr_builder(DEVICE_ID).add_extension(usage, critical=True)
+    builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=True)
+    policies = x509.CertificatePolicies([x509.PolicyInformation(FULL_ACCESS_POLICY, None)])
+    builder = builder.add_extension(policies, critical=True)
+    unknown = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\x00")
+    request = signed(builder.add_extension(unknown, critical=True), TREE.operational)
+    assert verify_ldevid_csr(request, DEVICE_ID, identity_key=IDENTITY_KEY).public_key == TREE.operational.public_key
+
+
+# Each request has exactly one thing wrong with its names, in the manner of x509-limbo.
+NAMES: dict[str, tuple[list[x509.GeneralName], str]] = {
+    "empty": ([], "expected exactly one URI, found 0 names"),
+    "dns": ([x509.DNSName("device.example")], "found 1 names"),
+    "ip": ([x509.IPAddress(ipaddress.ip_address("192.0.2.1"))], "found 1 names"),
+    "directory": (
+        [x509.DirectoryName(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, DEVICE_ID[:64])]))],
+        "found 1",
+    ),
+    "twice": ([x509.UniformResourceIdentifier(device_uri(DEVICE_ID))] * 2, "found 2 names"),
+    "operator": ([x509.UniformResourceIdentifier("urn:tinyfleet:operator:admin")], "expected urn:tinyfleet:device:"),
+    "capitals": ([x509.UniformResourceIdentifier("urn:tinyfleet:device:" + DEVICE_ID.upper())], "128 lower-case hex"),
+    "short": ([x509.UniformResourceIdentifier(device_uri(DEVICE_ID)[:-1])], "128 lower-case hex"),
+    "long": ([x509.UniformResourceIdentifier(device_uri(DEVICE_ID) + "0")], "128 lower-case hex"),
+    "newline": ([x509.UniformResourceIdentifier(device_uri(DEVICE_ID) + "\n")], "128 lower-case hex"),
+    "nul": ([x509.UniformResourceIdentifier(device_uri(DEVICE_ID) + "\0")], "128 lower-case hex"),
+    "query": ([x509.UniformResourceIdentifier(device_uri(DEVICE_ID) + "?x")], "128 lower-case hex"),
+    "prefix": ([x509.UniformResourceIdentifier("x" + device_uri(DEVICE_ID))], "expected urn:tinyfleet:device:"),
+}
+
+
+@pytest.mark.parametrize("case", NAMES)
+def test_request_with_a_wrong_name_is_refused(case: str) -> None:
+    """One SAN URI, exactly that of the device."""
+    names, message = NAMES[case]
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    request = builder.add_extension(x509.SubjectAlternativeName(names), critical=True)
+    _refused(signed(request, TREE.operational), message)
+
+
+def test_request_with_two_lists_of_extensions_is_refused() -> None:
+    """Which of them would be believed must not matter (RFC 2985 §5.4.2: single valued)."""
+    twice = bytes.fromhex("06092a864886f70d01090e")  # extensionRequest
+    attributes = GOOD[GOOD.index(twice) - 2 :]
+    length = 2 + attributes[1]
+    doubled = GOOD.replace(attributes[:length], attributes[:length] * 2)
+    _refused(doubled, "CSR: expected")
+
+
+P256 = bytes.fromhex("06082a8648ce3d030107")  # its object identifier
+
+
+def _with_key(
+    point: bytes,
+    *,
+    parameters: bytes = bytes.fromhex("06082a8648ce3d030107"),
+    signer: SoftwareSigner = TREE.operational,
+) -> bytes:
+    """A well-formed request whose key is given octet by octet, signed by whatever key."""
+    algorithm = bytes.fromhex("06072a8648ce3d0201") + parameters
+    key = _der(0x30, _der(0x30, algorithm) + _der(0x03, b"\0" + point))
+    information = x509.load_der_x509_csr(GOOD).tbs_certrequest_bytes
+    content = information[4 if information[1] == 0x82 else 3 :].replace(spki_der(TREE.operational.public_key), key)
+    to_be_signed = _der(0x30, content)
+    signature = _der(0x03, b"\0" + signer.sign(to_be_signed))
+    return _der(0x30, to_be_signed + bytes.fromhex("300a06082a8648ce3d040302") + signature)
+
+
+def _der(tag: int, content: bytes) -> bytes:
+    length = bytes([len(content)]) if len(content) < 128 else b"\x82" + len(content).to_bytes(2, "big")
+    return bytes([tag]) + length + content
+
+
+_X = TREE.operational.public_key.public_numbers().x.to_bytes(32, "big")
+_Y = TREE.operational.public_key.public_numbers().y.to_bytes(32, "big")
+POINTS: dict[str, bytes] = {
+    "infinity": b"\0" + bytes(64),
+    "infinity_in_one_octet": b"\0",
+    "origin": b"\4" + bytes(64),
+    "off_the_curve": b"\4" + _X + _Y[:-1] + bytes([_Y[-1] ^ 1]),
+    "x_beyond_the_field": b"\4" + b"\xff" * 32 + _Y,
+    "short": b"\4" + _X + _Y[:-1],
+    "hybrid_of_the_other_parity": bytes([7 - (_Y[-1] & 1)]) + _X + _Y,
+    "unknown_form": b"\5" + _X + _Y,
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("case", POINTS)
+def test_key_that_is_no_point_of_the_curve_is_refused(case: str) -> None:
+    """Before its signature is looked at."""
+    _refused(_with_key(POINTS[case]), "CSR: expected one PKCS#10 request, found")
+
+
+def test_key_that_is_given_octet_by_octet_is_taken() -> None:
+    """What the cases before change one thing of."""
+    request = _with_key(b"\4" + _X + _Y)
+    assert verify_ldevid_csr(request, DEVICE_ID, identity_key=IDENTITY_KEY).public_key == TREE.operational.public_key
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    ["0500", "06052b8104000a", "06052b81040022", "06082a8648ce3d030101", ""],
+    ids=["null", "secp256k1", "P-384", "P-192", "none"],
+)
+def test_key_of_another_curve_is_refused(parameters: str) -> None:
+    """Or of none, or with a point of P-256 on it."""
+    _refused(_with_key(b"\4" + _X + _Y, parameters=bytes.fromhex(parameters)), "CSR: expected")
+
+
+def test_compressed_point_is_the_key_that_it_stands_for() -> None:
+    """RFC 5480 §2.2 lets a key be written in two ways; neither makes an identity key or a known key a fresh one."""
+    point = TREE.identity.public_key.public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
+    request = _with_key(point, signer=TREE.identity)
+    assert x509.load_der_x509_csr(request).is_signature_valid
+    _refused(request, "expected a fresh key, found the identity key")
+
+
+ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # of P-256
+PUBLISHED: dict[str, int] = {
+    "RFC 6979 A.2.5": 0xC9AFA9D845BA75166B5C215767B1D6934E50C3DB36E89B127B8A622B120F6721,
+    "RFC 5903 8.1": 0xC88F01F510D9AC3F70A292DAA2316DE544E9AAB8AFE84049C62A9C57862D1433,
+    "RFC 9500 2.3": 0xE6CB5BDD80AA45AE9C95E8C15476679FFEC953C16851E711E743939589C64FC1,
+    "RFC 8152 C.7.2": 0x57C92077664146E876760C9520D054AA93C3AFB04E306705DB6090308507B4D3,
+    "TF-M: the example key that signs attestation": 0xA9B454B26D6F90A4EA31193564CBA91FEC6F9A002A7DC0504B92A1937134585F,
+    "Private scalars 1 to 256": 256,
+    "Private scalars n-1 to n-256": ORDER - 7,
+    "Private scalars 2": 2**200,
+    "Private scalars of one octet": int.from_bytes(b"\x42" * 32, "big"),
+}
+
+
+@pytest.mark.parametrize("source", PUBLISHED)
+def test_key_that_everybody_knows_is_refused(source: str) -> None:
+    """Possession of a key from a standard or a guess proves nothing; the message says where it is from."""
+    known = SoftwareSigner(ec.derive_private_key(PUBLISHED[source], ec.SECP256R1()))
+    message = f"expected a key of the device's own, found a published one ({source}"
+    _refused(signed(csr_builder(DEVICE_ID), known), re.escape(message))
+    with pytest.raises(CsrError, match="found a published one"):
+        verify_idevid_csr(signed(csr_builder(device_id_of(known.public_key)), known))
+
+
+def test_development_key_of_azure_sphere_is_known() -> None:
+    """The one that Microsoft's tools sign with by default."""
+    folder = Path(azuresphere_imagemetadata.__file__).with_name("certificates")
+    certificate = x509.load_pem_x509_certificate((folder / "tp_app_test_sign.cer").read_bytes())
+    key = certificate.public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    assert "Azure Sphere's public development key" in str(weakness(key))
+
+
+def test_list_of_weak_keys_holds_every_key_that_a_line_of_it_names() -> None:
+    """The derived part of the list is complete: nothing was left out when it was written."""
+    scalars = [*range(1, 257), *(ORDER - number for number in range(1, 257)), *(1 << bit for bit in range(9, 256))]
+    scalars += [int.from_bytes(bytes([octet]) * 32, "big") for octet in range(1, 255)]
+    for scalar in scalars:
+        assert weakness(ec.derive_private_key(scalar, ec.SECP256R1()).public_key()) is not None
+    assert weakness(OpaqueSigner().public_key) is None
