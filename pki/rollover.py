@@ -125,7 +125,8 @@ def read_generations(service_dir: Path) -> list[Generation]:
     found = list[Generation]()
     for number in range(1, _last_number(service_dir) + 1):
         certificate, step = certificates.get(number), _step(state, number, certified=number in certificates)
-        neighbours = [by for by in (number - 1, number + 1) if by in certificates and by not in state.retired]
+        beside = (number - 1, number + 1) if number in certificates else ()
+        neighbours = [by for by in beside if by in certificates and by not in state.retired]
         crosses = [path for by in neighbours if (path := _cross_path(service_dir, number, by=by)).exists()]
         found.append(Generation(number, step, certificate, tuple(load_certificate(path) for path in crosses)))
     return found

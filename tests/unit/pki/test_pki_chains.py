@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 
 from pki import profiles
 from pki.authority import chain_pem
-from pki.chains import MAX_CHAIN_BYTES, DeviceCertificate, issued_by, load_chain, verify_idevid, verify_ldevid
+from pki.chains import (
+    MAX_CHAIN_BYTES,
+    DeviceCertificate,
+    find_issuer,
+    issued_by,
+    key_id,
+    load_chain,
+    verify_idevid,
+    verify_ldevid,
+)
 from pki.errors import ChainError
 from pki.profiles import Profile
 from tests.unit.pki.pki_builder import NOW, Tree, der
@@ -182,3 +191,26 @@ def test_any_flipped_bit_is_refused(bit: int) -> None:
     except ChainError:
         return
     assert verified.leaf.tbs_certificate_bytes == _ldevid(LEAF).leaf.tbs_certificate_bytes
+
+
+def test_issuer_is_found_by_name_and_key() -> None:
+    """Two generations of an authority have one name; a certificate that names no key has no issuer."""
+    other = Tree().issuing.certificate
+    leaf, own = TREE.ldevid(), TREE.issuing.certificate
+    assert other.subject == own.subject
+    assert find_issuer(leaf, [other, own]) == own
+    assert find_issuer(leaf, [other]) is None
+    assert find_issuer(TREE.root.certificate, [TREE.root.certificate]) is None
+
+
+def test_authority_without_a_key_identifier_is_refused() -> None:
+    """Nothing could tell its generations apart."""
+    with pytest.raises(ChainError, match="expected a subject key identifier"):
+        key_id(without_key_identifier())
+
+
+def without_key_identifier() -> x509.Certificate:
+    own = TREE.issuing.certificate
+    builder = x509.CertificateBuilder().subject_name(own.subject).issuer_name(own.subject).serial_number(1)
+    builder = builder.public_key(TREE.operational.public_key).not_valid_before(NOW).not_valid_after(NOW)
+    return builder.sign(TREE.operational.private_key, hashes.SHA256())
