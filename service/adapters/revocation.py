@@ -6,7 +6,7 @@ from pathlib import Path
 from cryptography import x509
 
 from pki.ocsp import OcspResponder
-from pki.online import load_certificate, online_keys
+from pki.online import in_force, load_certificate, online_keys
 from pki.roles import OfflineKey, OnlineKey
 
 OFFLINE_ISSUERS = (OfflineKey.ROOT, OfflineKey.FACTORY, OfflineKey.SERVER_CA)
@@ -18,7 +18,7 @@ def load_issuers(data_dir: Path) -> Mapping[str, x509.Certificate]:
     Raises:
         ChainError: one is missing or malformed; run the ceremony.
     """
-    return {role: load_certificate(data_dir / "certificates" / f"{role}.pem") for role in OFFLINE_ISSUERS}
+    return {role.value: load_certificate(data_dir / "certificates" / f"{role}.pem") for role in OFFLINE_ISSUERS}
 
 
 def load_responder(data_dir: Path) -> OcspResponder:
@@ -27,9 +27,9 @@ def load_responder(data_dir: Path) -> OcspResponder:
     Raises:
         PkiError: its key or certificate is missing, or the factory authority did not delegate it.
     """
-    certificates = data_dir / "certificates"
+    certificates, name = data_dir / "certificates", in_force(data_dir, OnlineKey.OCSP)
     return OcspResponder(
         load_certificate(certificates / f"{OfflineKey.FACTORY}.pem"),
-        load_certificate(certificates / f"{OnlineKey.OCSP}.pem"),
-        online_keys(data_dir).load(OnlineKey.OCSP),
+        load_certificate(certificates / f"{name}.pem"),
+        online_keys(data_dir).load(name),
     )

@@ -218,9 +218,8 @@ class Revocations:
 
     def _issuer(self, key_id: str) -> x509.Certificate:
         if key_id not in self._issuers:
-            raise UnknownIssuerError(
-                f"issuer: expected one of {sorted(self._names.values())}, found key id {key_id[:64]!r}"
-            )
+            known = ", ".join(sorted(self._names.values()))
+            raise UnknownIssuerError(f"issuer: expected the key id of {known}, found {key_id[:64]!r}")
         return self._issuers[key_id]
 
     def _known(self, stored: StoredCrl) -> RevocationList:
