@@ -10,8 +10,10 @@ from pydantic import BaseModel, Field
 from protocol.geometry import Slot
 from protocol.identity import Access
 from service.api.approvals import PENDING_RESPONSE, answer_to
+from service.api.attestation_policies import AttestationPolicyModel, attestation_policy_model
 from service.api.auth import AdminActor, OperatorActor, ViewerActor
 from service.api.conditions import IfMatch, set_etag
+from service.api.device_identity import IdentityModel, identity_model
 from service.api.paging import Page, Paging
 from service.api.requests import RequestModel
 from service.api.services import ServicesParameter
@@ -111,6 +113,12 @@ class DeviceModel(DeviceSummary):
     action: ActionModel | None
 
 
+class DeviceDetails(DeviceModel, IdentityModel):
+    """A device with everything about its identity, and its group's attestation policy."""
+
+    policy: AttestationPolicyModel
+
+
 class ExplanationModel(BaseModel):
     """Why a device is not updating; no reasons where it is."""
 
@@ -152,12 +160,17 @@ async def list_devices(
 @router.get("/devices/{device}")
 async def show_device(
     _actor: ViewerActor, services: ServicesParameter, device: DeviceId, response: Response
-) -> DeviceModel:
-    """Show a device: identity, attestation, what it runs, what it does."""
+) -> DeviceDetails:
+    """Show a device: identity, attestation, what it runs, what it does, and why it is let in or not."""
     view = await services.devices.get(device)
     facts = await services.rollout_facts.for_device(view.device.device_id, group_id=view.group.group_id)
+    identity = await services.identities.of(view)
     set_etag(response, view.device.version)
-    return device_model(view, facts)
+    return DeviceDetails(
+        **device_model(view, facts).model_dump(),
+        **identity_model(identity).model_dump(),
+        policy=attestation_policy_model(view.group.policy.attestation),
+    )
 
 
 @router.get("/devices/{device}/explain")

@@ -13,6 +13,7 @@ from service.application.attestation import AttestationResults
 from service.application.claims import Claims
 from service.application.clock import Clock
 from service.application.custody import Custody
+from service.application.device_identity import DeviceIdentities
 from service.application.devices import Devices
 from service.application.events import EventFeed
 from service.application.explanation import Explanations
@@ -63,6 +64,7 @@ class Services:
     products: Products
     claims: Claims
     devices: Devices
+    identities: DeviceIdentities
     custody: Custody
     possession: Possession
     manufacturers: Sequence[Manufacturer]

@@ -22,7 +22,7 @@ class LogHeadError(ConflictError):
 
 @dataclass(frozen=True, slots=True)
 class IssuerUse:
-    """What an issuer has issued.
+    """What an issuer has issued to devices.
 
     Attributes:
         issuer_sha256: of its certificate's DER, hex.
@@ -55,6 +55,9 @@ class IssuanceLog(Protocol):
                 returned if there is such a device.
         """
 
+    async def issuer_of(self, key_sha256: str) -> str | None:
+        """Return SHA-256 of the issuer's certificate, DER, hex, of the certificate for a key; None if there is none."""
+
     async def page(self, *, after: int, limit: int) -> tuple[Sequence[LogEntry], LogHead]:
         """Return at most `limit` entries beyond the sequence number `after`, and the log's head at that moment.
 
@@ -63,4 +66,4 @@ class IssuanceLog(Protocol):
         """
 
     async def uses(self) -> Sequence[IssuerUse]:
-        """Return what each issuer has issued; reads the whole log."""
+        """Return what each issuer has issued to devices; reads the whole log."""

@@ -35,7 +35,7 @@ class IssuingCaCertificateError(InvalidError):
 
 
 class IssuingCaInUseError(ConflictError):
-    """Certificates that the generation issued are still valid; `members` say how many it issued and until when."""
+    """Devices' certificates that the generation issued are still valid; `members` say how many it issued and until when."""
 
 
 class IssuingCaStore(Protocol):
@@ -85,6 +85,10 @@ class IssuingCas:
         async with self._unit_of_work(read_only=True) as work:
             uses = {use.issuer_sha256: use for use in await work.issuance.uses()}
         return [IssuingCaStatus(one, uses.get(_sha256(one))) for one in self._store.generations()]
+
+    def generation_of(self, issuer_sha256: str) -> int | None:
+        """Return the number of the generation with this certificate (SHA-256 of its DER, hex); None if unknown."""
+        return next((one.number for one in self._store.generations() if _sha256(one) == issuer_sha256), None)
 
     async def request(self, actor: Actor) -> tuple[int, bytes]:
         """Make the next generation's key; of one that is requested already the CSR is returned again.

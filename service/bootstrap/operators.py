@@ -7,6 +7,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pki.catalog import load_catalog
 from service.api.services import Catalog, Services
+from service.application.device_identity import DeviceIdentities
 from service.application.explanation import Explanations
 from service.application.fleet import Fleet
 from service.application.idempotency import IdempotencyKeys
@@ -29,6 +30,7 @@ def operator_services(core: Core, gateway: Gateway, *, identity: Identity, updat
     settings, clock, entropy, unit_of_work = core.settings, core.clock, core.entropy, core.unit_of_work
     catalog = load_catalog(settings.data_dir / "genesis" / "catalog.json")
     facts = UpdateFacts(unit_of_work)
+    issuing_cas = IssuingCas(unit_of_work, store=core.authorities.issuing, clock=clock)
     return Services(
         catalog=Catalog(catalog.catalog_id, catalog.name),
         clock=clock,
@@ -44,7 +46,8 @@ def operator_services(core: Core, gateway: Gateway, *, identity: Identity, updat
         possession=identity.possession,
         manufacturers=core.authorities.manufacturers,
         revocations=core.revocations,
-        issuing_cas=IssuingCas(unit_of_work, store=core.authorities.issuing, clock=clock),
+        issuing_cas=issuing_cas,
+        identities=DeviceIdentities(unit_of_work, generations=issuing_cas, clock=clock),
         approvals=core.approvals,
         explanations=Explanations(
             identity.devices, facts, clock=clock, offline_after=timedelta(seconds=OFFLINE_POLLS * settings.poll_seconds)

@@ -11,6 +11,7 @@ from service.cli import moving
 from service.cli.approvals import remark_outcome
 from service.cli.claiming import VoucherDesk, claim_devices
 from service.cli.client import ApiClient, JsonObject, connect
+from service.cli.device_show import print_device
 from service.cli.errors import AnswerError
 from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption, one_id
 from service.cli.output import moment, print_facts, print_json, print_line, print_table, remark, short
@@ -110,23 +111,10 @@ def show(
     operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
     as_json: JsonOption = False,
 ) -> None:
-    """Show one device: identity, attestation result, what it runs."""
+    """Show one device: identity, evidence, certificate, and why it is let in or not."""
     with connect(operator_dir) as client:
         answer = client.get(f"/devices/{device}")
-    print_json(answer) if as_json else print_facts(_readable(answer))
-
-
-def _readable(device: JsonObject) -> JsonObject:
-    """Return what people want to know of a device."""
-    attestation = device["attestation"]
-    refused = [finding for finding in (attestation or {}).get("findings", []) if not finding["accepted"]]
-    return {
-        **{name: value for name, value in device.items() if name not in {"idevid_chain", "group_id"}},
-        "installed": installed_names(device),
-        "attestation": attestation and f"{attestation['result']} since {attestation['since']}",
-        "reasons": (attestation or {}).get("reasons"),
-        "findings": [f"{part['component']}: expected {part['expected']}, found {part['found']}" for part in refused],
-    }
+    print_json(answer) if as_json else print_device(answer)
 
 
 @app.command()

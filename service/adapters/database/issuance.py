@@ -69,6 +69,11 @@ class SqlIssuanceLog:
         query = certified.union(identities) if device_ids else certified
         return set(await self._connection.scalars(query))
 
+    async def issuer_of(self, key_sha256: str) -> str | None:
+        """See `IssuanceLog.issuer_of`."""
+        query = select(issuance_log.c.issuer_sha256).where(issuance_log.c.key_sha256 == key_sha256)
+        return await self._connection.scalar(query.order_by(issuance_log.c.sequence.desc()).limit(1))
+
     async def page(self, *, after: int, limit: int) -> tuple[Sequence[LogEntry], LogHead]:
         """See `IssuanceLog.page`; one statement, so that entries and head are of one moment."""
         query = (
@@ -86,8 +91,9 @@ class SqlIssuanceLog:
         """See `IssuanceLog.uses`."""
         query = select(
             issuance_log.c.issuer_sha256, func.count().label("certificates"), func.max(issuance_log.c.not_after)
-        ).group_by(issuance_log.c.issuer_sha256)
-        return [IssuerUse(*row) for row in await self._connection.execute(query)]
+        ).where(issuance_log.c.kind == IssuanceKind.LDEVID)
+        by_issuer = query.group_by(issuance_log.c.issuer_sha256)
+        return [IssuerUse(*row) for row in await self._connection.execute(by_issuer)]
 
 
 def _headless() -> LogHeadError:
