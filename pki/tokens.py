@@ -19,6 +19,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pkcs11
@@ -65,6 +66,13 @@ _FULL = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """A PIN that no traceback shows."""
+
+    text: str = field(repr=False)
+
+
 class TokenModule:
     """One module of this process; `module_at` gives it.
 
@@ -76,7 +84,7 @@ class TokenModule:
         self._path = path
         self._library: pkcs11._lib_type | None = None
         self._sessions: dict[TokenUri, pkcs11.Session] = {}
-        self._refused_pins: dict[TokenUri, str] = {}
+        self._refused_pins: dict[TokenUri, Pin] = {}
 
     @contextmanager
     def session(self, uri: TokenUri) -> Iterator[pkcs11.Session]:
@@ -124,7 +132,7 @@ class TokenModule:
         if self._refused_pins.get(uri) == pin:
             raise PinError(f"token {uri.token}: expected a new PIN in {uri.pin_file}, found the one that was refused")
         try:
-            return token.open(user_pin=pin)
+            return token.open(user_pin=pin.text)
         except pkcs11.UserAlreadyLoggedIn:  # by another URI of the same token
             return token.open()
         except (*_WRONG_PIN, *_NO_PIN):
@@ -167,24 +175,24 @@ def stop_modules() -> None:
             module.stop()
 
 
-def read_pin(path: Path) -> str:
+def read_pin(path: Path) -> Pin:
     """Read a PIN; the line's end is not part of it.
 
     Raises:
         PinFileError: no such file, open to others, or none that holds a PIN.
     """
     try:
+        mode = path.stat().st_mode & 0o777
         # The group may read, as with keys: that is how orchestrators hand a secret to an unprivileged process.
-        mode, content = path.stat().st_mode & 0o777, path.read_bytes()
+        if mode & 0o007:
+            raise PinFileError(f"PIN: expected {path} closed to others, found mode {mode:04o}")
+        pin = path.read_bytes().rstrip(b"\r\n")
     except OSError as error:
         raise PinFileError(f"PIN: expected a readable {path}, found {error.strerror}") from error
-    if mode & 0o007:
-        raise PinFileError(f"PIN: expected {path} closed to others, found mode {mode:04o}")
-    pin = content.rstrip(b"\r\n")
     if not 0 < len(pin) <= MAX_PIN_BYTES:
         raise PinFileError(f"PIN: expected 1 to {MAX_PIN_BYTES} bytes in {path}, found {len(pin)}")
     try:
-        return pin.decode()
+        return Pin(pin.decode())
     except UnicodeDecodeError as error:
         raise PinFileError(f"PIN: expected UTF-8 in {path}, found other bytes") from error
 

@@ -53,14 +53,13 @@ async def test_commands_of_the_operator_sign_in_a_token(softhsm: SoftHsm, tmp_pa
         await _command("service.cli.main", "factory", "images", *where)
         await _command("device_sim", "manufacture", "--out", devices, "--count", "1", "--seed", "token")
         await _command("service.cli.main", "factory", "sign", devices, *where)
+        await _command("device_sim", "flash", devices)
         claim = ("device", "claim", devices, "--product", "Camera", "--group", "Production")
         await _command("service.cli.main", *claim, *where)
     (device,) = devices.iterdir()
     (idevid, *_) = x509.load_pem_x509_certificates((device / "idevid.pem").read_bytes())
     assert issued_by(idevid, folders.factory.certificate)
     assert (device / "voucher.json").exists()
-    result = run("operator", "certificate", "ada", "--out", tmp_path / "ada", *where)
+    result = run("operator", "certificate", "ada", "--out", tmp_path, *where)
     assert result.exit_code == 0, (result.output, result.exception)
-    assert issued_by(
-        x509.load_pem_x509_certificate((tmp_path / "ada" / "ada.pem").read_bytes()), folders.root.certificate
-    )
+    assert issued_by(x509.load_pem_x509_certificate((tmp_path / "ada.pem").read_bytes()), folders.root.certificate)

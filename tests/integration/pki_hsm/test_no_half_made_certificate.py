@@ -76,7 +76,7 @@ def test_certificate_that_cannot_be_signed_leaves_no_file(softhsm: SoftHsm, tmp_
     folders = folders_in_tokens(tmp_path, softhsm)
     before = _files(tmp_path)
     with fault("C_SignInit", lambda: DEVICE_REMOVED):
-        result = run("operator", "certificate", "ada", "--out", tmp_path / "ada", "--operator-dir", folders.operator)
+        result = run("operator", "certificate", "ada", "--out", tmp_path, "--operator-dir", folders.operator)
     assert isinstance(result.exception, TokenRemovedError)
     assert _files(tmp_path) == before
 
@@ -96,7 +96,7 @@ async def test_service_issues_nothing_without_its_token(softhsm: SoftHsm, tmp_pa
             answer = await service.ask_to_attest(device, key)
         assert answer.status_code == httpx.codes.SERVICE_UNAVAILABLE
         assert answer.json()["type"] == "urn:tinyfleet:problem:key-store"
-        assert "fleet" not in answer.text
+        assert "token" not in answer.text
         assert _rows(service.settings) == before
         credential = await service.attest(device)
         assert _rows(service.settings) > before

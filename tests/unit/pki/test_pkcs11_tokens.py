@@ -29,7 +29,7 @@ from pki.errors import (
 )
 from pki.pkcs11 import Pkcs11KeyStore, TokenSigner
 from pki.token_uri import TokenUri
-from pki.tokens import MAX_PIN_BYTES, module_at, stop_modules
+from pki.tokens import MAX_PIN_BYTES, module_at, read_pin, stop_modules
 from protocol.signing import verify
 from tests.softhsm import PIN, SoftHsm, fault
 
@@ -139,6 +139,13 @@ def test_locked_pin_is_told_from_a_wrong_one(softhsm: SoftHsm, code: int) -> Non
             Pkcs11KeyStore(uri).holds("root")
 
 
+def test_pin_is_not_shown(softhsm: SoftHsm) -> None:
+    """Not even where a log shows the local variables of a traceback."""
+    pin = read_pin(softhsm.folder / "pin")
+    assert pin.text == PIN
+    assert PIN not in repr(pin)
+
+
 def _gone(path: Path) -> None:
     path.unlink()
 
@@ -243,14 +250,14 @@ def test_two_uris_of_one_token_share_its_login(softhsm: SoftHsm) -> None:
 
 def _connected() -> ssl.SSLObject:
     """The client's end of a TLS connection in memory, which has nothing to read."""
-    ends = (ssl.MemoryBIO(), ssl.MemoryBIO())
+    sent, received = ssl.MemoryBIO(), ssl.MemoryBIO()
     contexts = [ssl.SSLContext(protocol) for protocol in (ssl.PROTOCOL_TLS_CLIENT, ssl.PROTOCOL_TLS_SERVER)]
     for context in contexts:
         context.maximum_version = ssl.TLSVersion.TLSv1_2
         context.set_ciphers("AECDH-AES256-SHA:@SECLEVEL=0")  # needs no certificate
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    client, server = contexts[0].wrap_bio(*ends), contexts[1].wrap_bio(*reversed(ends), server_side=True)
+    client, server = contexts[0].wrap_bio(received, sent), contexts[1].wrap_bio(sent, received, server_side=True)
     for end in (client, server, client, server, client):
         with suppress(ssl.SSLWantReadError):
             end.do_handshake()
