@@ -15,7 +15,7 @@ has expired, which `tinyfleet pki status` shows; the working copy of the Image r
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from pki.ceremony_certificates import (
     OFFLINE_CERTIFICATES,
     ONLINE_CERTIFICATES,
     REQUESTS,
+    PlannedCertificate,
     differences,
     key_sha256,
     planned_again,
@@ -43,8 +44,9 @@ from pki.stores import KeyStores
 from pki.transcript import CEREMONY_FOLDER, SignerKeys, Step, StepKind, Transcript, read_transcripts, sha256_hex
 
 WORKING_COPY = "operator/repository/"
+OFFLINE_REQUESTS = "operator/csr"  # of a rollover
 _INTERRUPTED = re.compile(r"\..*\.[0-9a-f]{16}")  # a file that pki.files had not finished
-_CROSS = re.compile(r"(issuing-ca(?:-[0-9]{1,4})?)-by-([0-9]{1,4})\.pem")
+_CROSS = re.compile(r"issuing-ca-([0-9]{1,4})-by-([0-9]{1,4})\.pem")
 _SIGNERS = (OfflineKey.ROOT, OfflineKey.SERVER_CA, OfflineKey.FACTORY)
 
 
@@ -96,7 +98,7 @@ def check_ceremony(data_dir: Path, *, keys: KeyStores | None) -> CheckedCeremony
     if not issued_by(root, root):
         raise ChainError(f"{OFFLINE_CERTIFICATES}/root.pem: expected a certificate that signs itself, found another")
     # Step 2: transcripts.
-    transcripts = read_transcripts(operator_dir, keys=signer_keys(data_dir))
+    transcripts = read_transcripts(operator_dir, keys=signer_keys(operator_dir))
     # Step 3: declaration.
     declared = read_declaration(operator_dir)
     for transcript in transcripts:
@@ -139,14 +141,15 @@ def read_declaration(operator_dir: Path) -> DeclarationFile:
     return parse_declaration(content)
 
 
-def signer_keys(data_dir: Path) -> SignerKeys:
+def signer_keys(operator_dir: Path) -> SignerKeys:
     """Return the public keys of those who sign transcripts, as far as their certificates are there.
 
     Raises:
         ChainError: the root's certificate is missing, or one is malformed or has another type of key.
     """
-    there = [role for role in _SIGNERS if (data_dir / OFFLINE_CERTIFICATES / f"{role}.pem").exists()]
-    return {role: _p256(authority_certificate(data_dir, role)) for role in {OfflineKey.ROOT, *there}}
+    files = {role: operator_dir / "certificates" / f"{role}.pem" for role in _SIGNERS}
+    there = {role: path for role, path in files.items() if role == OfflineKey.ROOT or path.exists()}
+    return {role: _p256(load_certificate(path)) for role, path in there.items()}
 
 
 def _p256(certificate: x509.Certificate) -> ec.EllipticCurvePublicKey:
@@ -179,17 +182,20 @@ def _others(data_dir: Path, recorded: Mapping[str, Step]) -> Iterator[str]:
             name = path.relative_to(data_dir).as_posix()
             if name in recorded or path.is_dir() or _INTERRUPTED.fullmatch(path.name):
                 continue
-            if not _is_cross(data_dir, path, recorded):
+            if not _is_copy(path, recorded) and not _is_cross(data_dir, path, recorded):
                 yield f"{name}: expected no certificate that no transcript names, found one"
+
+
+def _is_copy(path: Path, recorded: Mapping[str, Step]) -> bool:
+    """Whether the service has what a transcript names on the operator's side, as after a rollover."""
+    step = recorded.get(f"{OFFLINE_CERTIFICATES}/{path.name}")
+    return step is not None and sha256_hex(path.read_bytes()) == step.sha256
 
 
 def _is_cross(data_dir: Path, path: Path, recorded: Mapping[str, Step]) -> bool:
     match = _CROSS.fullmatch(path.name)
-    if match is None:
-        return False
-    issuer = OnlineKey.ISSUING_CA if match[2] == "1" else f"{OnlineKey.ISSUING_CA}-{match[2]}"
-    names = [f"{ONLINE_CERTIFICATES}/{role}.pem" for role in (match[1], issuer)]
-    if not recorded.keys() >= set(names):
+    names = [] if match is None else [_issuing_ca(number) for number in match.groups()]
+    if not names or not recorded.keys() >= set(names):
         return False
     try:
         cross, certified, above = (load_certificate(each) for each in (path, *(data_dir / name for name in names)))
@@ -198,13 +204,20 @@ def _is_cross(data_dir: Path, path: Path, recorded: Mapping[str, Step]) -> bool:
     return issued_by(cross, above) and cross.public_key() == certified.public_key()
 
 
+def _issuing_ca(number: str) -> str:
+    """Where the certificate of a generation of the issuing CA is that a transcript names."""
+    if number == "1":
+        return f"{ONLINE_CERTIFICATES}/{OnlineKey.ISSUING_CA}.pem"
+    return f"{OFFLINE_CERTIFICATES}/{OnlineKey.ISSUING_CA}-{number}.pem"
+
+
 def _certificate(
     data_dir: Path, declared: DeclarationFile, recorded: Mapping[str, Step], step: Step, *, began_at: datetime
 ) -> Iterator[str]:
     # Step 6: certificates.
     try:
         certificate = load_certificate(data_dir / step.name)
-        planned = planned_again(declared.declaration, role_of(step.name), began_at=began_at)
+        planned = _planned(declared, step.name, certificate, began_at=began_at)
         above = OfflineKey.ROOT if step.adopted else planned.issuer
         issuer = certificate if above is None else authority_certificate(data_dir, above)
         found_key = key_sha256(_p256(certificate))
@@ -221,11 +234,22 @@ def _certificate(
             yield f"{step.name}: {difference}"
 
 
+def _planned(
+    declared: DeclarationFile, name: str, certificate: x509.Certificate, *, began_at: datetime
+) -> PlannedCertificate:
+    planned = planned_again(declared.declaration, role_of(name), began_at=began_at)
+    if not name.startswith(f"{OFFLINE_CERTIFICATES}/{OnlineKey.ISSUING_CA}"):
+        return planned
+    # A rollover lets the new generation live as long as the one before, but not longer than the root.
+    begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    return replace(planned, profile=replace(planned.profile, not_before=begins, not_after=ends))
+
+
 def _recorded_key(recorded: Mapping[str, Step], role: str) -> str | None:
     if role in recorded:
         return recorded[role].sha256
-    request = recorded.get(f"{REQUESTS}/{role}.pem")
-    return None if request is None else request.fingerprint
+    requests = [recorded.get(f"{folder}/{role}.pem") for folder in (REQUESTS, OFFLINE_REQUESTS)]
+    return next((request.fingerprint for request in requests if request is not None), None)
 
 
 def _keys(data_dir: Path, recorded: Mapping[str, Step], keys: KeyStores) -> Iterator[str]:

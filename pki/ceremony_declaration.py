@@ -10,7 +10,7 @@
       factory: {…}                          # as for the root; path_length 0
       issuing-ca: {…}
       server-ca: {…}                        # permitted: by default the service's hosts alone
-    certificates: {server: {valid_days: 730}, ocsp: {valid_days: 730}, package: {valid_days: 3650}}
+    certificates: {server: {valid_days: 730}, ocsp: {valid_days: 730}, package: {valid_days: 10950}}
 
 Only `catalog` and `participants` must be there. Verification of an unverified declaration, in this order:
     1. length: at most `MAX_DECLARATION_BYTES`;
@@ -92,6 +92,7 @@ class DeclaredIssuer(DeclaredAuthority):
     """The authority that issues LDevIDs."""
 
     valid_days: Days = profiles.ISSUING_CA_LIFETIME.days
+    path_length: Annotated[int, Field(ge=0, le=0)] = 0  # its later generations certify one another
 
 
 class DeclaredServerAuthority(DeclaredAuthority):
@@ -181,6 +182,7 @@ class Declaration(_Part):
         return x509.NameConstraints(permitted or None, excluded or None)
 
 
+_OTHER_TYPE = 0.5  # stands for a date, set or the like, which no key takes, as it takes no fraction
 _USUAL_NAMES: Mapping[str, str] = {
     OfflineKey.ROOT: "root",
     OfflineKey.FACTORY: "IDevID issuer",
@@ -248,9 +250,9 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
         seen = set[str]()
         for key, _ in node.value:
-            if key.value in seen:
+            if str(key.value) in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"expected each key once, found {key.value[:40]!r} again", key.start_mark
+                    None, None, f"expected each key once, found {str(key.value)[:40]!r} again", key.start_mark
                 )
             seen.add(str(key.value))
         return super().construct_mapping(node, deep)
@@ -268,10 +270,10 @@ def _yaml(unverified: bytes) -> object:
 def _schema(value: object) -> Declaration:
     # Step 3: schema. Through JSON, in which lists are tuples and texts enumerations even where all is strict.
     try:
-        return Declaration.model_validate_json(json.dumps(value, default=str))
-    except (TypeError, ValueError) as error:
-        if not isinstance(error, ValidationError):
-            raise DeclarationError(f"declaration: expected plain values, found: {error}") from error
+        return Declaration.model_validate_json(json.dumps(value, default=lambda _: _OTHER_TYPE))
+    except TypeError as error:
+        raise DeclarationError(f"declaration: expected texts as keys, found: {error}") from error
+    except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "declaration"
         raise DeclarationError(

@@ -16,13 +16,23 @@ from pki.ceremony_certificates import (
 from pki.ceremony_check import read_declaration, signer_keys
 from pki.ceremony_declaration import Declaration
 from pki.ceremony_steps import authority_certificate, issue_planned
+from pki.csr import verify_service_csr
 from pki.errors import CeremonyError
 from pki.issuance import certificate_sha256
 from pki.online import generations, load_certificate, requested_key
 from pki.profiles import CLOCK_SKEW
 from pki.roles import OfflineKey, OnlineKey
 from pki.stores import KeyStores
-from pki.transcript import Made, Step, StepKind, add_transcript, read_transcripts, sha256_hex, with_step
+from pki.transcript import (
+    Made,
+    StepKind,
+    add_transcript,
+    read_transcripts,
+    sha256_hex,
+    transcript_files,
+    with_step,
+)
+from protocol.signing import Signer
 
 
 def issue_again(data_dir: Path, role: OnlineKey, *, keys: KeyStores, now: datetime) -> Path:
@@ -47,26 +57,43 @@ def issue_again(data_dir: Path, role: OnlineKey, *, keys: KeyStores, now: dateti
         KeyStoreError: the issuer's key cannot be used.
     """
     operator_dir, now = data_dir / "operator", now.replace(microsecond=0)
-    transcripts = read_transcripts(operator_dir, keys=signer_keys(data_dir))
-    told = {step.name for transcript in transcripts for step in transcript.steps}
-    name, declared = _waiting(data_dir, role, told), read_declaration(operator_dir)
+    name, declared = _waiting(data_dir, role, _told(operator_dir)), read_declaration(operator_dir)
     path = data_dir / ONLINE_CERTIFICATES / f"{name}.pem"
     if path.exists():
         now = load_certificate(path).not_valid_before_utc + CLOCK_SKEW
     planned = planned_again(declared.declaration, name, began_at=now)
     issuer = planned.issuer or OfflineKey.ROOT
     _issue(data_dir, planned, declared.declaration, issuer=issuer, keys=keys, now=now)
-    add_transcript(
-        operator_dir,
-        keys.load(issuer),
-        act=f"issue {name}",
-        declaration_sha256=declared.sha256,
-        participants=(),
-        began_at=now,
-        ended_at=now,
-        steps=_steps(data_dir, planned, at=now),
-    )
+    request = (f"{REQUESTS}/{name}.pem", data_dir / REQUESTS / f"{name}.pem")
+    _tell(operator_dir, keys.load(issuer), request, (planned.path, path), at=now)
     return path
+
+
+def tell_of_issuing_ca(operator_dir: Path, name: str, *, keys: KeyStores, now: datetime) -> None:
+    """Note in a signed transcript that the root has certified a later generation of the issuing CA.
+
+    Done again it changes nothing; nor where no ceremony with a transcript was held.
+
+    Args:
+        operator_dir: holds csr/{name}.pem and certificates/{name}.pem.
+        name: of the generation, such as `issuing-ca-2`.
+        keys: the operator's key stores.
+        now: UTC, aware.
+
+    Raises:
+        TranscriptError: the ceremony's transcripts were changed.
+        KeyStoreError: the root's key cannot be used.
+    """
+    request, certificate = (f"operator/{folder}/{name}.pem" for folder in ("csr", "certificates"))
+    if not transcript_files(operator_dir) or certificate in _told(operator_dir):
+        return
+    files = (operator_dir / "csr" / f"{name}.pem", operator_dir / "certificates" / f"{name}.pem")
+    _tell(operator_dir, keys.load(OfflineKey.ROOT), (request, files[0]), (certificate, files[1]), at=now)
+
+
+def _told(operator_dir: Path) -> set[str]:
+    transcripts = read_transcripts(operator_dir, keys=signer_keys(operator_dir))
+    return {step.name for transcript in transcripts for step in transcript.steps}
 
 
 def _waiting(data_dir: Path, role: OnlineKey, told: set[str]) -> str:
@@ -109,14 +136,23 @@ def _refuse_another(
         raise CeremonyError(f"{planned.path}: {found}")
 
 
-def _steps(data_dir: Path, planned: PlannedCertificate, *, at: datetime) -> tuple[Step, ...]:
-    request, service_dir = f"{REQUESTS}/{planned.role}.pem", data_dir / "service"
-    requested = key_sha256(requested_key(service_dir, planned.role))
-    fingerprint = certificate_sha256(load_certificate(data_dir / planned.path))
-    steps = with_step((), Made(StepKind.REQUEST, request, _digest(data_dir, request), requested), at=at)
-    certificate = Made(StepKind.CERTIFICATE, planned.path, _digest(data_dir, planned.path), fingerprint)
-    return with_step(steps, certificate, at=at)
-
-
-def _digest(data_dir: Path, name: str) -> str:
-    return sha256_hex((data_dir / name).read_bytes())
+def _tell(
+    operator_dir: Path, signer: Signer, request: tuple[str, Path], certificate: tuple[str, Path], *, at: datetime
+) -> None:
+    """Add a transcript of one request and its certificate, each with its name below the data directory."""
+    name, path = request
+    requested = key_sha256(verify_service_csr(path.read_bytes(), path.stem))
+    steps = with_step((), Made(StepKind.REQUEST, name, sha256_hex(path.read_bytes()), requested), at=at)
+    name, path = certificate
+    fingerprint = certificate_sha256(load_certificate(path))
+    made = Made(StepKind.CERTIFICATE, name, sha256_hex(path.read_bytes()), fingerprint)
+    add_transcript(
+        operator_dir,
+        signer,
+        act=f"issue {path.stem}",
+        declaration_sha256=read_declaration(operator_dir).sha256,
+        participants=(),
+        began_at=at,
+        ended_at=at,
+        steps=with_step(steps, made, at=at),
+    )

@@ -101,6 +101,10 @@ class OcspError(PkiError):
     """The responder's key or certificate is not what its authority delegated."""
 
 
+class EarlierFolderError(ChainError):
+    """A service's folder was made by an earlier version and lacks certificates."""
+
+
 class DeclarationError(PkiError):
     """A ceremony's declaration is malformed, or declares what cannot be."""
 

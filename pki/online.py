@@ -20,9 +20,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pki.authority import CertificateAuthority
 from pki.chains import load_chain
 from pki.csr import make_csr, verify_service_csr
-from pki.errors import ChainError, CsrError
+from pki.errors import ChainError, CsrError, EarlierFolderError
 from pki.files import PUBLIC_MODE, create_file
-from pki.roles import OnlineKey
+from pki.roles import OfflineKey, OnlineKey
 from pki.stores import KeyStores, open_keys
 
 ROOT_METADATA_LIFETIME = timedelta(days=365)
@@ -92,6 +92,21 @@ def generations(folder: Path, role: str) -> list[str]:
 def in_force(service_dir: Path, role: OnlineKey) -> str:
     """Return the newest generation of a role that has its certificate; the role itself if none has."""
     return (generations(service_dir / "certificates", role) or [role.value])[-1]
+
+
+def refuse_earlier_folder(service_dir: Path) -> None:
+    """Refuse a folder that an earlier version made: before there was a server CA and an OCSP responder.
+
+    Raises:
+        EarlierFolderError: it says what to run.
+    """
+    certificates = service_dir / "certificates"
+    missing = [name for name in (OfflineKey.SERVER_CA, OnlineKey.OCSP) if not (certificates / f"{name}.pem").exists()]
+    if missing and (certificates / "server.pem").exists():
+        raise EarlierFolderError(
+            f"{certificates}: expected {' and '.join(missing)}, found a folder of an earlier version; run `tinyfleet "
+            "pki request` here, and `tinyfleet pki ceremony FILE.yaml --adopt` where the offline keys are; no key changes"
+        )
 
 
 def issuing_authority(service_dir: Path) -> CertificateAuthority:

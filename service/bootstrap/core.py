@@ -7,6 +7,7 @@ from pathlib import Path
 
 import structlog
 
+from pki.online import refuse_earlier_folder
 from service.adapters.certificates import Authorities, load_authorities
 from service.adapters.database.engine import Database, database_url
 from service.adapters.database.event_reader import SqlEventReader
@@ -56,6 +57,7 @@ async def open_core(settings: Settings, clock: Clock, entropy: Entropy, *, stack
         PkiError: a key or certificate is missing, malformed, or of another key.
         SQLAlchemyError: a database cannot be reached.
     """
+    refuse_earlier_folder(settings.data_dir)
     authorities = load_authorities(settings.data_dir)
     database = Database(database_url(settings.database_location(), password=settings.database_password()))
     stack.push_async_callback(database.close)

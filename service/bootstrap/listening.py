@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
+from pki.online import in_force
+from pki.roles import OnlineKey
 from service.adapters.database.gateway_stores import SqlCommandQueue, SqlSubscriptions
 from service.api.app import operator_app
 from service.api.artifacts import artifact_routes
@@ -70,9 +72,10 @@ def listening(
 
 def _server_files(core: Core) -> ServerFiles:
     data_dir = core.settings.data_dir
+    file = f"{in_force(data_dir, OnlineKey.SERVER)}.pem"
     return ServerFiles(
-        certificate=data_dir / "certificates" / "server.pem",
-        key=data_dir / "keys" / "server.pem",
+        certificate=data_dir / "certificates" / file,
+        key=data_dir / "keys" / file,
         root=core.authorities.root,
         intermediates=(core.authorities.factory, *core.authorities.issuing.trusted),
     )

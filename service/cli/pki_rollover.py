@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from pki.authority import chain_pem
+from pki.ceremony_renewal import tell_of_issuing_ca
 from pki.chains import load_chain
 from pki.files import PUBLIC_MODE, replace_file
 from pki.issuance import OPERATOR_LOG_FILE, IssuanceKind, append_to_file, facts_of
@@ -67,6 +68,7 @@ def sign(
     path = operator_dir / "certificates" / f"{key_role(number)}.pem"
     if not path.exists():
         _sign(operator_dir, number, path)
+    tell_of_issuing_ca(operator_dir, key_role(number), keys=offline_keys(operator_dir), now=clock.now())
     remark(f"generation {number}: signed, {path}")
     if not offline:
         with connect(operator_dir) as client:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from pki import ceremony_steps, keystore, online, profiles, transcript
 from pki.authority import CertificateAuthority, chain_pem, issuer_key_id, publish_url_in, self_signed_root
@@ -296,10 +298,21 @@ def test_certificate_of_a_stranger_is_not_adopted_unasked(tmp_path: Path) -> Non
     folder = tmp_path / "operator" / "certificates"
     folder.mkdir(parents=True)
     (folder / "root.pem").write_bytes(_other_root(tmp_path / "other"))
-    with pytest.raises(
-        CeremonyError, match=r"operator/certificates/root.pem: key: expected that of root, found another"
-    ):
+    with pytest.raises(CeremonyError, match=r"root.pem: key: expected that of root, found another"):
         _hold(tmp_path)
+
+
+def test_certificate_with_another_type_of_key_is_not_taken(tmp_path: Path) -> None:
+    """Not even where the ceremony adopts what is there."""
+    folder, key = tmp_path / "operator" / "certificates", rsa.generate_private_key(65537, 2048)
+    folder.mkdir(parents=True)
+    builder = x509.CertificateBuilder().subject_name(x509.Name([])).issuer_name(x509.Name([])).serial_number(1)
+    builder = builder.public_key(key.public_key()).not_valid_before(NOW).not_valid_after(NOW)
+    (folder / "root.pem").write_bytes(chain_pem([builder.sign(key, hashes.SHA256())]))
+    with pytest.raises(CeremonyError, match=r"root.pem: key: expected that of root, found another"):
+        _hold(tmp_path)
+    with pytest.raises(ChainError, match="authority: expected the private key of its certificate, found another"):
+        _hold(tmp_path, adopt=True)
 
 
 def test_copy_that_is_another_certificate_is_refused(tmp_path: Path) -> None:
@@ -342,7 +355,7 @@ def test_adopted_certificate_of_a_stranger_is_refused(tmp_path: Path) -> None:
 
 def test_declared_key_store_must_be_the_one_of_keys_toml(tmp_path: Path) -> None:
     """A root that should be in a token is not made as a file."""
-    declared = parse_declaration(b"catalog: demo\nparticipants: [Ada]\nkey_stores: {root: hsm}\n")
+    declared = parse_declaration(b"catalog: demo\nparticipants: [Ada]\nkey_stores: {rom: file, root: hsm}\n")
     with pytest.raises(
         CeremonyError, match=r"key_stores.root: expected store 'hsm' in operator/keys.toml, found 'file'"
     ):

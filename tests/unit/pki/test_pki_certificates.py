@@ -11,10 +11,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from pki import profiles
-from pki.authority import CertificateAuthority, chain_pem
+from pki.authority import CertificateAuthority, chain_pem, publish_url_in
 from pki.errors import ChainError, KeyStoreError, ProfileError
 from pki.signer_key import SignerKey
-from protocol.identity import certificate_uri, device_id_in
+from protocol.identity import Access, access_in, certificate_uri, device_id_in
 from protocol.signing import SoftwareSigner
 from tests.unit.pki.pki_builder import NOW, OpaqueSigner, Tree
 
@@ -159,6 +159,55 @@ def test_serial_numbers_come_from_the_given_source() -> None:
     authority = CertificateAuthority([certificate], signer, serial_numbers=iter([7, 8]).__next__)
     issued = [authority.issue(profiles.ldevid(tree.device_id, now=NOW), tree.operational.public_key) for _ in "ab"]
     assert [certificate.serial_number for certificate in issued] == [7, 8]
+
+
+def test_certificate_says_where_its_revocation_is_published() -> None:
+    """IDevID: list and responder; server: list; LDevID, operator and responder: nothing, or that nobody need ask."""
+    tree, signer, key = Tree(), OpaqueSigner(), SoftwareSigner.generate().public_key
+    certificate = tree.root.issue(profiles.factory_ca("demo", now=NOW), signer.public_key)
+    authority = CertificateAuthority([certificate], signer, publish_url="http://fleet.example")
+    asked = {
+        "idevid": profiles.idevid(tree.device_id, now=NOW),
+        "ldevid": profiles.ldevid(tree.device_id, now=NOW),
+        "server": profiles.server(["fleet.example"], now=NOW),
+        "ocsp": profiles.ocsp_responder("demo", now=NOW),
+        "operator": profiles.operator_client("ada", now=NOW),
+    }
+    extensions = {name: authority.issue(profile, key).extensions for name, profile in asked.items()}
+    kinds = (x509.CRLDistributionPoints, x509.AuthorityInformationAccess, x509.OCSPNoCheck)
+    found = {
+        name: [kind.__name__ for kind in kinds if any(isinstance(each.value, kind) for each in all_)]
+        for name, all_ in extensions.items()
+    }
+    assert found == {
+        "idevid": ["CRLDistributionPoints", "AuthorityInformationAccess"],
+        "ldevid": [],
+        "server": ["CRLDistributionPoints"],
+        "ocsp": ["OCSPNoCheck"],
+        "operator": [],
+    }
+    responder = extensions["idevid"].get_extension_for_class(x509.AuthorityInformationAccess).value
+    assert [each.access_location.value for each in responder] == ["http://fleet.example/pki/ocsp"]
+    assert publish_url_in(authority.issue(asked["idevid"], key)) == "http://fleet.example"
+
+
+@pytest.mark.parametrize("access", list(Access))
+def test_ldevid_says_how_far_it_reaches(access: Access) -> None:
+    """By exactly one certificate policy."""
+    tree = Tree()
+    profile = profiles.ldevid(tree.device_id, now=NOW, access=access)
+    assert access_in(tree.issuing.issue(profile, tree.operational.public_key)) is access
+
+
+def test_name_constraints_keep_the_authorities_apart() -> None:
+    """Issuers of devices exclude every host; the server CA permits its own, and no URN."""
+    tree = Tree()
+    for authority in (tree.factory, tree.issuing):
+        constraints = authority.certificate.extensions.get_extension_for_class(x509.NameConstraints)
+        assert constraints.critical
+        assert constraints.value == x509.NameConstraints(None, profiles.EVERY_HOST)
+    permitted = profiles.only_hosts(["fleet.example", "10.0.0.0/8"]).permitted_subtrees or []
+    assert [str(name.value) for name in permitted] == ["fleet.example", "10.0.0.0/8", "tinyfleet.invalid"]
 
 
 def test_signer_key_signs_and_gives_nothing_away() -> None:
