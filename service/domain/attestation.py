@@ -8,9 +8,10 @@ Evidence arrives here verified (`protocol.evidence`). Appraisal policy (RFC 9334
     5. measurements: each is a reference value for its slot's kind and hardware, and the OS is new enough.
 Each step yields findings, good or bad, so that an operator sees everything that is wrong at once.
 
-A finding is healable if an update can put it right: an unknown image, or an OS below the minimum. Not so for boot
-loader and security monitor, which no update replaces and on whose word the rest of the evidence rests. If all that is
-wrong is healable, the group's policy decides the verdict; anything else that is wrong refuses.
+A finding is healable if an update can put it right: an unknown image, an image of the catalog that is not there, or an
+OS below the minimum. Not so for boot loader and security monitor, which no update replaces and on whose word the rest
+of the evidence rests. If all that is wrong is healable, the group's policy decides the verdict; anything else that is
+wrong refuses.
 """
 
 import hmac
@@ -21,7 +22,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from protocol.evidence import Evidence, LifeCycle, SoftwareComponent
-from protocol.geometry import ImageKind, Slot
+from protocol.geometry import SYSTEM_SLOTS, ImageKind, Slot
 from protocol.identity import Access
 from service.domain.attestation_policy import AttestationPolicy, UnknownSoftware
 
@@ -185,7 +186,7 @@ def appraise(
         _check_nonce(evidence.nonce, expected_nonce),
         _check_life_cycle(evidence.lifecycle, policy),
         _check_order(components),
-        *_check_presence(components),
+        *_check_presence(components, policy),
         *(_check_measurement(component, reference_values, policy) for component in components),
     )
     return Appraisal(findings, _verdict(findings, policy))
@@ -239,11 +240,19 @@ def _check_order(components: Sequence[SoftwareComponent]) -> Finding:
     )
 
 
-def _check_presence(components: Sequence[SoftwareComponent]) -> list[Finding]:
+def _check_presence(components: Sequence[SoftwareComponent], policy: AttestationPolicy) -> list[Finding]:
     # Step 4: presence.
     measured = {component.type for component in components}
     missing = (slot for slot in Slot if slot in MANDATORY_SLOTS and slot.value not in measured)
-    return [_plain(slot.value, "a measured image", "no measurement", accepted=False) for slot in missing]
+    return [_missing(slot, policy) for slot in missing]
+
+
+def _missing(slot: Slot, policy: AttestationPolicy) -> Finding:
+    expected, found = "a measured image", "no measurement"
+    if slot in SYSTEM_SLOTS:
+        return _plain(slot.value, expected, found, accepted=False)
+    # A device that comes from another catalog has none of this catalog's images yet; its OS can take them.
+    return Finding(slot.value, expected, found, _VERDICT_ON_UNKNOWN[policy.unknown].status, healable=True)
 
 
 def _check_measurement(
