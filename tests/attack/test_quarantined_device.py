@@ -143,5 +143,5 @@ def test_every_path_has_somebody_who_reaches_it() -> None:
     assert all(callers for _, callers in REACH)
     assert reach_of("/device/v1/attest/nonce") == {Caller.IDEVID}
     assert reach_of("/device/v1/attestation") == reach_of("/") == {Caller.FULL}
-    assert reach_of("/.well-known/est/simpleenroll") == {Caller.IDEVID, Caller.FULL}
+    assert reach_of("/.well-known/est/simpleenroll") == {Caller.IDEVID}
     assert Caller.UPDATE_ONLY in reach_of("/.well-known/est/simplereenroll")
