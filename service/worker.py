@@ -73,19 +73,22 @@ class Worker:
         try:
             while True:
                 ticket = self._changed.ticket()
-                if not await self._work_once():
-                    await wait_for(ticket, await self._sleep_seconds())
+                if (seconds := await self._work_once()) > 0:
+                    await wait_for(ticket, seconds)
         finally:
             await self._release()
 
-    async def _work_once(self) -> bool:
-        """Do one bounded round; True if there is more to do at once. A failure is logged and tried again."""
+    async def _work_once(self) -> float:
+        """Do one bounded round and return for how long to sleep, 0 if there is more to do at once.
+
+        A failure is logged and tried again.
+        """
         try:
-            return await self.work()
+            return 0.0 if await self.work() else await self._sleep_seconds()
         except Exception:  # noqa: BLE001 - a round that failed, on a database that is away, must not be the last one
             _log.exception("worker_failed")
             await asyncio.sleep(self._longest_sleep_seconds)
-            return False
+            return 0.0
 
     async def work(self) -> bool:
         """Do one bounded round of everything, if this worker holds the lease; True if there is more to do at once."""
@@ -116,6 +119,8 @@ class Worker:
         return self._lease
 
     async def _sleep_seconds(self) -> float:
+        if self._lease is None:  # what is due is another worker's to do
+            return self._longest_sleep_seconds
         due = await self._ports.ticks.next_look()
         if due is None:
             return self._longest_sleep_seconds
@@ -125,9 +130,12 @@ class Worker:
     async def _release(self) -> None:
         if self._lease is None:
             return
-        async with self._ports.unit_of_work() as work:
-            await work.leases.release(LEASE_NAME, self._owner, now=self._ports.clock.now())
-            await work.commit()
+        try:
+            async with self._ports.unit_of_work() as work:
+                await work.leases.release(LEASE_NAME, self._owner, now=self._ports.clock.now())
+                await work.commit()
+        except Exception as error:  # noqa: BLE001 - on a database that is away: the lease ends by itself
+            _log.warning("lease_unreleased", error=repr(error))
 
 
 class Waker:
