@@ -32,6 +32,9 @@ class CertificateAuthority:
         serial_numbers: gives a serial number for each certificate: positive, at most 20 octets, never repeated.
         publish_url: where the service publishes revocations; by default where the authority's own certificate says.
 
+    Attributes:
+        certificate_sha256: of the authority's own certificate, DER, hex.
+
     Raises:
         ChainError: the signer's key is not that of the first certificate.
     """
@@ -47,6 +50,8 @@ class CertificateAuthority:
         self._chain = tuple(chain)
         self._key = SignerKey(signer)
         self._serial_numbers = serial_numbers
+        self._chain_pem = chain_pem(self._chain)
+        self.certificate_sha256 = self.certificate.fingerprint(hashes.SHA256()).hex()
         if self.certificate.public_key() != signer.public_key:
             raise ChainError("authority: expected the private key of its certificate, found another")
         self._publish_url = publish_url or publish_url_in(self.certificate)
@@ -74,7 +79,7 @@ class CertificateAuthority:
 
     def chain_pem(self, leaf: x509.Certificate) -> bytes:
         """Return a chain file: the leaf, then the authority's chain."""
-        return chain_pem([leaf, *self._chain])
+        return chain_pem([leaf]) + self._chain_pem
 
 
 def self_signed_root(
@@ -177,17 +182,18 @@ def _builder(
     issuer: x509.Name,
 ) -> x509.CertificateBuilder:
     """Everything but serial number and signature."""
-    builder = (
-        x509.CertificateBuilder()
+    # All extensions at once: `add_extension` would copy the builder for each of them.
+    together: list[x509.Extension[x509.ExtensionType]] = [
+        x509.Extension(extension.oid, critical, extension) for extension, critical in extensions
+    ]
+    return (
+        x509.CertificateBuilder(extensions=together)
         .subject_name(profile.subject)
         .issuer_name(issuer)
         .public_key(public_key)
         .not_valid_before(profile.not_before)
         .not_valid_after(profile.not_after)
     )
-    for extension, critical in extensions:
-        builder = builder.add_extension(extension, critical=critical)
-    return builder
 
 
 def _key_usage(*, is_authority: bool) -> x509.KeyUsage:

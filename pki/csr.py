@@ -42,10 +42,21 @@ class VerifiedCsr:
     Attributes:
         device_id: the device that the request names.
         public_key: P-256; its possession has been proved.
+        spki: the key as DER SubjectPublicKeyInfo.
     """
 
     device_id: DeviceId
     public_key: ec.EllipticCurvePublicKey
+    spki: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Possessed:
+    """A request whose steps 1 to 4 passed, its key, and the key's DER SubjectPublicKeyInfo."""
+
+    request: x509.CertificateSigningRequest
+    public_key: ec.EllipticCurvePublicKey
+    spki: bytes
 
 
 def make_csr(signer: Signer, common_name: str) -> bytes:
@@ -61,11 +72,11 @@ def verify_service_csr(unverified_csr: bytes, common_name: str) -> ec.EllipticCu
     Raises:
         CsrError: steps 1 to 4, or another common name.
     """
-    request, public_key = _possessed(unverified_csr)
-    found = _common_names(request)
+    possessed = _possessed(unverified_csr)
+    found = _common_names(possessed.request)
     if found != [common_name]:
         raise CsrError(f"CSR: expected the common name {common_name}, found {found}")
-    return public_key
+    return possessed.public_key
 
 
 def verify_idevid_csr(unverified_csr: bytes) -> VerifiedCsr:
@@ -74,8 +85,8 @@ def verify_idevid_csr(unverified_csr: bytes) -> VerifiedCsr:
     Raises:
         CsrError: steps 1 to 7.
     """
-    request, public_key = _possessed(unverified_csr)
-    return _named(request, public_key, device_id_of(public_key))
+    possessed = _possessed(unverified_csr)
+    return _named(possessed, device_id_of(possessed.public_key))
 
 
 def verify_ldevid_csr(
@@ -96,17 +107,16 @@ def verify_ldevid_csr(
     Raises:
         CsrError: steps 1 to 8.
     """
-    request, public_key = _possessed(unverified_csr)
-    verified = _named(request, public_key, device_id)
+    verified = _named(_possessed(unverified_csr), device_id)
     # Step 8: a fresh key.
-    if public_key == identity_key:
+    if verified.public_key == identity_key:
         raise CsrError("CSR: expected a fresh key, found the identity key")
-    if hashlib.sha256(spki_der(public_key)).hexdigest() in reserved_keys:
+    if hashlib.sha256(verified.spki).hexdigest() in reserved_keys:
         raise CsrError("CSR: expected a fresh key, found one of the service or of an authority")
     return verified
 
 
-def _possessed(unverified_csr: bytes) -> tuple[x509.CertificateSigningRequest, ec.EllipticCurvePublicKey]:
+def _possessed(unverified_csr: bytes) -> _Possessed:
     # Step 1: length.
     if len(unverified_csr) > MAX_CSR_BYTES:
         raise CsrError(f"CSR: expected at most {MAX_CSR_BYTES} bytes, found {len(unverified_csr)}")
@@ -117,7 +127,8 @@ def _possessed(unverified_csr: bytes) -> tuple[x509.CertificateSigningRequest, e
         public_key = request.public_key()
         if not isinstance(public_key, ec.EllipticCurvePublicKey) or not isinstance(public_key.curve, ec.SECP256R1):
             raise CsrError("CSR: expected a P-256 key, found another type or curve")
-        if source := weakness(public_key):
+        spki = spki_der(public_key)
+        if source := weakness(hashlib.sha256(spki).hexdigest()):
             raise CsrError(f"CSR: expected a key of the device's own, found a published one ({source})")
         # Step 4: proof of possession.
         if request.signature_algorithm_oid != SignatureAlgorithmOID.ECDSA_WITH_SHA256:
@@ -126,7 +137,7 @@ def _possessed(unverified_csr: bytes) -> tuple[x509.CertificateSigningRequest, e
             raise CsrError("CSR: expected a signature by its own key, found another")
     except X509_ERRORS as error:
         raise CsrError(f"CSR: expected one PKCS#10 request, found {type(error).__name__}") from error
-    return request, public_key
+    return _Possessed(request, public_key, spki)
 
 
 def _load(unverified_csr: bytes) -> x509.CertificateSigningRequest:
@@ -135,9 +146,8 @@ def _load(unverified_csr: bytes) -> x509.CertificateSigningRequest:
     return x509.load_der_x509_csr(unverified_csr)
 
 
-def _named(
-    request: x509.CertificateSigningRequest, public_key: ec.EllipticCurvePublicKey, device_id: DeviceId
-) -> VerifiedCsr:
+def _named(possessed: _Possessed, device_id: DeviceId) -> VerifiedCsr:
+    request = possessed.request
     try:
         # Step 5: name.
         named = device_id_in(request)
@@ -153,7 +163,7 @@ def _named(
         raise CsrError(f"CSR: expected no common name, found {len(common_names)}")
     if asks_for_ca:
         raise CsrError("CSR: expected an end entity, found a request for an authority")
-    return VerifiedCsr(device_id, public_key)
+    return VerifiedCsr(device_id, possessed.public_key, possessed.spki)
 
 
 def _asks_for_authority(value: x509.ExtensionType) -> bool:

@@ -5,21 +5,20 @@ names where it was published. Boulder's goodkey keeps such a list for the web's 
 """
 
 import functools
-import hashlib
 from collections.abc import Mapping
 from importlib.resources import files
 from types import MappingProxyType
 
-from cryptography.hazmat.primitives.asymmetric import ec
-
-from protocol.identity import spki_der
-
 _LIST = "weak_keys.txt"
 
 
-def weakness(public_key: ec.EllipticCurvePublicKey) -> str | None:
-    """Return where a key's private half was published, or None for a key that is not listed."""
-    return _sources().get(hashlib.sha256(spki_der(public_key)).hexdigest())
+def weakness(key_sha256: str) -> str | None:
+    """Return where a key's private half was published, or None for a key that is not listed.
+
+    Args:
+        key_sha256: of its SubjectPublicKeyInfo, DER, hex.
+    """
+    return _sources().get(key_sha256)
 
 
 @functools.cache

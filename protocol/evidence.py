@@ -47,6 +47,7 @@ MAX_TEXT = 64  # characters; the longest name that our formats carry
 CLIENT_ID = -1  # RFC 9783 §4.1.2: the caller is in the non-secure world
 _SIGN1_TAG = 18
 _ES256 = -7
+_PROTECTED_HEADER = cbor2.dumps({1: _ES256})
 _MEASUREMENT_DESCRIPTION = "sha-256"  # RFC 9783 §4.4.1.5: a name of IANA's Named Information Hash Algorithm Registry
 _BOOT_SEED_BYTES = range(8, 33)  # RFC 9783 §4.3.2
 _LIFE_CYCLES = range(0x10000)  # RFC 9783 §4.3.1: two bytes
@@ -135,12 +136,21 @@ class _CoseSigner(EC2Key):
 
 def bind_nonce(service_nonce: bytes, csr_public_key: ec.EllipticCurvePublicKey) -> bytes:
     """Return the nonce claim that binds evidence to the key of a CSR, 32 bytes."""
-    return hashlib.sha256(service_nonce + spki_der(csr_public_key)).digest()
+    return bind_nonce_to(service_nonce, spki_der(csr_public_key))
+
+
+def bind_nonce_to(service_nonce: bytes, csr_spki: bytes) -> bytes:
+    """Return the nonce claim for a key that is given as DER SubjectPublicKeyInfo, 32 bytes."""
+    return hashlib.sha256(service_nonce + csr_spki).digest()
 
 
 def instance_id_of(identity_key: ec.EllipticCurvePublicKey) -> bytes:
     """Return the instance id claim, 33 bytes (RFC 9783 §4.2.1)."""
-    return b"\x01" + hashlib.sha256(spki_der(identity_key)).digest()
+    return _instance_id(spki_der(identity_key))
+
+
+def _instance_id(identity_spki: bytes) -> bytes:
+    return b"\x01" + hashlib.sha256(identity_spki).digest()
 
 
 def sign_evidence(evidence: Evidence, identity: Signer) -> bytes:
@@ -180,14 +190,15 @@ def verify_evidence(unverified_token: bytes, identity_key: ec.EllipticCurvePubli
     if not _is_sign1(tagged.value):
         raise TokenError("token: expected the four parts of a COSE_Sign1, found another array or item")
     protected, unprotected, payload, signature = tagged.value
-    _check_header(protected, unprotected, identity_key)
+    identity_spki = spki_der(identity_key)
+    _check_header(protected, unprotected, kid=hashlib.sha512(identity_spki).digest())
     # Step 4: signature (RFC 9052 §4.4).
     to_be_signed = cbor2.dumps(["Signature1", protected, b"", payload])
     try:
         verify(identity_key, der_from_raw(signature), to_be_signed)
     except SignatureError as error:
         raise TokenSignatureError("token: expected a signature by the identity key, found another") from error
-    return _evidence(_decode(payload, "claims"), identity_key)
+    return _evidence(_decode(payload, "claims"), instance_id=_instance_id(identity_spki))
 
 
 def _decode(unverified: bytes, what: str, *, tag: int | None = None) -> Any:
@@ -201,22 +212,21 @@ def _is_sign1(value: object) -> bool:
     return isinstance(value, list) and [type(part) for part in value] == [bytes, dict, bytes, bytes]
 
 
-def _check_header(protected: bytes, unprotected: dict[Any, Any], identity_key: ec.EllipticCurvePublicKey) -> None:
+def _check_header(protected: bytes, unprotected: dict[Any, Any], *, kid: bytes) -> None:
     # Step 3: header.
-    kid = bytes.fromhex(device_id_of(identity_key))
-    if protected != cbor2.dumps({1: _ES256}):
+    if protected != _PROTECTED_HEADER:
         raise TokenError("protected header: expected alg −7 (ES256) and nothing else, found another")
     if unprotected != {4: kid}:
         raise TokenError("unprotected header: expected the device id as kid and nothing else, found another")
 
 
-def _evidence(claims: Any, identity_key: ec.EllipticCurvePublicKey) -> Evidence:
+def _evidence(claims: Any, *, instance_id: bytes) -> Evidence:
     # Step 5: claims.
     _check_keys(claims, "claims", mandatory=_MANDATORY_CLAIMS)
     if claims[265] != PROFILE:
         raise TokenError(f"profile: expected {PROFILE}, found another")
     # Step 6: instance id.
-    if claims[256] != instance_id_of(identity_key):
+    if claims[256] != instance_id:
         raise TokenError("instance id: expected the one of the identity key, found another")
     return Evidence(
         nonce=_octets(claims[10], "nonce"),

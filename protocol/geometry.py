@@ -7,6 +7,7 @@ flash holds one home slot per image and one shared spare that a new image runs f
 
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import cached_property
 from types import MappingProxyType
 
 KIB = 1024
@@ -28,7 +29,7 @@ class Core(StrEnum):
     M4_0 = "m4-0"  # real-time cores, Uptane Secondaries
     M4_1 = "m4-1"
 
-    @property
+    @cached_property
     def hardware_id(self) -> str:
         """The Uptane hardware id: which images fit this kind of ECU."""
         return f"mt3620-{self.value}"
@@ -57,13 +58,13 @@ class Slot(StrEnum):
     M4_0_MODEL = "m4-0/model"
     M4_1_MODEL = "m4-1/model"
 
-    @property
+    @cached_property
     def core(self) -> Core:
         """The core whose image the slot holds; the system images belong to the A7."""
         head, _, tail = self.value.partition("/")
         return Core(head) if tail else Core.A7
 
-    @property
+    @cached_property
     def kind(self) -> ImageKind:
         """The kind of image that the slot holds."""
         return ImageKind(self.value.rpartition("/")[2])

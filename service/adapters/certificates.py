@@ -196,7 +196,7 @@ class PkiIssuer:
             )
         except CsrError as error:
             raise CsrRefusedError(str(error)) from error
-        return CertificateRequest(verified.device_id, verified.public_key)
+        return CertificateRequest(verified.device_id, verified.public_key, verified.spki)
 
     def issue(
         self, request: CertificateRequest, *, access: Access = Access.FULL, lifetime: timedelta | None = None
@@ -213,7 +213,7 @@ class PkiIssuer:
             subject=device_uri(request.device_id),
             key_sha256=request.key_sha256,
             certificate_sha256=certificate_sha256(leaf),
-            issuer_sha256=certificate_sha256(authority.certificate),
+            issuer_sha256=authority.certificate_sha256,
             not_after=leaf.not_valid_after_utc,
         )
         chain = authority.chain_pem(leaf).decode()

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from protocol.evidence import Evidence, bind_nonce
+from protocol.evidence import Evidence, bind_nonce_to
 from protocol.geometry import Slot
 from protocol.identity import Access
 from service.application.clones import Clones
@@ -150,7 +150,7 @@ class AttestationRound:
         device = facts.devices[claim.peer.device_id]
         policy = facts.policies[device.group_id]
         nonce = facts.nonces.get((device.device_id, claim.purpose))
-        expected = None if nonce is None else bind_nonce(nonce, claim.wanted.public_key)
+        expected = None if nonce is None else bind_nonce_to(nonce, claim.wanted.spki)
         # Step 5: policy.
         appraisal = appraise(evidence, expected, policy=policy, reference_values=facts.reference_values)
         # Step 6: key.

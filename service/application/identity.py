@@ -9,7 +9,7 @@ from typing import Protocol
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from pki.issuance import CertificateFacts
-from protocol.identity import Access, DeviceId, device_id_of, spki_der
+from protocol.identity import Access, DeviceId, spki_der
 from service.domain.errors import ForbiddenError, InvalidError
 
 
@@ -47,7 +47,7 @@ class DevicePeer:
     @property
     def key_id(self) -> str:
         """SHA-256 of the certificate's SubjectPublicKeyInfo, hex."""
-        return _key_sha256(self.public_key)
+        return hashlib.sha256(spki_der(self.public_key)).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,20 +89,22 @@ class CertificateRequest:
 
     Attributes:
         public_key: fresh P-256 key whose possession is proved.
+        spki: the key as DER SubjectPublicKeyInfo.
     """
 
     device_id: DeviceId
     public_key: ec.EllipticCurvePublicKey
+    spki: bytes
 
     @property
     def key_sha256(self) -> str:
         """SHA-256 of the key's SubjectPublicKeyInfo, hex."""
-        return _key_sha256(self.public_key)
+        return hashlib.sha256(self.spki).hexdigest()
 
     @property
     def key_device_id(self) -> DeviceId:
         """The device whose identity key this would be; a fresh key is nobody's."""
-        return device_id_of(self.public_key)
+        return DeviceId(hashlib.sha512(self.spki).hexdigest())
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +151,3 @@ class CertificateIssuer(Protocol):
 
     def sign_time(self, device_nonce: bytes) -> bytes:
         """Return the current time in answer to a device's nonce, signed by the Director's key (DSSE envelope)."""
-
-
-def _key_sha256(public_key: ec.EllipticCurvePublicKey) -> str:
-    return hashlib.sha256(spki_der(public_key)).hexdigest()

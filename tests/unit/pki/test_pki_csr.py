@@ -352,6 +352,10 @@ PUBLISHED: dict[str, int] = {
 }
 
 
+def _key_sha256(key: ec.EllipticCurvePublicKey) -> str:
+    return hashlib.sha256(spki_der(key)).hexdigest()
+
+
 @pytest.mark.parametrize("source", PUBLISHED)
 def test_key_that_everybody_knows_is_refused(source: str) -> None:
     """Possession of a key from a standard or a guess proves nothing; the message says where it is from."""
@@ -368,7 +372,7 @@ def test_development_key_of_azure_sphere_is_known() -> None:
     certificate = x509.load_pem_x509_certificate((folder / "tp_app_test_sign.cer").read_bytes())
     key = certificate.public_key()
     assert isinstance(key, ec.EllipticCurvePublicKey)
-    assert "Azure Sphere's public development key" in str(weakness(key))
+    assert "Azure Sphere's public development key" in str(weakness(_key_sha256(key)))
 
 
 def test_list_of_weak_keys_holds_every_key_that_a_line_of_it_names() -> None:
@@ -376,5 +380,5 @@ def test_list_of_weak_keys_holds_every_key_that_a_line_of_it_names() -> None:
     scalars = [*range(1, 257), *(ORDER - number for number in range(1, 257)), *(1 << bit for bit in range(9, 256))]
     scalars += [int.from_bytes(bytes([octet]) * 32, "big") for octet in range(1, 255)]
     for scalar in scalars:
-        assert weakness(ec.derive_private_key(scalar, ec.SECP256R1()).public_key()) is not None
-    assert weakness(OpaqueSigner().public_key) is None
+        assert weakness(_key_sha256(ec.derive_private_key(scalar, ec.SECP256R1()).public_key())) is not None
+    assert weakness(_key_sha256(OpaqueSigner().public_key)) is None
