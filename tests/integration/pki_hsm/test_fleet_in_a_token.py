@@ -10,7 +10,7 @@ from cryptography import x509
 
 from pki.chains import issued_by
 from tests.integration.gateway.mqtt_peer import CONNACK_OK, connect_packet
-from tests.integration.pki_hsm.token_world import folders_in_tokens, run
+from tests.integration.pki_hsm.token_world import OFFLINE_ROLES, ONLINE_ROLES, folders_in_tokens, run
 from tests.live_service import LiveService, live_service
 from tests.service_folder import ADMIN_TOKEN
 from tests.softhsm import SoftHsm
@@ -44,8 +44,20 @@ async def test_service_with_every_key_in_a_token_admits_a_device(softhsm: SoftHs
         await peer.close()
 
 
+def test_every_role_signs_in_its_token(softhsm: SoftHsm, tmp_path: Path) -> None:
+    """Root and golden, director and ocsp: `pki keys list` tries them all."""
+    folders = folders_in_tokens(tmp_path, softhsm)
+    for option, folder, roles in (
+        ("--operator-dir", folders.operator, OFFLINE_ROLES),
+        ("--data-dir", folders.service, ONLINE_ROLES),
+    ):
+        result = run("pki", "keys", "list", option, folder, "--verify", "--json")
+        listed = {entry["role"]: (entry["store"], entry["state"]) for entry in json.loads(result.stdout)}
+        assert {role: listed[role] for role in roles} == dict.fromkeys(roles, ("hsm", "signs"))
+
+
 async def test_commands_of_the_operator_sign_in_a_token(softhsm: SoftHsm, tmp_path: Path) -> None:
-    """Factory images, golden vectors, targets, an IDevID, a voucher and an operator's certificate: offline keys all."""
+    """Factory images, targets, an IDevID, a voucher and an operator's certificate, each by an offline key."""
     folders, devices = folders_in_tokens(tmp_path, softhsm), tmp_path / "devices"
     where = ("--operator-dir", folders.operator)
     async with live_service(folders) as service:
