@@ -20,7 +20,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from pki.errors import ProfileError
-from protocol.identity import OPERATOR_URI_PREFIX, Access, DeviceId, device_uri
+from protocol.identity import OPERATOR_URI_PREFIX, TINYFLEET_ARC, Access, DeviceId, device_uri
 
 CLOCK_SKEW = timedelta(minutes=5)
 ROOT_LIFETIME = timedelta(days=30 * 365)
@@ -33,7 +33,7 @@ PACKAGE_LIFETIME = timedelta(days=30 * 365)
 LDEVID_LIFETIME = timedelta(hours=24)
 OPERATOR_LIFETIME = timedelta(days=90)
 POSSESSION_LIFETIME = timedelta(hours=1)
-POSSESSION_PURPOSE = x509.ObjectIdentifier("2.25.96138450882586725650338377222747892910")  # see protocol/identity.py
+POSSESSION_PURPOSE = x509.ObjectIdentifier(f"{TINYFLEET_ARC}.3")
 NO_EXPIRY = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)  # RFC 5280 §4.1.2.5, IEEE 802.1AR-2018 §8.7
 LOOPBACK_HOSTNAMES = ("localhost", "127.0.0.1", "::1")
 _SERIAL_NUMBER_DIGITS = 64  # X.520 ub-serial-number

@@ -4,7 +4,8 @@ The device id is the SHA-512 of the public identity key (DER SubjectPublicKeyInf
 digits, as in Azure Sphere. A certificate carries it as a SAN URI, because a common name holds 64 characters.
 
 An operational certificate also says how far it reaches, by one of two certificate policies (RFC 5280 §4.2.1.4). Their
-object identifiers lie under 2.25 (ITU-T X.667: made of a UUID, needs no registration).
+object identifiers are made of a UUID, in arcs of at most 24 bits below 1.2.840.113556.1.8000.2554, as Microsoft's
+generator makes them, and need no registration; below 2.25 one arc would hold 128 bits, which many parsers refuse.
 """
 
 import hashlib
@@ -24,8 +25,9 @@ DeviceId = NewType("DeviceId", str)
 
 DEVICE_URI_PREFIX = "urn:tinyfleet:device:"
 OPERATOR_URI_PREFIX = "urn:tinyfleet:operator:"
-FULL_ACCESS_POLICY = x509.ObjectIdentifier("2.25.158342723696888790907265532316596189891")
-UPDATE_ONLY_POLICY = x509.ObjectIdentifier("2.25.32098836726004786805821393981880075561")
+TINYFLEET_ARC = "1.2.840.113556.1.8000.2554.30495.45829.40043.18407.38560.2164536.2505411"
+FULL_ACCESS_POLICY = x509.ObjectIdentifier(f"{TINYFLEET_ARC}.1")
+UPDATE_ONLY_POLICY = x509.ObjectIdentifier(f"{TINYFLEET_ARC}.2")
 # What cryptography raises for malformed certificates and CSRs, some of it only when a part is read.
 X509_ERRORS = (
     ValueError,
@@ -34,6 +36,7 @@ X509_ERRORS = (
     x509.InvalidVersion,
     x509.DuplicateExtension,
     x509.UnsupportedGeneralNameType,
+    TypeError,  # of a name with a bit string in the place of text
 )
 _DEVICE_ID = re.compile(r"[0-9a-f]{128}\Z")
 
