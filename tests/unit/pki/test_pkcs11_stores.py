@@ -52,7 +52,10 @@ def test_roles_go_where_keys_toml_says(tmp_path: Path) -> None:
         ('[roles]\nroot = "hsm"\n', "role root: expected one of the stores file, found 'hsm'"),
         (STORE + "[roles]\nroot = 1\n", "role root: expected one of the stores file, hsm, found '1'"),
         (STORE + '[roles]\nrooot = "hsm"\n', "role rooot: expected one of .*root.*, found another"),
-        (STORE + '[roles]\nserver = "hsm"\n', "key server: expected file, because OpenSSL itself reads it, found a token"),
+        (
+            STORE + '[roles]\nserver = "hsm"\n',
+            "key server: expected file, because OpenSSL itself reads it, found a token",
+        ),
         (STORE + '[roles]\nserver-2 = "hsm"\n', "key server-2: expected file, because OpenSSL itself reads it"),
     ],
 )
