@@ -58,6 +58,8 @@ class Verdict(StrEnum):
         return _ACCESS[self]
 
 
+_SLOTS = MappingProxyType({slot.value: slot for slot in Slot})  # in the order of the measured boot
+_LIFE_CYCLES = MappingProxyType({stage.value: stage.name for stage in LifeCycle})
 _STATUS = MappingProxyType(
     {
         Verdict.ACCEPTED: Status.AFFIRMING,
@@ -224,18 +226,17 @@ def _check_life_cycle(found: int, policy: AttestationPolicy) -> Finding:
 def life_cycle_name(claim: int) -> str:
     """Return the name of a life cycle claim; its upper byte decides."""
     stage = claim & _LIFE_CYCLE_MASK
-    return LifeCycle(stage).name if stage in set(LifeCycle) else f"0x{claim & 0xFFFF:04x}"
+    return _LIFE_CYCLES[stage] if stage in _LIFE_CYCLES else f"0x{claim & 0xFFFF:04x}"
 
 
 def _check_order(components: Sequence[SoftwareComponent]) -> Finding:
     # Step 3: form of the boot.
     names = [component.type for component in components]
-    boot_order = [slot.value for slot in Slot]
-    in_order = [name for name in boot_order if name in names]
+    in_order = [name for name in _SLOTS if name in names]
     return _plain(
         "boot-order",
         expected=" → ".join(in_order) or "the slots of the MT3620",
-        found=" → ".join(name[:32] for name in names[: 2 * len(boot_order)]),
+        found=" → ".join(name[:32] for name in names[: 2 * len(_SLOTS)]),
         accepted=names == in_order,
     )
 
@@ -260,7 +261,7 @@ def _check_measurement(
 ) -> Finding:
     # Step 5: measurements.
     digest = component.measurement.hex()
-    slot = next((slot for slot in Slot if slot.value == component.type), None)
+    slot = _SLOTS.get(component.type)
     wrong, good = Status.CONTRAINDICATED, Status.AFFIRMING
     if slot is None:
         return Finding(component.type[:32], "a slot of the MT3620", "no such slot", wrong, digest)
