@@ -179,11 +179,13 @@ def _is_for_clients(policy: Policy, leaf: x509.Certificate, purposes: x509.Exten
 
 
 def _named(leaf: x509.Certificate) -> DeviceCertificate:
-    # Step 6: name.
-    public_key = leaf.public_key()
-    if not isinstance(public_key, ec.EllipticCurvePublicKey) or not isinstance(public_key.curve, ec.SECP256R1):
-        raise ChainError("device certificate: expected a P-256 key, found another type or curve")
+    # Step 6: key and name.
     try:
+        public_key = leaf.public_key()
+        if not isinstance(public_key, ec.EllipticCurvePublicKey) or not isinstance(public_key.curve, ec.SECP256R1):
+            raise ChainError("device certificate: expected a P-256 key, found another type or curve")
         return DeviceCertificate(device_id_in(leaf), leaf, public_key)
     except (*X509_ERRORS, ProtocolError) as error:
-        raise ChainError(f"device certificate: expected the SAN URI of a device, found {error}") from error
+        raise ChainError(
+            f"device certificate: expected the SAN URI and the key of a device, found {str(error)[:200]}"
+        ) from error
