@@ -201,7 +201,12 @@ class Device:
         return replace(self, clone_suspected_at=at, clone_detail=detail)
 
     def clear_suspicion(self) -> "Device":
-        """Return the device without the suspicion; the boots that it rests on are forgotten."""
+        """Return the device without the suspicion; the boots that it rests on are forgotten.
+
+        Raises:
+            FinalStateError: it was moved or decommissioned; its history stays as it was.
+        """
+        self.check_present()
         if self.clone_suspected_at is None:
             return self
         return replace(self, clone_suspected_at=None, clone_detail="", boot_seeds=(), version=self.version + 1)

@@ -1,5 +1,6 @@
 """Devices, roles and groups: which changes are allowed, and that repeating one changes nothing."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -75,13 +76,15 @@ def test_device_that_is_gone_stays_gone(gone: Device) -> None:
     """Nothing brings a moved or decommissioned device back, and it may not connect."""
     assert gone.state.is_final
     assert not gone.state.may_connect
-    for change in (
+    changes: list[Callable[[], Device]] = [
         lambda: gone.block("x", LATER),
         gone.unblock,
         lambda: gone.move("g2"),
         lambda: gone.decommission(LATER),
         lambda: gone.depart("Third", LATER),
-    ):
+        gone.clear_suspicion,
+    ]
+    for change in changes:
         with pytest.raises(FinalStateError, match=f"expected one of the catalog, found it {gone.state}"):
             change()
 
