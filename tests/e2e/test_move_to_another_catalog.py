@@ -6,7 +6,6 @@ import pytest
 
 from tests.e2e.party import Party, SimulatedDevice, has
 
-
 pytestmark = pytest.mark.timeout(900)
 
 
@@ -56,7 +55,7 @@ def test_device_moves_with_its_release_and_not_without(maker: Party, buyer: Part
         buyer.run("device", "claim", device.folder.parent, "--product", buyer.product)
         # The buyer's operator gave no voucher: the device came with the maker's.
         assert (device.folder / "voucher.json").read_bytes() == new_voucher
-        device.live(buyer, has("attested"))
+        device.live(buyer, has("quarantined"))
         shown = buyer.run("device", "show", device.device_id, "--json")
         assert (shown["state"], shown["has_voucher"]) == ("quarantined", True)
         _heal(buyer, device)
@@ -64,8 +63,16 @@ def test_device_moves_with_its_release_and_not_without(maker: Party, buyer: Part
         # Whoever keeps the maker's old voucher gets nothing by it.
         (device.folder / "voucher.json").write_bytes(old_voucher)
         device.live(buyer, has("connected"))
+        back = _released_to(maker, buyer, device)
     with maker.serving():
         assert maker.run("device", "show", device.device_id, "--json")["state"] == "moved"
+        # Back again: the maker's own voucher authority asks for the buyer's release as for anybody's.
+        claim = ("device", "claim", device.folder.parent, "--product", maker.product)
+        assert "expected a release by catalog Buyer" in maker.refused(*claim)
+        maker.run(*claim, "--release", back)
+        device.flash()
+        device.live(maker, has("connected"))
+        assert maker.run("device", "show", device.device_id, "--json")["state"] == "active"
 
 
 def _claimed_by_its_maker(maker: Party, devices: Path) -> SimulatedDevice:
@@ -93,6 +100,15 @@ def _prepare(buyer: Party, system_images: Path) -> None:
     buyer.run("release", "create", "makers-system", *packages, "--reference", "--yes")
     buyer.run("product", "create", buyer.product)
     buyer.run("group", "set", "Production", "--product", buyer.product, "--unknown", "update-only")
+
+
+def _released_to(maker: Party, buyer: Party, device: SimulatedDevice) -> Path:
+    """The buyer lets the device go back."""
+    handover, release = buyer.root / "back.json", buyer.root / "release.json"
+    maker.run("catalog", "export", "--out", handover)
+    words = ("device", "release", device.device_id, "--to", handover, "--fingerprint", maker.fingerprint)
+    buyer.run(*words, "--reason", "returned", "--out", release)
+    return release
 
 
 def _heal(buyer: Party, device: SimulatedDevice) -> None:
