@@ -175,6 +175,27 @@ async def test_renewed_certificate_is_shown_by_the_next_connection(running: Runn
     assert linked.link.counts == LinkCounts(sent=2, acknowledged=2, dropped=0, waiting=0)
 
 
+async def test_stopped_link_keeps_what_is_unacknowledged_until_it_starts_again(
+    running: RunningGateway, connect: Connect
+) -> None:
+    """As in quarantine: no connection, nothing lost, and the same session afterwards."""
+    linked = connect(running.backend, running.address[1])
+    linked.link.start()
+    assert await linked.told.next_connection() == "connected"
+    running.telemetry.may_commit.clear()
+    linked.publish(b"under way")
+    await linked.stop()
+    await linked.stop()
+    assert not linked.link.connected
+    linked.publish(b"while stopped")
+    assert linked.link.counts == LinkCounts(sent=1, acknowledged=0, dropped=0, waiting=1)
+    running.telemetry.may_commit.set()
+    linked.link.start()
+    assert await linked.drain()
+    assert set(await running.payloads()) == {b"under way", b"while stopped"}
+    assert linked.link.counts == LinkCounts(sent=2, acknowledged=2, dropped=0, waiting=0)
+
+
 @pytest.mark.parametrize("method", ["_sock_send", "_sock_recv"])
 async def test_connection_lost_below_tls_is_sought_again(
     running: RunningGateway, connect: Connect, monkeypatch: pytest.MonkeyPatch, method: str
