@@ -21,7 +21,8 @@ GenerationNumber = Annotated[int, Path(ge=1, le=9999, description="Number of the
 class GenerationModel(BaseModel):
     """A generation; certificates are PEM, `cross_certificates` are its key signed by its neighbours.
 
-    `certificates_issued` and `last_not_after` come from the issuance log: it can be retired once the latter has passed.
+    `certificates_issued` and `last_not_after` are of devices' certificates, from the issuance log: a generation can be
+    retired once the latter has passed.
     """
 
     number: int
