@@ -74,6 +74,15 @@ class VoucherDesk:
         handover = own_handover(operator_dir, now=clock.now())
         return cls(operator_dir, handover, voucher_authority(operator_dir), content)
 
+    def has_given(self, folder: Path) -> bool:
+        """Say whether a device shows a voucher that leads here.
+
+        Raises:
+            DocumentError: what it shows is no voucher.
+        """
+        shown = read_voucher(folder)
+        return shown is not None and _leads_to(self.handover, shown)
+
     def voucher(self, folder: Path, proof: ClaimProof) -> bytes:
         """Return the voucher of a device that has proved itself: the one that it has, or a new one.
 
@@ -128,7 +137,7 @@ def claim_devices(
         raise DeviceFolderError(f"{devices}: expected folders of devices, found none")
     # A device that has both claim and voucher may be running, and has nothing to prove.
     known_ids = {str(device["id"]) for device in client.items("/devices") if device["state"] != "moved"}
-    done = {known_id for known_id in known_ids & folders.keys() if (folders[known_id] / VOUCHER_FILE).exists()}
+    done = {known_id for known_id in known_ids & folders.keys() if desk.has_given(folders[known_id])}
     waiting = [path for device_id, path in folders.items() if device_id not in done]
     result = ClaimResult(already_claimed=sorted(done))
     if prove and waiting:
@@ -138,7 +147,7 @@ def claim_devices(
         proof = _proof(folder)
         known = _claim(client, proof, product=product, group=group)
         (result.already_claimed if known else result.claimed).append(proof.device_id)
-        if not (known and (folder / VOUCHER_FILE).exists()):
+        if not (known and desk.has_given(folder)):
             _deliver(client, folder, desk.voucher(folder, proof), proof.device_id)
     return result
 
