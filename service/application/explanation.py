@@ -55,6 +55,10 @@ class Explanations:
 
     def _obstacles(self, view: DeviceView) -> Iterator[str]:
         device, now = view.device, self._clock.now()
+        if device.decommissioned_at is not None:
+            yield f"decommissioned since {_time(device.decommissioned_at)}: it is out of service for good"
+        if device.moved_at is not None:
+            yield f"moved to {device.moved_to} since {_time(device.moved_at)}"
         if device.blocked_at is not None:
             yield f"blocked since {_time(device.blocked_at)}: {device.blocked_reason}"
         if view.attestation is None:

@@ -84,7 +84,9 @@ def list_devices(
         print_json(devices)
         return
     print_table(
-        f"{len(devices)} devices", ("device", "group", "state", "last seen", "installed"), _device_rows(devices)
+        f"{len(devices)} devices",
+        ("device", "group", "state", "clone since", "last seen", "installed"),
+        _device_rows(devices),
     )
 
 
@@ -94,6 +96,7 @@ def _device_rows(devices: list[JsonObject]) -> Iterator[tuple[object, ...]]:
             short(device["id"]),
             device["group"],
             device["state"],
+            moment(device["clone_suspected_at"]),
             moment(device["last_seen"]),
             {slot: name for slot, name in installed_names(device).items() if slot in _ROLLED_OUT},
         )
