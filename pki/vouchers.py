@@ -92,6 +92,11 @@ class VoucherAuthority:
         self._log.append(_logged(voucher, release))
         return signed
 
+    def has_superseded(self, voucher: Voucher) -> bool:
+        """Say whether this authority has issued another voucher for the device since; errors as the log's."""
+        last = self._log.last_of(voucher.device_id)
+        return last is not None and last.voucher_sha256 != voucher.digest
+
     def _holder(self, request: VoucherRequest) -> IssuedVoucher | None:
         # Step 1: holder.
         logged = self._log.last_of(request.device_id)

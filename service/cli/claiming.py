@@ -75,13 +75,14 @@ class VoucherDesk:
         return cls(operator_dir, handover, voucher_authority(operator_dir), content)
 
     def has_given(self, folder: Path) -> bool:
-        """Say whether a device shows a voucher that leads here.
+        """Say whether a device shows a voucher that leads here and that no newer one has superseded.
 
         Raises:
             DocumentError: what it shows is no voucher.
+            VoucherLogError: the log is not whole.
         """
-        shown = read_voucher(folder)
-        return shown is not None and _leads_to(self.handover, shown)
+        shown = _shown_voucher(folder)
+        return shown is not None and _leads_to(self.handover, shown) and not self.authority.has_superseded(shown)
 
     def voucher(self, folder: Path, proof: ClaimProof) -> bytes:
         """Return the voucher of a device that has proved itself: the one that it has, or a new one.
@@ -92,7 +93,7 @@ class VoucherDesk:
         """
         shown = read_voucher(folder)
         if not self._made_here(proof):
-            if shown is not None and _leads_to(self.handover, shown):
+            if shown is not None and self.has_given(folder):
                 return shown
             raise DeviceFolderError(
                 f"{folder.name}: expected a voucher by its manufacturer to catalog {self.handover.catalog_name}, "
@@ -192,6 +193,12 @@ def _deliver(client: ApiClient, folder: Path, voucher: bytes, device_id: str) ->
     replace_file(folder / VOUCHER_FILE, voucher, mode=PUBLIC_MODE)
 
 
-def _leads_to(handover: Handover, unverified_voucher: bytes) -> bool:
-    shown = peek_document(unverified_voucher, VOUCHER_PAYLOAD_TYPE, Voucher, max_bytes=MAX_VOUCHER_BYTES)
+def _shown_voucher(folder: Path) -> Voucher | None:
+    shown = read_voucher(folder)
+    if shown is None:
+        return None
+    return peek_document(shown, VOUCHER_PAYLOAD_TYPE, Voucher, max_bytes=MAX_VOUCHER_BYTES)
+
+
+def _leads_to(handover: Handover, shown: Voucher) -> bool:
     return (shown.catalog_id, shown.tls_root) == (handover.catalog_id, handover.tls_root)

@@ -128,6 +128,17 @@ def test_released_device_goes_to_the_new_catalog_and_back(log: Path) -> None:
         give(log, BUYER, unverified_release=again)
 
 
+def test_newer_voucher_supersedes_the_older_one(log: Path) -> None:
+    """What a device shows may be an old one that somebody put back."""
+    foreign = SELLER.handover.voucher(OTHER_DEVICE, sequence=1, issued_at=NOW, assertion=Assertion.LOGGED)
+    assert not authority(log).has_superseded(foreign)
+    first = give(log, SELLER)
+    assert not authority(log).has_superseded(first)
+    second = give(log, SELLER)
+    assert authority(log).has_superseded(first)
+    assert not authority(log).has_superseded(second)
+
+
 def test_thief_gets_no_voucher(log: Path) -> None:
     """He has the device in hand and a catalog of his own."""
     give(log, SELLER)
