@@ -18,7 +18,6 @@ _STATE_STYLES = {
     "confirmed": "green",
     "halted": "bold red",
     "blocked": "red",
-    "quarantined": "yellow",
     "moved": "dim",
     "decommissioned": "dim",
     "quarantined": "yellow",
