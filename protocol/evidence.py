@@ -17,6 +17,7 @@ What RFC 9783 allows and this verifier refuses, because no device of ours sends 
     · §4.1.1: nonces of 48 and 64 bytes; §4.4.1.2, §4.4.1.4: measurements and signer ids of 48 and 64 bytes, because
       every digest here is SHA-256;
     · §4.1.2: client ids other than −1, which is the one caller of a device's attestation;
+    · §4.4.1, §4.5.1: text that is long or not printable, because it is shown to operators;
     · §4.3.2: a token without boot seed, by which a cloned identity shows; §4.4.1.1: a component without type, which
       says the slot.
 Claims that it does not know are left alone (§5.1.3: a receiver does not fail on them).
@@ -287,6 +288,6 @@ def _certification_reference(value: Any) -> str:
 
 
 def _text(value: Any, what: str) -> str:
-    if not isinstance(value, str) or len(value) > MAX_TEXT:
-        raise TokenError(f"{what}: expected text of at most {MAX_TEXT} characters, found another")
+    if not isinstance(value, str) or len(value) > MAX_TEXT or not value.isprintable():
+        raise TokenError(f"{what}: expected text of at most {MAX_TEXT} printable characters, found another")
     return value

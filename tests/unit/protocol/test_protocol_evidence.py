@@ -179,7 +179,13 @@ WRONG_CLAIMS: dict[str, tuple[dict[Any, Any], str]] = {
     "number as type": (CLAIMS | {2399: [COMPONENT | {1: 5}]}, "measurement type: expected text"),
     "short measurement": (CLAIMS | {2399: [COMPONENT | {2: b"m"}]}, "measurement value: expected bytes"),
     "measurement of SHA-512": (CLAIMS | {2399: [COMPONENT | {2: bytes(64)}]}, "measurement value: expected bytes"),
-    "long version": (CLAIMS | {2399: [COMPONENT | {4: "v" * 65}]}, "version: expected text of at most 64 characters"),
+    "long version": (CLAIMS | {2399: [COMPONENT | {4: "v" * 65}]}, "version: expected text of at most 64 printable"),
+    "terminal escape": (
+        CLAIMS | {2399: [COMPONENT | {4: "os\x1b[2J"}]},
+        "version: expected text of at most 64 printable",
+    ),
+    "zero character": (CLAIMS | {2399: [COMPONENT | {1: "os\x00"}]}, "measurement type: expected text"),
+    "written backwards": (CLAIMS | {2400: "\u202egpj.exe"}, "verification service indicator: expected text"),
     "no signer": (CLAIMS | {2399: [COMPONENT | {5: None}]}, "signer id: expected bytes"),
 }
 
