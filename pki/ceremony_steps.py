@@ -7,7 +7,7 @@ written to operator/issuance.jsonl before its file appears.
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -31,10 +31,12 @@ from pki.files import PUBLIC_MODE, create_file
 from pki.issuance import OPERATOR_LOG_FILE, append_to_file, certificate_sha256, facts_of
 from pki.metadata import director_root, image_root, sign_targets
 from pki.online import ROOT_METADATA_LIFETIME, TARGETS_METADATA_LIFETIME, load_certificate, requested_key
+from pki.revocation import sign_crl
 from pki.roles import OfflineKey, OnlineKey
 from pki.stores import KeyStores
 from pki.transcript import CEREMONY_FOLDER, Made, StepKind, sha256_hex
 
+FIRST_CRL_LIFETIME = timedelta(days=365)
 DECLARATION_FILE = "declaration.yaml"
 REPOSITORY_COPIES = {
     "image.root.json": "1.root.json",
@@ -115,6 +117,8 @@ class CeremonySteps:
             "image.root.json": self._image_root,
             "image.targets.json": self._image_targets,
         }
+        for role in TRUSTED_BY_THE_SERVICE:
+            genesis[f"{role}.crl"] = partial(self._first_crl, role)
         for name, content in genesis.items():
             path, text = f"service/genesis/{name}", f"first {name}"
             yield CeremonyStep(StepKind.METADATA, path, text, partial(self._file, path, content))
@@ -214,6 +218,10 @@ class CeremonySteps:
             timestamp=self._public_key(OnlineKey.TIMESTAMP),
             expires=self.began_at + ROOT_METADATA_LIFETIME,
         )
+
+    def _first_crl(self, role: OfflineKey) -> bytes:
+        authority = CertificateAuthority([authority_certificate(self.data_dir, role)], self.keys.load(role))
+        return sign_crl(authority, number=1, revoked={}, now=self.began_at, lifetime=FIRST_CRL_LIFETIME).der
 
     def _image_targets(self) -> bytes:
         expires = self.began_at + TARGETS_METADATA_LIFETIME

@@ -21,6 +21,12 @@ def load_issuers(data_dir: Path) -> Mapping[str, x509.Certificate]:
     return {role.value: load_certificate(data_dir / "certificates" / f"{role}.pem") for role in OFFLINE_ISSUERS}
 
 
+def load_first_crls(data_dir: Path) -> Mapping[str, bytes]:
+    """Return the lists that the ceremony signed, unverified, by the names of their authorities' keys."""
+    files = {role.value: data_dir / "genesis" / f"{role}.crl" for role in OFFLINE_ISSUERS}
+    return {name: file.read_bytes() for name, file in files.items() if file.exists()}
+
+
 def load_responder(data_dir: Path) -> OcspResponder:
     """Return the responder for birth certificates.
 

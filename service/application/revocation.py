@@ -11,6 +11,7 @@ each claim. Closing live connections is the block's doing. Nobody unblocks a dev
 """
 
 import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,8 +33,8 @@ from service.application.revocation_repository import RevokedCertificate, Stored
 from service.application.standing import Standings
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.domain.device import Device
-from service.domain.errors import ConflictError, InvalidError, JsonValue, NotFoundError
-from service.domain.operator import Actor
+from service.domain.errors import ConflictError, InvalidError, JsonValue, NotFoundError, VersionConflictError
+from service.domain.operator import SERVICE, Actor
 
 PUBLISHED = "crl-published"
 DUE = "crl-due"
@@ -123,6 +124,17 @@ class Revocations:
             for stored in await work.revocations.crls():
                 if stored.issuer_key_id in self._issuers:
                     self._in_force[stored.issuer_key_id] = self._known(stored)
+
+    async def begin(self, unverified_crls: Mapping[str, bytes]) -> None:
+        """Take the ceremony's lists for authorities that have published none; one that is overdue is left alone.
+
+        Args:
+            unverified_crls: by the names of the authorities' keys.
+        """
+        for key_id, name in self._names.items():
+            if name in unverified_crls and key_id not in self._in_force:
+                with contextlib.suppress(CrlRefusedError, CrlSupersededError, VersionConflictError):
+                    await self.publish(SERVICE, key_id, unverified_crls[name])
 
     def hear(self, stored: StoredEvent) -> None:
         """Follow the event feed."""

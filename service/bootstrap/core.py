@@ -13,7 +13,7 @@ from service.adapters.database.engine import Database, database_url
 from service.adapters.database.event_reader import SqlEventReader
 from service.adapters.database.migration import migrate
 from service.adapters.database.unit_of_work import SqlUnitOfWorkFactory
-from service.adapters.revocation import load_issuers, load_responder
+from service.adapters.revocation import load_first_crls, load_issuers, load_responder
 from service.adapters.telemetry.postgres import PostgresTelemetryStore
 from service.adapters.telemetry.sqlite import SqliteTelemetryStore
 from service.application.approvals import Approvals
@@ -82,6 +82,7 @@ async def open_core(settings: Settings, clock: Clock, entropy: Entropy, *, stack
         clock=clock,
     )
     await revocations.load()
+    await revocations.begin(load_first_crls(settings.data_dir))
     feed.subscribe(revocations.hear)
     return Core(
         settings=settings,

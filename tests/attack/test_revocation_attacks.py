@@ -52,7 +52,7 @@ class Revoker:
     async def revoke(self, device: AttestingDevice) -> None:
         leaf = x509.load_pem_x509_certificates(device.idevid_chain.encode())[0]
         revocation = Revocation(NOW, Reason.KEY_COMPROMISE)
-        (await self.publish(1, {leaf.serial_number: revocation})).raise_for_status()
+        (await self.publish(101, {leaf.serial_number: revocation})).raise_for_status()
 
 
 @pytest.fixture
@@ -95,29 +95,29 @@ async def test_revoked_device_loses_every_way_in(service: LiveService, revoker: 
     assert unblocked.status_code == httpx.codes.CONFLICT
 
 
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("number", [100, 101])
 async def test_older_list_brings_nobody_back(service: LiveService, revoker: Revoker, number: int) -> None:
     """Properly signed, but not newer than the one in force."""
     device = await service.claimed()
     await revoker.revoke(device)
     answer = await revoker.publish(number, {})
     assert answer.status_code == httpx.codes.CONFLICT
-    assert "expected above 1" in answer.json()["detail"]
+    assert "expected above 101" in answer.json()["detail"]
 
 
 async def test_list_that_forgets_a_revocation_is_refused(service: LiveService, revoker: Revoker) -> None:
     """A newer number does not help."""
     device = await service.claimed()
     await revoker.revoke(device)
-    answer = await revoker.publish(2, {})
+    answer = await revoker.publish(102, {})
     assert answer.status_code == httpx.codes.CONFLICT
     assert "found it missing" in answer.json()["detail"]
-    assert (await service.operator.get("/pki/crls")).json()["items"][1]["number"] == 1
+    assert (await service.operator.get("/pki/crls")).json()["items"][1]["number"] == 101
 
 
 async def test_online_key_signs_no_list_of_birth_certificates(revoker: Revoker, folders: Folders) -> None:
     """Who steals the service's keys cannot take a revocation back."""
-    answer = await revoker.publish(1, {}, issuing_authority(folders.service))
+    answer = await revoker.publish(101, {}, issuing_authority(folders.service))
     assert answer.status_code == 422
     assert "found another issuer's" in answer.json()["detail"]
 
@@ -126,14 +126,14 @@ async def test_online_key_signs_no_list_of_birth_certificates(revoker: Revoker, 
 async def test_lower_role_publishes_no_list(revoker: Revoker, role: str) -> None:
     """Only an admin does."""
     revoker.service.operator.headers["Authorization"] = f"Bearer {TOKENS[role]}"
-    assert (await revoker.publish(1, {})).status_code == httpx.codes.FORBIDDEN
+    assert (await revoker.publish(101, {})).status_code == httpx.codes.FORBIDDEN
 
 
 async def test_stranger_reads_and_writes_nothing_but_what_is_public(revoker: Revoker) -> None:
     """Without a credential: the list and OCSP, nothing else."""
-    (await revoker.publish(1, {})).raise_for_status()
+    (await revoker.publish(101, {})).raise_for_status()
     del revoker.service.operator.headers["Authorization"]
-    assert (await revoker.publish(2, {})).status_code == httpx.codes.UNAUTHORIZED
+    assert (await revoker.publish(102, {})).status_code == httpx.codes.UNAUTHORIZED
     assert (await revoker.service.operator.get("/pki/crls")).status_code == httpx.codes.UNAUTHORIZED
     answer = await revoker.service.operator.get(revoker.public_path)
     assert answer.status_code == httpx.codes.OK

@@ -32,7 +32,7 @@ from protocol.signing import SoftwareSigner, tuf_key
 from tests.earlier_folder import hold_as_version_0_1
 from tests.unit.pki.pki_builder import NOW
 
-CREATED_FILES = 40  # keys, requests, certificates, declaration, first metadata, working copies, transcript
+CREATED_FILES = 43  # keys, requests, certificates, declaration, first metadata and lists, copies, transcript
 SERVICE_CERTIFICATES = ("root", "factory", "server-ca", "issuing-ca", "server", "ocsp")
 
 
@@ -74,6 +74,7 @@ def test_ceremony_makes_everything_that_the_contract_names(tmp_path: Path) -> No
         *(f"service/{kind}/{role}.pem" for kind in ("keys", "csr") for role in OnlineKey),
         *(f"service/certificates/{name}.pem" for name in SERVICE_CERTIFICATES),
         *(f"service/genesis/{name}" for name in REPOSITORY_COPIES),
+        *(f"service/genesis/{role}.crl" for role in ("root", "factory", "server-ca")),
     }
 
 
