@@ -49,7 +49,7 @@ class RequestRate:
         """
         now = self._clock.now()
         # A clock that was set back must not shut a device out for longer than a period.
-        whole_at = min(max(self._whole_at.get(device_id, now), now), now + PERIOD)
+        whole_at = self._whole_at[device_id] = min(max(self._whole_at.get(device_id, now), now), now + PERIOD)
         wait = whole_at + self._part - PERIOD - now
         if wait > timedelta(0):
             seconds = math.ceil(wait.total_seconds())
