@@ -26,7 +26,8 @@ from protocol.geometry import SYSTEM_SLOTS, ImageKind, Slot
 from protocol.identity import Access
 from service.domain.attestation_policy import AttestationPolicy, UnknownSoftware
 
-MANDATORY_SLOTS = frozenset(slot for slot in Slot if slot.kind is not ImageKind.MODEL)
+MANDATORY_SLOTS = tuple(slot for slot in Slot if slot.kind is not ImageKind.MODEL)
+_PLACES = {slot: (slot.kind, slot.core.hardware_id) for slot in Slot}
 _UNHEALABLE_SLOTS = frozenset({Slot.BOOT_LOADER, Slot.SECURITY_MONITOR})
 _LIFE_CYCLE_MASK = 0xFF00  # RFC 9783 §4.3.1: the lower byte is implementation-defined
 
@@ -110,7 +111,8 @@ class ReferenceValue:
 
     def fits(self, slot: Slot) -> bool:
         """Say whether the image may run in a slot."""
-        return slot.kind in self.slot_kinds and slot.core.hardware_id in self.hardware_ids
+        kind, hardware_id = _PLACES[slot]
+        return kind in self.slot_kinds and hardware_id in self.hardware_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,8 +246,7 @@ def _check_order(components: Sequence[SoftwareComponent]) -> Finding:
 def _check_presence(components: Sequence[SoftwareComponent], policy: AttestationPolicy) -> list[Finding]:
     # Step 4: presence.
     measured = {component.type for component in components}
-    missing = (slot for slot in Slot if slot in MANDATORY_SLOTS and slot.value not in measured)
-    return [_missing(slot, policy) for slot in missing]
+    return [_missing(slot, policy) for slot in MANDATORY_SLOTS if slot.value not in measured]
 
 
 def _missing(slot: Slot, policy: AttestationPolicy) -> Finding:
@@ -281,7 +282,8 @@ def _check_measurement(
 
 def _expected(slot: Slot, policy: AttestationPolicy) -> str:
     newer = f", version {policy.minimum_os} or newer" if slot is Slot.OS and policy.minimum_os else ""
-    return f"a listed {slot.kind} for {slot.core.hardware_id}{newer}"
+    kind, hardware_id = _PLACES[slot]
+    return f"a listed {kind} for {hardware_id}{newer}"
 
 
 def _unknown(slot: Slot, expected: str, found: str, digest: str, policy: AttestationPolicy) -> Finding:

@@ -56,16 +56,17 @@ class SqlAttestations:
     async def record(self, results: Mapping[str, Appraisal], *, at: datetime) -> Sequence[str]:
         """See `AttestationRepository.record`."""
         await self._lock(sorted(results))
-        last = await self._latest_of(results)
-        same = [record.record_id for id_, record in last.items() if record.appraisal == results[id_]]
-        changed = {id_: result for id_, result in results.items() if id_ not in last or last[id_].appraisal != result}
+        rows = {row.device_id: row for row in await self._latest_rows(results)}
+        same = {row.record_id for id_, row in rows.items() if _is_same(row, results[id_])}
+        last = {id_: _record(row) for id_, row in rows.items() if row.record_id not in same}
+        changed = {id_: result for id_, result in results.items() if id_ not in rows or id_ in last}
         if same:
             extended = update(attestations).where(attestations.c.record_id.in_(same))
             await self._connection.execute(extended.values(last_at=at, times=attestations.c.times + 1))
         if changed:
-            await self._supersede([record.record_id for id_, record in last.items() if id_ in changed])
-            rows = [_row(id_, result, last.get(id_), at) for id_, result in changed.items()]
-            await self._connection.execute(insert(attestations), rows)
+            await self._supersede([record.record_id for record in last.values()])
+            new = [_row(id_, result, last.get(id_), at) for id_, result in changed.items()]
+            await self._connection.execute(insert(attestations), new)
         return list(changed)
 
     async def _lock(self, device_ids: Sequence[str]) -> None:
@@ -73,9 +74,9 @@ class SqlAttestations:
         if self._connection.dialect.name == "postgresql":
             await self._connection.execute(_LOCKS, {"ids": device_ids})
 
-    async def _latest_of(self, device_ids: Collection[str]) -> dict[str, AttestationRecord]:
+    async def _latest_rows(self, device_ids: Collection[str]) -> Sequence[Row[Any]]:
         query = select(attestations).where(attestations.c.is_latest, attestations.c.device_id.in_(device_ids))
-        return {row.device_id: _record(row) for row in await self._connection.execute(query)}
+        return (await self._connection.execute(query)).all()
 
     async def _supersede(self, record_ids: Sequence[int]) -> None:
         if record_ids:
@@ -84,7 +85,7 @@ class SqlAttestations:
 
     async def latest(self, device_id: str) -> AttestationRecord | None:
         """See `AttestationRepository.latest`."""
-        return (await self._latest_of([device_id])).get(device_id)
+        return next((_record(row) for row in await self._latest_rows([device_id])), None)
 
     async def page_latest(
         self, *, after_device_id: str | None, limit: int, verdict: Verdict | None = None
@@ -119,6 +120,23 @@ _LOCKS = text(
     "SELECT pg_advisory_xact_lock(lock) FROM "
     "(SELECT DISTINCT hashtext(id)::bigint AS lock FROM unnest(CAST(:ids AS text[])) AS id ORDER BY 1) AS locks"
 )
+
+
+def _is_same(row: Row[Any], appraisal: Appraisal) -> bool:
+    """Compare a stored result without making findings of it: almost all are the same as the last time."""
+    stored, findings = row.findings, appraisal.findings
+    return (
+        row.verdict == appraisal.verdict
+        and len(stored) == len(findings)
+        and all(
+            before.get("status") == finding.status
+            and before["digest"] == finding.digest
+            and before["found"] == finding.found
+            and before["expected"] == finding.expected
+            and before["component"] == finding.component
+            for before, finding in zip(stored, findings, strict=True)
+        )
+    )
 
 
 def _row(device_id: str, appraisal: Appraisal, last: AttestationRecord | None, at: datetime) -> dict[str, object]:

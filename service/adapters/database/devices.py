@@ -187,8 +187,7 @@ class SqlDevices:
 
 
 def _attested_values(device: Device) -> dict[str, object]:
-    values = _values(device)
-    return {"which": device.device_id, **{f"new_{name}": values[name] for name in _ATTESTED}}
+    return {"which": device.device_id, **{f"new_{name}": getattr(device, name) for name in _ATTESTED}}
 
 
 def _values(device: Device) -> dict[str, object]:
