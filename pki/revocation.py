@@ -167,7 +167,7 @@ def check_succession(before: RevocationList, after: RevocationList) -> None:
     """
     if after.number <= before.number:
         raise CrlSuccessionError(f"CRL number: expected above {before.number}, found {after.number}")
-    if after.this_update < before.this_update:
+    if after.this_update < before.this_update - CLOCK_SKEW:
         raise CrlSuccessionError(f"CRL: expected issued since {before.this_update}, found {after.this_update}")
     for serial, revocation in before.revoked.items():
         if revocation.reason is Reason.CERTIFICATE_HOLD:

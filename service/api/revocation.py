@@ -91,8 +91,9 @@ async def show_crl(
     issuer: IssuerKeyId,
     if_none_match: Annotated[str | None, Header(max_length=200)] = None,
 ) -> Response:
-    """Show an authority's revocation list; needs no credential."""
-    crl = services.revocations.crl(issuer)
+    """Show the revocation list of an offline authority or of the LDevID issuer; needs no credential."""
+    offline = services.revocations.knows(issuer)
+    crl = services.revocations.crl(issuer) if offline else await services.issuer_lists.crl(issuer)
     headers = {"ETag": f'"{crl.number}"', "Cache-Control": f"public, max-age={CACHE_SECONDS}"}
     if if_none_match == headers["ETag"]:
         return Response(status_code=304, headers=headers)

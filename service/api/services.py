@@ -20,6 +20,7 @@ from service.application.explanation import Explanations
 from service.application.fleet import Fleet
 from service.application.idempotency import IdempotencyKeys
 from service.application.identity import CertificateVerifier
+from service.application.issuer_lists import IssuerLists
 from service.application.issuing_ca import IssuingCas
 from service.application.operators import Operators
 from service.application.possession import Possession
@@ -69,6 +70,7 @@ class Services:
     possession: Possession
     manufacturers: Sequence[Manufacturer]
     revocations: Revocations
+    issuer_lists: IssuerLists
     issuing_cas: IssuingCas
     approvals: Approvals
     explanations: Explanations

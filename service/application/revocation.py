@@ -168,6 +168,10 @@ class Revocations:
             for key_id, name in self._names.items()
         ]
 
+    def knows(self, key_id: str) -> bool:
+        """Say whether an offline authority of the catalog has this key id."""
+        return key_id in self._issuers
+
     def crl(self, key_id: str) -> RevocationList:
         """Return an authority's list in force.
 

@@ -1,11 +1,11 @@
 """What a unit of work stores of revocations: the lists in force, and the certificates on them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from pki.revocation import Reason
+from pki.revocation import Reason, Revocation
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,14 @@ class RevocationRepository(Protocol):
 
     async def find(self, issuer_key_id: str, serial: str) -> RevokedCertificate | None:
         """Return a certificate if it is revoked."""
+
+    async def shut_out(self, issuer_sha256: str, *, now: datetime) -> Mapping[int, Revocation]:
+        """Return the unexpired LDevIDs of devices that may not connect, by serial number.
+
+        Args:
+            issuer_sha256: of the issuer's certificate, hex.
+            now: UTC, aware.
+        """
 
     async def of_device(self, device_id: str) -> RevokedCertificate | None:
         """Return a device's birth certificate if it is revoked."""

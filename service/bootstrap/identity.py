@@ -12,6 +12,7 @@ from service.application.custody import Custody, ReleaseDevice
 from service.application.device_actions import device_actions
 from service.application.devices import Devices
 from service.application.est import Est
+from service.application.issuer_lists import IssuerLists
 from service.application.listed_images import ListedImages
 from service.application.possession import Possession
 from service.application.request_rate import RequestRate
@@ -31,12 +32,15 @@ class Identity:
     attestation: Attestation
     attestations: AttestationResults
     est: Est
+    issuer_lists: IssuerLists
 
 
 def open_identity(core: Core, gateway: Gateway) -> Identity:
     """Make the use cases of identity."""
     certificates = PkiVerifier(core.authorities, core.clock, refuse_revoked=core.revocations.check)
     attestation = _attestation(core)
+    issuer_lists = IssuerLists(core.unit_of_work, authority=lambda: core.authorities.issuing_ca, clock=core.clock)
+    core.feed.subscribe(issuer_lists.hear)
     for action in device_actions(core.standings, core.clock):
         core.approvals.register(action)
     core.approvals.register(ReleaseDevice(core.standings, core.clock))
@@ -60,6 +64,7 @@ def open_identity(core: Core, gateway: Gateway) -> Identity:
         ),
         attestation=attestation,
         attestations=AttestationResults(core.unit_of_work),
+        issuer_lists=issuer_lists,
         est=Est(
             core.unit_of_work,
             attestation=attestation,

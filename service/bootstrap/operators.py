@@ -46,6 +46,7 @@ def operator_services(core: Core, gateway: Gateway, *, identity: Identity, updat
         possession=identity.possession,
         manufacturers=core.authorities.manufacturers,
         revocations=core.revocations,
+        issuer_lists=identity.issuer_lists,
         issuing_cas=issuing_cas,
         identities=DeviceIdentities(unit_of_work, generations=issuing_cas, clock=clock),
         approvals=core.approvals,

@@ -13,7 +13,7 @@ issuance_log = Table(
     Column("at", UtcDateTime, nullable=False),
     Column("kind", String(16), nullable=False),
     Column("serial", String(64), nullable=False),
-    Column("subject", String(200), nullable=False),
+    Column("subject", String(200), nullable=False, index=True),
     Column("key_sha256", _SHA256_TYPE, nullable=False, index=True),
     Column("certificate_sha256", _SHA256_TYPE, nullable=False),
     Column("issuer_sha256", _SHA256_TYPE, nullable=False),

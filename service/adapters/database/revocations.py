@@ -1,17 +1,28 @@
 """Revocation lists in the control database."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy import Row, delete, func, insert, literal, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pki.revocation import Reason
-from service.adapters.database.identity_tables import crls, revocations
+from pki.issuance import IssuanceKind
+from pki.revocation import Reason, Revocation
+from protocol.identity import DEVICE_URI_PREFIX
+from service.adapters.database.device_tables import devices
+from service.adapters.database.identity_tables import crls, issuance_log, revocations
 from service.adapters.database.upsert import upsert
 from service.application.revocation_repository import RevokedCertificate, StoredCrl
+from service.domain.device import DeviceState
 from service.domain.errors import VersionConflictError
+
+_LDEVID_REASONS = {
+    DeviceState.BLOCKED: Reason.CERTIFICATE_HOLD,  # until it is unblocked
+    DeviceState.MOVED: Reason.AFFILIATION_CHANGED,
+    DeviceState.DECOMMISSIONED: Reason.CESSATION_OF_OPERATION,
+}
 
 
 class SqlRevocations:
@@ -68,6 +79,21 @@ class SqlRevocations:
         query = select(revocations).where(revocations.c.issuer_key_id == issuer_key_id, revocations.c.serial == serial)
         row = (await self._connection.execute(query)).first()
         return None if row is None else _revoked(row)
+
+    async def shut_out(self, issuer_sha256: str, *, now: datetime) -> Mapping[int, Revocation]:
+        """See `RevocationRepository.shut_out`."""
+        shut_out_at = func.coalesce(devices.c.decommissioned_at, devices.c.moved_at, devices.c.blocked_at)
+        query = (
+            select(issuance_log.c.serial, devices.c.state, shut_out_at.label("shut_out_at"))
+            .select_from(devices)
+            .join(issuance_log, issuance_log.c.subject == literal(DEVICE_URI_PREFIX).concat(devices.c.device_id))
+            .where(devices.c.state.in_(_LDEVID_REASONS), issuance_log.c.kind == IssuanceKind.LDEVID)
+            .where(issuance_log.c.issuer_sha256 == issuer_sha256, issuance_log.c.not_after > now)
+        )
+        return {
+            int(row.serial, 16): Revocation(row.shut_out_at.replace(microsecond=0), _LDEVID_REASONS[row.state])
+            for row in await self._connection.execute(query)
+        }
 
     async def of_device(self, device_id: str) -> RevokedCertificate | None:
         """See `RevocationRepository.of_device`."""

@@ -233,7 +233,7 @@ def test_next_list_may_add_and_release_a_hold() -> None:
     ("after", "rule"),
     [
         (lambda: crl(1), "expected above 1, found 1"),
-        (lambda: crl(2, now=NOW - timedelta(minutes=5), revoked={}), "expected issued since"),
+        (lambda: crl(2, now=NOW - timedelta(minutes=6), revoked={}), "expected issued since"),
         (lambda: crl(2, revoked={}), "still revoked, found it missing"),
         (
             lambda: crl(2, revoked=REVOKED | {1: Revocation(NOW, Reason.CERTIFICATE_HOLD)}),

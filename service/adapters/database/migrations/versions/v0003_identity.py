@@ -105,6 +105,7 @@ def _issuance() -> None:
         sa.Column("entry_sha256", _SHA256, nullable=False),
         sa.PrimaryKeyConstraint("sequence", name="pk_issuance_log"),
     )
+    op.create_index("ix_issuance_log_subject", "issuance_log", ["subject"])
     op.create_index("ix_issuance_log_key_sha256", "issuance_log", ["key_sha256"])
     op.create_index(
         "ix_issuance_log_ldevid_key",
