@@ -10,10 +10,11 @@ JSON document. Verification of an unverified envelope, in this order:
 
 import json
 from collections.abc import Sequence
-from typing import TypeVar
+from datetime import UTC, datetime
+from typing import Annotated, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric import ec
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, ValidationError
 from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import FormatError, VerificationError
 
@@ -21,6 +22,18 @@ from protocol.errors import MalformedError, SignatureError
 from protocol.signing import Signer, TufSigner, tuf_key
 
 MAX_DOCUMENT_BYTES = 1024 * 1024
+FIRST_MOMENT = datetime(1970, 1, 1, tzinfo=UTC)
+LAST_MOMENT = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+
+
+def _check_moment(value: datetime) -> datetime:
+    if not FIRST_MOMENT <= value <= LAST_MOMENT:
+        raise ValueError(f"expected a time from {FIRST_MOMENT} to {LAST_MOMENT}, found another")
+    return value
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_check_moment)]
+"""A time that can be converted to UTC, and that databases hold."""
 
 
 class Document(BaseModel):

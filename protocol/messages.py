@@ -19,9 +19,9 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
-from protocol.document import Document
+from protocol.document import Document, Moment
 from protocol.geometry import Core, Slot
 from protocol.identity import Access
 from protocol.model import Guid, Sha256Hex
@@ -29,9 +29,15 @@ from protocol.voucher import Base64Bytes
 
 MANIFEST_PAYLOAD_TYPE = "application/vnd.tinyfleet.version-manifest+json"
 TIME_PAYLOAD_TYPE = "application/vnd.tinyfleet.time+json"
+MAX_DETAIL_CHARACTERS = 500
 CHECK_UPDATE = "check-update"
 INFERENCE_STREAM = "inference"
 STATUS_STREAM = "status"
+
+Count = Annotated[int, Field(ge=0, lt=1 << 63)]
+"""A counter that a database can hold."""
+Detail = Annotated[str, Field(max_length=MAX_DETAIL_CHARACTERS, pattern=r"^[^\x00]*$")]
+"""What was expected and found, for people; no zero character, which a database refuses."""
 
 
 class NonceRequest(Document):
@@ -44,14 +50,14 @@ class SignedTime(Document):
     """The time, answered to a device's own nonce; a DSSE payload signed by the Director's timestamp key."""
 
     device_nonce: Base64Bytes
-    now: AwareDatetime
+    now: Moment
 
 
 class NonceReply(Document):
     """A single-use nonce of 32 bytes, and the signed time: a DSSE envelope around SignedTime."""
 
     nonce: Base64Bytes
-    expires_at: AwareDatetime
+    expires_at: Moment
     signed_time: Base64Bytes
 
 
@@ -66,7 +72,7 @@ class AttestationReply(Document):
     """The operational certificate and the issuing CA's, PEM, leaf first, and how far it reaches."""
 
     certificate_chain: str
-    not_after: AwareDatetime
+    not_after: Moment
     access: Access = Access.FULL
 
 
@@ -142,10 +148,10 @@ class ActionReport(Document):
     """
 
     action_id: Guid
-    sequence: Annotated[int, Field(ge=0)]
+    sequence: Count
     state: ActionState
     cause: Cause | None = None
-    detail: Annotated[str, Field(max_length=500)] = ""
+    detail: Detail = ""
     digests: Mapping[Slot, Sha256Hex] = {}
 
 
@@ -158,10 +164,10 @@ class VersionManifest(Document):
     """
 
     device_id: Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
-    counter: Annotated[int, Field(ge=1)]
-    reported_at: AwareDatetime
+    counter: Annotated[Count, Field(ge=1)]
+    reported_at: Moment
     images: Mapping[Slot, Sha256Hex]
-    attack_indicator: Annotated[str, Field(max_length=500)] = ""
+    attack_indicator: Detail = ""
 
 
 class InferenceRecord(Document):
@@ -177,7 +183,7 @@ class InferenceRecord(Document):
         error: what went wrong, or an empty string.
     """
 
-    at: AwareDatetime
+    at: Moment
     core: Core
     sequence: int
     model: str  # name@version
@@ -198,7 +204,7 @@ class ClaimChallenge(Document):
     """
 
     challenge: Base64Bytes
-    expires_at: AwareDatetime
+    expires_at: Moment
 
 
 class ClaimProof(Document):

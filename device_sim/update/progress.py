@@ -13,14 +13,20 @@ from device_sim.network.ports import HttpTransport
 from device_sim.network.problems import unexpected
 from protocol.document import Document, canonical_json, parse_document, sign_document
 from protocol.geometry import Slot
-from protocol.messages import MANIFEST_PAYLOAD_TYPE, ActionReport, ActionState, Cause, VersionManifest
+from protocol.messages import (
+    MANIFEST_PAYLOAD_TYPE,
+    MAX_DETAIL_CHARACTERS,
+    ActionReport,
+    ActionState,
+    Cause,
+    VersionManifest,
+)
 from protocol.model import Sha256Hex
 
 REPORTS_PATH = "/device/v1/reports"
 MANIFEST_PATH = "/device/v1/manifest"
 STORAGE_NAME = "update/progress"
 MANIFEST_COUNTER = "version-manifest"
-MAX_DETAIL_CHARACTERS = 500
 MAX_WAITING = 64  # reports; the oldest that are not final make room
 MAX_REPLY_BYTES = 16 * 1024
 SENT = range(200, 300)
@@ -103,14 +109,13 @@ class Progress:
             sequence=self._state.sequence,
             state=state,
             cause=cause,
-            detail=detail[:MAX_DETAIL_CHARACTERS],
+            detail=_clean(detail),
             digests=self._digests() if state.is_final else {},
         )
         waiting = (*self._state.waiting, report)[-MAX_WAITING:]
         changes: dict[str, object] = {"sequence": report.sequence + 1, "waiting": waiting}
         if state.is_final:
-            indicator = attack_indicator[:MAX_DETAIL_CHARACTERS]
-            changes |= {"outcome": report, "is_manifest_due": True, "attack_indicator": indicator}
+            changes |= {"outcome": report, "is_manifest_due": True, "attack_indicator": _clean(attack_indicator)}
         self._keep(**changes)
         self._observe(report)
 
@@ -150,6 +155,11 @@ class Progress:
     def _keep(self, **changes: object) -> None:
         self._state = self._state.model_copy(update=changes)
         self._machine.storage.put(STORAGE_NAME, canonical_json(self._state))
+
+
+def _clean(detail: str) -> str:
+    """Return a detail as a report may carry it; what it quotes came from anywhere."""
+    return detail.replace("\0", "\ufffd")[:MAX_DETAIL_CHARACTERS]
 
 
 def _post(transport: HttpTransport, path: str, body: bytes) -> str:
