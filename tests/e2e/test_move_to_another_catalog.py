@@ -39,8 +39,8 @@ def test_device_moves_with_its_release_and_not_without(maker: Party, buyer: Part
         assert "expected a release by catalog Maker" in maker.refused(*vouch)
         # A blocked device is not let go by the way.
         release = tmp_path / "release.json"
-        let_go = ("device", "release", device.device_id, "--to", handover, "--fingerprint", fingerprint)
-        let_go = (*let_go, "--reason", "sold", "--out", release)
+        which = ("device", "release", device.device_id, "--to", handover, "--fingerprint", fingerprint)
+        let_go = (*which, "--reason", "sold", "--out", release)
         maker.run("device", "block", device.device_id, "--reason", "stolen?")
         assert "found it blocked" in maker.refused(*let_go)
         assert not release.exists()
@@ -115,7 +115,7 @@ def _heal(buyer: Party, device: SimulatedDevice) -> None:
     """Bring the buyer's application and firmware over the air."""
     payload = buyer.root / "payload.bin"
     payload.write_bytes(b"the buyer's code " * 64)
-    packages = []
+    packages = list[Path]()
     for core, name in (("a7", "doorbell"), ("m4-0", "chime-0"), ("m4-1", "chime-1")):
         component = f"00000000-0000-4000-8000-00000000000{len(packages)}"
         packages.append(buyer.root / f"{name}.img")
