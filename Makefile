@@ -37,9 +37,11 @@ $(VENV)/installed-dev: requirements-dev.lock $(VENV)/installed
 servers: ## Install PostgreSQL, mosquitto and SoftHSM2, which tests start for themselves.
 	@.ci/servers
 
-test: setup-dev servers ## Run every test, with the coverage of protocol/ and pki/.
-	$(BIN)/python -m coverage run -m pytest
+test: setup-dev servers ## Run every test side by side, after those that cover protocol/ and pki/ whole.
+	$(BIN)/python -m coverage run -m pytest tests/unit/pki tests/unit/protocol
 	$(BIN)/python -m coverage report
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile \
+	  --ignore tests/unit/pki --ignore tests/unit/protocol
 
 power-loss: setup-dev ## Cut the power at every flash operation of many updates; minutes.
 	TINYFLEET_POWER_LOSS=all $(BIN)/python -m pytest tests/power_loss --timeout=900
