@@ -15,6 +15,7 @@ _COMPONENTS = tuple(SoftwareComponent(slot.value, b"m" * 32, b"k" * 32, "name@1.
 _EVIDENCE = Evidence(b"n" * 32, b"i" * 32, b"s" * 32, LifeCycle.SECURED, -1, _COMPONENTS)
 _TOKEN = sign_evidence(_EVIDENCE, SIGNER)
 _PARTS = cbor2.loads(_TOKEN).value
+PAYLOAD: bytes = _PARTS[2]  # valid claims
 _KID = bytes.fromhex(device_id_of(KEY))
 
 
@@ -27,7 +28,7 @@ def _as_payload(unverified: bytes) -> None:
 
 
 def _as_header(unverified: bytes) -> None:
-    verify_evidence(sign_payload(_PARTS[2], SIGNER, protected=unverified), KEY)
+    verify_evidence(sign_payload(PAYLOAD, SIGNER, protected=unverified), KEY)
 
 
 def _as_plain(unverified: bytes) -> None:
@@ -38,7 +39,7 @@ def _as_plain(unverified: bytes) -> None:
 
 TARGETS = (
     Target("evidence-token", _as_token, (ProtocolError,), (_TOKEN,)),
-    Target("evidence-claims", _as_payload, (ProtocolError,), (_PARTS[2],)),
+    Target("evidence-claims", _as_payload, (ProtocolError,), (PAYLOAD,)),
     Target("evidence-header", _as_header, (ProtocolError,), (_PARTS[0], cbor2.dumps({1: -7, 4: _KID}))),
-    Target("cbor", _as_plain, (CborError,), (_PARTS[2], cbor2.dumps([1, {2: "three"}, None]))),
+    Target("cbor", _as_plain, (CborError,), (PAYLOAD, cbor2.dumps([1, {2: "three"}, None]))),
 )

@@ -22,12 +22,20 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "build" / "fuzz"
-HARNESSES = ("fuzz_evidence", "fuzz_csr", "fuzz_voucher", "fuzz_messages", "fuzz_certificates", "fuzz_images")
-OUR_CODE = ["protocol", "pki", "device_sim"]
+HARNESSES = (
+    "fuzz_evidence",
+    "fuzz_csr",
+    "fuzz_voucher",
+    "fuzz_messages",
+    "fuzz_certificates",
+    "fuzz_images",
+    "fuzz_service",
+)
+OUR_CODE = ["protocol", "pki", "device_sim", "service"]
 MAX_INPUT_BYTES = 8192
 SECONDS_PER_INPUT = 10
 MEMORY_MEGABYTES = 1024
-GRACE_SECONDS = 60  # for imports, and for atheris to end
+GRACE_SECONDS = 120  # for imports, and for atheris to end on a busy machine
 FINDINGS = ("crash-*", "timeout-*", "oom-*")
 
 
