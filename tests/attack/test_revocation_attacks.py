@@ -16,13 +16,13 @@ from cryptography.x509.ocsp import OCSPResponseStatus
 from pki.authority import CertificateAuthority, issuer_key_id
 from pki.ocsp import MAX_REQUEST_BYTES
 from pki.online import issuing_authority
-from pki.revocation import Reason, Revocation, sign_crl
+from pki.revocation import Reason, Revocation, RevocationList, sign_crl, verify_crl
 from protocol.signing import SoftwareSigner
 from tests.attesting_device import AttestingDevice
 from tests.est_client import EstClient
 from tests.integration.gateway.mqtt_peer import CONNACK_OK, connect_packet
 from tests.live_service import LiveService, live_service
-from tests.service_folder import TOKENS, Folders, make_folders
+from tests.service_folder import ADMIN_TOKEN, TOKENS, Folders, make_folders
 
 NOW = datetime.now(UTC).replace(microsecond=0)  # noqa: TID251 - TLS goes by the wall clock
 LIFETIME = timedelta(days=30)
@@ -162,3 +162,37 @@ async def test_endless_ocsp_request_is_cut_off(service: LiveService) -> None:
     url = f"{service.addresses.operator_url}/pki/ocsp"
     answer = await service.operator.post(url, content=bytes(MAX_REQUEST_BYTES + 1))
     assert answer.status_code == 422
+
+
+async def test_third_party_hears_of_a_blocked_device(service: LiveService, folders: Folders) -> None:
+    """The LDevID issuer's list names every unexpired certificate of a device that is shut out, and no other's."""
+    device, other = await service.claimed(), await service.claimed()
+    certificates = [await service.attest(device), await service.attest(device)]
+    await service.attest(other)
+    issuer = issuing_authority(folders.service).certificate
+    url = f"{service.addresses.operator_url}/pki/crl/{issuer_key_id(issuer)}.crl"
+
+    async def shown() -> RevocationList:
+        del service.operator.headers["Authorization"]
+        answer = await service.operator.get(url)
+        service.operator.headers["Authorization"] = f"Bearer {ADMIN_TOKEN}"
+        answer.raise_for_status()
+        return verify_crl(answer.content, issuer=issuer, now=datetime.now(UTC))  # noqa: TID251 - as above
+
+    async def listed(serials: set[int]) -> RevocationList:
+        """Wait for the event feed, which is a moment behind the answer to the operator."""
+        async with asyncio.timeout(20):
+            while set((crl := await shown()).revoked) != serials:  # noqa: ASYNC110 - nothing tells a client
+                await asyncio.sleep(0.05)
+        return crl
+
+    before = await listed(set())
+    (await service.operator.post(f"/devices/{device.device_id}/block", json={"reason": "lost"})).raise_for_status()
+    leaves = [x509.load_pem_x509_certificates(each.chain.encode())[0] for each in certificates]
+    after = await listed({leaf.serial_number for leaf in leaves})
+    assert {found.reason for found in after.revoked.values()} == {Reason.CERTIFICATE_HOLD}
+    assert after.number > before.number
+    (await service.operator.post(f"/devices/{device.device_id}/unblock")).raise_for_status()
+    await listed(set())
+    foreign = f"{service.addresses.operator_url}/pki/crl/{'00' * 20}.crl"
+    assert (await service.operator.get(foreign)).status_code == httpx.codes.NOT_FOUND
