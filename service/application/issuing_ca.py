@@ -35,7 +35,7 @@ class IssuingCaCertificateError(InvalidError):
 
 
 class IssuingCaInUseError(ConflictError):
-    """Devices' certificates that the generation issued are still valid; `members` say how many it issued and until when."""
+    """Devices' certificates by the generation are still valid; `members` say how many it issued, and until when."""
 
 
 class IssuingCaStore(Protocol):

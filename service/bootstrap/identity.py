@@ -68,7 +68,11 @@ def open_identity(core: Core, gateway: Gateway) -> Identity:
         est=Est(
             core.unit_of_work,
             attestation=attestation,
-            authorities=lambda: [core.authorities.root, *core.authorities.issuing.trusted],
+            authorities=lambda: [
+                core.authorities.root,
+                *core.authorities.issuing.trusted,
+                *core.authorities.issuing.crosses,  # RFC 7030 §4.1.3: old with new, and new with old
+            ],
             clock=core.clock,
         ),
     )

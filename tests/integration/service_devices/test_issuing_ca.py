@@ -1,6 +1,7 @@
 """The issuing CA's rollover over the operator API, on a running service with TLS and MQTT devices."""
 
 import asyncio
+import base64
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -9,21 +10,18 @@ from datetime import timedelta
 
 import httpx
 import pytest
-from cryptography import x509
+from cryptography.hazmat.primitives.serialization import pkcs7
 
 from pki.authority import chain_pem
 from pki.online import load_certificate
-from pki.rollover import STATE_FILE, sign_generation
-from protocol.document import parse_document
-from protocol.messages import NonceRequest, PollReply
+from pki.rollover import STATE_FILE
+from protocol.messages import NonceRequest
 from protocol.signing import SoftwareSigner
 from service.adapters.issuing_ca import LOOK_SECONDS
-from tests.attesting_device import AttestingDevice
-from tests.integration.gateway.mqtt_peer import CONNACK_OK, connect_packet
+from tests.integration.service_devices.rolling_over import PATH, chain_of, connects, do, roll_over, signed, states
 from tests.live_service import Credential, LiveService, live_service
 from tests.service_folder import TOKENS, Folders
 
-PATH = "/pki/issuing-cas"
 BY_VIEWER = {"Authorization": f"Bearer {TOKENS['viewer']}"}
 
 
@@ -31,52 +29,6 @@ BY_VIEWER = {"Authorization": f"Bearer {TOKENS['viewer']}"}
 async def live(folders: Folders) -> AsyncIterator[LiveService]:
     async with live_service(folders, attestations_per_hour=6) as opened:
         yield opened
-
-
-async def states(live: LiveService) -> list[str]:
-    answer = await live.operator.get(PATH)
-    return [one["state"] for one in answer.raise_for_status().json()["items"]]
-
-
-async def signed(live: LiveService) -> tuple[int, str]:
-    """Request a generation and let the offline root sign it."""
-    requested = (await live.operator.post(PATH)).raise_for_status().json()
-    folders, now = live.folders, live.clock.now()
-    certificate = sign_generation(
-        requested["csr"].encode(),
-        requested["number"],
-        predecessor=load_certificate(folders.service / "certificates" / "issuing-ca.pem"),
-        root=folders.root.certificate,
-        root_signer=folders.keys.load("root"),
-        now=now,
-    )
-    return requested["number"], chain_pem([certificate]).decode()
-
-
-async def do(live: LiveService, path: str, body: object = None) -> None:
-    method = "POST" if body is None else "PUT"
-    (await live.operator.request(method, f"{PATH}/{path}", json=body)).raise_for_status()
-
-
-async def roll_over(live: LiveService) -> None:
-    number, certificate = await signed(live)
-    await do(live, f"{number}/certificate", {"certificate": certificate})
-    await do(live, f"{number}/activate")
-
-
-def chain_of(credential: Credential) -> list[x509.Certificate]:
-    return x509.load_pem_x509_certificates(credential.chain.encode())
-
-
-async def connects(live: LiveService, device: AttestingDevice, credential: Credential) -> None:
-    """By HTTPS and by MQTT."""
-    async with live.https(device, credential) as https:
-        answer = await https.get("/poll")
-        assert answer.status_code == httpx.codes.OK, answer.text
-        parse_document(answer.content, PollReply)
-    peer = await live.mqtt(device, credential)
-    assert await peer.exchange(connect_packet(device.device_id)) == CONNACK_OK
-    await peer.close()
 
 
 async def test_both_generations_connect_after_the_rollover(live: LiveService) -> None:
@@ -135,6 +87,18 @@ async def test_tls_session_of_the_old_generation_resumes(live: LiveService) -> N
     await roll_over(live)
     second = await asyncio.to_thread(poll_by, address, context, first.session)
     assert (second.status, second.resumed) == (b"HTTP/1.1 200 OK", True)
+
+
+async def test_est_publishes_both_generations_and_their_cross_certificates(live: LiveService) -> None:
+    """RFC 7030 §4.1.3: who has pinned either finds the way to the other."""
+    device = await live.claimed()
+    await roll_over(live)
+    async with live.https(device) as https:
+        answer = await https.get(f"{live.addresses.device_url}/.well-known/est/cacerts")
+    found = pkcs7.load_der_pkcs7_certificates(base64.b64decode(answer.content))
+    names = ("root", "issuing-ca", "issuing-ca-2", "issuing-ca-2-by-1", "issuing-ca-1-by-2")
+    folder = live.folders.service / "certificates"
+    assert set(found) == {load_certificate(folder / f"{name}.pem") for name in names}
 
 
 async def test_generation_in_use_is_not_retired(live: LiveService) -> None:

@@ -1,0 +1,107 @@
+"""`tinyfleet pki log` and `tinyfleet pki rollover`, as an operator types them against a running service."""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from pki.issuance import OPERATOR_LOG_FILE, read_file
+from service.cli.main import make_app
+from service.cli.pki_log import HEAD_FILE
+from tests.live_service import LiveService, live_service
+from tests.service_folder import ADMIN_TOKEN, make_folders
+
+
+@pytest.fixture
+async def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LiveService]:
+    folders = make_folders(tmp_path)
+    (folders.operator / "passphrase").write_bytes(b"correct horse battery")
+    async with live_service(folders) as opened:
+        login = {"url": opened.addresses.operator_url, "ca": "certificates/root.pem", "token": ADMIN_TOKEN}
+        credential = folders.operator / "credential.json"
+        credential.touch(mode=0o600)
+        credential.write_text(json.dumps(login))
+        monkeypatch.setitem(os.environ, "TINYFLEET_OPERATOR_DIR", str(folders.operator))
+        yield opened
+
+
+async def typed(*words: object) -> Result:
+    """Run a command in a thread, because the service runs in this one."""
+    arguments = ["pki", *map(str, words)]
+    return await asyncio.to_thread(CliRunner().invoke, make_app(arguments), arguments)
+
+
+async def done(*words: object) -> str:
+    result = await typed(*words)
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result.stdout
+
+
+async def failed(*words: object) -> str:
+    result = await typed(*words)
+    assert result.exit_code != 0
+    return str(result.exception)
+
+
+async def test_log_shows_and_verifies_what_was_issued(live: LiveService) -> None:
+    """The service's entries and the operator's own; a second verification says what is new."""
+    device = await live.claimed()
+    await live.attest(device)
+    assert "2 new" not in await done("log", "verify")
+    shown = json.loads(await done("log", "show", "--json"))
+    assert [(entry["sequence"], entry["kind"]) for entry in shown] == [(1, "ldevid")]
+    assert shown[0]["subject"].endswith(device.device_id)
+    assert device.device_id[:12] in await done("log", "show")
+    await live.attest(device)
+    assert "service: 2 entries, 1 new since the last verification" in await done("log", "verify")
+    heads = json.loads(await done("log", "verify", "--json"))
+    assert heads["service"]["sequence"] == 2
+    assert heads == json.loads((live.folders.operator / HEAD_FILE).read_bytes())
+    await live.attest(device)
+    assert [entry["sequence"] for entry in json.loads(await done("log", "show", "--limit", 2, "--json"))] == [2, 3]
+
+
+async def test_operators_log_holds_what_the_ceremony_signed(live: LiveService) -> None:
+    """Without the service: the authorities and the service's certificates."""
+    kinds = [entry["kind"] for entry in json.loads(await done("log", "show", "--offline", "--json"))]
+    assert kinds.count("authority") >= 4
+    assert "server" in kinds
+    await done("log", "verify", "--offline")
+    heads = json.loads((live.folders.operator / HEAD_FILE).read_bytes())
+    assert (heads["service"]["sequence"], heads["operator"]["sequence"]) == (0, len(kinds))
+
+
+async def test_interrupted_write_is_told_and_head_file_is_checked(live: LiveService) -> None:
+    """Half a line at the end is no tampering; a head file that makes no sense is no head."""
+    log = live.folders.operator / OPERATOR_LOG_FILE
+    log.write_bytes(log.read_bytes() + b'{"at"')
+    assert "an interrupted write at its end" in (await typed("log", "verify", "--offline")).output
+    (live.folders.operator / HEAD_FILE).write_text('{"service": 1}')
+    assert "expected where the logs ended" in await failed("log", "verify", "--offline")
+
+
+async def test_rollover_is_led_by_commands(live: LiveService) -> None:
+    """Request, sign offline, activate, status; what the root signed is in the operator's log."""
+    folder = live.folders.operator
+    assert "run `rollover … request`" in await failed("rollover", "issuing-ca", "sign")
+    await done("rollover", "issuing-ca", "request")
+    await done("rollover", "issuing-ca", "sign", "--offline")
+    assert await states() == ["active", "requested"]
+    entries = len(list(read_file(folder / OPERATOR_LOG_FILE)))
+    await done("rollover", "issuing-ca", "sign")
+    assert await states() == ["active", "trusted"]
+    assert len(list(read_file(folder / OPERATOR_LOG_FILE))) == entries
+    await done("rollover", "issuing-ca", "activate", 2)
+    assert await states() == ["trusted", "active"]
+    assert "trusted" in await done("rollover", "issuing-ca", "status")
+    await done("rollover", "issuing-ca", "retire", 1)
+    assert await states() == ["retired", "active"]
+    await done("log", "verify")
+
+
+async def states() -> list[str]:
+    return [one["state"] for one in json.loads(await done("rollover", "issuing-ca", "status", "--json"))]
