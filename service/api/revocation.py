@@ -36,8 +36,7 @@ _OCSP_ANSWER: dict[int | str, dict[str, Any]] = {
     200: {"content": {OCSP_MEDIA_TYPE: {}}, "description": "DER OCSPResponse, also for what cannot be answered."}
 }
 
-_CRL_BODY = {"requestBody": {"required": True, "content": {CRL_MEDIA_TYPE: {"schema": _BYTES}}}}
-_OCSP_BODY = {"requestBody": {"required": True, "content": {"application/ocsp-request": {"schema": _BYTES}}}}
+_RAW_BODY = {"requestBody": {"required": True, "content": {"application/octet-stream": {"schema": _BYTES}}}}
 
 IssuerKeyId = Annotated[
     str, Path(pattern=r"^[0-9a-f]{2,64}$", description="Subject key identifier of the authority, hex.")
@@ -76,7 +75,7 @@ async def fetch_crl(_actor: ViewerActor, services: ServicesParameter, issuer: Is
     return Response(services.revocations.crl(issuer).der, media_type=CRL_MEDIA_TYPE)
 
 
-@router.put("/{issuer}", openapi_extra=_CRL_BODY)
+@router.put("/{issuer}", openapi_extra=_RAW_BODY)
 async def publish_crl(
     actor: AdminActor, services: ServicesParameter, request: Request, issuer: IssuerKeyId
 ) -> CrlModel:
@@ -100,9 +99,9 @@ async def show_crl(
     return Response(crl.der, media_type=CRL_MEDIA_TYPE, headers=headers)
 
 
-@public_router.post("/ocsp", response_class=Response, responses=_OCSP_ANSWER, openapi_extra=_OCSP_BODY)
+@public_router.post("/ocsp", response_class=Response, responses=_OCSP_ANSWER, openapi_extra=_RAW_BODY)
 async def ask_ocsp(services: ServicesParameter, request: Request) -> Response:
-    """Answer an OCSP request; needs no credential."""
+    """Answer an OCSP request, of whatever content type; needs no credential."""
     unverified_request = await read_body(request, max_bytes=MAX_REQUEST_BYTES)
     return _answer(services.revocations.answer(unverified_request))
 
