@@ -36,6 +36,7 @@ from service.cli.working_copy import WorkingCopy, WorkingCopyError, find_release
 app = typer.Typer(help="The manufacturer: factory images, birth certificates, vouchers.", no_args_is_help=True)
 app.command()(factory_papers.bundle)
 app.command()(factory_papers.voucher)
+app.command()(factory_papers.vouchers)
 
 FACTORY_RELEASE = "factory"
 IDEVID_FILE = "idevid.pem"

@@ -1,4 +1,4 @@
-"""`tinyfleet factory bundle` and `factory voucher`: what a manufacturer gives to catalogs that take his devices."""
+"""`tinyfleet factory bundle`, `voucher`, `vouchers`: what a manufacturer gives to catalogs that take his devices."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -24,7 +24,7 @@ from service.cli.errors import DeviceFolderError
 from service.cli.offered import OfferedImage, read_input, verify_offered, write_offered
 from service.cli.offline_keys import offline_keys
 from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption
-from service.cli.output import print_facts, print_json, remark
+from service.cli.output import moment, print_facts, print_json, print_table, remark, short
 from service.cli.working_copy import WorkingCopy, WorkingCopyError, find_release
 
 IDEVID_FILE = "idevid.pem"
@@ -122,6 +122,25 @@ def voucher(
         replace_file(folder / VOUCHER_FILE, authority.issue(request, now=now), mode=PUBLIC_MODE)
     result = {"vouchers": len(folders), "catalog": recipient.catalog_name}
     print_json(result) if as_json else print_facts(result)
+
+
+def vouchers(
+    *,
+    device: Annotated[str | None, typer.Option(help="Only this device; beginning of its id.")] = None,
+    operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
+    as_json: JsonOption = False,
+) -> None:
+    """Verify the log of vouchers, and list who got which device on what grounds."""
+    log = VoucherLog(operator_dir / VOUCHER_LOG_FILE)
+    issued = [each for each in log.entries() if each.device_id.startswith(device or "")]
+    if as_json:
+        print_json([each.model_dump(mode="json", exclude={"root_key"}) for each in issued])
+        return
+    rows = (
+        (short(each.device_id), each.sequence, moment(each.issued_at.isoformat()), each.catalog_name, each.assertion)
+        for each in issued
+    )
+    print_table(f"{len(issued)} vouchers", ("device", "sequence", "issued", "catalog", "assertion"), rows)
 
 
 def _device_folders(devices: Path) -> list[Path]:
