@@ -16,7 +16,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from pki.authority import CertificateAuthority
-from pki.errors import GenerationCertificateError, PkiError, RolloverError, UnknownGenerationError
+from pki.chains import load_chain
+from pki.errors import CsrError, GenerationCertificateError, PkiError, RolloverError, UnknownGenerationError
 from pki.online import load_certificate, online_keys
 from pki.rollover import (
     STATE_FILE,
@@ -32,6 +33,7 @@ from pki.rollover import (
     trusted_certificates,
     verify_generation,
 )
+from protocol.identity import X509_ERRORS
 from service.application.issuing_ca import (
     IssuingCaCertificateError,
     IssuingCaStateError,
@@ -65,6 +67,7 @@ class IssuingCaFolder:
         self.trusted: tuple[x509.Certificate, ...] = ()
         self.crosses: tuple[x509.Certificate, ...] = ()
         self.reserved_keys: frozenset[str] = frozenset()
+        self._complaint = ""
         self._seen = self._stamp()
         self._load()
 
@@ -79,16 +82,18 @@ class IssuingCaFolder:
             self.look()
 
     def look(self) -> None:
-        """Take over what changed in the folder; what cannot be used is logged and changes nothing."""
-        stamp = self._stamp()
-        if stamp == self._seen:
-            return
-        self._seen = stamp
+        """Take over what changed in the folder; what cannot be used is logged, changes nothing, and is tried again."""
         try:
+            stamp = self._stamp()
+            if stamp == self._seen:
+                return
             self._load()
-        except PkiError as error:
-            _log.warning("issuing_ca_unusable", reason=str(error))
+        except (PkiError, OSError) as error:
+            if str(error) != self._complaint:
+                _log.warning("issuing_ca_unusable", reason=str(error))
+            self._complaint = str(error)
             return
+        self._seen, self._complaint = stamp, ""
         _log.info("issuing_ca_loaded", trusted=len(self.trusted))
         for hear in self._told:
             hear(self.trusted)
@@ -152,10 +157,13 @@ def _translated() -> Iterator[None]:
 def _public_keys(data_dir: Path) -> Iterator[str]:
     """Give the keys of every certificate and request in the folder."""
     for path in sorted((data_dir / "certificates").glob("*.pem")):
-        for certificate in x509.load_pem_x509_certificates(path.read_bytes()):
+        for certificate in load_chain(path.read_bytes()):
             yield _spki_sha256(certificate)
     for path in sorted((data_dir / "csr").glob("*.pem")):
-        yield _spki_sha256(x509.load_pem_x509_csr(path.read_bytes()))
+        try:
+            yield _spki_sha256(x509.load_pem_x509_csr(path.read_bytes()))
+        except X509_ERRORS as error:
+            raise CsrError(f"CSR: expected a request in {path}, found other bytes") from error
 
 
 def _spki_sha256(named: x509.Certificate | x509.CertificateSigningRequest) -> str:

@@ -1,0 +1,104 @@
+"""What the running service makes of changes in its folder: takes what is whole, and goes on with what it has."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from structlog.testing import capture_logs
+
+from pki.authority import chain_pem
+from pki.errors import ChainError, CsrError, GenerationStateError
+from pki.rollover import STATE_FILE, accept_generation, activate_generation, sign_generation
+from service.adapters.issuing_ca import IssuingCaFolder
+from tests.service_folder import Folders, make_folders
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Folders:
+    return make_folders(tmp_path)
+
+
+@pytest.fixture
+def folder(folders: Folders) -> IssuingCaFolder:
+    return IssuingCaFolder(folders.service)
+
+
+def second_generation(folder: IssuingCaFolder, folders: Folders) -> x509.Certificate:
+    """Write down a second generation as another process would, and leave the first active."""
+    now = folder.active.certificate.not_valid_before_utc.replace(microsecond=0)
+    number, csr = folder.request()
+    root = folders.root.certificate
+    certificate = sign_generation(
+        csr,
+        number,
+        predecessor=folder.active.certificate,
+        root=root,
+        root_signer=folders.keys.load("root"),
+        now=now,
+    )
+    accept_generation(folders.service, folder.verify(chain_pem([certificate]), now=now))
+    return certificate
+
+
+def test_change_is_taken_over_and_told(folder: IssuingCaFolder, folders: Folders) -> None:
+    """Once: a look that finds nothing new tells nobody."""
+    heard = list[Sequence[x509.Certificate]]()
+    folder.on_change(heard.append)
+    first = folder.active.certificate
+    second = second_generation(folder, folders)
+    folder.look()
+    folder.look()
+    assert heard == [(second, first)]
+    assert folder.active.certificate == first
+    activate_generation(folders.service, 2)
+    folder.look()
+    assert folder.active.certificate == second
+    assert len(heard) == 2
+
+
+def test_key_that_comes_late_is_waited_for(folder: IssuingCaFolder, folders: Folders) -> None:
+    """A copy in progress: certificate and state are there before the key; the old generation issues until then."""
+    late = IssuingCaFolder(folders.service)  # has read no key but the first
+    first, second = folder.active.certificate, second_generation(folder, folders)
+    key = folders.service / "keys" / "issuing-ca-2.pem"
+    elsewhere = key.rename(folders.operator / "key.pem")
+    activate_generation(folders.service, 2)
+    with capture_logs() as logs:
+        for _ in range(3):
+            late.look()
+    assert [entry["event"] for entry in logs] == ["issuing_ca_unusable"]
+    assert late.active.certificate == first
+    elsewhere.rename(key)
+    late.look()
+    assert late.active.certificate == second
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        (STATE_FILE, GenerationStateError),
+        ("certificates/issuing-ca.pem", ChainError),
+        ("csr/director.pem", CsrError),
+    ],
+)
+def test_file_that_makes_no_sense_changes_nothing_and_does_not_start(
+    folder: IssuingCaFolder, folders: Folders, name: str, error: type[Exception]
+) -> None:
+    """The running service goes on; one that starts says what is wrong."""
+    before = (folder.active, folder.trusted, folder.reserved_keys)
+    (folders.service / name).write_text("nonsense")
+    (folders.service / "certificates" / "issuing-ca.pem").touch()
+    folder.look()
+    assert (folder.active, folder.trusted, folder.reserved_keys) == before
+    with pytest.raises(error):
+        IssuingCaFolder(folders.service)
+
+
+def test_keys_of_the_folder_are_reserved(folder: IssuingCaFolder) -> None:
+    """Authorities', the service's own, and the next generation's as soon as it is requested."""
+    before = folder.reserved_keys
+    assert len(before) >= 9
+    folder.request()
+    folder.look()
+    assert len(folder.reserved_keys - before) == 1
