@@ -36,6 +36,7 @@ MAX_INPUT_BYTES = 8192
 SECONDS_PER_INPUT = 10
 MEMORY_MEGABYTES = 1024
 GRACE_SECONDS = 120  # for imports, and for atheris to end on a busy machine
+NOT_DONE = 1000  # no exit code
 FINDINGS = ("crash-*", "timeout-*", "oom-*")
 
 
@@ -103,12 +104,13 @@ def run_one(name: str, *, seconds: int) -> Ended:
                 command, cwd=ROOT, stdout=log, stderr=log, timeout=seconds + GRACE_SECONDS, check=False
             ).returncode
         except subprocess.TimeoutExpired:
-            code = -1
+            code = NOT_DONE
         log.seek(0)
         text = log.read()
     found = tuple(str(path.relative_to(ROOT)) for path in _findings(folder))
     if code and not found:
-        found = (f"{folder.relative_to(ROOT)}/log.txt: ended with {code}",)
+        how = f"expected an end after {seconds} s, found none" if code == NOT_DONE else f"ended with {code}"
+        found = (f"{folder.relative_to(ROOT)}/log.txt: {how}",)
     executions = re.search(r"stat::number_of_executed_units:\s*(\d+)", text)
     ended = Ended(name, int(executions[1]) if executions else 0, found)
     say(f"{name:24} {ended.executions:>12,} executions  {' '.join(found) or 'nothing found'}")
