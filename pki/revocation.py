@@ -158,6 +158,19 @@ def verify_crl(
     return RevocationList(number, crl.last_update_utc, next_update, revoked, unverified_crl)
 
 
+def named_issuer(unverified_crl: bytes) -> str:
+    """Return the key id, hex, of the authority that an unverified list names; nothing else is checked.
+
+    Raises:
+        CrlError: steps 1 or 2, or it names none.
+    """
+    try:
+        authority = _load(unverified_crl).extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+    except (x509.ExtensionNotFound, *X509_ERRORS) as error:
+        raise CrlError("CRL: expected the key id of its authority, found none") from error
+    return (authority.key_identifier or b"").hex()
+
+
 def check_succession(before: RevocationList, after: RevocationList) -> None:
     """Check that one verified list may replace another of the same issuer.
 

@@ -76,7 +76,7 @@ async def open_core(settings: Settings, clock: Clock, entropy: Entropy, *, stack
     feed.subscribe(standings.hear)
     revocations = Revocations(
         unit_of_work,
-        issuers=load_issuers(settings.data_dir),
+        issuers=load_issuers(settings.data_dir, authorities.manufacturers),
         responder=load_responder(settings.data_dir),
         standings=standings,
         clock=clock,

@@ -14,7 +14,7 @@ from cryptography import x509
 
 from pki.authority import CertificateAuthority
 from pki.chains import MAX_CHAIN_BYTES, issued_by, load_chain
-from pki.revocation import Reason, Revocation, RevocationList
+from pki.revocation import MAX_CRL_BYTES, Reason, Revocation, RevocationList, named_issuer
 from pki.roles import OfflineKey
 from service.cli import clock
 from service.cli.client import ApiClient, JsonObject, connect
@@ -116,6 +116,21 @@ def renew(
         crl = lists.publish(before, {} if before is None else before.revoked, lifetime=timedelta(days=days))
     facts = {"issuer": issuer, **_facts(crl)}
     print_json(facts) if as_json else print_facts(facts)
+
+
+@crl_app.command()
+def publish(
+    file: Annotated[Path, typer.Argument(help="Signed list, DER.", exists=True, dir_okay=False)],
+    *,
+    operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
+    as_json: JsonOption = False,
+) -> None:
+    """Publish a list that was signed elsewhere: by a trusted manufacturer, or with a key that is not here."""
+    unverified_crl = read_input(file, max_bytes=MAX_CRL_BYTES)
+    with connect(operator_dir) as client:
+        client.put_bytes(f"{PATH}/{named_issuer(unverified_crl)}", unverified_crl)
+        statuses = list(client.items(PATH))
+    _show_lists(statuses, as_json=as_json)
 
 
 def _birth_certificate(

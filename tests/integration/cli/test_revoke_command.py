@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
 from cryptography import x509
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from pki.authority import issuer_key_id
 from pki.errors import CrlError
@@ -144,6 +143,15 @@ async def test_list_of_another_copy_of_the_folder_is_taken_up(operator: Operator
     first = await operator.succeed("crl", "renew")
     behind = await publish_behind_its_back(operator, first["number"] + 5)
     assert (await operator.succeed("crl", "renew"))["number"] == behind.number + 1
+
+
+async def test_list_that_was_signed_elsewhere_is_published(operator: Operator, tmp_path: Path) -> None:
+    """It finds its authority by itself."""
+    crl = sign_crl(operator.service.folders.root, number=7, revoked={}, now=clock.now(), lifetime=LIFE)
+    file = tmp_path / "root.crl"
+    file.write_bytes(crl.der)
+    lists = {each["issuer"]: each["number"] for each in await operator.succeed("crl", "publish", str(file))}
+    assert lists["root"] == 7
 
 
 @pytest.mark.parametrize(

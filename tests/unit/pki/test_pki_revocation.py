@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pki.authority import issuer_key_id
 from pki.errors import CrlError, CrlSuccessionError
 from pki.revocation import (
     MAX_CRL_BYTES,
@@ -19,6 +20,7 @@ from pki.revocation import (
     Revocation,
     RevocationList,
     check_succession,
+    named_issuer,
     sign_crl,
     verify_crl,
 )
@@ -220,6 +222,13 @@ def test_invalidity_date_of_an_entry_is_left_alone() -> None:
     made = entry().add_extension(x509.InvalidityDate(NOW), critical=False).build()
     verified = verify_crl(signed(complete(builder()).add_revoked_certificate(made)), issuer=ISSUER, now=NOW)
     assert verified.revoked == {5: Revocation(NOW, Reason.UNSPECIFIED)}
+
+
+def test_list_names_its_issuer() -> None:
+    """So that a file can be brought to where it belongs."""
+    assert named_issuer(crl().der) == issuer_key_id(ISSUER)
+    with pytest.raises(CrlError, match="expected the key id of its authority"):
+        named_issuer(signed(builder()))
 
 
 def test_next_list_may_add_and_release_a_hold() -> None:
