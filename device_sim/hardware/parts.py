@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from device_sim.errors import DeviceFolderError
 from device_sim.hardware.boot import Authorities, Revert, load_authorities
 from device_sim.hardware.clock import FIRST_FLOOR
 from device_sim.hardware.factory import (
@@ -78,9 +79,19 @@ class Parts:
         self.storage.put(_LAST_REVERT, canonical_json(_RevertDocument.of(revert)))
 
     def time_floor(self) -> datetime:
-        """Return the latest time that the device has been told."""
+        """Return the latest time that the device has been told.
+
+        Raises:
+            DeviceFolderError: secure storage holds something else in its place.
+        """
         kept = self.storage.get(TIME_FLOOR)
-        return FIRST_FLOOR if kept is None else datetime.fromisoformat(kept.decode())
+        try:
+            floor = FIRST_FLOOR if kept is None else datetime.fromisoformat(kept.decode())
+        except ValueError as error:
+            raise DeviceFolderError("state.json: expected a time floor, found other bytes") from error
+        if floor.tzinfo is None:
+            raise DeviceFolderError("state.json: expected a time floor with its zone, found one without")
+        return floor
 
     def keep_time_floor(self, floor: datetime) -> None:
         """Remember it."""

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from device_sim.errors import ClockLeapError, ClockRollbackError, DeviceSimError, PowerCutError
+from device_sim.errors import ClockLeapError, ClockRollbackError, DeviceFolderError, DeviceSimError, PowerCutError
 from device_sim.hardware.clock import LAST_TIME
 from device_sim.hardware.machine import Machine
+from device_sim.hardware.ownership import TIME_FLOOR
 from device_sim.hardware.power import PowerSupply
 from device_sim.network.attestation import Attester, SignedTimeError
 from device_sim.network.poll import poll
@@ -141,6 +142,15 @@ def test_older_answer_to_the_right_nonce_is_refused_after_a_restart(clocked: Clo
     clocked.restart()
     clocked.wire.now = NOW
     clocked.refuses(ClockRollbackError, "signed time: expected")
+
+
+@pytest.mark.parametrize("kept", [b"yesterday", b"\xff", b"2026-01-01T00:00:00"])
+def test_damaged_floor_stops_the_device(clocked: Clocked, kept: bytes) -> None:
+    """A device that cannot tell how late it is at least does not take any time for an answer."""
+    clocked.machine.storage.put(TIME_FLOOR, kept)
+    clocked.machine.close()
+    with pytest.raises(DeviceFolderError, match="state.json: expected a time floor"):
+        clocked.device.builder.open(clocked.device.folder)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])
