@@ -2,7 +2,7 @@
 
 `step` does what is due and says when to come back; it waits for nothing but the network's own time limits. A device
 that does not boot, or that follows no catalog, rests. One that is refused asks again, ever more rarely, and gets
-nowhere else.
+nowhere else. One in quarantine, let in for updates alone, polls and updates over HTTPS and says nothing over MQTT.
 """
 
 import random
