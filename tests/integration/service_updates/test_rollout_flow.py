@@ -2,6 +2,8 @@
 
 from datetime import timedelta
 
+import pytest
+
 from protocol.geometry import Slot
 from protocol.messages import ActionState, Cause
 from service.application.rollout_ticks import RolloutTicks
@@ -88,7 +90,8 @@ async def test_blocked_or_moved_device_is_no_failure(world: UpdateWorld) -> None
     assert view.stored.rollout.state is RolloutState.FINISHED
 
 
-async def test_device_blocked_in_the_middle_of_its_update_is_no_failure(world: UpdateWorld) -> None:
+@pytest.mark.parametrize("change", ["blocked", "decommissioned"])
+async def test_device_shut_out_in_the_middle_of_its_update_is_no_failure(world: UpdateWorld, change: str) -> None:
     """It can report no more: its action is withdrawn instead of timing out, and the rollout finishes without it."""
     blocked, stays = await world.add_devices(2)
     await world.release("first")
@@ -96,7 +99,7 @@ async def test_device_blocked_in_the_middle_of_its_update_is_no_failure(world: U
     await world.tick()
     begun = {n.action.device_id: n.action.action_id for n in await world.actions(rollout)}
     await world.report(blocked, begun[blocked], ActionState.DOWNLOADING, sequence=1)
-    await world.change_device(blocked, "blocked")
+    await world.change_device(blocked, change)
     await world.tick()
     await world.confirm_all(rollout)
     world.clock.advance(3601)

@@ -196,11 +196,11 @@ class UpdateWorld:
         return [await self.add_device(group) for _ in range(count)]
 
     async def change_device(self, device_id: str, change: str, group: str | None = None) -> None:
-        """Block a device or move it to another group, with its event."""
+        """Block or decommission a device, or move it to another group, with its event."""
         now = self.clock.now()
         async with self.unit_of_work() as work:
             device = await work.devices.get(device_id)
-            changed = device.block("test", now)
+            changed = device.decommission(now) if change == "decommissioned" else device.block("test", now)
             if group is not None:
                 changed = device.move((await work.products.get_group(group)).group_id)
             await work.devices.save(changed, replaces_version=device.version)
