@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from cryptography import x509
 
 from pki.ceremony_renewal import issue_again
 from pki.errors import ChainError
@@ -22,6 +23,7 @@ from service.cli.pki_ceremony import DEFAULT_DATA_DIR, DataDirOption
 
 WARN_DAYS = 30
 DEFAULT_SERVICE_DIR = Path("service")
+_LIST_FOLDERS = ("service/genesis", "operator/revocation")
 _FOLDERS = (
     ("operator/certificates", "*.pem"),
     ("service/certificates", "*.pem"),
@@ -93,10 +95,10 @@ def status(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List every certificate and all signed metadata with the time when it ends, the next one first."""
-    found = sorted(
-        _validities(data_dir, now=clock.now()), key=lambda each: (each.days_left is not None, each.days_left)
-    )
+    """List every certificate, revocation list and signed metadata with the time when it ends, the next one first."""
+    now = clock.now()
+    everything = [*_validities(data_dir, now=now), *_lists(data_dir, now=now)]
+    found = sorted(everything, key=lambda each: (each.days_left is not None, each.days_left))
     if not found:
         raise BadArgumentError(f"{data_dir}: expected operator/ or service/ with certificates, found none")
     if as_json:
@@ -129,6 +131,25 @@ def _validities(data_dir: Path, *, now: datetime) -> Iterator[Validity]:
             if found is not None:
                 subject, issuer, ends = found
                 yield Validity(name, subject, issuer, ends, None if ends is None else (ends - now).days)
+
+
+def _lists(data_dir: Path, *, now: datetime) -> Iterator[Validity]:
+    """The newest revocation list of each authority."""
+    newest = dict[x509.Name, tuple[int, Path, datetime | None]]()
+    for folder in _LIST_FOLDERS:
+        for path in sorted((data_dir / folder).glob("*.crl")):
+            name = path.relative_to(data_dir).as_posix()
+            try:
+                crl = x509.load_der_x509_crl(path.read_bytes())
+                number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+            except (ValueError, x509.ExtensionNotFound):
+                yield Validity(name, "", "", None, None)
+                continue
+            if number >= newest.get(crl.issuer, (0, path, None))[0]:
+                newest[crl.issuer] = (number, path, crl.next_update_utc)
+    for issuer, (number, path, ends) in newest.items():
+        name, days = path.relative_to(data_dir).as_posix(), None if ends is None else (ends - now).days
+        yield Validity(name, f"revocation list {number}", issuer.rfc4514_string(), ends, days)
 
 
 def _certificate(path: Path) -> tuple[str, str, datetime | None]:

@@ -8,8 +8,12 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from pki import pkcs8
+from pki.authority import CertificateAuthority
 from pki.errors import CeremonyError
-from pki.keystore import PASSPHRASE_VARIABLE
+from pki.keystore import PASSPHRASE_VARIABLE, FileKeyStore
+from pki.online import load_certificate
+from pki.revocation import sign_crl
+from pki.roles import OfflineKey
 from service.cli import clock
 from service.cli.errors import BadArgumentError
 from service.cli.main import make_app
@@ -52,6 +56,8 @@ def test_status_lists_certificates_and_metadata(folder: Path) -> None:
     assert server["days_left"] in {729, 730}
     assert by_file["operator/repository/1.root.json"]["subject"] == "root"
     assert "service/genesis/catalog.json" not in by_file
+    assert by_file["service/genesis/factory.crl"]["subject"] == "revocation list 1"
+    assert by_file["service/genesis/factory.crl"]["issuer"] == "CN=tinyfleet IDevID issuer"
     days = [entry["days_left"] for entry in found]
     assert days == sorted(days)
     table = _pki("status", "--data-dir", folder)
@@ -70,11 +76,26 @@ def test_status_fails_when_something_ends_soon(folder: Path, monkeypatch: pytest
     assert entries[0]["days_left"] < 0
 
 
-@pytest.mark.parametrize("name", ["service/certificates/server.pem", "service/genesis/image.root.json"])
+@pytest.mark.parametrize(
+    "name", ["service/certificates/server.pem", "service/genesis/image.root.json", "service/genesis/root.crl"]
+)
 def test_status_names_what_it_cannot_read(folder: Path, name: str) -> None:
     """A damaged file is no file that never ends."""
     (folder / name).write_text("{}}")
     _expect(_pki("status", "--data-dir", folder, "--check"), EndsSoonError, f"found less for {name}")
+
+
+def test_status_shows_the_newest_revocation_list(folder: Path) -> None:
+    """The operator's second one takes the place of the ceremony's."""
+    certificate = load_certificate(folder / "operator" / "certificates" / "factory.pem")
+    keys = FileKeyStore(folder / "operator" / "keys", passphrase=PASSPHRASE.encode)
+    authority = CertificateAuthority([certificate], keys.load(OfflineKey.FACTORY))
+    (folder / "operator" / "revocation").mkdir()
+    newer = sign_crl(authority, number=2, revoked={}, now=clock.now(), lifetime=timedelta(days=40))
+    (folder / "operator" / "revocation" / "newer.crl").write_bytes(newer.der)
+    found = {entry["file"]: entry for entry in json.loads(_pki("status", "--data-dir", folder, "--json").stdout)}
+    assert found["operator/revocation/newer.crl"]["subject"] == "revocation list 2"
+    assert "service/genesis/factory.crl" not in found
 
 
 def test_status_of_nothing_is_a_wrong_argument(tmp_path: Path) -> None:
