@@ -137,6 +137,8 @@ class Device:
         if report.reverted is not None:
             cut = report.reverted
             self._emit("trial-cut", slot=cut.slot.value, digest=cut.digest, reason=cut.reason)
+        if report.is_claimed and report.voucher_refusal:
+            self._emit("voucher-refused", reason=report.voucher_refusal)
 
     def _follow(self, voucher: Voucher) -> None:
         """Make the parts that live by the voucher's roots and keys."""

@@ -62,7 +62,7 @@ def test_device_moves_with_its_release_and_not_without(maker: Party, buyer: Part
         assert buyer.run("device", "show", device.device_id, "--json")["state"] == "active"
         # Whoever keeps the maker's old voucher gets nothing by it.
         (device.folder / "voucher.json").write_bytes(old_voucher)
-        device.live(buyer, has("connected"))
+        assert has("voucher-refused")(device.live(buyer, has("connected")))
         back = _released_to(maker, buyer, device)
     with maker.serving():
         assert maker.run("device", "show", device.device_id, "--json")["state"] == "moved"

@@ -121,6 +121,14 @@ def test_tampered_device_stops_in_its_boot_and_gets_nowhere(life: Life) -> None:
     assert life.names == ["boot-stopped"]
 
 
+def test_device_says_which_voucher_it_refused_and_works_on(life: Life) -> None:
+    """A forged one in the letter box of a claimed device."""
+    (life.updated.folder / "voucher.json").write_bytes(b"forged")
+    life.live_until(lambda: "attested" in life.names)
+    (refused,) = life.named("voucher-refused")
+    assert "expected a DSSE envelope" in refused["reason"]
+
+
 def test_unclaimed_device_follows_no_catalog(life: Life) -> None:
     """Without a voucher nothing is asked of anybody."""
     (life.updated.folder / "voucher.json").unlink()
