@@ -145,20 +145,22 @@ class EventFeed:
         """Follow the log until cancelled, also across a restart of the database."""
         while not self._closing:
             ticket = self._written.ticket()
-            if not await self._look():
+            if not self._hand_on(await self._read()):
                 await wait_for(ticket, FOREIGN_SECONDS)
 
-    async def _look(self) -> bool:
-        """Catch up; a database that is away is asked again."""
+    async def _read(self) -> Sequence[StoredEvent]:
+        """Read the next page; a database that is away is asked again."""
         try:
-            return await self.catch_up()
+            return await self._reader.after(self.sequence)
         except Exception as error:  # noqa: BLE001 - whatever the driver raises: the next look may succeed
             _log.warning("events_unread", error=repr(error))
-            return False
+            return ()
 
     async def catch_up(self) -> bool:
         """Hand on one page of events; False if there was none."""
-        page = await self._reader.after(self.sequence)
+        return self._hand_on(await self._reader.after(self.sequence))
+
+    def _hand_on(self, page: Sequence[StoredEvent]) -> bool:
         for stored in page:
             self.sequence = max(self.sequence, stored.sequence)
             for listener in self._listeners:

@@ -1,8 +1,8 @@
 """One process hears of another's commits by PostgreSQL's LISTEN, again after the connection broke, and without it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import asyncpg
@@ -15,7 +15,7 @@ from service.adapters.database.migration import migrate
 from service.adapters.database.notifications import CHANNEL, Notifications
 from service.adapters.database.unit_of_work import SqlUnitOfWorkFactory
 from service.application import events
-from service.application.events import Event, EventFeed, EventType
+from service.application.events import Event, EventFeed, EventType, StoredEvent
 from tests.service_processes import until
 
 NEVER = 3600.0
@@ -139,14 +139,14 @@ async def test_feed_outlives_a_database_that_fails(
 ) -> None:
     """A look that raises is logged, and the next one goes on where the last one stopped."""
     failures = iter([ConnectionRefusedError("gone"), OSError("gone")])
-    look = listener.feed.catch_up
+    read = SqlEventReader.after
 
-    async def failing() -> bool:
-        with suppress(StopIteration):
-            raise next(failures)
-        return await look()
+    async def failing(reader: SqlEventReader, sequence: int) -> Sequence[StoredEvent]:
+        for failure in failures:
+            raise failure
+        return await read(reader, sequence)
 
-    monkeypatch.setattr(listener.feed, "catch_up", failing)
+    monkeypatch.setattr(SqlEventReader, "after", failing)
     async with running(listener.feed.run()):
         await commit("late")
         await listener.hears("late")
