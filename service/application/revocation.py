@@ -122,7 +122,9 @@ class Revocations:
         """Read the lists in force; at start, and when another process published one."""
         async with self._unit_of_work(read_only=True) as work:
             for stored in await work.revocations.crls():
-                if stored.issuer_key_id in self._issuers:
+                known = self._in_force.get(stored.issuer_key_id)
+                # A list that this process published meanwhile is newer than what was read.
+                if stored.issuer_key_id in self._issuers and (known is None or known.number < stored.number):
                     self._in_force[stored.issuer_key_id] = self._known(stored)
 
     async def begin(self, unverified_crls: Mapping[str, bytes]) -> None:

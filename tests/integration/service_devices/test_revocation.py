@@ -4,16 +4,19 @@ import asyncio
 from datetime import timedelta
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 
-from pki.revocation import Reason, sign_crl
+from pki.authority import issuer_key_id
+from pki.revocation import Reason, sign_crl, verify_crl
 from protocol.signing import SoftwareSigner
 from service.adapters.certificates import PkiVerifier, load_authorities
 from service.application.attestation import AttestationRefusedError
 from service.application.claims import Claims
 from service.application.events import EventType
+from service.application.issuer_lists import IssuerLists
 from service.application.revocation import (
     DUE,
     PUBLISHED,
@@ -260,6 +263,51 @@ async def test_many_revocations_find_their_devices(world: DeviceWorld, revoking:
     named = next(entry.change.after["revoked"] for entry in entries if entry.change.action == "crl.publish")
     assert isinstance(named, list)
     assert named[-1] == "and 1981 more"
+
+
+async def test_issuer_list_names_unexpired_certificates_of_devices_that_are_shut_out(world: DeviceWorld) -> None:
+    """Each with the reason of its state, for as long as it would be valid."""
+    authority = load_authorities(world.folders.service).issuing_ca
+    lists = IssuerLists(world.unit_of_work, authority=lambda: authority, clock=world.clock)
+    key_id = issuer_key_id(authority.certificate)
+    blocked, gone, honest = await world.claimed(), await world.claimed(), await world.claimed()
+    chains = {device.device_id: await world.attest(device) for device in (blocked, gone, honest)}
+    assert (await lists.crl(key_id)).revoked == {}
+    await world.devices.block(OPERATOR, blocked.device_id, reason="lost")
+    await world.devices.decommission(ADMIN, gone.device_id, reason="sold")
+    assert (await lists.crl(key_id)).revoked == {}, "a cached list serves for a minute"
+    world.clock.advance(60)
+    found = await lists.crl(key_id)
+    serials = {
+        device.device_id: x509.load_pem_x509_certificates(chains[device.device_id].encode())[0].serial_number
+        for device in (blocked, gone)
+    }
+    assert {serial: each.reason for serial, each in found.revoked.items()} == {
+        serials[blocked.device_id]: Reason.CERTIFICATE_HOLD,
+        serials[gone.device_id]: Reason.CESSATION_OF_OPERATION,
+    }
+    assert verify_crl(found.der, issuer=authority.certificate, now=world.clock.now()) == found
+    world.clock.advance(86_400)
+    assert (await lists.crl(key_id)).revoked == {}
+
+
+async def test_change_of_a_device_makes_the_issuer_list_stale(world: DeviceWorld) -> None:
+    """The event feed says so; nobody waits for the minute."""
+    authority = load_authorities(world.folders.service).issuing_ca
+    lists = IssuerLists(world.unit_of_work, authority=lambda: authority, clock=world.clock)
+    await world.feed.start()
+    world.feed.subscribe(lists.hear)
+    key_id, device = issuer_key_id(authority.certificate), await world.claimed()
+    await world.attest(device)
+    first = await lists.crl(key_id)
+    await world.devices.block(OPERATOR, device.device_id, reason="lost")
+    while await world.feed.catch_up():
+        pass
+    second = await lists.crl(key_id)
+    assert (len(first.revoked), len(second.revoked)) == (0, 1)
+    assert second.number > first.number
+    with pytest.raises(UnknownIssuerError, match="expected the key id of one of the catalog's"):
+        await lists.crl("00")
 
 
 async def test_fresh_key_does_not_help_a_revoked_device(world: DeviceWorld, revoking: Revoking) -> None:
