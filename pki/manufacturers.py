@@ -25,8 +25,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import AwareDatetime, Field
 
 from pki.catalog import load_catalog
-from pki.chains import issued_by
-from pki.errors import ManufacturerError
+from pki.chains import issued_by, verify_idevid
+from pki.errors import ChainError, ManufacturerError
 from pki.online import load_certificate
 from protocol.document import Document, peek_document, sign_document, verify_document
 from protocol.errors import ProtocolError
@@ -85,6 +85,15 @@ class Manufacturer(Document):
     def system_key(self) -> ec.EllipticCurvePublicKey:
         """The key of system images; VoucherError if there is none."""
         return public_keys([self.rom_key])[0]
+
+    def made(self, unverified_idevid_chain: bytes, *, now: datetime) -> bool:
+        """Say whether an IDevID, PEM, leaf first, is by this manufacturer and valid at a time, UTC and aware."""
+        factory, root = self.factory_certificate, self.root_certificate
+        try:
+            verify_idevid(unverified_idevid_chain, factory=factory, root=root, now=now)
+        except ChainError:
+            return False
+        return True
 
     def check(self) -> None:
         """Check the contents.

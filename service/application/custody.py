@@ -30,6 +30,10 @@ class VoucherMismatchError(InvalidError):
     """The voucher is for another device or another catalog, or older than the one that is kept."""
 
 
+class SameCatalogError(InvalidError):
+    """A device is released to another catalog, not to the one that has it."""
+
+
 class NoVoucherError(ConflictError):
     """No copy of the device's voucher is kept, so that nothing can say which voucher a release ends."""
 
@@ -138,12 +142,15 @@ class Custody:
         Released to the same catalog before, it is left as it is.
 
         Raises:
+            SameCatalogError: the recipient is this catalog.
             UnknownDeviceError: there is none.
             NotInGoodStandingError: step 1 of the module.
             NoVoucherError: step 2.
             FinalStateError: step 3.
             ServiceError: those of `Approvals.perform`.
         """
+        if recipient.catalog_id == self._catalog_id:
+            raise SameCatalogError(f"release: expected another catalog than {self._catalog_id}, found this one")
         arguments = {
             "catalog_id": recipient.catalog_id,
             "catalog_name": recipient.name,

@@ -18,13 +18,14 @@ from pathlib import Path
 from pki.errors import ChainError
 from pki.files import PUBLIC_MODE, replace_file
 from pki.handover import Handover
+from pki.manufacturers import Manufacturer
 from pki.vouchers import VoucherAuthority, VoucherRequest
 from protocol.document import parse_document, peek_document
 from protocol.identity import parse_device_id
 from protocol.messages import ClaimChallenge, ClaimProof
-from protocol.voucher import MAX_VOUCHER_BYTES, VOUCHER_PAYLOAD_TYPE, Voucher
+from protocol.voucher import MAX_VOUCHER_BYTES, VOUCHER_PAYLOAD_TYPE, Voucher, public_keys, verify_voucher
 from service.cli import clock
-from service.cli.catalog_papers import own_handover
+from service.cli.catalog_papers import own_handover, trusted_list
 from service.cli.client import ApiClient
 from service.cli.errors import DeviceFolderError, RefusedError, StepError
 from service.cli.factory_papers import MAX_PAPER_BYTES, VOUCHER_FILE, made_here, read_voucher, voucher_authority
@@ -90,23 +91,33 @@ class VoucherDesk:
         Raises:
             DeviceFolderError: another manufacturer made it, and its voucher does not lead here.
             PkiError: there is no voucher without a release, or the voucher key cannot be used.
+            ProtocolError: the voucher that it has is not by its manufacturer.
         """
-        shown = read_voucher(folder)
         if not self._made_here(proof):
-            if shown is not None and self.has_given(folder):
-                return shown
-            raise DeviceFolderError(
-                f"{folder.name}: expected a voucher by its manufacturer to catalog {self.handover.catalog_name}, "
-                "found none; give him the handover of `tinyfleet catalog export`"
-            )
+            return self._makers_voucher(folder, proof)
         request = VoucherRequest(
             device_id=parse_device_id(proof.device_id),
             handover=self.handover,
             unverified_release=self.release,
-            unverified_voucher=shown,
+            unverified_voucher=read_voucher(folder),
             is_proved=True,
         )
         return self.authority.issue(request, now=clock.now())
+
+    def _makers_voucher(self, folder: Path, proof: ClaimProof) -> bytes:
+        shown, maker = read_voucher(folder), self._maker(proof)
+        if shown is None or maker is None or not self.has_given(folder):
+            raise DeviceFolderError(
+                f"{folder.name}: expected a voucher by its manufacturer to catalog {self.handover.catalog_name}, "
+                "found none; give him the handover of `tinyfleet catalog export`"
+            )
+        verify_voucher(shown, parse_device_id(proof.device_id), voucher_key=public_keys([maker.voucher_key])[0])
+        return shown
+
+    def _maker(self, proof: ClaimProof) -> Manufacturer | None:
+        trusted = trusted_list(self.operator_dir)
+        makers = () if trusted is None else trusted.manufacturers
+        return next((maker for maker in makers if maker.made(proof.idevid_chain.encode(), now=clock.now())), None)
 
     def _made_here(self, proof: ClaimProof) -> bool:
         try:

@@ -23,6 +23,7 @@ from service.application.custody import (
     NoVoucherError,
     Recipient,
     ReleaseDevice,
+    SameCatalogError,
     VoucherMismatchError,
 )
 from service.application.operators import FileOperator, Operators, RoleError
@@ -150,6 +151,14 @@ async def test_device_without_a_voucher_is_not_released(desk: Desk) -> None:
     device = await desk.world.claimed()
     with pytest.raises(NoVoucherError, match="expected a copy of its voucher, found none"):
         await desk.release(device)
+    assert await desk.state(device) is DeviceState.CLAIMED
+
+
+async def test_device_is_not_released_to_the_catalog_that_has_it(desk: Desk) -> None:
+    """It would be shut out for nothing."""
+    device = await desk.claimed()
+    with pytest.raises(SameCatalogError, match="expected another catalog"):
+        await desk.release(device, Recipient(desk.catalog_id, "Ourselves", "ab" * 32))
     assert await desk.state(device) is DeviceState.CLAIMED
 
 

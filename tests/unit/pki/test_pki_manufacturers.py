@@ -113,6 +113,13 @@ def test_certificate_that_says_nothing_of_itself_is_no_authority() -> None:
         MAKER.bundle(root=der(_p384_root())).check()
 
 
+def test_manufacturer_knows_his_devices() -> None:
+    """By their IDevIDs, whoever shows them."""
+    assert MAKER.bundle().made(der(MAKER.tree.idevid()), now=NOW)
+    assert not MAKER.bundle().made(der(OTHER.tree.idevid()), now=NOW)
+    assert not MAKER.bundle().made(der(MAKER.tree.ldevid()), now=NOW)
+
+
 def test_list_by_the_catalogs_root_is_trusted() -> None:
     """Every manufacturer in it."""
     signed = sign_trust_list(TRUSTED, OWN.tree.root_signer)
