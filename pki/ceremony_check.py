@@ -6,7 +6,7 @@ Verification, in this order; the first three must hold for the others to mean an
     3. declaration: declaration.yaml has the SHA-256 that the transcripts state, and is one;
     4. files: declaration, requests, certificates and first metadata are there with the digests of their steps;
     5. nothing else: no certificate lies beside them that no transcript names, except cross certificates between
-       generations of the issuing CA that one names;
+       generations of the issuing CA that one names, and the list of manufacturers if the root signed it;
     6. certificates: what each says is what was declared, its issuer signed it, and its key is the recorded one;
     7. keys: where the key stores are given, every key in force is the recorded one, in the recorded store.
 Certificates that the ceremony adopted pass step 6 by their issuer and key alone. Not checked here: whether anything
@@ -22,6 +22,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from pki.catalog import load_catalog
 from pki.ceremony_certificates import (
     ISSUER_DIFFERS,
     OFFLINE_CERTIFICATES,
@@ -36,13 +37,15 @@ from pki.ceremony_certificates import (
 from pki.ceremony_declaration import MAX_DECLARATION_BYTES, DeclarationFile, parse_declaration
 from pki.ceremony_steps import DECLARATION_FILE, authority_certificate
 from pki.chains import issued_by
-from pki.errors import CeremonyError, ChainError, TranscriptError
+from pki.errors import CeremonyError, ChainError, PkiError, TranscriptError
 from pki.issuance import certificate_sha256
+from pki.manufacturers import TRUST_FILE, verify_trust_list
 from pki.online import load_certificate, online_keys
 from pki.roles import OfflineKey, OnlineKey
 from pki.stores import KeyStores
 from pki.transcript import CEREMONY_FOLDER, SignerKeys, Step, StepKind, Transcript, read_transcripts, sha256_hex
 
+CATALOG = "service/genesis/catalog.json"
 WORKING_COPY = "operator/repository/"
 OFFLINE_REQUESTS = "operator/csr"  # of a rollover
 _INTERRUPTED = re.compile(r"\..*\.[0-9a-f]{16}")  # a file that pki.files had not finished
@@ -182,8 +185,20 @@ def _others(data_dir: Path, recorded: Mapping[str, Step]) -> Iterator[str]:
             name = path.relative_to(data_dir).as_posix()
             if name in recorded or path.is_dir() or _INTERRUPTED.fullmatch(path.name):
                 continue
-            if not _is_copy(path, recorded) and not _is_cross(data_dir, path, recorded):
+            if path.name == TRUST_FILE:
+                yield from _trust_list(data_dir, path, name)
+            elif not _is_copy(path, recorded) and not _is_cross(data_dir, path, recorded):
                 yield f"{name}: expected no certificate that no transcript names, found one"
+
+
+def _trust_list(data_dir: Path, path: Path, name: str) -> Iterator[str]:
+    try:
+        catalog = load_catalog(data_dir / CATALOG)
+        verify_trust_list(
+            path.read_bytes(), root=authority_certificate(data_dir, OfflineKey.ROOT), catalog_id=catalog.catalog_id
+        )
+    except PkiError as error:
+        yield f"{name}: {error}"
 
 
 def _is_copy(path: Path, recorded: Mapping[str, Step]) -> bool:

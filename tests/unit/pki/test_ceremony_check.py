@@ -12,9 +12,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from pki import profiles
 from pki.authority import CertificateAuthority, chain_pem, self_signed_root
+from pki.catalog import load_catalog
 from pki.ceremony_check import Act, check_ceremony, findings, read_declaration
 from pki.errors import ChainError, DeclarationError, TranscriptError
 from pki.issuance import certificate_sha256
+from pki.manufacturers import TRUST_FILE, TrustList, sign_trust_list
 from pki.online import load_certificate, online_keys, requested_key
 from pki.profiles import Profile
 from pki.roles import OfflineKey, OnlineKey
@@ -71,6 +73,21 @@ def test_additional_certificate_is_named(tmp_path: Path, name: str) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"a certificate")
     assert _found(tmp_path) == [f"{name}: expected no certificate that no transcript names, found one"]
+
+
+def test_list_of_manufacturers_is_the_root_s(tmp_path: Path) -> None:
+    """Signed by it for this catalog, it may lie beside the certificates; a stranger's may not."""
+    folder = held_ceremony(tmp_path)
+    path = folder / "operator" / "certificates" / TRUST_FILE
+    catalog = load_catalog(folder / "service" / "genesis" / "catalog.json")
+    trusted = TrustList(catalog_id=catalog.catalog_id, version=1, made_at=NOW, manufacturers=())
+    path.write_bytes(sign_trust_list(trusted, keys_of(folder).load(OfflineKey.ROOT)))
+    assert _found(folder) == []
+    path.write_bytes(sign_trust_list(trusted, SoftwareSigner.generate()))
+    (finding,) = _found(folder)
+    assert finding.startswith(
+        "operator/certificates/manufacturers.json: manufacturers: expected a list by the catalog's"
+    )
 
 
 def test_half_written_file_of_a_killed_command_is_no_certificate(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import ipaddress
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -13,6 +14,7 @@ from pki.errors import CeremonyError, DeclarationError
 from pki.roles import OfflineKey, OnlineKey
 from tests.unit.pki.pki_builder import NOW
 
+EXAMPLE = Path(__file__).parents[3] / "deployments" / "ceremonies" / "example.yaml"
 HEAD = "catalog: Example\nparticipants: [Ada, Grace]\n"
 
 
@@ -81,6 +83,24 @@ def test_root_may_permit_hosts() -> None:
     assert constraints is not None
     assert constraints.excluded_subtrees is None
     assert permits(constraints, "a.fleet.example")
+
+
+def test_example_declares_what_is_usual() -> None:
+    """deployments/ceremonies: every default that it writes down is the default."""
+    example = parse_declaration(EXAMPLE.read_bytes()).declaration
+    usual = parse_declaration(
+        b"catalog: Example works\nparticipants: [Ada Lovelace, Grace Hopper]\n"
+        b"hostnames: [fleet.example, 192.0.2.7]\npublish_url: http://fleet.example:8444\n"
+    ).declaration
+    planned = [
+        {each.role: each.profile for each in planned_certificates(one, began_at=NOW)} for one in (example, usual)
+    ]
+    names = [profile.pop("server-ca") for profile in planned]
+    assert planned[0] == planned[1]
+    permitted = [
+        {str(name) for name in (one.constraints and one.constraints.permitted_subtrees) or ()} for one in names
+    ]
+    assert permitted[0] == permitted[1]
 
 
 @pytest.mark.parametrize(
