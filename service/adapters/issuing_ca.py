@@ -88,7 +88,7 @@ class IssuingCaFolder:
             if stamp == self._seen:
                 return
             self._load()
-        except (PkiError, OSError) as error:
+        except (PkiError, OSError, ValueError) as error:  # cryptography parses some parts when they are read
             if str(error) != self._complaint:
                 _log.warning("issuing_ca_unusable", reason=str(error))
             self._complaint = str(error)
