@@ -15,7 +15,7 @@ from service.domain.device import Device
 
 class MemoryDevices:
     def __init__(self, devices: Sequence[Device]) -> None:
-        self._devices = {device.device_id: device for device in devices}
+        self._devices: dict[str, Device] = {device.device_id: device for device in devices}
 
     async def find_many(self, device_ids: Collection[str], *, lock: bool = False) -> Mapping[str, Device]:
         del lock
