@@ -112,17 +112,17 @@ class AttestationRound:
         Raises:
             KeyReusedError: another process has certified one of the keys meanwhile.
         """
-        facts = await self._gather(work, claims, now)
-        judged = [self._judge(claim, facts, now) for claim in claims]
+        facts = await self._gather(work, claims, now=now)
+        judged = [self._judge(claim, facts, now=now) for claim in claims]
         await work.devices.save_attested([one.after for one in judged if one.after and one.after != one.before])
         for one in judged:
             if one.after is not None and one.suspicion is not None:
                 await self._clones.tell(work, one.after, one.suspicion)
-        await _record(work, judged, now)
+        await _record(work, judged, now=now)
         await work.issuance.append([one.issued.facts for one in judged if one.issued])
         return [Outcome(one.claim.peer.device_id, one.appraisal, one.issued, one.moved_to) for one in judged]
 
-    async def _gather(self, work: UnitOfWork, claims: Sequence[Claim], now: datetime) -> _Facts:
+    async def _gather(self, work: UnitOfWork, claims: Sequence[Claim], *, now: datetime) -> _Facts:
         devices = await work.devices.find_many({claim.peer.device_id for claim in claims}, lock=True)
         # Step 4: nonce.
         nonces = await work.attestations.take_nonces({(c.peer.device_id, c.purpose) for c in claims}, now=now)
@@ -136,7 +136,7 @@ class AttestationRound:
             used_keys=_used_keys(claims, used),
         )
 
-    def _judge(self, claim: Claim, facts: _Facts, now: datetime) -> _Judged:
+    def _judge(self, claim: Claim, facts: _Facts, *, now: datetime) -> _Judged:
         device = facts.devices.get(claim.peer.device_id)
         # Step 3: standing.
         refused = check_standing(device)
@@ -158,7 +158,7 @@ class AttestationRound:
             appraisal = refusal("certificate key", expected="a fresh one", found="one that has been used before")
         shown, suspicion = device, None
         if evidence.nonce == expected:
-            shown, suspicion = note_boot_seed(_remember(device, claim, now), evidence.boot_seed, now)
+            shown, suspicion = note_boot_seed(_remember(device, claim, now=now), evidence.boot_seed, now)
         if suspicion is not None and self._clones.blocks:
             appraisal = refusal("identity", expected="one live device", found=suspicion.text[:200])
         access = appraisal.verdict.access
@@ -190,7 +190,7 @@ def _used_keys(claims: Sequence[Claim], known: Collection[str]) -> set[str]:
     return found | {key for key, count in keys.items() if count > 1 or key in known}
 
 
-def _remember(device: Device, claim: Claim, now: datetime) -> Device:
+def _remember(device: Device, claim: Claim, *, now: datetime) -> Device:
     """Return the device with what fresh evidence, accepted or not, leaves in the registry."""
     return device.show(claim.token, now)
 
@@ -207,7 +207,7 @@ def _certified(device: Device, wanted: CertificateRequest, issued: IssuedCertifi
     )
 
 
-async def _record(work: UnitOfWork, judged: Sequence[_Judged], now: datetime) -> None:
+async def _record(work: UnitOfWork, judged: Sequence[_Judged], *, now: datetime) -> None:
     """Store the results with the events that tell of them."""
     for one in judged:
         if one.after is not None and one.moved_to is not None:

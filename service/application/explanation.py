@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from service.application.clock import Clock
 from service.application.devices import Devices, DeviceView
 from service.application.rollout_facts import DeviceRolloutFacts, RolloutFacts
+from service.domain.attestation import Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Explanations:
             yield f"blocked since {_time(device.blocked_at)}: {device.blocked_reason}"
         if view.attestation is None:
             yield "not attested: it has never asked for a certificate"
-        elif not view.attestation.appraisal.accepted:
+        elif view.attestation.appraisal.verdict is Verdict.REFUSED:
             for reason in view.attestation.appraisal.reasons:
                 yield f"refused at attestation since {_time(view.attestation.since)}: {reason}"
         if device.certificate_not_after is not None and device.certificate_not_after <= now:

@@ -203,7 +203,7 @@ def _verdict(findings: Sequence[Finding], policy: AttestationPolicy) -> Verdict:
     return _VERDICT_ON_UNKNOWN[policy.unknown] if all(finding.healable for finding in wrong) else Verdict.REFUSED
 
 
-def _plain(component: str, expected: str, found: str, *, accepted: bool) -> Finding:
+def _plain(component: str, *, expected: str, found: str, accepted: bool) -> Finding:
     """Return a finding that no update can put right."""
     return Finding(component, expected, found, Status.AFFIRMING if accepted else Status.CONTRAINDICATED)
 
@@ -211,10 +211,10 @@ def _plain(component: str, expected: str, found: str, *, accepted: bool) -> Find
 def _check_nonce(found: bytes, expected: bytes | None) -> Finding:
     # Step 1: nonce.
     if expected is None:
-        return _plain("nonce", "a nonce that is in force and unused", "none", accepted=False)
+        return _plain("nonce", expected="a nonce that is in force and unused", found="none", accepted=False)
     fresh = hmac.compare_digest(found, expected)
     wording = "that value" if fresh else "another value"
-    return _plain("nonce", "the service's nonce bound to the key of the CSR", wording, accepted=fresh)
+    return _plain("nonce", expected="the service's nonce bound to the key of the CSR", found=wording, accepted=fresh)
 
 
 def _check_life_cycle(found: int, policy: AttestationPolicy) -> Finding:
@@ -222,7 +222,7 @@ def _check_life_cycle(found: int, policy: AttestationPolicy) -> Finding:
     stage = found & _LIFE_CYCLE_MASK
     admitted = policy.admitted_life_cycles
     expected = " or ".join(life_cycle.name for life_cycle in admitted)
-    return _plain("life-cycle", expected, life_cycle_name(found), accepted=stage in admitted)
+    return _plain("life-cycle", expected=expected, found=life_cycle_name(found), accepted=stage in admitted)
 
 
 def life_cycle_name(claim: int) -> str:
@@ -252,7 +252,7 @@ def _check_presence(components: Sequence[SoftwareComponent], policy: Attestation
 def _missing(slot: Slot, policy: AttestationPolicy) -> Finding:
     expected, found = "a measured image", "no measurement"
     if slot in SYSTEM_SLOTS:
-        return _plain(slot.value, expected, found, accepted=False)
+        return _plain(slot.value, expected=expected, found=found, accepted=False)
     # A device that comes from another catalog has none of this catalog's images yet; its OS can take them.
     return Finding(slot.value, expected, found, _VERDICT_ON_UNKNOWN[policy.unknown].status, healable=True)
 
@@ -270,13 +270,13 @@ def _check_measurement(
     value = reference_values.get(digest)
     if value is None:
         found = f"{component.version} ({digest[:12]}…), which no release lists"
-        return _unknown(slot, expected, found, digest, policy)
+        return _unknown(slot, policy, expected=expected, found=found, digest=digest)
     if not value.fits(slot):
         listed = f"{'/'.join(sorted(value.slot_kinds))} for {'/'.join(sorted(value.hardware_ids))}"
         return Finding(slot.value, expected, f"{value.name}, a {listed}", wrong, digest)
     found = f"{value.name} of {value.release}"
     if slot is Slot.OS and not policy.admits_os(value.version):
-        return _unknown(slot, expected, found, digest, policy)
+        return _unknown(slot, policy, expected=expected, found=found, digest=digest)
     return Finding(slot.value, expected, found, good, digest)
 
 
@@ -286,7 +286,7 @@ def _expected(slot: Slot, policy: AttestationPolicy) -> str:
     return f"a listed {kind} for {hardware_id}{newer}"
 
 
-def _unknown(slot: Slot, expected: str, found: str, digest: str, policy: AttestationPolicy) -> Finding:
+def _unknown(slot: Slot, policy: AttestationPolicy, *, expected: str, found: str, digest: str) -> Finding:
     healable = slot not in _UNHEALABLE_SLOTS
     status = _VERDICT_ON_UNKNOWN[policy.unknown].status if healable else Status.CONTRAINDICATED
     return Finding(slot.value, expected, found, status, digest, healable=healable)

@@ -65,7 +65,7 @@ class SqlAttestations:
             await self._connection.execute(extended.values(last_at=at, times=attestations.c.times + 1))
         if changed:
             await self._supersede([record.record_id for record in last.values()])
-            new = [_row(id_, result, last.get(id_), at) for id_, result in changed.items()]
+            new = [_row(id_, result, last=last.get(id_), at=at) for id_, result in changed.items()]
             await self._connection.execute(insert(attestations), new)
         return list(changed)
 
@@ -139,7 +139,7 @@ def _is_same(row: Row[Any], appraisal: Appraisal) -> bool:
     )
 
 
-def _row(device_id: str, appraisal: Appraisal, last: AttestationRecord | None, at: datetime) -> dict[str, object]:
+def _row(device_id: str, appraisal: Appraisal, *, last: AttestationRecord | None, at: datetime) -> dict[str, object]:
     before = {} if last is None else {finding: finding.since or last.since for finding in last.appraisal.findings}
     return {
         "device_id": device_id,
