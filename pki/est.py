@@ -12,7 +12,7 @@ Not checked here: what else the CSR must be (pki/csr.py), and the token (protoco
 from collections.abc import Sequence
 from typing import ClassVar
 
-from asn1crypto import core, parser  # type: ignore[import-untyped]  # the library has no types
+from asn1crypto import core, parser
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.hazmat.primitives.serialization.pkcs7 import serialize_certificates

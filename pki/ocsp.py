@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
-from asn1crypto import ocsp as asn1  # type: ignore[import-untyped]  # the library has no types
+from asn1crypto import ocsp as asn1
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.ocsp import OCSPResponseBuilder, OCSPResponseStatus

@@ -4,7 +4,7 @@ import base64
 from dataclasses import dataclass
 
 import httpx
-from asn1crypto import core, parser  # type: ignore[import-untyped]  # the library has no types
+from asn1crypto import core, parser
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from asn1crypto import parser  # type: ignore[import-untyped]  # the library has no types
+from asn1crypto import parser
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding

@@ -1,6 +1,6 @@
 """Certificate signing requests: as bytes, and validly signed with one part out of hand."""
 
-from asn1crypto import parser  # type: ignore[import-untyped]  # the library has no types
+from asn1crypto import parser
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding

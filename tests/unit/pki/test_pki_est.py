@@ -1,7 +1,7 @@
 """EST's structures: evidence in CSRs with one thing wrong per case, attributes, PKCS#7."""
 
 import pytest
-from asn1crypto import core, parser  # type: ignore[import-untyped]  # the library has no types
+from asn1crypto import core, parser
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization.pkcs7 import load_der_pkcs7_certificates
 from cryptography.x509.oid import AttributeOID

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from asn1crypto import parser  # type: ignore[import-untyped]  # the library has no types
+from asn1crypto import parser
 from cryptography import x509
 
 from pki import profiles

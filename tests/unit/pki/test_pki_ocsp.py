@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from asn1crypto import ocsp as asn1  # type: ignore[import-untyped]  # the library has no types
+from asn1crypto import ocsp as asn1
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
