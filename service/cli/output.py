@@ -25,6 +25,7 @@ _STATE_STYLES = {
     "warning": "yellow",
     "contraindicated": "bold red",
     "attested": "green",
+    "quarantined": "yellow",
     "refused": "bold red",
     "boot-stopped": "bold red",
     "failed": "red",
