@@ -25,7 +25,6 @@ _STATE_STYLES = {
     "warning": "yellow",
     "contraindicated": "bold red",
     "attested": "green",
-    "quarantined": "yellow",
     "refused": "bold red",
     "boot-stopped": "bold red",
     "failed": "red",
