@@ -9,15 +9,17 @@ from pki.ceremony_certificates import (
     ONLINE_CERTIFICATES,
     REQUESTS,
     PlannedCertificate,
+    base_role,
     differences,
     key_sha256,
     planned_again,
+    role_of,
 )
 from pki.ceremony_check import read_declaration, signer_keys
 from pki.ceremony_declaration import Declaration
 from pki.ceremony_steps import authority_certificate, issue_planned
 from pki.csr import verify_service_csr
-from pki.errors import CeremonyError
+from pki.errors import CeremonyError, TranscriptError
 from pki.issuance import certificate_sha256
 from pki.online import generations, load_certificate, requested_key
 from pki.profiles import CLOCK_SKEW
@@ -89,6 +91,25 @@ def tell_of_issuing_ca(operator_dir: Path, name: str, *, keys: KeyStores, now: d
         return
     files = (operator_dir / "csr" / f"{name}.pem", operator_dir / "certificates" / f"{name}.pem")
     _tell(operator_dir, keys.load(OfflineKey.ROOT), (request, files[0]), (certificate, files[1]), at=now)
+
+
+def known_issuing_cas(operator_dir: Path) -> frozenset[str]:
+    """Return the issuing CA's certificates, every generation, of which the signed transcripts tell.
+
+    Returns:
+        SHA-256 of each one's DER, hex.
+
+    Raises:
+        TranscriptError: there is no transcript, or one was changed.
+    """
+    if not transcript_files(operator_dir):
+        raise TranscriptError(
+            f"transcript: expected that of the ceremony in {operator_dir}, found none; "
+            f"`tinyfleet pki ceremony --adopt` makes one for a folder of an earlier version"
+        )
+    transcripts = read_transcripts(operator_dir, keys=signer_keys(operator_dir))
+    steps = (step for transcript in transcripts for step in transcript.steps if step.kind is StepKind.CERTIFICATE)
+    return frozenset(step.fingerprint for step in steps if base_role(role_of(step.name)) == OnlineKey.ISSUING_CA)
 
 
 def _told(operator_dir: Path) -> set[str]:

@@ -16,6 +16,9 @@ The state is the service's folder; generation 1 has no number in its name:
     certificates/issuing-ca-1-by-2.pem     the old key, signed by the new
     issuing-ca.json                        {"active": 1, "retired": []}; without it 1 is active
 
+What the service shows as the generation in force is a claim: the root signs a successor only of a certificate that the
+operator's own records name as an issuing CA, and always under name constraints.
+
 A certificate that comes back from the root is verified in this order:
     1. form: one certificate, PEM;
     2. key: that of the generation that was requested;
@@ -26,8 +29,8 @@ A certificate that comes back from the root is verified in this order:
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -40,9 +43,10 @@ from pki.chains import issued_by, load_chain
 from pki.csr import make_csr, verify_service_csr
 from pki.errors import ChainError, GenerationCertificateError, GenerationStateError, UnknownGenerationError
 from pki.files import PUBLIC_MODE, create_file, replace_file
+from pki.issuance import certificate_sha256
 from pki.keystore import KeyStore
 from pki.online import load_certificate
-from pki.profiles import CLOCK_SKEW, Profile, Revocation
+from pki.profiles import CLOCK_SKEW, NO_HOST, Profile, Revocation
 from pki.roles import OnlineKey
 from protocol.document import Document, canonical_json, parse_document
 from protocol.errors import ProtocolError
@@ -181,7 +185,8 @@ def sign_generation(
     unverified_csr: bytes,
     number: int,
     *,
-    predecessor: x509.Certificate,
+    unverified_predecessor: x509.Certificate,
+    known: Collection[str],
     root: x509.Certificate,
     root_signer: Signer,
     now: datetime,
@@ -191,21 +196,23 @@ def sign_generation(
     Args:
         unverified_csr: as the service made it, PEM.
         number: of the new generation.
-        predecessor: the generation in force: name, constraints, length of life and publication are taken over.
+        unverified_predecessor: what the service shows as the generation in force: name, length of life and publication
+            are taken over.
+        known: the issuing CA's certificates by the operator's own records, SHA-256 of the DER, hex.
         root: issued the predecessor.
         root_signer: its key.
         now: UTC, aware.
 
     Raises:
         CsrError: the CSR breaks a rule, or is of another generation.
-        GenerationCertificateError: the root did not issue the predecessor.
+        GenerationCertificateError: the predecessor is no issuing CA of the operator's records, or not by this root.
     """
     public_key = verify_service_csr(unverified_csr, key_role(number))
-    if not issued_by(predecessor, root):
-        raise GenerationCertificateError("issuing CA: expected a generation in force by this root, found another")
+    predecessor = _verified_predecessor(unverified_predecessor, known=known, root=root)
     life = predecessor.not_valid_after_utc - predecessor.not_valid_before_utc - CLOCK_SKEW
     not_after = min(now + life, root.not_valid_after_utc)
-    profile = _profile(predecessor, revocation=Revocation.CRL, not_before=now - CLOCK_SKEW, not_after=not_after)
+    like = _profile(predecessor, revocation=Revocation.CRL, not_before=now - CLOCK_SKEW, not_after=not_after)
+    profile = replace(like, constraints=NO_HOST)  # a folder from before name constraints gets them now
     authority = CertificateAuthority([root], root_signer, publish_url=publish_url_in(predecessor))
     return authority.issue(profile, public_key)
 
@@ -311,6 +318,19 @@ def _verified(
         if not holds:
             raise GenerationCertificateError(f"issuing CA: expected {rule}, found another")
     return certificate
+
+
+def _verified_predecessor(
+    unverified: x509.Certificate, *, known: Collection[str], root: x509.Certificate
+) -> x509.Certificate:
+    expected = "issuing CA: expected a generation in force"
+    if not issued_by(unverified, root):
+        raise GenerationCertificateError(f"{expected} by this root, found another")
+    if certificate_sha256(unverified) not in known:
+        raise GenerationCertificateError(f"{expected} that the operator's records name, found another certificate")
+    if not _claims(unverified)[1]:
+        raise GenerationCertificateError(f"{expected} that is an authority of path length 0, found another")
+    return unverified
 
 
 def _claims(certificate: x509.Certificate) -> tuple[object, bool]:

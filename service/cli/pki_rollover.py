@@ -10,21 +10,24 @@ Where several processes serve one catalog, copy the service's folder between `si
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from pki.authority import chain_pem
-from pki.ceremony_renewal import tell_of_issuing_ca
+from pki.ceremony_renewal import known_issuing_cas, tell_of_issuing_ca
 from pki.chains import load_chain
+from pki.csr import verify_service_csr
 from pki.files import PUBLIC_MODE, replace_file
 from pki.issuance import OPERATOR_LOG_FILE, IssuanceKind, append_to_file, facts_of
 from pki.online import load_certificate
 from pki.roles import OfflineKey
 from pki.rollover import GenerationState, key_role, sign_generation
 from service.cli import clock
-from service.cli.client import ApiClient, JsonObject, connect
+from service.cli.client import ApiClient, connect
 from service.cli.errors import AnswerError, CliError
 from service.cli.offline_keys import offline_keys
 from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption
@@ -43,18 +46,44 @@ class NothingToSignError(CliError):
     """No request of the issuing CA is in the operator's folder."""
 
 
+class AlreadySignedError(CliError):
+    """The root has signed another key as the generation of this number."""
+
+
+class _Generation(BaseModel):
+    number: int
+    state: GenerationState
+    certificate: str | None
+    cross_certificates: list[str]
+    not_after: str | None
+    certificates_issued: int
+    last_not_after: str | None
+
+
+class _Requested(BaseModel):
+    number: Annotated[int, Field(ge=1, le=9999)]
+    csr: str
+
+
+_GENERATIONS = TypeAdapter(list[_Generation])
+
+
 @issuing_ca.command()
 def request(*, operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR) -> None:
     """Let the service make the next generation's key, and fetch the CSR."""
     with connect(operator_dir) as client:
-        active = next(one for one in _generations(client) if one["state"] == GenerationState.ACTIVE)
-        requested = client.post(_PATH)
-    number = int(requested["number"])
+        active = _active_certificate(_generations(client))
+        requested = _requested(client)
+    number = requested.number
     folder = operator_dir / "csr"
     folder.mkdir(exist_ok=True)
-    replace_file(folder / f"{key_role(number)}-replaces.pem", active["certificate"].encode(), mode=PUBLIC_MODE)
-    replace_file(folder / f"{key_role(number)}.pem", requested["csr"].encode(), mode=PUBLIC_MODE)
-    remark(f"generation {number}: requested; sign {folder / key_role(number)}.pem by `rollover issuing-ca sign`")
+    path = folder / f"{key_role(number)}.pem"
+    if _certificate_path(operator_dir, number).exists():
+        _refuse_other_csr(path, requested.csr.encode())
+    else:
+        replace_file(folder / f"{key_role(number)}-replaces.pem", active.encode(), mode=PUBLIC_MODE)
+        replace_file(path, requested.csr.encode(), mode=PUBLIC_MODE)
+    remark(f"generation {number}: requested; sign {path} by `rollover issuing-ca sign`")
 
 
 @issuing_ca.command()
@@ -65,9 +94,10 @@ def sign(
 ) -> None:
     """Sign the request by the offline root, and let the service trust the new generation."""
     number = _last_request(operator_dir)
-    path = operator_dir / "certificates" / f"{key_role(number)}.pem"
+    path = _certificate_path(operator_dir, number)
     if not path.exists():
         _sign(operator_dir, number, path)
+    _refuse_other_key(operator_dir, number, path)
     tell_of_issuing_ca(operator_dir, key_role(number), keys=offline_keys(operator_dir), now=clock.now())
     remark(f"generation {number}: signed, {path}")
     if not offline:
@@ -79,7 +109,7 @@ def sign(
 def activate(number: GenerationArgument, *, operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR) -> None:
     """Let the service issue by a generation that the root has signed."""
     with connect(operator_dir) as client:
-        _take_to_service(client, number, operator_dir / "certificates" / f"{key_role(number)}.pem")
+        _take_to_service(client, number, _certificate_path(operator_dir, number))
         client.post(f"{_PATH}/{number}/activate")
     remark(f"generation {number}: issues from now on; the one before stays trusted until it is retired")
 
@@ -98,16 +128,10 @@ def status(*, operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR, as_json: J
     with connect(operator_dir) as client:
         generations = _generations(client)
     if as_json:
-        print_json(generations)
+        print_json([one.model_dump() for one in generations])
         return
     rows = (
-        (
-            one["number"],
-            one["state"],
-            moment(one["not_after"]),
-            one["certificates_issued"],
-            moment(one["last_not_after"]),
-        )
+        (one.number, one.state, moment(one.not_after), one.certificates_issued, moment(one.last_not_after))
         for one in generations
     )
     print_table("Issuing CA", ("no.", "state", "ends", "issued", "last of them ends"), rows)
@@ -120,7 +144,8 @@ def _sign(operator_dir: Path, number: int, path: Path) -> None:
     certificate = sign_generation(
         csr.read_bytes(),
         number,
-        predecessor=load_chain(csr.with_name(f"{key_role(number)}-replaces.pem").read_bytes())[0],
+        unverified_predecessor=load_chain(csr.with_name(f"{key_role(number)}-replaces.pem").read_bytes())[0],
+        known=known_issuing_cas(operator_dir),
         root=root,
         root_signer=offline_keys(operator_dir).load(OfflineKey.ROOT),
         now=now,
@@ -132,17 +157,52 @@ def _sign(operator_dir: Path, number: int, path: Path) -> None:
 
 def _take_to_service(client: ApiClient, number: int, path: Path) -> None:
     """Give the service a signed generation, unless it has it."""
-    states = {one["number"]: one["state"] for one in _generations(client)}
+    states = {one.number: one.state for one in _generations(client)}
     if states.get(number) == GenerationState.REQUESTED:
         client.put(f"{_PATH}/{number}/certificate", {"certificate": path.read_text("ascii")})
         remark(f"generation {number}: trusted by the service")
 
 
-def _generations(client: ApiClient) -> list[JsonObject]:
-    found = client.get(_PATH).get("items")
-    if not isinstance(found, list):
-        raise AnswerError(f"{_PATH}: expected generations, found none")
-    return found
+def _refuse_other_csr(path: Path, unverified_csr: bytes) -> None:
+    """Keep the request whose certificate the transcripts tell of."""
+    if not path.exists() or path.read_bytes() != unverified_csr:
+        raise AlreadySignedError(
+            f"{path}: expected the request that the root has signed, found another from the service; "
+            "give the service its key of this generation back"
+        )
+
+
+def _refuse_other_key(operator_dir: Path, number: int, path: Path) -> None:
+    csr = operator_dir / "csr" / f"{key_role(number)}.pem"
+    requested = verify_service_csr(csr.read_bytes(), key_role(number))
+    if load_certificate(path).public_key() != requested:
+        raise AlreadySignedError(f"{path}: expected the certificate of the key in {csr}, found that of another key")
+
+
+def _generations(client: ApiClient) -> list[_Generation]:
+    unverified = client.get(_PATH)
+    try:
+        return _GENERATIONS.validate_python(unverified.get("items"))
+    except ValidationError as error:
+        raise AnswerError(f"{_PATH}: expected generations, found {error.errors()[0]['msg']}") from error
+
+
+def _active_certificate(generations: Sequence[_Generation]) -> str:
+    active = [one.certificate for one in generations if one.state is GenerationState.ACTIVE and one.certificate]
+    if len(active) != 1:
+        raise AnswerError(f"{_PATH}: expected one active generation with its certificate, found {len(active)}")
+    return active[0]
+
+
+def _requested(client: ApiClient) -> _Requested:
+    try:
+        return _Requested.model_validate(client.post(_PATH))
+    except ValidationError as error:
+        raise AnswerError(f"{_PATH}: expected a number and a CSR, found {error.errors()[0]['msg']}") from error
+
+
+def _certificate_path(operator_dir: Path, number: int) -> Path:
+    return operator_dir / "certificates" / f"{key_role(number)}.pem"
 
 
 def _last_request(operator_dir: Path) -> int:

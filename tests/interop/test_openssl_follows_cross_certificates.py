@@ -9,6 +9,7 @@ from cryptography import x509
 
 from pki import profiles
 from pki.authority import CertificateAuthority, chain_pem, self_signed_root
+from pki.issuance import certificate_sha256
 from pki.keystore import FileKeyStore
 from pki.rollover import accept_generation, key_role, request_generation, sign_generation, verify_generation
 from protocol.identity import device_id_of
@@ -29,7 +30,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _write(service, "root", root.certificate)
     _write(service, "issuing-ca", old)
     number, csr = request_generation(service, keys)
-    new = sign_generation(csr, number, predecessor=old, root=root.certificate, root_signer=root_signer, now=NOW)
+    new = sign_generation(
+        csr,
+        number,
+        unverified_predecessor=old,
+        known={certificate_sha256(old)},
+        root=root.certificate,
+        root_signer=root_signer,
+        now=NOW,
+    )
     acceptance = verify_generation(service, chain_pem([new]), keys=keys, root=root.certificate, now=NOW)
     accept_generation(service, acceptance)
     device = SoftwareSigner.generate()

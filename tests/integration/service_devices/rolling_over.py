@@ -4,6 +4,7 @@ import httpx
 from cryptography import x509
 
 from pki.authority import chain_pem
+from pki.ceremony_renewal import known_issuing_cas
 from pki.online import load_certificate
 from pki.rollover import sign_generation
 from protocol.document import parse_document
@@ -27,7 +28,8 @@ async def signed(live: LiveService) -> tuple[int, str]:
     certificate = sign_generation(
         requested["csr"].encode(),
         requested["number"],
-        predecessor=load_certificate(folders.service / "certificates" / "issuing-ca.pem"),
+        unverified_predecessor=load_certificate(folders.service / "certificates" / "issuing-ca.pem"),
+        known=known_issuing_cas(folders.operator),
         root=folders.root.certificate,
         root_signer=folders.keys.load("root"),
         now=now,

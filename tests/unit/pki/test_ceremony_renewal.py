@@ -8,11 +8,11 @@ import pytest
 from pki import ceremony_renewal
 from pki.authority import chain_pem
 from pki.ceremony_check import check_ceremony
-from pki.ceremony_renewal import issue_again, tell_of_issuing_ca
+from pki.ceremony_renewal import issue_again, known_issuing_cas, tell_of_issuing_ca
 from pki.chains import issued_by
 from pki.csr import make_csr
 from pki.errors import CeremonyError, CsrError, EarlierFolderError, TranscriptError
-from pki.issuance import read_file
+from pki.issuance import certificate_sha256, read_file
 from pki.online import (
     generations,
     in_force,
@@ -136,9 +136,15 @@ def _roll_over(folder: Path) -> None:
     (operator / "csr").mkdir()
     (operator / "csr" / "issuing-ca-2.pem").write_bytes(csr)
     root = load_certificate(operator / "certificates" / "root.pem")
-    predecessor = load_certificate(service / "certificates" / "issuing-ca.pem")
-    signer = keys_of(folder).load(OfflineKey.ROOT)
-    certificate = sign_generation(csr, 2, predecessor=predecessor, root=root, root_signer=signer, now=LATER)
+    certificate = sign_generation(
+        csr,
+        2,
+        unverified_predecessor=load_certificate(service / "certificates" / "issuing-ca.pem"),
+        known=known_issuing_cas(operator),
+        root=root,
+        root_signer=keys_of(folder).load(OfflineKey.ROOT),
+        now=LATER,
+    )
     (operator / "certificates" / "issuing-ca-2.pem").write_bytes(chain_pem([certificate]))
     unverified = chain_pem([certificate])
     accept_generation(service, verify_generation(service, unverified, keys=keys, root=root, now=LATER))
@@ -153,6 +159,19 @@ def test_rollover_of_the_issuing_ca_is_told_of(tmp_path: Path) -> None:
         tell_of_issuing_ca(folder / "operator", "issuing-ca-2", keys=keys_of(folder), now=LATER)
     checked = check_ceremony(folder, keys=keys_of(folder))
     assert (checked.findings, len(checked.transcripts)) == ([], 2)
+
+
+def test_transcripts_name_every_issuing_ca_and_nothing_else(tmp_path: Path) -> None:
+    """Of the ceremony and of rollovers; without a transcript nothing is known."""
+    folder = held_ceremony(tmp_path)
+    _roll_over(folder)
+    tell_of_issuing_ca(folder / "operator", "issuing-ca-2", keys=keys_of(folder), now=LATER)
+    files = (folder / "service" / "certificates" / f"issuing-ca{number}.pem" for number in ("", "-2"))
+    assert known_issuing_cas(folder / "operator") == {certificate_sha256(load_certificate(path)) for path in files}
+    for path in (folder / "operator" / "ceremony").glob("0*.json"):
+        path.unlink()
+    with pytest.raises(TranscriptError, match=r"expected that of the ceremony in .*, found none; .*--adopt"):
+        known_issuing_cas(folder / "operator")
 
 
 @pytest.mark.parametrize("name", ["issuing-ca-2-by-1", "issuing-ca-1-by-2", "issuing-ca-2-by-3"])

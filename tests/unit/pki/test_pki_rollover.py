@@ -1,6 +1,6 @@
 """Rollover of the issuing CA: a step at a time, in a folder; one thing wrong per case."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +20,7 @@ from pki.errors import (
     RolloverError,
     UnknownGenerationError,
 )
+from pki.issuance import certificate_sha256
 from pki.keystore import FileKeyStore
 from pki.rollover import (
     STATE_FILE,
@@ -68,9 +69,24 @@ class ServiceFolder:
 
     def sign(self) -> x509.Certificate:
         number, csr = self.request()
-        predecessor = self.authority().certificate
+        return self.sign_after(self.authority().certificate, csr, number)
+
+    def sign_after(
+        self,
+        unverified_predecessor: x509.Certificate,
+        csr: bytes,
+        number: int,
+        *,
+        known: Collection[x509.Certificate] | None = None,
+    ) -> x509.Certificate:
         return sign_generation(
-            csr, number, predecessor=predecessor, root=self.root, root_signer=self.tree.root_signer, now=LATER
+            csr,
+            number,
+            unverified_predecessor=unverified_predecessor,
+            known=set(map(certificate_sha256, [unverified_predecessor] if known is None else known)),
+            root=self.root,
+            root_signer=self.tree.root_signer,
+            now=LATER,
         )
 
     def verify(self, unverified: bytes) -> Acceptance:
@@ -180,13 +196,13 @@ def test_successor_is_what_its_predecessor_was(service: ServiceFolder) -> None:
     assert issued_by(new, service.root)
 
 
-def test_predecessor_without_constraints_has_a_successor_without(service: ServiceFolder) -> None:
+def test_predecessor_without_constraints_has_a_successor_that_can_name_no_server(service: ServiceFolder) -> None:
     """A folder from before name constraints."""
     profile = replace(profiles.issuing_ca("demo", now=NOW), constraints=None)
     plain = service.tree.root.issue(profile, service.keys.load("issuing-ca").public_key)
     (service.folder / "certificates" / "issuing-ca.pem").write_bytes(chain_pem([plain]))
-    with pytest.raises(x509.ExtensionNotFound):
-        service.sign().extensions.get_extension_for_class(x509.NameConstraints)
+    found = service.accept().certificate.extensions.get_extension_for_class(x509.NameConstraints)
+    assert (found.value, found.critical) == (profiles.NO_HOST, True)
 
 
 def test_request_is_repeated_as_it_was(service: ServiceFolder) -> None:
@@ -327,28 +343,27 @@ def test_root_signs_for_its_own_catalog_alone(service: ServiceFolder) -> None:
     number, csr = service.request()
     stranger = Tree()
     with pytest.raises(GenerationCertificateError, match="expected a generation in force by this root"):
-        sign_generation(
-            csr,
-            number,
-            predecessor=stranger.issuing.certificate,
-            root=service.root,
-            root_signer=service.tree.root_signer,
-            now=LATER,
-        )
+        service.sign_after(stranger.issuing.certificate, csr, number)
+
+
+def test_root_signs_only_after_a_certificate_of_the_operators_records(service: ServiceFolder) -> None:
+    """That the root has issued it is not enough: so it has every other certificate, of authorities too."""
+    number, csr = service.request()
+    package = service.tree.root.issue(profiles.package_signing("demo", now=NOW), service.tree.operational.public_key)
+    active = service.authority().certificate
+    for other in (package, service.tree.factory.certificate, service.root):
+        with pytest.raises(GenerationCertificateError, match="that the operator's records name"):
+            service.sign_after(other, csr, number, known=[active])
+    with pytest.raises(GenerationCertificateError, match="that is an authority of path length 0"):
+        service.sign_after(package, csr, number)
+    assert service.sign_after(active, csr, number, known=[active]).subject == active.subject
 
 
 def test_root_signs_no_other_key_of_the_service(service: ServiceFolder) -> None:
     """The CSR says which key it is for."""
     csr = make_csr(service.keys.load("issuing-ca"), "director")
     with pytest.raises(CsrError, match="expected the common name issuing-ca-2"):
-        sign_generation(
-            csr,
-            2,
-            predecessor=service.authority().certificate,
-            root=service.root,
-            root_signer=service.tree.root_signer,
-            now=LATER,
-        )
+        service.sign_after(service.authority().certificate, csr, 2)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 
 from pki.authority import chain_pem
 from pki.errors import ChainError, CsrError, GenerationStateError
+from pki.issuance import certificate_sha256
 from pki.rollover import STATE_FILE, accept_generation, activate_generation, sign_generation
 from service.adapters.issuing_ca import IssuingCaFolder
 from tests.service_folder import Folders, make_folders
@@ -32,7 +33,8 @@ def second_generation(folder: IssuingCaFolder, folders: Folders) -> x509.Certifi
     certificate = sign_generation(
         csr,
         number,
-        predecessor=folder.active.certificate,
+        unverified_predecessor=folder.active.certificate,
+        known={certificate_sha256(folder.active.certificate)},
         root=root,
         root_signer=folders.keys.load("root"),
         now=now,
