@@ -11,6 +11,7 @@ Not checked here: the files that the steps name; pki/ceremony_check.py does.
 """
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -35,10 +36,10 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 SignerKeys = Mapping[OfflineKey, ec.EllipticCurvePublicKey]
 
 # What an authority below the root may tell of: the later generations of what it issues.
-_MAY_NAME: Mapping[OfflineKey, tuple[str, ...]] = {
-    OfflineKey.ROOT: ("",),
-    OfflineKey.SERVER_CA: ("service/csr/server-", "service/certificates/server-"),
-    OfflineKey.FACTORY: ("service/csr/ocsp-", "service/certificates/ocsp-"),
+_MAY_TELL: Mapping[OfflineKey, re.Pattern[str]] = {
+    OfflineKey.ROOT: re.compile(r"(?s:.*)"),
+    OfflineKey.SERVER_CA: re.compile(r"(request service/csr|certificate service/certificates)/server-[0-9]{1,4}\.pem"),
+    OfflineKey.FACTORY: re.compile(r"(request service/csr|certificate service/certificates)/ocsp-[0-9]{1,4}\.pem"),
 }
 
 
@@ -226,7 +227,8 @@ def _signed(content: bytes, name: str, keys: SignerKeys) -> Transcript:
         except ProtocolError as error:
             refusal = error
             continue
-        if strange := [step.name for step in transcript.steps if not step.name.startswith(_MAY_NAME[role])]:
+        told = [f"{step.kind} {step.name}" for step in transcript.steps]
+        if strange := [each for each in told if not _MAY_TELL[role].fullmatch(each)]:
             raise TranscriptError(f"{name}: expected what {role} issues, found {strange[0]}")
         return transcript
     raise TranscriptError(f"{name}: expected a transcript signed by {', '.join(keys)}, found: {refusal}") from refusal

@@ -31,7 +31,8 @@ SERVER = "service/certificates/server-2.pem"
 def _steps(*names: str) -> tuple[Step, ...]:
     steps: tuple[Step, ...] = ()
     for name in names:
-        steps = with_step(steps, Made(StepKind.CERTIFICATE, name, "a" * 64), at=NOW)
+        kind = StepKind.REQUEST if "csr" in name else StepKind.CERTIFICATE
+        steps = with_step(steps, Made(kind, name, "a" * 64), at=NOW)
     return steps
 
 
@@ -69,6 +70,10 @@ def test_transcripts_follow_one_another(tmp_path: Path) -> None:
     ("role", "name"),
     [
         (OfflineKey.SERVER_CA, "service/certificates/server.pem"),
+        (OfflineKey.SERVER_CA, "service/certificates/server-ca.pem"),
+        (OfflineKey.SERVER_CA, "service/certificates/server-2.pem/../root.pem"),
+        (OfflineKey.SERVER_CA, "service/certificates/server-2xpem"),
+        (OfflineKey.FACTORY, "service/certificates/ocsp-ca.pem"),
         (OfflineKey.SERVER_CA, "service/certificates/ocsp-2.pem"),
         (OfflineKey.SERVER_CA, "operator/certificates/factory.pem"),
         (OfflineKey.FACTORY, SERVER),
@@ -78,7 +83,24 @@ def test_authority_tells_only_of_what_it_issues(tmp_path: Path, role: OfflineKey
     """The server CA cannot replace the factory, nor the certificate that the ceremony made."""
     _add(tmp_path, OfflineKey.ROOT, "a")
     _add(tmp_path, role, name)
-    with pytest.raises(TranscriptError, match=f"0002.json: expected what {role} issues, found {name}"):
+    with pytest.raises(TranscriptError, match=f"0002.json: expected what {role} issues, found certificate {name}"):
+        _read(tmp_path)
+
+
+def test_authority_tells_of_a_certificate_as_a_certificate(tmp_path: Path) -> None:
+    """Under another kind its contents would not be compared with the declaration."""
+    _add(tmp_path, OfflineKey.ROOT, "a")
+    add_transcript(
+        tmp_path,
+        SIGNERS[OfflineKey.SERVER_CA],
+        act="issue server-2",
+        declaration_sha256="b" * 64,
+        participants=(),
+        began_at=NOW,
+        ended_at=NOW,
+        steps=with_step((), Made(StepKind.METADATA, SERVER, "a" * 64), at=NOW),
+    )
+    with pytest.raises(TranscriptError, match=f"expected what server-ca issues, found metadata {SERVER}"):
         _read(tmp_path)
 
 
