@@ -146,7 +146,10 @@ def _issue(
     publish_url = declaration.publish_url
     if not path.exists():
         issue_planned(data_dir, planned, keys, public_key=public_key, publish_url=publish_url, now=now)
-    _refuse_another(load_certificate(path), planned, issuer=above, publish_url=publish_url)
+    certificate = load_certificate(path)
+    if certificate.public_key() != public_key:
+        raise CeremonyError(f"{planned.path}: key: expected that of the request, found another")
+    _refuse_another(certificate, planned, issuer=above, publish_url=publish_url)
 
 
 def _refuse_another(

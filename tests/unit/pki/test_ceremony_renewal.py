@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pki import ceremony_renewal
-from pki.authority import chain_pem
+from pki import ceremony_renewal, profiles
+from pki.authority import chain_pem, self_signed_root
 from pki.ceremony_check import check_ceremony
 from pki.ceremony_renewal import issue_again, known_issuing_cas, tell_of_issuing_ca
 from pki.chains import issued_by
@@ -23,6 +23,7 @@ from pki.online import (
 )
 from pki.roles import OfflineKey, OnlineKey
 from pki.rollover import accept_generation, sign_generation, verify_generation
+from protocol.signing import SoftwareSigner
 from tests.unit.pki.held_ceremony_folder import held_ceremony, keys_of
 from tests.unit.pki.pki_builder import NOW
 
@@ -94,9 +95,23 @@ def test_certificate_laid_there_by_a_stranger_is_not_told_of(tmp_path: Path) -> 
     folder = held_ceremony(tmp_path)
     request_again(folder / "service", OnlineKey.SERVER)
     path = folder / "service" / "certificates" / "server-2.pem"
-    path.write_bytes((folder / "operator" / "certificates" / "package.pem").read_bytes())
+    authority = self_signed_root(profiles.root_ca("other", now=NOW), SoftwareSigner.generate())
+    requested = online_keys(folder / "service").load("server-2").public_key
+    profile = profiles.server(("localhost",), now=LATER)
+    path.write_bytes(chain_pem([authority.issue(profile, requested)]))
     with pytest.raises(CeremonyError, match=r"server-2.pem: issuer: expected a signature by CN=demo server issuer"):
         issue_again(folder, OnlineKey.SERVER, keys=keys_of(folder), now=LATER)
+
+
+def test_certificate_of_another_key_than_the_request_s_is_not_told_of(tmp_path: Path) -> None:
+    """By the server CA and as declared, but who holds its key has not asked: a copy of the first server's."""
+    folder = held_ceremony(tmp_path)
+    request_again(folder / "service", OnlineKey.SERVER)
+    certificates = folder / "service" / "certificates"
+    (certificates / "server-2.pem").write_bytes((certificates / "server.pem").read_bytes())
+    with pytest.raises(CeremonyError, match=r"server-2.pem: key: expected that of the request, found another"):
+        issue_again(folder, OnlineKey.SERVER, keys=keys_of(folder), now=LATER)
+    assert len(check_ceremony(folder, keys=None).transcripts) == 1
 
 
 def test_certificate_that_would_outlive_its_issuer_is_refused(tmp_path: Path) -> None:
