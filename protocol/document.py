@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Annotated, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric import ec
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import FormatError, VerificationError
 
@@ -34,6 +34,18 @@ def _check_moment(value: datetime) -> datetime:
 
 Moment = Annotated[AwareDatetime, AfterValidator(_check_moment)]
 """A time that can be converted to UTC, and that databases hold."""
+
+
+def _check_printable(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("expected printable characters alone, found others")
+    return value
+
+
+Printable = Annotated[str, AfterValidator(_check_printable)]
+"""Text that a terminal shows as it is: no control characters, nothing that turns the direction of writing."""
+Name = Annotated[Printable, Field(min_length=1, max_length=50)]
+"""What people call a catalog or a manufacturer."""
 
 
 class Document(BaseModel):

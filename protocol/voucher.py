@@ -26,17 +26,18 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_der_public_key
-from pydantic import AwareDatetime, Field, PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root
 
-from protocol.document import Document, canonical_json, verify_document
+from protocol.document import Document, Moment, Name, canonical_json, verify_document
 from protocol.errors import MalformedError
 from protocol.identity import X509_ERRORS, DeviceId, spki_der
 from protocol.model import Guid
 
 VOUCHER_PAYLOAD_TYPE = "application/vnd.tinyfleet.voucher+json"
 MAX_VOUCHER_BYTES = 64 * 1024
+MAX_SEQUENCE = (1 << 63) - 1  # what databases hold
 
 
 class VoucherError(MalformedError):
@@ -57,6 +58,9 @@ Base64Bytes = Annotated[
     PlainSerializer(lambda value: base64.b64encode(value).decode(), when_used="json"),
     WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
 ]
+
+
+VoucherSequence = Annotated[int, Field(ge=1, le=MAX_SEQUENCE)]
 
 
 class Assertion(StrEnum):
@@ -83,10 +87,10 @@ class Voucher(Document):
 
     device_id: Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
     catalog_id: Guid
-    catalog_name: str
-    sequence: Annotated[int, Field(ge=1)]
-    issued_at: AwareDatetime
-    expires_at: AwareDatetime | None = None
+    catalog_name: Name
+    sequence: VoucherSequence
+    issued_at: Moment
+    expires_at: Moment | None = None
     assertion: Assertion = Assertion.LOGGED
     tls_root: Base64Bytes
     director_root: Base64Bytes

@@ -15,24 +15,31 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 
+from pki.chains import DeviceCertificate
 from pki.errors import ChainError
 from pki.files import PUBLIC_MODE, replace_file
 from pki.handover import Handover
 from pki.manufacturers import Manufacturer
 from pki.vouchers import VoucherAuthority, VoucherRequest
 from protocol.document import parse_document, peek_document
+from protocol.evidence import bind_nonce, verify_evidence
 from protocol.identity import parse_device_id
 from protocol.messages import ClaimChallenge, ClaimProof
 from protocol.voucher import MAX_VOUCHER_BYTES, VOUCHER_PAYLOAD_TYPE, Voucher, public_keys, verify_voucher
 from service.cli import clock
 from service.cli.catalog_papers import own_handover, trusted_list
 from service.cli.client import ApiClient
-from service.cli.errors import DeviceFolderError, RefusedError, StepError
+from service.cli.errors import CliError, DeviceFolderError, RefusedError, StepError
 from service.cli.factory_papers import MAX_PAPER_BYTES, VOUCHER_FILE, made_here, read_voucher, voucher_authority
 from service.cli.offered import read_input
+from service.cli.output import short
 
 CLAIM_FILE = "claim.json"
 DEVICE_FILE = "device.json"
+
+
+class ClaimProofError(CliError):
+    """A device's proof of identity is another device's, or answers another challenge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +92,27 @@ class VoucherDesk:
         shown = _shown_voucher(folder)
         return shown is not None and _leads_to(self.handover, shown) and not self.authority.has_superseded(shown)
 
-    def voucher(self, folder: Path, proof: ClaimProof) -> bytes:
+    def voucher(self, folder: Path, proof: ClaimProof, *, challenge: bytes | None = None) -> bytes:
         """Return the voucher of a device that has proved itself: the one that it has, or a new one.
+
+        Args:
+            folder: of the device.
+            proof: its proof of identity.
+            challenge: what the proof must be fresh by; None if the device was asked elsewhere, and the service alone
+                knows the challenge.
 
         Raises:
             DeviceFolderError: another manufacturer made it, and its voucher does not lead here.
+            ClaimProofError: the proof is another device's, or not fresh.
             PkiError: there is no voucher without a release, or the voucher key cannot be used.
-            ProtocolError: the voucher that it has is not by its manufacturer.
+            ProtocolError: the voucher that it has is not by its manufacturer, or the proof is not signed by its key.
         """
-        if not self._made_here(proof):
+        device = self._made_here(proof)
+        if device is None:
             return self._makers_voucher(folder, proof)
+        _check_proof(proof, device, challenge=challenge)
         request = VoucherRequest(
-            device_id=parse_device_id(proof.device_id),
+            device_id=device.device_id,
             handover=self.handover,
             unverified_release=self.release,
             unverified_voucher=read_voucher(folder),
@@ -119,12 +135,11 @@ class VoucherDesk:
         makers = () if trusted is None else trusted.manufacturers
         return next((maker for maker in makers if maker.made(proof.idevid_chain.encode(), now=clock.now())), None)
 
-    def _made_here(self, proof: ClaimProof) -> bool:
+    def _made_here(self, proof: ClaimProof) -> DeviceCertificate | None:
         try:
-            made_here(proof.idevid_chain.encode(), self.operator_dir)
+            return made_here(proof.idevid_chain.encode(), self.operator_dir)
         except ChainError:
-            return False
-        return True
+            return None
 
 
 def claim_devices(
@@ -152,15 +167,16 @@ def claim_devices(
     done = {known_id for known_id in known_ids & folders.keys() if desk.has_given(folders[known_id])}
     waiting = [path for device_id, path in folders.items() if device_id not in done]
     result = ClaimResult(already_claimed=sorted(done))
+    challenge = None
     if prove and waiting:
-        challenge = ClaimChallenge.model_validate(client.post("/claims/challenge"))
-        _prove(waiting if done else [devices], challenge.challenge)
+        challenge = ClaimChallenge.model_validate(client.post("/claims/challenge")).challenge
+        _prove(waiting if done else [devices], challenge)
     for folder in waiting:
         proof = _proof(folder)
         known = _claim(client, proof, product=product, group=group)
         (result.already_claimed if known else result.claimed).append(proof.device_id)
         if not (known and desk.has_given(folder)):
-            _deliver(client, folder, desk.voucher(folder, proof), proof.device_id)
+            _deliver(client, folder, desk.voucher(folder, proof, challenge=challenge), proof.device_id)
     return result
 
 
@@ -170,6 +186,17 @@ def _device_id(folder: Path) -> str:
         return str(json.loads(path.read_bytes())["device_id"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DeviceFolderError(f"{path}: expected device_id in JSON, found {type(error).__name__}") from error
+
+
+def _check_proof(proof: ClaimProof, device: DeviceCertificate, *, challenge: bytes | None) -> None:
+    """Verify by the device's own key what the service has verified: it is not asked who gets a voucher."""
+    if proof.device_id != device.device_id:
+        raise ClaimProofError(
+            f"{CLAIM_FILE}: expected the IDevID of device {short(proof.device_id)}…, found {short(device.device_id)}…"
+        )
+    evidence = verify_evidence(proof.evidence, device.public_key)
+    if challenge is not None and evidence.nonce != bind_nonce(challenge, device.public_key):
+        raise ClaimProofError(f"{CLAIM_FILE}: expected evidence over the challenge of this command, found another's")
 
 
 def _prove(devices: Sequence[Path], challenge: bytes) -> None:

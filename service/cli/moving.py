@@ -2,6 +2,9 @@
 
 The service shuts them out first, then the root key signs the release: a device is never released while it is still
 let in here. A release that waits for a second person is not signed; the same command goes on afterwards.
+
+The service says which voucher each device had; it cannot have another device released than those that were asked for,
+nor one from another voucher than the log of vouchers knows, where the devices were made here.
 """
 
 from http import HTTPStatus
@@ -13,11 +16,14 @@ import typer
 from pki.catalog import load_catalog
 from pki.handover import MAX_RELEASED_DEVICES, DeviceRelease, Handover, sign_device_release
 from pki.roles import OfflineKey
+from pki.voucher_log import VOUCHER_LOG_FILE, VoucherLog
+from protocol.voucher import MAX_SEQUENCE
 from service.cli import clock
 from service.cli.approvals import remark_outcome
+from service.cli.asked_device import device_asked_for
 from service.cli.catalog_papers import FingerprintOption, OutOption, confirmed_handover, hand_out
 from service.cli.client import ApiClient, JsonObject, connect
-from service.cli.errors import BadArgumentError, CliError, RefusedError
+from service.cli.errors import AnswerError, BadArgumentError, CliError, RefusedError
 from service.cli.offline_keys import offline_keys
 from service.cli.options import DEFAULT_OPERATOR_DIR, OperatorDirOption, one_id
 from service.cli.output import remark, short
@@ -29,6 +35,10 @@ class ReleaseWaitsError(CliError):
 
 class ReleasedElsewhereError(CliError):
     """The device was released to another catalog before."""
+
+
+class AnotherVoucherError(CliError):
+    """The service names another voucher than the last one in the operator's log."""
 
 
 def _ids(devices: list[str]) -> list[str]:
@@ -59,13 +69,15 @@ def release(
         raise ReleaseWaitsError(
             f"release: expected every device shut out, found {waiting} that wait for approval; then run this again"
         )
+    log = VoucherLog(operator_dir / VOUCHER_LOG_FILE)
+    ended = dict(_ended_voucher(each, log) for each in departures if each is not None)
     signed = DeviceRelease(
         from_catalog_id=load_catalog(operator_dir / "repository" / "catalog.json").catalog_id,
         to_catalog_id=handover.catalog_id,
         to_fingerprint=handover.fingerprint,
         released_at=clock.now(),
         reason=reason,
-        devices={each["device_id"]: each["voucher_sequence"] for each in departures if each is not None},
+        devices=ended,
     )
     hand_out(sign_device_release(signed, root), out)
     remark(f"released {len(signed.devices)} devices to catalog {handover.catalog_name}")
@@ -84,6 +96,8 @@ def _depart(client: ApiClient, device: str, handover: Handover, *, reason: str) 
         answer = client.post(f"/devices/{device}/release", wanted)
         remark_outcome(device, f"released to catalog {handover.catalog_name}", answer)
         departure = _departure(client, device)
+    if departure is not None:
+        device_asked_for(device, departure["device_id"])
     if departure is not None and departure["fingerprint"] != handover.fingerprint:
         raise ReleasedElsewhereError(
             f"{short(device)}: expected one that goes to catalog {handover.catalog_name}, "
@@ -99,3 +113,16 @@ def _departure(client: ApiClient, device: str) -> JsonObject | None:
         if refused.status != HTTPStatus.CONFLICT:
             raise
         return None
+
+
+def _ended_voucher(departure: JsonObject, log: VoucherLog) -> tuple[str, int]:
+    """Return a device's id and the sequence of the voucher that its release ends."""
+    device_id, sequence = departure["device_id"], departure["voucher_sequence"]
+    if type(sequence) is not int or not 0 < sequence <= MAX_SEQUENCE:
+        raise AnswerError(f"{short(device_id)}: expected the sequence of its voucher, found {str(sequence)[:40]}")
+    last = log.last_of(device_id)
+    if last is not None and last.sequence != sequence:
+        raise AnotherVoucherError(
+            f"{short(device_id)}: expected voucher {last.sequence} as in the log of vouchers, found {sequence}"
+        )
+    return device_id, sequence

@@ -1,6 +1,7 @@
 """`tinyfleet pki revoke` and `tinyfleet pki crl`: birth certificates that are not to be trusted any more.
 
-The list is signed here, by the factory authority's offline key; the service only publishes and enforces it.
+The list is signed here, by the factory authority's offline key; the service only publishes and enforces it. It sends
+the certificate of the device that is to be revoked, and cannot have another device's revoked.
 """
 
 from collections.abc import Iterator
@@ -16,7 +17,9 @@ from pki.authority import CertificateAuthority
 from pki.chains import MAX_CHAIN_BYTES, issued_by, load_chain
 from pki.revocation import MAX_CRL_BYTES, Reason, Revocation, RevocationList, named_issuer
 from pki.roles import OfflineKey
+from protocol.identity import device_id_in
 from service.cli import clock
+from service.cli.asked_device import device_asked_for
 from service.cli.client import ApiClient, JsonObject, connect
 from service.cli.errors import BadArgumentError, CliError
 from service.cli.offered import read_input
@@ -143,6 +146,8 @@ def _birth_certificate(
     leaf = load_chain(unverified_chain)[0]
     if not issued_by(leaf, authority.certificate):
         raise RevocationError("IDevID: expected one by the factory authority of this folder, found another issuer's")
+    if device is not None:
+        device_asked_for(device, device_id_in(leaf))
     return leaf
 
 
