@@ -12,10 +12,12 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 from pydantic import AwareDatetime, Field
 
@@ -23,7 +25,7 @@ from pki.errors import VoucherLogError
 from pki.files import PUBLIC_MODE
 from protocol.document import Document, DocumentError, canonical_json, parse_document
 from protocol.model import Guid, Sha256Hex
-from protocol.voucher import Assertion, Base64Bytes
+from protocol.voucher import Assertion, Base64Bytes, VoucherSequence
 
 VOUCHER_LOG_FILE = "vouchers.jsonl"
 MAX_LINE_BYTES = 4096
@@ -42,7 +44,7 @@ class IssuedVoucher(Document):
 
     issued_at: AwareDatetime
     device_id: Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
-    sequence: Annotated[int, Field(ge=1)]
+    sequence: VoucherSequence
     catalog_id: Guid
     catalog_name: str
     root_key: Base64Bytes
@@ -61,17 +63,23 @@ class _Line(_Content):
     entry_sha256: Sha256Hex
 
 
+_State = tuple[int, int]  # bytes, time of the last change in nanoseconds
+_NO_FILE: _State = (0, 0)
+Append = Callable[[IssuedVoucher], None]
+
+
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What was verified of a file: how far it is whole, its last entry, and each device's last voucher."""
+    """What was verified of a file: its state then, how far it is whole, its last entry, each device's last voucher."""
 
+    state: _State
     whole_bytes: int
     last: _Line | None
     by_device: dict[str, IssuedVoucher]
 
 
 class VoucherLog:
-    """A voucher log on disk, verified when it is first read and whenever its length is another than we left it.
+    """A voucher log on disk, verified when it is first read and whenever it was changed since.
 
     Args:
         path: the file; a missing one is an empty log.
@@ -79,7 +87,7 @@ class VoucherLog:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._known = _Known(0, None, {})
+        self._known = _Known(_NO_FILE, 0, None, {})
 
     def entries(self) -> Iterator[IssuedVoucher]:
         """Verify the log and return its vouchers, oldest first.
@@ -95,35 +103,43 @@ class VoucherLog:
         """Return the last voucher of a device, or None; errors as `entries`."""
         return self._verified().by_device.get(device_id)
 
-    def append(self, voucher: IssuedVoucher) -> None:
-        """Add a voucher durably, before it is handed out.
+    @contextmanager
+    def locked(self) -> Iterator[Append]:
+        """Keep every other writer out, so that what is read inside still holds when a voucher is added.
+
+        Yields:
+            A function that adds a voucher, durably, before the voucher is handed out. It raises VoucherLogError and
+            writes nothing if the log is not whole.
 
         Raises:
-            VoucherLogError: the log is not whole; nothing is written.
-            OSError: the file cannot be written.
+            OSError: the file cannot be opened or written.
         """
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, PUBLIC_MODE)
         with os.fdopen(descriptor, "r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # two commands at once write one after the other
-            known = self._verified()
-            line = _next_line(known.last, voucher)
-            content = _encode(line)
-            file.truncate(known.whole_bytes)
-            file.seek(known.whole_bytes)
-            file.write(content)
-            file.flush()
-            os.fsync(descriptor)
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield partial(self._append, file)
+
+    def _append(self, file: BinaryIO, voucher: IssuedVoucher) -> None:
+        known = self._verified()
+        line = _next_line(known.last, voucher)
+        content = _encode(line)
+        file.truncate(known.whole_bytes)
+        file.seek(known.whole_bytes)
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
         known.by_device[voucher.device_id] = voucher
-        self._known = _Known(known.whole_bytes + len(content), line, known.by_device)
+        state = _state(os.fstat(file.fileno()))
+        self._known = _Known(state, known.whole_bytes + len(content), line, known.by_device)
 
     def _verified(self) -> _Known:
-        size = self._path.stat().st_size if self._path.exists() else 0
-        if size != self._known.whole_bytes:
+        state = _state(self._path.stat()) if self._path.exists() else _NO_FILE
+        if state != self._known.state:
             whole_bytes, last, by_device = 0, None, dict[str, IssuedVoucher]()
             for last in self._lines():
                 whole_bytes += len(_encode(last))
                 by_device[last.voucher.device_id] = last.voucher
-            self._known = _Known(whole_bytes, last, by_device)
+            self._known = _Known(state, whole_bytes, last, by_device)
         return self._known
 
     def _lines(self) -> Iterator[_Line]:
@@ -142,6 +158,10 @@ class VoucherLog:
                 number, previous = line.number, line.entry_sha256
         if len(text) == MAX_LINE_BYTES:
             raise VoucherLogError(f"voucher log: entry {number + 1}: expected below {MAX_LINE_BYTES} bytes, found more")
+
+
+def _state(found: os.stat_result) -> _State:
+    return found.st_size, found.st_mtime_ns
 
 
 def _parse(text: bytes, number: int) -> _Line:

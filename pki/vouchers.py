@@ -8,6 +8,7 @@ Before a voucher is signed, in this order:
        this catalog. Without it there is no voucher, whoever asks and whoever has the device in hand;
     5. sequence: seconds since 1970, and above the last one's;
     6. log: the entry is on disk before the voucher is handed out.
+Nobody else writes to the log from step 1 to step 6, so that two commands at once do not give one device away twice.
 Not checked here: that the device is of this manufacturer; the caller verifies its IDevID.
 """
 
@@ -21,7 +22,7 @@ from pki.voucher_log import IssuedVoucher, VoucherLog
 from protocol.document import sign_document
 from protocol.identity import DeviceId, spki_der
 from protocol.signing import Signer
-from protocol.voucher import VOUCHER_PAYLOAD_TYPE, Assertion, Voucher, public_keys, verify_voucher
+from protocol.voucher import MAX_SEQUENCE, VOUCHER_PAYLOAD_TYPE, Assertion, Voucher, public_keys, verify_voucher
 
 
 def sign_voucher(voucher: Voucher, signer: Signer) -> bytes:
@@ -70,26 +71,18 @@ class VoucherAuthority:
             now: UTC, aware.
 
         Raises:
-            VoucherRefusedError: step 4.
+            VoucherRefusedError: step 4, or there is no higher sequence.
             HandoverError: the release is malformed, or not by the holder.
             VoucherLogError: the log is not whole.
             ProtocolError: the voucher that the device shows is not of this authority.
         """
-        holder = self._holder(request)
-        release = _required_release(request, holder)
-        # Step 5: sequence.
-        sequence = max(int(now.timestamp()), 1 if holder is None else holder.sequence + 1)
-        is_verified = request.is_proved or holder is not None
-        voucher = request.handover.voucher(
-            request.device_id,
-            sequence=sequence,
-            issued_at=now,
-            expires_at=request.expires_at,
-            assertion=Assertion.VERIFIED if is_verified else Assertion.LOGGED,
-        )
-        signed = sign_voucher(voucher, self._signer)
-        # Step 6: log.
-        self._log.append(_logged(voucher, release))
+        with self._log.locked() as append:
+            holder = self._holder(request)
+            release = _required_release(request, holder)
+            voucher = _voucher(request, holder, now=now)
+            signed = sign_voucher(voucher, self._signer)
+            # Step 6: log.
+            append(_logged(voucher, release))
         return signed
 
     def has_superseded(self, voucher: Voucher) -> bool:
@@ -127,6 +120,23 @@ def _required_release(request: VoucherRequest, holder: IssuedVoucher | None) -> 
             f"({handover.fingerprint[:16]}…), found one for other devices, another voucher or another catalog"
         )
     return request.unverified_release
+
+
+def _voucher(request: VoucherRequest, holder: IssuedVoucher | None, *, now: datetime) -> Voucher:
+    # Step 5: sequence.
+    sequence = max(int(now.timestamp()), 1 if holder is None else holder.sequence + 1)
+    if sequence > MAX_SEQUENCE:
+        raise VoucherRefusedError(
+            f"device {request.device_id[:16]}…: expected a sequence up to {MAX_SEQUENCE}, found none"
+        )
+    is_verified = request.is_proved or holder is not None
+    return request.handover.voucher(
+        request.device_id,
+        sequence=sequence,
+        issued_at=now,
+        expires_at=request.expires_at,
+        assertion=Assertion.VERIFIED if is_verified else Assertion.LOGGED,
+    )
 
 
 def _is_held_by(holder: IssuedVoucher, handover: Handover) -> bool:

@@ -7,9 +7,11 @@ same storage, flash and root of trust.
 
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -238,3 +240,22 @@ def test_thief_with_the_device_in_hand_gets_no_voucher(case: Case) -> None:
         )
         with pytest.raises((VoucherRefusedError, HandoverError), match="expected"):
             case.authority.issue(request, now=BUILT_AT + timedelta(days=2))
+
+
+def test_one_device_is_not_given_to_two_catalogs_at_once(case: Case, tmp_path: Path) -> None:
+    """Thieves start their commands at the same moment, for a device that nobody holds yet."""
+    thieves, together = [_company("Thief", digit) for digit in "cdef"], Barrier(4)
+    log, key = tmp_path / "other.jsonl", case.builder.packages.keys.voucher
+
+    def ask(thief: Company) -> bool:
+        authority = VoucherAuthority(key, VoucherLog(log))
+        together.wait()
+        try:
+            authority.issue(VoucherRequest(OTHER_ID, thief.handover), now=BUILT_AT)
+        except VoucherRefusedError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(len(thieves)) as pool:
+        assert sorted(pool.map(ask, thieves)) == [False, False, False, True]
+    assert len(list(VoucherLog(log).entries())) == 1

@@ -1,11 +1,13 @@
 """The voucher authority: whom it gives a device, on what grounds, and what it remembers."""
 
+import fcntl
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from cryptography import x509
@@ -29,7 +31,7 @@ from pki.vouchers import VoucherAuthority, VoucherRequest
 from protocol.document import EnvelopeSignatureError, sign_document
 from protocol.identity import DeviceId, device_id_of
 from protocol.signing import SoftwareSigner
-from protocol.voucher import Assertion, Voucher, encode_public_keys, verify_voucher
+from protocol.voucher import MAX_SEQUENCE, Assertion, Voucher, encode_public_keys, verify_voucher
 from tests.unit.pki.pki_builder import NOW
 from tests.voucher_roots import VoucherRoots, make_roots
 
@@ -239,6 +241,60 @@ def test_torn_line_was_never_handed_out(log: Path) -> None:
     assert len(list(VoucherLog(log).entries())) == 1
     second = give(log, SELLER)
     assert [entry.voucher_sha256 for entry in VoucherLog(log).entries()][1:] == [second.digest]
+
+
+def test_log_with_a_torn_end_is_read_once(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stays as it is until the next voucher; a look-up costs no more for it."""
+    give(log, SELLER)
+    log.write_bytes(log.read_bytes() + b'{"number":2,"vou')
+    known, opened, open_path = VoucherLog(log), list[Path](), Path.open
+
+    def count(path: Path, mode: str) -> IO[Any]:
+        opened.append(path)
+        return open_path(path, mode)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", count)
+        found = [known.last_of(DEVICE) for _ in range(3)]
+    assert opened == [log]
+    assert found == [found[0]] * 3 != [None] * 3
+    log.write_bytes(b"")
+    assert known.last_of(DEVICE) is None
+
+
+class _WatchingSigner:
+    """The voucher key, in a token that another command waits for."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self.kept_others_out = False
+
+    @property
+    def public_key(self) -> ec.EllipticCurvePublicKey:
+        return AUTHORITY_KEY.public_key
+
+    def sign(self, message: bytes) -> bytes:
+        with self._log.open("rb") as other, suppress(BlockingIOError):
+            self.kept_others_out = True
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.kept_others_out = False
+        return AUTHORITY_KEY.sign(message)
+
+
+def test_nobody_writes_between_the_look_up_and_the_entry(log: Path) -> None:
+    """Two commands at once would each find a device that nobody holds."""
+    signer = _WatchingSigner(log)
+    VoucherAuthority(signer, VoucherLog(log)).issue(VoucherRequest(DEVICE, SELLER.handover), now=NOW)
+    assert signer.kept_others_out
+
+
+def test_last_sequence_has_no_successor(log: Path) -> None:
+    """Our error, and no entry."""
+    shown = SELLER.handover.voucher(DEVICE, sequence=MAX_SEQUENCE, issued_at=NOW, assertion=Assertion.LOGGED)
+    envelope = sign_document(shown, "application/vnd.tinyfleet.voucher+json", AUTHORITY_KEY)
+    with pytest.raises(VoucherRefusedError, match="expected a sequence up to 9223372036854775807"):
+        give(log, SELLER, unverified_voucher=envelope)
+    assert log.read_bytes() == b""
 
 
 def _changed(line: bytes, name: str, value: object) -> bytes:
