@@ -44,6 +44,7 @@ from pki.online import load_certificate, online_keys
 from pki.roles import OfflineKey, OnlineKey
 from pki.stores import KeyStores
 from pki.transcript import CEREMONY_FOLDER, SignerKeys, Step, StepKind, Transcript, read_transcripts, sha256_hex
+from protocol.identity import X509_ERRORS
 
 CATALOG = "service/genesis/catalog.json"
 WORKING_COPY = "operator/repository/"
@@ -243,8 +244,12 @@ def _certificate(
         yield f"{step.name}: expected the certificate that the transcript names, found another"
     if _recorded_key(recorded, planned.role) != found_key:
         yield f"{step.name}: expected the recorded key of {planned.role}, found another"
-    publish_url = declared.declaration.publish_url
-    for difference in differences(certificate, planned, issuer=issuer, publish_url=publish_url):
+    try:
+        found = list(differences(certificate, planned, issuer=issuer, publish_url=declared.declaration.publish_url))
+    except (x509.ExtensionNotFound, *X509_ERRORS) as error:
+        yield f"{step.name}: expected certificates that can be read, its own and its issuer's, found: {error}"
+        return
+    for difference in found:
         if not step.adopted or difference.startswith(ISSUER_DIFFERS):
             yield f"{step.name}: {difference}"
 

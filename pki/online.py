@@ -24,6 +24,7 @@ from pki.errors import ChainError, CsrError, EarlierFolderError
 from pki.files import PUBLIC_MODE, create_file
 from pki.roles import OfflineKey, OnlineKey
 from pki.stores import KeyStores, open_keys
+from protocol.identity import X509_ERRORS
 
 ROOT_METADATA_LIFETIME = timedelta(days=365)
 TARGETS_METADATA_LIFETIME = timedelta(days=365)
@@ -104,8 +105,9 @@ def refuse_earlier_folder(service_dir: Path) -> None:
     missing = [name for name in (OfflineKey.SERVER_CA, OnlineKey.OCSP) if not (certificates / f"{name}.pem").exists()]
     if missing and (certificates / "server.pem").exists():
         raise EarlierFolderError(
-            f"{certificates}: expected {' and '.join(missing)}, found a folder of an earlier version; run `tinyfleet "
-            "pki request` here, and `tinyfleet pki ceremony FILE.yaml --adopt` where the offline keys are; no key changes"
+            f"{certificates}: expected {' and '.join(missing)}, found a folder of an earlier version; run "
+            "`tinyfleet pki request` here, and `tinyfleet pki ceremony FILE.yaml --adopt` where the offline keys are; "
+            "no key changes"
         )
 
 
@@ -124,13 +126,19 @@ def load_certificate(path: Path) -> x509.Certificate:
     """Read the first certificate of a chain file.
 
     Raises:
-        ChainError: the file is missing or holds no certificate.
+        ChainError: the file is missing, holds no certificate, or one that can be read in part only.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise ChainError(f"certificate: expected {path}, found: {error.strerror}") from error
-    return load_chain(content)[0]
+    certificate = load_chain(content)[0]
+    try:
+        # cryptography reads these only now.
+        _ = certificate.subject, certificate.issuer, certificate.extensions, certificate.public_key()
+    except X509_ERRORS as error:
+        raise ChainError(f"certificate: expected a whole one in {path}, found: {str(error)[:200]}") from error
+    return certificate
 
 
 def _request(service_dir: Path, name: str) -> None:

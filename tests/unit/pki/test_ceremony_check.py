@@ -9,6 +9,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from pki import profiles
 from pki.authority import CertificateAuthority, chain_pem, self_signed_root
@@ -314,6 +315,35 @@ def test_unreadable_certificate_is_named(tmp_path: Path) -> None:
     folder = held_ceremony(tmp_path)
     (folder / "service" / "certificates" / "ocsp.pem").write_bytes(b"-----BEGIN nothing")
     assert any("ocsp.pem: certificate chain: expected X.509" in finding for finding in _found(folder))
+
+
+@pytest.mark.parametrize("name", ["operator/certificates/root.pem", *CERTIFICATES])
+def test_certificate_with_a_flipped_byte_is_found_or_refused(tmp_path: Path, name: str) -> None:
+    """Wherever it is: cryptography reads some parts late, and complains of each in another way."""
+    folder = held_ceremony(tmp_path)
+    path, whole = folder / name, load_certificate(folder / name).public_bytes(Encoding.DER)
+    for index in range(0, len(whole), 11):
+        damaged = bytearray(whole)
+        damaged[index] ^= 0x11
+        path.write_bytes(bytes(damaged))
+        try:
+            found = _found(folder)
+        except (ChainError, TranscriptError):
+            continue
+        assert any(finding.startswith(f"{name}: ") for finding in found)
+
+
+def test_certificate_whose_issuer_lost_its_key_identifier_is_named(tmp_path: Path) -> None:
+    """What should be in it cannot be said then; that is a finding as well."""
+    folder = held_ceremony(tmp_path)
+    path = folder / "operator" / "certificates" / "factory.pem"
+    factory = load_certificate(path).public_bytes(Encoding.DER)
+    path.write_bytes(factory.replace(bytes.fromhex("0603551d0e"), bytes.fromhex("0603551d7e")))
+    assert [
+        finding
+        for finding in _found(folder)
+        if finding.startswith("service/certificates/ocsp.pem: expected certificates that can be read")
+    ]
 
 
 def test_transcript_is_json_that_names_every_step(tmp_path: Path) -> None:
