@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from pki.errors import KeyExistsError, KeyStoreError, StoreConfigError
+from pki.errors import KeyExistsError, KeyStoreError, StoreConfigError, TokenKeyError
 from pki.pkcs11 import TokenSigner
 from pki.stores import CONFIG_FILE, FILE_STORE, KeyStores, refuse_in_token
 from protocol.errors import SignatureError
@@ -73,12 +73,14 @@ def import_key(stores: KeyStores, role: str, store: str, *, delete_file: bool) -
         stores: of the folder.
         role: its key.
         store: name of the token's store in keys.toml.
-        delete_file: remove the file; only where keys.toml names the token for this role.
+        delete_file: remove the file; only where keys.toml names the token for this role, and after the token has signed
+            for the file's public key.
 
     Raises:
         StoreConfigError: there is no such store, or the role belongs elsewhere.
         KeyMissingError: there is no file.
         KeyExistsError: the token has another key of this role.
+        TokenKeyError: the token does not sign for the file's public key; the file stays.
         KeyStoreError: file or token cannot be used.
     """
     refuse_in_token(role)
@@ -89,8 +91,18 @@ def import_key(stores: KeyStores, role: str, store: str, *, delete_file: bool) -
         raise StoreConfigError(f'{CONFIG_FILE}: expected {role} = "{store}" before its file goes, found {found}')
     imported = _imported(stores, role, store)
     if delete_file:
+        _prove(imported, stores.files.load(role).public_key, role=role)
         stores.files.path(role).unlink()
     return imported
+
+
+def _prove(imported: TokenSigner, public_key: ec.EllipticCurvePublicKey, *, role: str) -> None:
+    try:
+        verify(public_key, imported.sign(_PROOF), _PROOF)
+    except SignatureError as error:
+        raise TokenKeyError(
+            f"key {role}: expected that the token signs for the key of the file, found that it does not; the file stays"
+        ) from error
 
 
 def _imported(stores: KeyStores, role: str, store: str) -> TokenSigner:

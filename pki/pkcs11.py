@@ -1,8 +1,9 @@
 """Keys in a PKCS#11 token: made there, used there, never read.
 
-A role's key is a pair of token objects, private and public, that bear the role as label and one random CKA_ID. Only a
-P-256 key counts that signs, cannot leave the token, and asks for no PIN of its own; data is hashed here and the token
-signs the digest (CKM_ECDSA), so that an image of megabytes does not travel into it.
+A role's key is a pair of token objects, private and public, that bear the role as label and one random CKA_ID; halves
+with two CKA_IDs are of two keys. Only a P-256 key counts that signs, cannot leave the token, and asks for no PIN of its
+own; data is hashed here and the token signs the digest (CKM_ECDSA), so that an image of megabytes does not travel into
+it.
 
 A new key counts only when a module that was started afresh finds both halves and the private one signs for the public
 one. SoftHSM2 2.6.1 on a full disk reports success, and has lost the key after its next start.
@@ -202,6 +203,8 @@ def _find(session: pkcs11.Session, role: str, uri: TokenUri) -> _KeyPair:
         raise AmbiguousKeyError(f"{where}: expected one key, found {len(private)} private and {len(public)} public")
     if not private or not public:
         raise HalfKeyError(f"{where}: expected both halves, found the {'private' if private else 'public'} one alone")
+    if private[0][Attribute.ID] != public[0][Attribute.ID]:
+        raise AmbiguousKeyError(f"{where}: expected two halves of one key, found two CKA_IDs")
     return _KeyPair(_private_key(private[0], where), _public_key(public[0], where))
 
 

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import pkcs11
 import pytest
+from pkcs11 import Attribute, ObjectClass
 
-from pki.errors import KeyExistsError, KeyMissingError, StoreConfigError
+from pki.errors import AmbiguousKeyError, KeyExistsError, KeyMissingError, StoreConfigError, TokenKeyError
 from pki.key_inventory import KeyState, import_key, list_keys
 from pki.stores import KeyStores, open_keys
+from pki.tokens import module_at
 from protocol.signing import verify
 from tests.softhsm import SoftHsm, fault
 
@@ -98,6 +101,34 @@ def test_import_moves_a_key_and_removes_its_file_last(softhsm: SoftHsm, tmp_path
     verify(before.public_key, stores.load("root").sign(b"data"), b"data")
     with pytest.raises(KeyMissingError, match=r"expected .*root.pem, found no such file"):
         import_key(open_keys(tmp_path, passphrase=_passphrase), "root", "hsm", delete_file=True)
+
+
+@pytest.mark.parametrize("same_id", [False, True])
+def test_file_goes_only_after_the_token_signed_for_its_key(softhsm: SoftHsm, tmp_path: Path, *, same_id: bool) -> None:
+    """The public half of this key and the private one of another bear its label; with one CKA_ID they look like it."""
+    softhsm.add_token()
+    stores = _stores(tmp_path, softhsm, [])
+    kept = stores.files.generate("root")
+    import_key(stores, "root", "hsm", delete_file=False)
+    softhsm.route(tmp_path, list(ROLES))
+    stores = open_keys(tmp_path, passphrase=None)
+    stores.generate("package")
+    token = stores.tokens["hsm"]
+    with module_at(token.uri.module).writing(token.uri) as session:
+        root, package = (_private_half(session, role) for role in ROLES)
+        root_id = root[Attribute.ID]
+        root.destroy()
+        package[Attribute.LABEL] = "root"
+        if same_id:
+            package[Attribute.ID] = root_id
+    with pytest.raises(TokenKeyError if same_id else AmbiguousKeyError, match="expected t"):
+        import_key(stores, "root", "hsm", delete_file=True)
+    assert open_keys(tmp_path, passphrase=None).files.load("root").public_key == kept.public_key
+
+
+def _private_half(session: pkcs11.Session, role: str) -> pkcs11.Object:
+    (found,) = session.get_objects({Attribute.CLASS: ObjectClass.PRIVATE_KEY, Attribute.LABEL: role})
+    return found
 
 
 def test_import_replaces_no_other_key(softhsm: SoftHsm, tmp_path: Path) -> None:

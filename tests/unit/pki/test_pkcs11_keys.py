@@ -115,6 +115,17 @@ def test_two_keys_of_one_role_are_refused(softhsm: SoftHsm) -> None:
         store.load("root")
 
 
+def test_halves_of_two_keys_are_refused(softhsm: SoftHsm) -> None:
+    """One label does not make a pair: a signature would verify under another key."""
+    store = softhsm.store()
+    store.generate("root")
+    _change(store, ObjectClass.PRIVATE_KEY, lambda found: found.destroy())
+    store.generate("package")
+    _change(store, ObjectClass.PRIVATE_KEY, lambda found: found.__setitem__(Attribute.LABEL, "root"))
+    with pytest.raises(AmbiguousKeyError, match="expected two halves of one key, found two CKA_IDs"):
+        store.load("root")
+
+
 @pytest.mark.parametrize(("lost", "left"), [(ObjectClass.PRIVATE_KEY, "public"), (ObjectClass.PUBLIC_KEY, "private")])
 def test_half_a_key_is_refused(softhsm: SoftHsm, lost: ObjectClass, left: str) -> None:
     """It is neither loaded nor taken for no key, which would make a second one of that label."""
@@ -174,7 +185,9 @@ def test_public_key_that_is_no_point_is_refused(softhsm: SoftHsm) -> None:
     template = {Attribute.CLASS: ObjectClass.PUBLIC_KEY, Attribute.KEY_TYPE: KeyType.EC, Attribute.TOKEN: True}
     curve = {Attribute.EC_PARAMS: bytes.fromhex("06082a8648ce3d030107"), Attribute.EC_POINT: b"\x04\x41" + bytes(65)}
     with _inside(store) as session:
-        session.create_object({**template, **curve, Attribute.LABEL: "root"})
+        (private,) = session.get_objects({Attribute.CLASS: ObjectClass.PRIVATE_KEY})
+        name = {Attribute.LABEL: "root", Attribute.ID: private[Attribute.ID]}
+        session.create_object({**template, **curve, **name})
     with pytest.raises(TokenKeyError, match="expected a point of P-256, found another"):
         store.load("root")
 
