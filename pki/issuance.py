@@ -7,7 +7,7 @@ UTC, with six digits of a second; hashes are hex. The service keeps its log in i
 is logged in operator/issuance.jsonl, one entry per line.
 
 Verification of a log, entry after entry, in constant memory:
-    1. form: an entry as above;
+    1. form: an entry as above; a line of a file is the canonical JSON of its entry, byte for byte;
     2. order: the sequence number follows the one before, so that nothing is missing, doubled or swapped;
     3. chain: `previous_sha256` is the hash of the entry before;
     4. content: `entry_sha256` is the hash of the entry itself;
@@ -250,8 +250,8 @@ def parse_entry(unverified: Mapping[str, object]) -> LogEntry:
 def append_to_file(path: Path, facts: Sequence[CertificateFacts]) -> None:
     """Add entries to a log file, durably; made if it is missing. Call it before the certificates are handed out.
 
-    What an interrupted write left behind the last whole line is removed first: the certificates it was for were
-    never handed out.
+    What is behind the last whole line is removed first: an interrupted write, whose certificates were not handed out.
+    Somebody who cuts the end of the last line makes it look the same; `log verify` tells by the head it remembers.
 
     Raises:
         LogFormError: the last whole line is no entry, or not the one that it says it is; nothing is written.
@@ -343,7 +343,10 @@ def _parsed_line(line: bytes) -> LogEntry:
         raise LogFormError(f"issuance log: expected a JSON object, found {line[:40]!r}") from error
     if not isinstance(document, dict):
         raise LogFormError(f"issuance log: expected a JSON object, found {type(document).__name__}")
-    return parse_entry(document)
+    entry = parse_entry(document)
+    if _line(entry) != line.removesuffix(b"\n") + b"\n":
+        raise LogFormError(f"issuance log: entry {entry.sequence}: expected canonical JSON, found another writing")
+    return entry
 
 
 def _subject(certificate: x509.Certificate) -> str:
@@ -364,6 +367,7 @@ def _parsed_time(unverified: object) -> datetime:
 def _parsed_subject(unverified: object) -> str:
     if not isinstance(unverified, str) or len(unverified) > _MAX_SUBJECT:
         raise ValueError(f"subject {str(unverified)[:80]!r}")
+    unverified.encode()  # a lone surrogate is no text: UnicodeEncodeError, a ValueError
     return unverified
 
 

@@ -94,14 +94,14 @@ def verify(
     """Walk both logs from their beginning and find any edit, gap, reorder, cut end or rewritten history."""
     path = operator_dir / HEAD_FILE
     known = _read_heads(path)
-    service = known.service if offline else _verify_service(operator_dir, known.service)
-    heads = _Heads(service=service, operator=_verify_own(operator_dir / OPERATOR_LOG_FILE, known.operator))
-    replace_file(path, canonical_json(heads), mode=PUBLIC_MODE)
+    walked = {} if offline else {"service": _verify_service(operator_dir, known.service)}
+    walked["operator"] = _verify_own(operator_dir / OPERATOR_LOG_FILE, known.operator)
+    replace_file(path, canonical_json(known.model_copy(update=walked)), mode=PUBLIC_MODE)
     if as_json:
-        print_json(heads.model_dump())
+        print_json({name: head.model_dump() for name, head in walked.items()})
         return
-    for name, head, before in (("service", service, known.service), ("operator", heads.operator, known.operator)):
-        new = head.sequence - before.sequence
+    for name, head in walked.items():
+        new = head.sequence - getattr(known, name).sequence
         print_line(f"{name}: {head.sequence} entries, {new} new since the last verification, all as they were written")
 
 
@@ -123,7 +123,10 @@ def _verify_own(path: Path, remembered: _Head) -> _Head:
             check.add(entry)
         head = check.finish()
     if has_torn_end(path):
-        remark(f"{path}: an interrupted write at its end; the certificate it was for was never handed out")
+        remark(
+            f"{path}: after entry {head.sequence} a line without its end: an interrupted write, whose certificate was "
+            "not handed out, or an entry that somebody cut; the next entry takes its place"
+        )
     return _Head.of(head)
 
 

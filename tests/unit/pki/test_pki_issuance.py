@@ -134,6 +134,7 @@ MALFORMED: dict[str, Callable[[dict[str, object]], object]] = {
     "kind_list": lambda document: document.update(kind=[]),
     "serial": lambda document: document.update(serial="XYZ"),
     "subject_number": lambda document: document.update(subject=1),
+    "subject_surrogate": lambda document: document.update(subject="\ud800"),
     "subject_long": lambda document: document.update(subject="x" * 201),
     "key": lambda document: document.update(key_sha256="A" * 64),
     "hash_short": lambda document: document.update(entry_sha256="a" * 63),
@@ -254,6 +255,45 @@ def test_log_with_a_broken_last_line_is_not_continued(tmp_path: Path) -> None:
         refuse_append(path, message)
     path.write_bytes(good.replace(b"device 5", b"device 7"))
     refuse_append(path, "entry 5: expected the hash", LogChainError)
+
+
+def whitespace(line: bytes) -> bytes:
+    return line.replace(b":", b": ", 1)
+
+
+def doubled_key(line: bytes) -> bytes:
+    return line.replace(b"{", b'{"at":"2000-01-01T00:00:00.000000Z",', 1)
+
+
+def escaped(line: bytes) -> bytes:
+    return line.replace("✓".encode(), b"\\u2713")
+
+
+def swapped_keys(line: bytes) -> bytes:
+    return json.dumps(dict(reversed(json.loads(line).items())), separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def carriage_return(line: bytes) -> bytes:
+    return line + b"\r"
+
+
+def other_encoding(line: bytes) -> bytes:
+    return line.decode().encode("utf-16-be")
+
+
+@pytest.mark.parametrize("edit", [whitespace, doubled_key, escaped, swapped_keys, carriage_return, other_encoding])
+@pytest.mark.parametrize("number", [2, 5])
+def test_edit_that_leaves_the_values_shows(tmp_path: Path, edit: Callable[[bytes], bytes], number: int) -> None:
+    """The file is evidence: one entry has one writing."""
+    path = tmp_path / "issuance.jsonl"
+    written(path)
+    lines = path.read_bytes().splitlines()
+    lines[number - 1] = edit(lines[number - 1])
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    with pytest.raises(LogFormError, match="issuance log: "):
+        verify(list(read_file(path)))
+    if number == len(LOG):
+        refuse_append(path, "issuance log: ")
 
 
 def test_line_without_an_end_is_refused(tmp_path: Path) -> None:
