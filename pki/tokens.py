@@ -1,8 +1,9 @@
 """PKCS#11 modules of this process, and logins to their tokens.
 
 One login and one session serve every store and signer of a token, because PKCS#11 logs in a whole process and not a
-session. Every call goes through one lock: python-pkcs11 starts a module with C_Initialize(NULL), by which the
-application promises not to call it from several threads at once (PKCS#11 2.40 §5.4).
+session; a second URI of an open token needs its PIN all the same. Every call goes through one lock: python-pkcs11
+starts a module with C_Initialize(NULL), by which the application promises not to call it from several threads at once
+(PKCS#11 2.40 §5.4).
 
 A module that failed is stopped, and started again by the next use: the session may be void, and a token that has come
 back counts again. A process that was forked does the same, as the standard asks. A PIN that a token has refused is not
@@ -85,6 +86,7 @@ class TokenModule:
         self._library: pkcs11._lib_type | None = None
         self._sessions: dict[TokenUri, pkcs11.Session] = {}
         self._refused_pins: dict[TokenUri, Pin] = {}
+        self._accepted_pins: dict[int, Pin] = {}  # by slot
 
     @contextmanager
     def session(self, uri: TokenUri) -> Iterator[pkcs11.Session]:
@@ -132,12 +134,18 @@ class TokenModule:
         if self._refused_pins.get(uri) == pin:
             raise PinError(f"token {uri.token}: expected a new PIN in {uri.pin_file}, found the one that was refused")
         try:
-            return token.open(user_pin=pin.text)
-        except pkcs11.UserAlreadyLoggedIn:  # by another URI of the same token
+            session = token.open(user_pin=pin.text)
+        except pkcs11.UserAlreadyLoggedIn as error:  # by another URI of the same token
+            if self._accepted_pins.get(token.slot.slot_id) != pin:
+                raise PinError(
+                    f"token {uri.token}: expected the PIN that opened it in {uri.pin_file}, found another"
+                ) from error
             return token.open()
         except (*_WRONG_PIN, *_NO_PIN):
             self._refused_pins[uri] = pin
             raise
+        self._accepted_pins[token.slot.slot_id] = pin
+        return session
 
     def _token(self, uri: TokenUri) -> pkcs11.Token:
         # An uninitialised token has no label.

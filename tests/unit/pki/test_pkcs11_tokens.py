@@ -96,6 +96,20 @@ def test_serial_and_slot_choose_among_tokens_of_one_label(softhsm: SoftHsm) -> N
         Pkcs11KeyStore(replace(uri, serial="00", slot_id=7)).holds("root")
 
 
+def test_second_uri_of_an_open_token_needs_its_pin(softhsm: SoftHsm) -> None:
+    """Who has opened it lends nobody the login; the first URI goes on."""
+    first = softhsm.store()
+    signer = first.generate("root")
+    second = Pkcs11KeyStore(replace(first.uri, pin_file=softhsm.folder / "other-pin"))
+    second.uri.pin_file.touch(mode=0o600)
+    second.uri.pin_file.write_text("111111")
+    with pytest.raises(PinError, match=r"expected the PIN that opened it in .*other-pin, found another"):
+        second.load("root")
+    assert _signs(signer)
+    second.uri.pin_file.write_text(PIN)
+    assert second.load("root").public_key == signer.public_key
+
+
 def test_wrong_pin_is_tried_once(softhsm: SoftHsm) -> None:
     """A service that asks again and again does not lock the token; a new PIN in the file is tried."""
     store = softhsm.store()
