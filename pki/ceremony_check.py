@@ -260,8 +260,10 @@ def _planned(
     planned = planned_again(declared.declaration, role_of(name), began_at=began_at)
     if not name.startswith(f"{OFFLINE_CERTIFICATES}/{OnlineKey.ISSUING_CA}"):
         return planned
-    # A rollover lets the new generation live as long as the one before, but not longer than the root.
-    begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    # A rollover is told of after the root has signed; a generation may end early, with the root, but not late.
+    life = planned.profile.not_after - planned.profile.not_before
+    begins = min(planned.profile.not_before, certificate.not_valid_before_utc)
+    ends = min(begins + life, certificate.not_valid_after_utc)
     return replace(planned, profile=replace(planned.profile, not_before=begins, not_after=ends))
 
 

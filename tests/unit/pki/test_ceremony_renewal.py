@@ -1,12 +1,13 @@
 """After the ceremony: the service asks again, the operator answers, and transcripts tell of it."""
 
+import re
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from pki import ceremony_renewal, profiles
-from pki.authority import chain_pem, self_signed_root
+from pki.authority import CertificateAuthority, chain_pem, self_signed_root
 from pki.ceremony_check import check_ceremony
 from pki.ceremony_renewal import issue_again, known_issuing_cas, tell_of_issuing_ca
 from pki.chains import issued_by
@@ -174,6 +175,51 @@ def test_rollover_of_the_issuing_ca_is_told_of(tmp_path: Path) -> None:
         tell_of_issuing_ca(folder / "operator", "issuing-ca-2", keys=keys_of(folder), now=LATER)
     checked = check_ceremony(folder, keys=keys_of(folder))
     assert (checked.findings, len(checked.transcripts)) == ([], 2)
+
+
+def _replace_second_issuing_ca(folder: Path, profile: profiles.Profile) -> None:
+    """As whoever had the root's key could, before the transcript tells of it."""
+    root, signer = folder / "operator" / "certificates" / "root.pem", keys_of(folder).load(OfflineKey.ROOT)
+    authority = CertificateAuthority([load_certificate(root)], signer, publish_url="http://fleet.example")
+    key = online_keys(folder / "service").load("issuing-ca-2").public_key
+    (folder / "operator" / "certificates" / "issuing-ca-2.pem").write_bytes(chain_pem([authority.issue(profile, key)]))
+    tell_of_issuing_ca(folder / "operator", "issuing-ca-2", keys=keys_of(folder), now=LATER)
+
+
+@pytest.mark.parametrize(
+    ("begins", "lifetime", "message"),
+    [
+        (timedelta(0), timedelta(days=1), "end: expected 2033-01-28 12:00:00.00:00, found 2033-01-29"),
+        (timedelta(days=9), timedelta(0), "begin: expected 2028-01-30 11:55:00.00:00, found 2028-02-08"),
+    ],
+)
+def test_rollover_beyond_the_declared_life_is_named(
+    tmp_path: Path, begins: timedelta, lifetime: timedelta, message: str
+) -> None:
+    """Too long, or beginning after its transcript: a certificate's own dates do not count."""
+    folder = held_ceremony(tmp_path)
+    _roll_over(folder)
+    lifetime += profiles.ISSUING_CA_LIFETIME
+    profile = profiles.authority(
+        "demo LDevID issuer", path_length=0, now=LATER + begins, lifetime=lifetime, constraints=profiles.NO_HOST
+    )
+    _replace_second_issuing_ca(folder, profile)
+    found = "; ".join(check_ceremony(folder, keys=None).findings)
+    assert re.search(f"operator/certificates/issuing-ca-2.pem: {message}", found), found
+
+
+def test_rollover_may_be_shorter_than_declared(tmp_path: Path) -> None:
+    """As near the root's end, which it may not outlive."""
+    folder = held_ceremony(tmp_path)
+    _roll_over(folder)
+    profile = profiles.authority(
+        "demo LDevID issuer", path_length=0, now=LATER, lifetime=timedelta(days=9), constraints=profiles.NO_HOST
+    )
+    _replace_second_issuing_ca(folder, profile)
+    copy = folder / "service" / "certificates"
+    for name in ("issuing-ca-2", "issuing-ca-2-by-1", "issuing-ca-1-by-2"):
+        (copy / f"{name}.pem").unlink()
+    assert check_ceremony(folder, keys=None).findings == []
 
 
 def test_transcripts_name_every_issuing_ca_and_nothing_else(tmp_path: Path) -> None:
