@@ -4,6 +4,7 @@ An authority signs through the `Signer` port, so that its key may be a file or a
 certificate is decided by the caller, who has verified the CSR (pki/csr.py) and chosen the profile (pki/profiles.py).
 """
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 
 from cryptography import x509
@@ -148,8 +149,7 @@ def extensions_of(
         # RFC 5280 §4.2.1.6: critical where the subject is empty.
         extensions.append((x509.SubjectAlternativeName(profile.names), not profile.subject.rdns))
     if issuer is not None:
-        key_id = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(_subject_key_id(issuer))
-        extensions.append((key_id, False))
+        extensions.append((_authority_key_id(issuer), False))
         published = _published(profile.revocation, issuer, publish_url=publish_url)
         extensions.extend((extension, False) for extension in published)
     return extensions
@@ -168,6 +168,11 @@ def _published(
     if revocation is Revocation.CRL_AND_OCSP:
         responder = x509.UniformResourceIdentifier(publish_url + OCSP_PATH)
         yield x509.AuthorityInformationAccess([x509.AccessDescription(AuthorityInformationAccessOID.OCSP, responder)])
+
+
+@functools.lru_cache
+def _authority_key_id(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(_subject_key_id(issuer))
 
 
 def _subject_key_id(certificate: x509.Certificate) -> x509.SubjectKeyIdentifier:
@@ -196,6 +201,7 @@ def _builder(
     )
 
 
+@functools.cache
 def _key_usage(*, is_authority: bool) -> x509.KeyUsage:
     return x509.KeyUsage(
         digital_signature=not is_authority,

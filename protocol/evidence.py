@@ -48,6 +48,7 @@ MAX_TEXT = 64  # characters; the longest name that our formats carry
 CLIENT_ID = -1  # RFC 9783 §4.1.2: the caller is in the non-secure world
 _SIGN1_TAG = 18
 _ES256 = -7
+_KEY_TYPES = {int, str}
 _PROTECTED_HEADER = cbor2.dumps({1: _ES256})
 _MEASUREMENT_DESCRIPTION = "sha-256"  # RFC 9783 §4.4.1.5: a name of IANA's Named Information Hash Algorithm Registry
 _BOOT_SEED_BYTES = range(8, 33)  # RFC 9783 §4.3.2
@@ -262,7 +263,7 @@ def _component(part: Any) -> SoftwareComponent:
 def _check_keys(value: Any, what: str, *, mandatory: frozenset[int], optional: frozenset[int] | None = None) -> None:
     """Check the keys of a map; None for `optional` lets any others be there, too."""
     # True is equal to 1 as a key of a dict, but is another claim.
-    if not isinstance(value, dict) or any(type(key) not in {int, str} for key in value):
+    if not isinstance(value, dict) or not set(map(type, value)) <= _KEY_TYPES:
         raise TokenError(f"{what}: expected a map from integers and text, found another item")
     unknown = set() if optional is None else value.keys() - mandatory - optional
     if not mandatory <= value.keys() or unknown:

@@ -17,6 +17,7 @@ from typing_extensions import override
 from protocol.errors import SignatureError
 
 P256_COORDINATE_BYTES = 32
+_ECDSA_SHA256 = ec.ECDSA(hashes.SHA256())
 RAW_SIGNATURE_BYTES = 2 * P256_COORDINATE_BYTES
 
 
@@ -54,7 +55,7 @@ class SoftwareSigner:
 
     def sign(self, data: bytes) -> bytes:
         """Return a DER ECDSA signature over SHA-256 of the data."""
-        return self._private_key.sign(data, ec.ECDSA(hashes.SHA256()))
+        return self._private_key.sign(data, _ECDSA_SHA256)
 
 
 def verify(public_key: ec.EllipticCurvePublicKey, signature: bytes, data: bytes) -> None:
@@ -64,7 +65,7 @@ def verify(public_key: ec.EllipticCurvePublicKey, signature: bytes, data: bytes)
         SignatureError: the key did not make this signature.
     """
     try:
-        public_key.verify(signature, data, ec.ECDSA(hashes.SHA256()))
+        public_key.verify(signature, data, _ECDSA_SHA256)
     except InvalidSignature as error:
         raise SignatureError("signature: expected one by the given key, found another or none") from error
 

@@ -14,6 +14,7 @@ of the evidence rests. If all that is wrong is healable, the group's policy deci
 wrong refuses.
 """
 
+import functools
 import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -266,7 +267,7 @@ def _check_measurement(
     wrong, good = Status.CONTRAINDICATED, Status.AFFIRMING
     if slot is None:
         return Finding(component.type[:32], "a slot of the MT3620", "no such slot", wrong, digest)
-    expected = _expected(slot, policy)
+    expected = _expected(slot, policy.minimum_os)
     value = reference_values.get(digest)
     if value is None:
         found = f"{component.version} ({digest[:12]}…), which no release lists"
@@ -280,8 +281,9 @@ def _check_measurement(
     return Finding(slot.value, expected, found, good, digest)
 
 
-def _expected(slot: Slot, policy: AttestationPolicy) -> str:
-    newer = f", version {policy.minimum_os} or newer" if slot is Slot.OS and policy.minimum_os else ""
+@functools.lru_cache
+def _expected(slot: Slot, minimum_os: str) -> str:
+    newer = f", version {minimum_os} or newer" if slot is Slot.OS and minimum_os else ""
     kind, hardware_id = _PLACES[slot]
     return f"a listed {kind} for {hardware_id}{newer}"
 
