@@ -21,7 +21,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from protocol.document import Document, canonical_json
 from protocol.identity import Access
-from service.api.auth import PEER_SCOPE_KEY
 from service.api.listeners import DEVICE_SCOPE_KEY
 from service.api.problems import problem
 from service.application.clock import Clock
@@ -73,7 +72,6 @@ class DeviceGate:
         routes: of the device API; endpoints find their caller by `peer_of`.
         exact: ASGI apps by path, tried before the routes; for the path that every device polls.
         heard: called with each device that passed, for last-seen.
-        used: called with each device that passed by an LDevID and this certificate, DER, to find clones.
     """
 
     def __init__(
@@ -84,14 +82,12 @@ class DeviceGate:
         standings: Standings,
         clock: Clock,
         heard: Callable[[str, datetime], None],
-        used: Callable[[str, bytes, datetime], None],
     ) -> None:
         self._router: ASGIApp = Router(routes, redirect_slashes=False)
         self._exact = dict(exact)
         self._standings = standings
         self._clock = clock
         self._heard = heard
-        self._used = used
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -125,7 +121,6 @@ class DeviceGate:
         # Step 4: standing.
         if caller is not Caller.IDEVID and scope["path"] != _PUBLIC:
             self._standings.check(peer.device_id)
-            self._used(peer.device_id, scope[PEER_SCOPE_KEY], now)
         self._heard(peer.device_id, now)
 
     def _caller(self, peer: DevicePeer) -> Caller:

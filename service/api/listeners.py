@@ -10,7 +10,7 @@ import asyncio
 import socket
 import ssl
 from collections import defaultdict
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -28,7 +28,7 @@ from uvicorn.server import ServerState
 
 from service.api.auth import PEER_SCOPE_KEY
 from service.application.clock import Clock
-from service.application.identity import CertificateRefusedError, CertificateVerifier, DevicePeer
+from service.application.identity import CertificateKind, CertificateRefusedError, CertificateVerifier, DevicePeer
 
 DEVICE_SCOPE_KEY = "tinyfleet.device"  # DevicePeer, or the CertificateRefusedError that says why there is none
 KEEP_ALIVE_SECONDS = 75
@@ -77,18 +77,26 @@ def tls_context(files: ServerFiles, *, certificate_required: bool) -> ssl.SSLCon
 
 @dataclass(slots=True)
 class DeviceConnections:
-    """Verifies the devices that connect and keeps their live connections."""
+    """Verifies the devices that connect and keeps their live connections.
+
+    Attributes:
+        used: called once per connection with the device's id and its LDevID, DER, to find clones; returns at once.
+    """
 
     certificates: CertificateVerifier
     clock: Clock
+    used: Callable[[str, bytes, datetime], None]
     _live: defaultdict[str, set[asyncio.Transport]] = field(default_factory=lambda: defaultdict(set))
 
     def identify(self, certificate_der: bytes) -> DevicePeer | CertificateRefusedError:
         """Return who connected, or why it is nobody; raising in a connection callback would only be logged."""
         try:
-            return self.certificates.device(certificate_der)
+            peer = self.certificates.device(certificate_der)
         except CertificateRefusedError as error:
             return error
+        if peer.kind is CertificateKind.LDEVID:
+            self.used(peer.device_id, certificate_der, self.clock.now())
+        return peer
 
     def add(self, device_id: str, transport: asyncio.Transport) -> None:
         """Keep a live connection."""

@@ -35,7 +35,7 @@ def listening(
 ) -> Iterator[tuple[Listener, Listener]]:
     """Bind the HTTPS listeners of operators and devices."""
     settings = core.settings
-    connections = DeviceConnections(services.certificates, core.clock)
+    connections = DeviceConnections(services.certificates, core.clock, core.clones.used)
     core.standings.on_shut_out(connections.kick)
     gate = DeviceGate(
         routes=[
@@ -49,7 +49,6 @@ def listening(
         standings=core.standings,
         clock=core.clock,
         heard=core.presence.heard,
-        used=core.clones.used,
     )
     files = _server_files(core)
     device_tls = tls_context(_with_manufacturers(files, core), certificate_required=True)

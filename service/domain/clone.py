@@ -3,11 +3,12 @@
 A device's key does not leave its root of trust, so two that prove the same identity are a copy and its original. What
 one device cannot do, and two do all the time:
     - boot seed: come back to the random number of an earlier boot (RFC 9783 §4.1.3) after a later one was shown;
-    - certificate: go on with a certificate that it has replaced, in turns with its successor;
+    - certificate: connect by a certificate that it has replaced, in turns with its successor;
     - take-over: end its own MQTT connection from another address, and that one from the first, again and again;
     - manifest: sign a version manifest with a counter that it has used, after a later one.
-Each is told from what a single device does: a reboot shows a new seed once, the connection that was open during
-re-keying lasts for minutes, a device that roams comes back from one address, a repeated message is the same bytes.
+Each is told from what a single device does: a reboot shows a new seed once, a connection that was open during
+re-keying may last but is not made again, a device that roams comes back from one address, a repeated message is the
+same bytes.
 
 The watches keep what they know in memory, bounded, and each sees one process's connections.
 """
@@ -22,7 +23,7 @@ from service.domain.device import Device
 
 MAX_BOOT_SEEDS = 8
 MAX_DETAIL_CHARACTERS = 500
-REKEYING_GRACE = timedelta(minutes=15)  # for connections that were made before a device took its new certificate
+REKEYING_GRACE = timedelta(minutes=15)  # for connections that a device was making when it took its new certificate
 TAKE_OVERS = 6  # between the same two addresses
 TAKE_OVER_WINDOW = timedelta(minutes=5)
 MAX_WATCHED = 200_000  # devices, about 250 bytes each; the one that was not heard of for longest gives way
@@ -110,11 +111,11 @@ class CertificateWatch:
         self._uses: dict[str, _Use] = {}
 
     def note(self, device_id: str, certificate_der: bytes, at: datetime) -> CloneSuspicion | None:
-        """Take one use into account.
+        """Take a connection into account, when it is made.
 
         Args:
             device_id: whose certificate it is.
-            certificate_der: LDevID of a connection, verified; the hash of a connection's bytes is computed once.
+            certificate_der: LDevID of the connection, verified.
             at: UTC, aware.
         """
         mark, use = hash(certificate_der), self._uses.get(device_id)

@@ -21,7 +21,6 @@ from protocol.identity import Access, DeviceId
 from protocol.voucher import Voucher, encode_public_keys
 from service.adapters.metadata_signer import load_genesis
 from service.api.artifacts import artifact_routes
-from service.api.auth import PEER_SCOPE_KEY
 from service.api.device_gate import DEVICE_SCOPE_KEY, DeviceGate
 from service.api.device_poll import POLL_PATH, PollEndpoint
 from service.api.reports import report_routes
@@ -81,7 +80,6 @@ class ConnectedDevice:
             standings=standings,
             clock=world.clock,
             heard=lambda _device, _at: None,
-            used=lambda _device, _certificate, _at: None,
         )
         peer = DevicePeer(
             CertificateKind.LDEVID,
@@ -92,7 +90,7 @@ class ConnectedDevice:
         )
 
         async def with_peer(scope: Scope, receive: Receive, send: Send) -> None:
-            await gate({**scope, DEVICE_SCOPE_KEY: peer, PEER_SCOPE_KEY: b""}, receive, send)
+            await gate({**scope, DEVICE_SCOPE_KEY: peer}, receive, send)
 
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(with_peer), base_url="https://device")
 

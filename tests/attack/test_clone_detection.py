@@ -94,6 +94,25 @@ async def test_stolen_certificate_that_lives_on_is_found(live: LiveService) -> N
     assert "in turns with it" in await suspected(live, device)
 
 
+async def test_connection_from_before_rekeying_raises_no_suspicion(live: LiveService) -> None:
+    """It is kept alive and polls for longer than the grace; a copy, which connects anew, is found meanwhile."""
+    honest, copied = await live.claimed(), await live.claimed()
+    old, stolen = await live.attest(honest), await live.attest(copied)
+    async with live.https(honest, old) as kept:
+        assert (await kept.get("/poll")).status_code == httpx.codes.OK
+        renewed, replaced = await live.attest(honest), await live.attest(copied)
+        assert await poll(live, honest, renewed) == httpx.codes.OK
+        live.clock.offset = REKEYING_GRACE + timedelta(minutes=1)
+        assert (await kept.get("/poll")).status_code == httpx.codes.OK
+        assert await poll(live, honest, renewed) == httpx.codes.OK
+    live.clock.offset = timedelta(0)
+    assert [await poll(live, copied, each) for each in (stolen, replaced)] == [httpx.codes.OK] * 2
+    live.clock.offset = REKEYING_GRACE + timedelta(minutes=1)
+    assert [await poll(live, copied, each) for each in (stolen, replaced)] == [httpx.codes.OK] * 2
+    await suspected(live, copied)  # is stored after what was noted before it
+    assert (await shown(live, honest))["clone_suspected_at"] is None
+
+
 async def test_two_that_push_each_other_out_are_found(live: LiveService) -> None:
     """One MQTT client id, two addresses, again and again."""
     device = await live.claimed()
