@@ -1,6 +1,6 @@
 """The declaration of a key ceremony, YAML: who takes part, and what every authority and certificate will say.
 
-    catalog: Example works                  # 1 to 50 characters
+    catalog: Example works                  # 1 to 48 bytes as UTF-8
     participants: [Ada Lovelace, Grace Hopper]
     hostnames: [fleet.example, 192.0.2.7]   # of the service besides loopback
     publish_url: http://fleet.example:8444  # where revocations are published; left out: certificates do not say
@@ -42,8 +42,8 @@ from pki.transcript import sha256_hex
 from protocol.document import Document
 
 MAX_DECLARATION_BYTES = 64 * 1024
-MAX_CATALOG_CHARACTERS = 50  # with " package signing" it must fit a common name
-MAX_NAME_CHARACTERS = 64  # X.520 ub-common-name
+MAX_NAME_BYTES = 64  # X.520 ub-common-name, in characters; cryptography counts bytes as UTF-8
+MAX_CATALOG_BYTES = MAX_NAME_BYTES - len(" package signing")  # the longest of the names that it begins
 MAX_VALID_DAYS = 36_500
 MAX_PATH_LENGTH = 8
 
@@ -138,7 +138,7 @@ class DeclaredCertificates(_Part):
 class Declaration(_Part):
     """What is declared; see the module."""
 
-    catalog: Annotated[str, Field(max_length=MAX_CATALOG_CHARACTERS)]
+    catalog: str
     participants: Annotated[tuple[str, ...], Field(min_length=1, max_length=100)]
     hostnames: Hosts = ()
     publish_url: Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.:\[\]_~/-]{0,200}[A-Za-z0-9\]]$")] | None = None
@@ -273,12 +273,14 @@ def _schema(value: object) -> Declaration:
         return Declaration.model_validate_json(json.dumps(value, default=lambda _: _OTHER_TYPE))
     except TypeError as error:
         raise DeclarationError(f"declaration: expected texts as keys, found: {error}") from error
-    except ValidationError as error:
+    except ValidationError as error:  # a ValueError, so it comes first
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "declaration"
         raise DeclarationError(
             f"{where}: {_expectation(first['type'], first['msg'])}{_found(first['input'])}"
         ) from error
+    except (ValueError, RecursionError) as error:
+        raise DeclarationError(f"declaration: expected short numbers and shallow nesting, found: {error}") from error
 
 
 def _expectation(kind: str, message: str) -> str:
@@ -294,7 +296,7 @@ def _found(value: object) -> str:
 
 
 def _check_names(declaration: Declaration) -> None:
-    _check_name("catalog", declaration.catalog)
+    _check_name("catalog", declaration.catalog, max_bytes=MAX_CATALOG_BYTES)
     for index, participant in enumerate(declaration.participants):
         _check_name(f"participants.{index}", participant)
     used = dict[str, str]()
@@ -306,11 +308,12 @@ def _check_names(declaration: Declaration) -> None:
         used[name] = role
 
 
-def _check_name(where: str, name: str) -> None:
-    if not 0 < len(name) <= MAX_NAME_CHARACTERS or not name.isprintable() or name != name.strip():
+def _check_name(where: str, name: str, *, max_bytes: int = MAX_NAME_BYTES) -> None:
+    size = len(name.encode())
+    if not 0 < size <= max_bytes or not name.isprintable() or name != name.strip():
         raise DeclarationError(
-            f"{where}: expected 1 to {MAX_NAME_CHARACTERS} printable characters without spaces around them, "
-            f"found {len(name)}: {name[:80]!r}"
+            f"{where}: expected printable characters without spaces around them, 1 to {max_bytes} bytes as UTF-8, "
+            f"found {size}: {name[:80]!r}"
         )
 
 

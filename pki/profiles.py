@@ -156,7 +156,7 @@ def subtree(name: str) -> x509.GeneralName:
         ProfileError: the name is neither.
     """
     try:
-        return x509.IPAddress(ipaddress.ip_network(name))
+        return x509.IPAddress(ipaddress.ip_network(_unscoped(name)))
     except ValueError:
         return _dns_name(name)
 
@@ -252,9 +252,15 @@ def _whole_seconds(moment: datetime) -> datetime:
 
 def _host(name: str) -> x509.GeneralName:
     try:
-        return x509.IPAddress(ipaddress.ip_address(name))
+        return x509.IPAddress(ipaddress.ip_address(_unscoped(name)))
     except ValueError:
         return _dns_name(name)
+
+
+def _unscoped(name: str) -> str:
+    if "%" in name:  # RFC 4007 §11.2: a scope means something on one machine only; a certificate has no place for it
+        raise ProfileError(f"host name: expected a DNS name or an IP address without a scope, found {name[:80]!r}")
+    return name
 
 
 def _dns_name(name: str) -> x509.DNSName:

@@ -136,10 +136,20 @@ def test_example_declares_what_is_usual() -> None:
             HEAD + "intermediates: {factory: {valid_days: 9}}\n",
             "certificates.ocsp.valid_days: expected at most 9, those of intermediates.factory, found 730",
         ),
-        ("catalog: ' a'\nparticipants: [Ada]", "catalog: expected 1 to 64 printable characters without spaces around"),
-        ('catalog: "a\\tb"\nparticipants: [Ada]', "catalog: expected 1 to 64 printable"),
-        ("catalog: a\nparticipants: ['']", "participants.0: expected 1 to 64 printable characters .*, found 0"),
-        (HEAD + f"root: {{name: {'a' * 65}}}", "root.name: expected 1 to 64 printable characters .*, found 65"),
+        ("catalog: ' a'\nparticipants: [Ada]", "catalog: expected printable characters without spaces around them"),
+        ('catalog: "a\\tb"\nparticipants: [Ada]', "catalog: expected printable characters .*, 1 to 48 bytes"),
+        ('catalog: "a\\ud800b"\nparticipants: [Ada]', "declaration: expected: Invalid JSON: "),
+        ("catalog: a\nparticipants: ['']", "participants.0: expected printable .*, 1 to 64 bytes as UTF-8, found 0"),
+        (HEAD + f"root: {{name: {'a' * 65}}}", "root.name: expected printable .*, 1 to 64 bytes as UTF-8, found 65"),
+        (f"catalog: {'a' * 49}\nparticipants: [Ada]", "catalog: expected .*, 1 to 48 bytes as UTF-8, found 49"),
+        (f"catalog: {'工' * 17}\nparticipants: [Ada]", "catalog: expected .*, 1 to 48 bytes as UTF-8, found 51"),
+        (HEAD + f"root: {{name: {'ä' * 33}}}", "root.name: expected .*, 1 to 64 bytes as UTF-8, found 66"),
+        (f"catalog: 0x{'F' * 5000}\nparticipants: [Ada]", "declaration: expected short numbers and shallow nesting"),
+        (HEAD + "hostnames: ['fe80::1%eth0']", "hostnames.0: host name: expected .* without a scope, found"),
+        (
+            HEAD + "intermediates: {server-ca: {permitted: ['fe80::1%eth0/128']}}",
+            "intermediates.server-ca: permitted or excluded: host name: expected .* without a scope",
+        ),
         (
             HEAD + "intermediates: {factory: {name: Example root}}",
             "intermediates.factory.name: expected another name than that of root, found 'Example root'",
@@ -178,6 +188,13 @@ def test_declaration_that_cannot_hold_is_refused_with_its_place(text: str, messa
     """Before anything is made."""
     with pytest.raises(DeclarationError, match=message):
         parse_declaration(text.encode())
+
+
+@pytest.mark.parametrize("name", ["a" * 48, "ä" * 24, "工" * 16])
+def test_longest_names_of_any_script_can_be_certified(name: str) -> None:
+    """X.509 counts bytes; the catalog's name is a part of longer ones."""
+    declared = usual_declaration(name, participants=["Ada"], hostnames=[]).declaration
+    assert len(planned_certificates(declared, began_at=NOW)) == 7
 
 
 def test_long_declaration_and_other_bytes_are_refused() -> None:
