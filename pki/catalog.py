@@ -10,7 +10,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from pki.errors import CatalogError
-from protocol.document import Document, canonical_json, parse_document
+from protocol.document import Document, Name, canonical_json, parse_document
 from protocol.errors import ProtocolError
 from protocol.model import Guid
 from protocol.voucher import Base64Bytes, encode_public_keys, public_keys
@@ -41,7 +41,7 @@ class _CatalogDocument(Document):
     """Keys are DER SubjectPublicKeyInfo, base64."""
 
     id: Guid
-    name: str
+    name: Name
     package_keys: tuple[Base64Bytes, ...]
     system_keys: tuple[Base64Bytes, ...]
     golden_keys: tuple[Base64Bytes, ...]

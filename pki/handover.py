@@ -18,19 +18,20 @@ from datetime import datetime
 from typing import Annotated
 
 from cryptography.hazmat.primitives.asymmetric import ec
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from pki.errors import HandoverError
-from protocol.document import Document, peek_document, sign_document, verify_document
+from protocol.document import Document, Moment, Name, Printable, peek_document, sign_document, verify_document
 from protocol.errors import ProtocolError
-from protocol.identity import DeviceId
+from protocol.identity import X509_ERRORS, DeviceId
 from protocol.model import Guid, Sha256Hex
 from protocol.signing import Signer
-from protocol.voucher import MAX_VOUCHER_BYTES, Assertion, Base64Bytes, Voucher, check_roots
+from protocol.voucher import MAX_VOUCHER_BYTES, Assertion, Base64Bytes, Voucher, VoucherSequence, check_roots
 
 HANDOVER_PAYLOAD_TYPE = "application/vnd.tinyfleet.handover+json"
 RELEASE_PAYLOAD_TYPE = "application/vnd.tinyfleet.device-release+json"
 MAX_RELEASED_DEVICES = 10_000
+MAX_REASON = 500  # characters
 _MAX_RELEASE_BYTES = 4 * 1024 * 1024
 _NO_DEVICE = "0" * 128
 _DeviceIdText = Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
@@ -44,8 +45,8 @@ class Handover(Document):
     """
 
     catalog_id: Guid
-    catalog_name: Annotated[str, Field(min_length=1, max_length=50)]
-    made_at: AwareDatetime
+    catalog_name: Name
+    made_at: Moment
     tls_root: Base64Bytes
     director_root: Base64Bytes
     image_root: Base64Bytes
@@ -124,11 +125,9 @@ class DeviceRelease(Document):
     from_catalog_id: Guid
     to_catalog_id: Guid
     to_fingerprint: Sha256Hex
-    released_at: AwareDatetime
-    reason: Annotated[str, Field(max_length=500)]
-    devices: Annotated[
-        dict[_DeviceIdText, Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=MAX_RELEASED_DEVICES)
-    ]
+    released_at: Moment
+    reason: Annotated[Printable, Field(max_length=MAX_REASON)]
+    devices: Annotated[dict[_DeviceIdText, VoucherSequence], Field(min_length=1, max_length=MAX_RELEASED_DEVICES)]
 
 
 def root_key_of(voucher: Voucher) -> ec.EllipticCurvePublicKey:
@@ -138,7 +137,10 @@ def root_key_of(voucher: Voucher) -> ec.EllipticCurvePublicKey:
         VoucherError: there is no certificate.
         HandoverError: the key is of another kind.
     """
-    key = voucher.tls_root_certificate.public_key()
+    try:
+        key = voucher.tls_root_certificate.public_key()
+    except X509_ERRORS as error:
+        raise HandoverError("catalog's root: expected a P-256 key, found none that loads") from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise HandoverError("catalog's root: expected a P-256 key, found another type")
     return key

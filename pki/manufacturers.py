@@ -22,13 +22,13 @@ from typing import Annotated
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from pki.catalog import load_catalog
 from pki.chains import issued_by, verify_idevid
 from pki.errors import ChainError, ManufacturerError
 from pki.online import load_certificate
-from protocol.document import Document, peek_document, sign_document, verify_document
+from protocol.document import Document, Moment, Name, peek_document, sign_document, verify_document
 from protocol.errors import ProtocolError
 from protocol.identity import X509_ERRORS
 from protocol.model import Guid
@@ -57,8 +57,8 @@ class Manufacturer(Document):
         crl_url: his list of revoked IDevIDs; None if he publishes none.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]{0,49}$")]
-    made_at: AwareDatetime
+    name: Name
+    made_at: Moment
     root: Base64Bytes
     factory: Base64Bytes
     voucher_key: Base64Bytes
@@ -124,7 +124,7 @@ class TrustList(Document):
 
     catalog_id: Guid
     version: Annotated[int, Field(ge=1)]
-    made_at: AwareDatetime
+    made_at: Moment
     manufacturers: Annotated[tuple[Manufacturer, ...], Field(max_length=MAX_MANUFACTURERS)]
 
     def check(self) -> None:
@@ -144,8 +144,14 @@ class TrustList(Document):
         """Return the next list, with a manufacturer more, or with his newer bundle in place of the older one.
 
         Raises:
-            ManufacturerError: another manufacturer has the name.
+            ManufacturerError: another manufacturer has the name, or the bundle is older than the one in the list.
         """
+        for known in self.manufacturers:
+            if known.fingerprint == manufacturer.fingerprint and known.made_at > manufacturer.made_at:
+                raise ManufacturerError(
+                    f"manufacturer {manufacturer.name}: expected a bundle made since {known.made_at:%FT%TZ}, "
+                    f"found one of {manufacturer.made_at:%FT%TZ}"
+                )
         others = tuple(known for known in self.manufacturers if known.fingerprint != manufacturer.fingerprint)
         changed = {"version": self.version + 1, "made_at": made_at, "manufacturers": (*others, manufacturer)}
         successor = self.model_copy(update=changed)
@@ -276,7 +282,10 @@ def _is_authority(certificate: x509.Certificate) -> bool:
 
 
 def _p256_key(certificate: x509.Certificate) -> ec.EllipticCurvePublicKey:
-    key = certificate.public_key()
+    try:
+        key = certificate.public_key()
+    except X509_ERRORS as error:
+        raise ManufacturerError("root: expected a P-256 key, found none that loads") from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise ManufacturerError("root: expected a P-256 key, found another type")
     return key

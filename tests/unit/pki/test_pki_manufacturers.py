@@ -1,6 +1,7 @@
 """Manufacturers whose devices a catalog takes: their bundles, and the list that the offline root signs."""
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,23 @@ def test_root_with_a_key_of_another_kind_signs_nothing() -> None:
         verify_manufacturer(signed, fingerprint=peek_manufacturer(signed).fingerprint)
 
 
+def test_root_with_a_key_that_does_not_load_signs_nothing() -> None:
+    """A certificate that parses only in part: of a curve that there is not."""
+    p256_oid, unknown_oid = bytes.fromhex("2a8648ce3d030107"), bytes.fromhex("2a8648ce3d030109")
+    signed = MAKER.signed(root=der(MAKER.tree.root.certificate).replace(p256_oid, unknown_oid))
+    with pytest.raises(ManufacturerError, match="expected a P-256 key, found none that loads"):
+        verify_manufacturer(signed, fingerprint=peek_manufacturer(signed).fingerprint)
+
+
+@pytest.mark.parametrize("name", ["Maker\x1b[2K", "Maker\nOther", "Maker\u202e", "", "M" * 51])
+def test_name_that_cannot_be_shown_is_refused(name: str) -> None:
+    """An operator reads it before he confirms the fingerprint; every catalog's name is one."""
+    spoiled = sign_manufacturer(MAKER.bundle().model_copy(update={"name": name}), MAKER.tree.root_signer)
+    with pytest.raises(ManufacturerError, match="name"):
+        peek_manufacturer(spoiled)
+    assert peek_manufacturer(MAKER.signed(name="Ångström & Söhne, Ltd.")).name == "Ångström & Söhne, Ltd."
+
+
 def test_certificate_that_says_nothing_of_itself_is_no_authority() -> None:
     """Without basic constraints."""
     with pytest.raises(ManufacturerError, match="expected a self-signed root"):
@@ -159,6 +177,15 @@ def test_list_grows_is_renewed_and_shrinks() -> None:
     assert [each.name for each in renewed.manufacturers] == ["Other", "Renamed"]
     shrunk = renewed.without("Other", made_at=NOW)
     assert (shrunk.version, [each.name for each in shrunk.manufacturers]) == (4, ["Renamed"])
+
+
+def test_older_bundle_does_not_replace_a_newer_one() -> None:
+    """Replayed, it would bring back a voucher key that was replaced."""
+    older = MAKER.bundle(made_at=NOW - timedelta(days=900), voucher_key=spki_der(OTHER.voucher.public_key))
+    with pytest.raises(ManufacturerError, match=r"expected a bundle made since .*, found one of"):
+        TRUSTED.trusting(older, made_at=NOW)
+    newer = MAKER.bundle(made_at=NOW + timedelta(days=1))
+    assert TRUSTED.trusting(newer, made_at=NOW).manufacturers == (newer,)
 
 
 def test_two_manufacturers_cannot_have_one_name() -> None:

@@ -35,6 +35,7 @@ from protocol.voucher import MAX_SEQUENCE, Assertion, Voucher, encode_public_key
 from tests.unit.pki.pki_builder import NOW
 from tests.voucher_roots import VoucherRoots, make_roots
 
+P256_OID, UNKNOWN_OID = bytes.fromhex("2a8648ce3d030107"), bytes.fromhex("2a8648ce3d030109")
 AUTHORITY_KEY = SoftwareSigner.generate()
 DEVICE = device_id_of(SoftwareSigner.generate().public_key)
 OTHER_DEVICE = device_id_of(SoftwareSigner.generate().public_key)
@@ -374,6 +375,22 @@ def test_root_with_a_key_of_another_kind_signs_no_papers() -> None:
     voucher = handover.voucher(DEVICE, sequence=1, issued_at=NOW, assertion=Assertion.LOGGED)
     with pytest.raises(HandoverError, match="catalog's root: expected a P-256 key"):
         root_key_of(voucher)
+
+
+def test_root_with_a_key_that_does_not_load_signs_no_papers() -> None:
+    """A certificate that parses only in part: of a curve that there is not."""
+    spoiled = BUYER.roots.tls.replace(P256_OID, UNKNOWN_OID)
+    handover = BUYER.handover.model_copy(update={"tls_root": spoiled})
+    with pytest.raises(HandoverError, match="expected a P-256 key, found none that loads"):
+        verify_handover(sign_handover(handover, BUYER.roots.key), fingerprint=handover.fingerprint)
+
+
+@pytest.mark.parametrize("name", ["Buyer\x1b[2K\rSeller", "Buyer\nconfirmed", "Buyer\u202erelleS", "Buyer\x9b2J", ""])
+def test_name_that_a_terminal_would_obey_is_refused(name: str) -> None:
+    """It is shown just before the fingerprint that an operator confirms."""
+    handover = BUYER.handover.model_copy(update={"catalog_name": name})
+    with pytest.raises(HandoverError, match="catalog_name"):
+        peek_handover(sign_handover(handover, BUYER.roots.key))
 
 
 def test_release_is_read_by_its_catalogs_key() -> None:

@@ -17,6 +17,7 @@ from protocol.errors import ProtocolError
 from protocol.identity import device_id_of
 from protocol.signing import SoftwareSigner
 from protocol.voucher import (
+    MAX_SEQUENCE,
     VOUCHER_PAYLOAD_TYPE,
     Voucher,
     VoucherError,
@@ -156,6 +157,28 @@ def test_voucher_made_before_assertions_still_counts() -> None:
     """Fields that came later have defaults."""
     old = {name: value for name, value in VOUCHER.model_dump(mode="json").items() if name not in NEWER_FIELDS}
     assert parse_document(json.dumps(old).encode(), Voucher) == VOUCHER
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("issued_at", "0001-01-01T00:00:00+23:00"),
+        ("issued_at", "1969-12-31T23:59:59Z"),
+        ("issued_at", "9999-12-31T23:59:59-01:00"),
+        ("expires_at", "0001-01-01T00:00:00+23:00"),
+        ("sequence", 0),
+        ("sequence", MAX_SEQUENCE + 1),
+        ("sequence", 10**40),
+        ("catalog_name", "demo\x1b[2J"),
+        ("catalog_name", ""),
+        ("catalog_name", "d" * 51),
+    ],
+)
+def test_value_outside_its_bounds_is_refused(field: str, value: object) -> None:
+    """Times that cannot be converted, sequences that no database holds, names that a terminal would obey."""
+    changed = VOUCHER.model_dump(mode="json") | {field: value}
+    with pytest.raises(DocumentError, match=f"Voucher: {field}: "):
+        parse_document(json.dumps(changed).encode(), Voucher)
 
 
 def test_roots_of_a_whole_voucher_pass() -> None:
