@@ -5,8 +5,8 @@ storage, and the root of trust keeps its sequence and digest, so that neither a 
 At each boot, after the OS:
 
     1. the voucher in force is verified again: signature, device, and the sequence and digest of the root of trust;
-    2. the offered one is taken if it is newer, has not expired and hands over roots (`protocol.voucher`); what is
-       refused changes nothing, and the voucher in force stays;
+    2. the offered one is taken if it is newer, has not expired, was issued at a time that a device takes for one, and
+       hands over roots (`protocol.voucher`); what is refused changes nothing, and the voucher in force stays;
     3. a switch to another catalog that a power cut interrupted is finished.
 
 A switch, in this order, so that a cut leaves the device with the old catalog or with the new one, never with a mix:
@@ -28,6 +28,7 @@ from datetime import datetime
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from device_sim.hardware.clock import FIRST_FLOOR, LAST_TIME
 from device_sim.hardware.root_of_trust import RootOfTrust
 from device_sim.hardware.secure_storage import SecureStorage
 from device_sim.hardware.slots import SlotStore
@@ -115,6 +116,11 @@ class Ownership:
         offered = self._verify(self.offered, voucher_key, now=self.now)
         if in_force is not None and in_force.sequence == offered.sequence:
             return None
+        # A time floor that is too high would make every later signed time a rollback, for ever.
+        if not FIRST_FLOOR <= offered.issued_at <= LAST_TIME:
+            raise VoucherError(
+                f"voucher: expected one issued from {FIRST_FLOOR:%F} to {LAST_TIME:%F}, found {offered.issued_at:%F}"
+            )
         check_roots(offered)
         return offered
 

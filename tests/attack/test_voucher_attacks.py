@@ -9,19 +9,20 @@ import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from threading import Barrier
 
 import pytest
 
 from device_sim.errors import BootStoppedError
+from device_sim.hardware.clock import FIRST_FLOOR, LAST_TIME
 from device_sim.hardware.machine import Machine
 from pki.errors import HandoverError, VoucherRefusedError
 from pki.handover import DeviceRelease, Handover, sign_device_release, sign_handover, verify_handover
 from pki.voucher_log import VoucherLog
 from pki.vouchers import VoucherAuthority, VoucherRequest
-from protocol.document import sign_document
+from protocol.document import LAST_MOMENT, sign_document
 from protocol.geometry import SYSTEM_SLOTS, Slot
 from protocol.identity import parse_device_id
 from protocol.signing import SoftwareSigner
@@ -144,6 +145,23 @@ ATTACKS: dict[str, tuple[Callable[[Case], bytes], str]] = {
         "found another one of that sequence",
     ),
     "expired": (lambda case: case.sign(case.of_seller(expires_at=BUILT_AT)), "expected one that is valid at"),
+    "from before the first device": (
+        lambda case: case.sign(case.of_seller(issued_at=FIRST_FLOOR - timedelta(seconds=1))),
+        "expected one issued from 2026-01-01 to 2100-01-01, found 2025-12-31",
+    ),
+    "from the next century": (
+        lambda case: case.sign(case.of_seller(issued_at=LAST_TIME + timedelta(seconds=1))),
+        "expected one issued from",
+    ),
+    "from the end of time": (
+        lambda case: case.sign(case.of_seller(issued_at=LAST_MOMENT)),
+        "expected one issued from",
+    ),
+    "from before time": (
+        lambda case: case.sign(case.of_seller(issued_at=datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=23))))),
+        "Voucher: issued_at: ",
+    ),
+    "of a sequence beyond all others": (lambda case: case.sign(case.of_seller(sequence=10**40)), "Voucher: sequence: "),
     "truncated": (lambda case: case.sign(case.of_seller())[:-40], "expected a DSSE envelope"),
     "empty": (lambda _case: b"", "expected a DSSE envelope"),
     "far too long": (lambda _case: b" " * 70_000, "expected at most 65536 bytes"),
