@@ -190,6 +190,11 @@ def check_succession(before: RevocationList, after: RevocationList) -> None:
             raise CrlSuccessionError(f"CRL: expected serial number {serial:x} still revoked, found it missing")
         if found.reason is Reason.CERTIFICATE_HOLD:
             raise CrlSuccessionError(f"CRL: expected serial number {serial:x} revoked for ever, found it on hold")
+        if found != revocation:
+            raise CrlSuccessionError(
+                f"CRL: expected serial number {serial:x} revoked since {revocation.revoked_at:%FT%TZ} "
+                f"({revocation.reason}), found {found.revoked_at:%FT%TZ} ({found.reason})"
+            )
 
 
 def _load(unverified_crl: bytes) -> x509.CertificateRevocationList:

@@ -248,6 +248,14 @@ def test_next_list_may_add_and_release_a_hold() -> None:
             lambda: crl(2, revoked=REVOKED | {1: Revocation(NOW, Reason.CERTIFICATE_HOLD)}),
             "for ever, found it on hold",
         ),
+        (
+            lambda: crl(2, revoked=REVOKED | {2: Revocation(NOW, Reason.SUPERSEDED)}),
+            r"expected serial number 2 revoked since .* \(key-compromise\), found .* \(superseded\)",
+        ),
+        (
+            lambda: crl(2, revoked=REVOKED | {2: Revocation(NOW - LIFETIME, Reason.KEY_COMPROMISE)}),
+            "expected serial number 2 revoked since",
+        ),
     ],
 )
 def test_list_that_takes_something_back_is_refused(after: Callable[[], RevocationList], rule: str) -> None:
