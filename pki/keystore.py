@@ -145,7 +145,7 @@ def passphrase_source(*, file: Path, environment: Mapping[str, str], prompt: Cal
     """Return a passphrase that is looked for once, when it is first needed: in the file, the environment, the prompt.
 
     Raises (when it is called):
-        PassphraseError: the file is there but cannot be read.
+        PassphraseError: the file is there but cannot be read, or others can read it.
     """
     found: list[bytes] = []
 
@@ -159,12 +159,18 @@ def passphrase_source(*, file: Path, environment: Mapping[str, str], prompt: Cal
 
 def _look_for(file: Path, environment: Mapping[str, str], prompt: Callable[[], str]) -> bytes:
     try:
-        return file.read_bytes().rstrip(b"\r\n")
+        content, mode = file.read_bytes(), file.stat().st_mode & 0o777
     except FileNotFoundError:
         variable = environment.get(PASSPHRASE_VARIABLE)
         return (prompt() if variable is None else variable).encode()
     except OSError as error:
         raise PassphraseError(f"passphrase: expected a readable {file}, found {error.strerror}") from error
+    # As for a key without a passphrase: the group may read.
+    if mode & 0o007:
+        raise PassphraseError(
+            f"passphrase: expected {file} closed to others, found mode {mode:04o}; close it with `chmod 600 {file}`"
+        )
+    return content.rstrip(b"\r\n")
 
 
 def _long_enough(passphrase: bytes) -> bytes:

@@ -168,8 +168,18 @@ def test_passphrase_comes_from_the_file_first(tmp_path: Path) -> None:
     assert without_file() == b"from the environment"
     alone = passphrase_source(file=file, environment={}, prompt=prompt)
     assert (alone(), alone(), asked) == (b"from the prompt", b"from the prompt", ["once"])
-    file.write_bytes(b"from the file\n")
+    create_file(file, b"from the file\n", mode=0o640)
     assert passphrase_source(file=file, environment=environment, prompt=prompt)() == b"from the file"
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o604, 0o602, 0o601])
+def test_passphrase_file_that_others_may_open_is_refused(mode: int, tmp_path: Path) -> None:
+    """Like a PIN file: it opens every key that lies beside it."""
+    file = tmp_path / "passphrase"
+    file.write_bytes(b"from the file\n")
+    file.chmod(mode)
+    with pytest.raises(PassphraseError, match=rf"closed to others, found mode {mode:04o}; close it with `chmod 600 "):
+        passphrase_source(file=file, environment={}, prompt=lambda: "never asked")()
 
 
 def test_unreadable_passphrase_file_is_refused(tmp_path: Path) -> None:
