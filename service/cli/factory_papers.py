@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 from cryptography.hazmat.primitives.serialization import Encoding
+from pydantic import ValidationError
 
 from pki.catalog import load_catalog
 from pki.chains import DeviceCertificate, verify_idevid
@@ -20,7 +21,7 @@ from protocol.identity import DeviceId, spki_der
 from protocol.voucher import MAX_VOUCHER_BYTES
 from service.cli import clock
 from service.cli.catalog_papers import FingerprintOption, OutOption, confirmed_handover, hand_out
-from service.cli.errors import DeviceFolderError
+from service.cli.errors import BadArgumentError, DeviceFolderError
 from service.cli.offered import OfferedImage, read_input, verify_offered, write_offered
 from service.cli.offline_keys import offline_keys
 from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption
@@ -74,16 +75,19 @@ def bundle(
 ) -> None:
     """Write the bundle that another catalog needs to take devices made here, signed by the root key."""
     keys, certificates = offline_keys(operator_dir), operator_dir / "certificates"
-    manufacturer = Manufacturer(
-        name=name or load_catalog(operator_dir / "repository" / "catalog.json").name,
-        made_at=clock.now(),
-        root=load_certificate(certificates / "root.pem").public_bytes(Encoding.DER),
-        factory=load_certificate(certificates / "factory.pem").public_bytes(Encoding.DER),
-        voucher_key=spki_der(keys.load(OfflineKey.VOUCHER).public_key),
-        rom_key=spki_der(keys.load(OfflineKey.ROM).public_key),
-        ocsp_url=ocsp_url,
-        crl_url=crl_url,
-    )
+    try:
+        manufacturer = Manufacturer(
+            name=load_catalog(operator_dir / "repository" / "catalog.json").name if name is None else name,
+            made_at=clock.now(),
+            root=load_certificate(certificates / "root.pem").public_bytes(Encoding.DER),
+            factory=load_certificate(certificates / "factory.pem").public_bytes(Encoding.DER),
+            voucher_key=spki_der(keys.load(OfflineKey.VOUCHER).public_key),
+            rom_key=spki_der(keys.load(OfflineKey.ROM).public_key),
+            ocsp_url=ocsp_url,
+            crl_url=crl_url,
+        )
+    except ValidationError as error:
+        raise _bad_option(error) from error
     manufacturer.check()
     if images is not None:
         _write_system_images(images, operator_dir)
@@ -141,6 +145,14 @@ def vouchers(
         for each in issued
     )
     print_table(f"{len(issued)} vouchers", ("device", "sequence", "issued", "catalog", "assertion"), rows)
+
+
+def _bad_option(error: ValidationError) -> BadArgumentError:
+    first = error.errors(include_url=False)[0]
+    option = str(first["loc"][0]).replace("_", "-")
+    return BadArgumentError(
+        f"--{option}: expected what a bundle may say, found {str(first['input'])[:80]!r}: {first['msg']}"
+    )
 
 
 def _device_folders(devices: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from pki.catalog import load_catalog
-from pki.handover import MAX_RELEASED_DEVICES, DeviceRelease, Handover, sign_device_release
+from pki.handover import MAX_REASON, MAX_RELEASED_DEVICES, DeviceRelease, Handover, sign_device_release
 from pki.roles import OfflineKey
 from pki.voucher_log import VOUCHER_LOG_FILE, VoucherLog
 from protocol.voucher import MAX_SEQUENCE
@@ -45,6 +45,15 @@ def _ids(devices: list[str]) -> list[str]:
     return [str(one_id(device)) for device in devices]
 
 
+def _reason(text: str) -> str:
+    """Refuse what the release cannot say, before a device is shut out for it."""
+    if len(text) > MAX_REASON or not text.isprintable():
+        raise BadArgumentError(
+            f"reason: expected up to {MAX_REASON} printable characters, found {len(text)}: {text[:80]!r}"
+        )
+    return text
+
+
 def release(
     devices: Annotated[
         list[str],
@@ -52,7 +61,7 @@ def release(
     ],
     *,
     to: Annotated[Path, typer.Option(help="Handover of the catalog that gets them (`tinyfleet catalog export`).")],
-    reason: Annotated[str, typer.Option(help="Why, for the audit log and the release.")],
+    reason: Annotated[str, typer.Option(help="Why, for the audit log and the release.", callback=_reason)],
     fingerprint: FingerprintOption = None,
     out: OutOption = None,
     operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,

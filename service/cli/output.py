@@ -1,4 +1,8 @@
-"""What commands print: tables for people, JSON for programs. Results go to stdout, remarks to stderr."""
+"""What commands print: tables for people, JSON for programs. Results go to stdout, remarks to stderr.
+
+What a terminal would obey instead of showing it is shown as JSON writes it: names and reasons come from the service,
+from devices and from other companies' papers.
+"""
 
 import json
 import sys
@@ -42,12 +46,12 @@ def print_json(value: object) -> None:
 
 def print_line(text: str) -> None:
     """Print one line for people on stdout."""
-    Console().print(text, markup=False, highlight=False, soft_wrap=True)
+    Console().print(shown(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def remark(text: str) -> None:
     """Print one line on stderr: progress, hints."""
-    Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
+    Console(stderr=True).print(shown(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -57,7 +61,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     """Make a table; a cell that names a state takes the state's colour."""
-    result = Table(title=title, title_justify="left", title_style="bold", header_style="dim")
+    result = Table(title=Text(shown(title), style="bold"), title_justify="left", header_style="dim")
     for column in columns:
         result.add_column(column, overflow="fold")
     for row in rows:
@@ -71,6 +75,11 @@ def print_facts(facts: Mapping[str, object]) -> None:
     for name, value in facts.items():
         grid.add_row(Text(name.replace("_", " "), style="dim"), _cell(value))
     Console().print(grid)
+
+
+def shown(text: str) -> str:
+    """Return a text as a terminal may get it: line feeds and printable characters, all else escaped as in JSON."""
+    return "".join(each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in text)
 
 
 def short(identifier: object) -> str:
@@ -87,8 +96,8 @@ def _cell(value: object) -> Text:
     if value is None:
         return Text("–", style="dim")
     if isinstance(value, Mapping):
-        return Text("\n".join(f"{name}: {part}" for name, part in value.items()))
+        return Text(shown("\n".join(f"{name}: {part}" for name, part in value.items())))
     if isinstance(value, list | tuple):
-        return Text("\n".join(str(part) for part in value))
-    text = str(value)
+        return Text(shown("\n".join(str(part) for part in value)))
+    text = shown(str(value))
     return Text(text, style=_STATE_STYLES.get(text, ""))

@@ -14,7 +14,7 @@ from device_sim.hardware.machine import Machine
 from pki import pkcs8
 from pki.errors import ChainError, HandoverError, ManufacturerError
 from pki.handover import sign_handover, verify_device_release, verify_handover
-from pki.manufacturers import trusted_manufacturers
+from pki.manufacturers import peek_manufacturer, trusted_manufacturers
 from pki.profiles import idevid
 from protocol.document import peek_document
 from protocol.identity import parse_device_id
@@ -160,6 +160,37 @@ def test_trusted_manufacturers_come_and_go(operator: Operator, buyer: Folders, t
     assert isinstance(own.exception, BadArgumentError)
     operator.run("catalog", "distrust-manufacturer", "Maker", "--service-dir", service)
     assert trusted_manufacturers(service) == ()
+
+
+def test_bundle_bears_any_name_that_a_catalog_may_have(operator: Operator, tmp_path: Path) -> None:
+    """It is the default."""
+    path = operator.folders.operator / "repository" / "catalog.json"
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | {"name": "Example Works, Ltd."}))
+    out = tmp_path / "manufacturer.json"
+    operator.run("factory", "bundle", "--out", out)
+    assert peek_manufacturer(out.read_bytes()).name == "Example Works, Ltd."
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("name", ""), ("name", "x" * 51), ("ocsp-url", "ocsp.example"), ("crl-url", "file:///etc/passwd")],
+)
+def test_bundle_refuses_what_it_cannot_say(option: str, value: str, operator: Operator, tmp_path: Path) -> None:
+    """And names the option."""
+    words = ("factory", "bundle", f"--{option}", value, "--out", tmp_path / "out.json")
+    operator.refused(BadArgumentError, f"--{option}: expected what a bundle may say, found '{value[:20]}", *words)
+    assert not (tmp_path / "out.json").exists()
+
+
+@pytest.mark.parametrize("reason", ["x" * 501, "sold\x1b[2J"])
+def test_reason_that_a_release_cannot_say_shuts_nothing_out(
+    reason: str, operator: Operator, registry: RegistryInMemory, handover: tuple[Path, str], tmp_path: Path
+) -> None:
+    """The device stays here."""
+    words = list(release(handover, DEVICE, out=tmp_path / "release.json"))
+    words[words.index("sold")] = reason
+    operator.refused(BadArgumentError, "reason: expected up to 500 printable characters", *words)
+    assert (registry.posts, registry.departed) == (0, {})
 
 
 def test_nobody_is_distrusted_where_nobody_is_trusted(operator: Operator) -> None:
