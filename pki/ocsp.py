@@ -3,7 +3,8 @@
 Answers are signed by a delegated key (RFC 6960 §4.2.2.2), so that the authority's own key stays offline, and come from
 the authority's revocation list in force. Handling of an unverified request, in this order:
     1. length: at most `MAX_REQUEST_BYTES`;
-    2. form: one DER OCSPRequest that asks for 1 to `MAX_CERTIFICATES` certificates;
+    2. form: one DER OCSPRequest that asks for 1 to `MAX_CERTIFICATES` certificates and has at most `MAX_EXTENSIONS`
+       extensions, of itself and for each certificate; they are counted before they are decoded;
     3. extensions: nothing critical but the nonce;
     4. nonce: 1 to 128 octets (RFC 9654 §2.1), echoed;
     5. issuer: at least one certificate is of the authority; of another one the status is unknown;
@@ -32,8 +33,9 @@ from protocol.signing import Signer
 
 Asn1Value: TypeAlias = Any  # asn1crypto has no types
 
-MAX_REQUEST_BYTES = 16 * 1024
-MAX_CERTIFICATES = 64  # of one request
+MAX_REQUEST_BYTES = 2048
+MAX_CERTIFICATES = 8  # of one request
+MAX_EXTENSIONS = 4  # of a request, and for each of its certificates
 MAX_NONCE_BYTES = 128
 ANSWER_LIFETIME = timedelta(hours=1)
 _HASHES = ("sha1", "sha256", "sha384", "sha512")
@@ -109,6 +111,10 @@ class OcspResponder:
             algorithm: (hashlib.new(algorithm, name).digest(), hashlib.new(algorithm, key).digest())
             for algorithm in _HASHES
         }
+
+    def try_later(self) -> OcspAnswer:
+        """Answer without a look at the request; for a service that has too many of them."""
+        return OcspAnswer(error_response(OCSPResponseStatus.TRY_LATER), None)
 
     def respond(self, unverified_request: bytes, crl: RevocationList | None, *, now: datetime) -> OcspAnswer:
         """Answer a request, whatever it is; the steps are those of the module.
@@ -186,14 +192,23 @@ def _parse(unverified_request: bytes) -> _Question:
     try:
         # Step 2: form; `native` reads every part.
         request = asn1.OCSPRequest.load(unverified_request, strict=True)["tbs_request"]
+        _count(request)
         _ = request.native
         certificate_ids = [_certificate_id(part) for part in request["request_list"]]
         nonce = _nonce(request["request_extensions"])
     except _PARSE_ERRORS as error:
         raise _RefusedError(OCSPResponseStatus.MALFORMED_REQUEST) from error
-    if not 0 < len(certificate_ids) <= MAX_CERTIFICATES:
-        raise _RefusedError(OCSPResponseStatus.MALFORMED_REQUEST)
     return _Question(certificate_ids, nonce)
+
+
+def _count(request: Asn1Value) -> None:
+    # Step 2: form; what a list holds is counted by its headers alone.
+    certificates = request["request_list"]
+    if not 0 < len(certificates) <= MAX_CERTIFICATES:
+        raise _RefusedError(OCSPResponseStatus.MALFORMED_REQUEST)
+    extensions = [request["request_extensions"], *(part["single_request_extensions"] for part in certificates)]
+    if any(len(each) > MAX_EXTENSIONS for each in extensions):
+        raise _RefusedError(OCSPResponseStatus.MALFORMED_REQUEST)
 
 
 def _certificate_id(part: Asn1Value) -> Asn1Value:

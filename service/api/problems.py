@@ -20,7 +20,7 @@ from pki.errors import KeyStoreError
 from protocol.errors import MalformedError, ProtocolError, SignatureError
 from service.application.est import EstMediaTypeError, EstRequestError, EstTooLongError
 from service.application.messaging import CommandQueueFullError, MessagingError
-from service.application.request_rate import DeviceRateError
+from service.application.request_rate import RateError
 from service.domain.errors import (
     ConflictError,
     ForbiddenError,
@@ -110,7 +110,7 @@ def problem(error: Exception, instance: str) -> ProblemResponse:
         return _response(status, "key-store", "a key of the service cannot sign now; its log says why", instance)
     members = error.members if isinstance(error, ServiceError) else {}
     response = _response(status, _rule(error), str(error), instance, members=members)
-    if isinstance(error, DeviceRateError):
+    if isinstance(error, RateError):
         response.headers["Retry-After"] = str(error.retry_after_seconds)
     return response
 

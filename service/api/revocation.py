@@ -17,7 +17,8 @@ from pki.ocsp import MAX_REQUEST_BYTES, OcspAnswer
 from pki.revocation import MAX_CRL_BYTES
 from service.api.auth import AdminActor, ViewerActor
 from service.api.device_gate import read_body
-from service.api.services import ServicesParameter
+from service.api.services import Services, ServicesParameter
+from service.application.request_rate import PublicRateError
 from service.application.revocation import CrlState, CrlStatus
 
 router = APIRouter(prefix="/pki/crls", tags=["revocation"])
@@ -91,6 +92,7 @@ async def show_crl(
     if_none_match: Annotated[str | None, Header(max_length=200)] = None,
 ) -> Response:
     """Show the revocation list of an offline authority or of the LDevID issuer; needs no credential."""
+    services.public_rate.admit()
     offline = services.revocations.knows(issuer)
     crl = services.revocations.crl(issuer) if offline else await services.issuer_lists.crl(issuer)
     headers = {"ETag": f'"{crl.number}"', "Cache-Control": f"public, max-age={CACHE_SECONDS}"}
@@ -102,14 +104,28 @@ async def show_crl(
 @public_router.post("/ocsp", response_class=Response, responses=_OCSP_ANSWER, openapi_extra=_RAW_BODY)
 async def ask_ocsp(services: ServicesParameter, request: Request) -> Response:
     """Answer an OCSP request, of whatever content type; needs no credential."""
+    try:
+        services.public_rate.admit()
+    except PublicRateError as error:
+        return _try_later(services, error)
     unverified_request = await read_body(request, max_bytes=MAX_REQUEST_BYTES)
-    return _answer(services.revocations.answer(unverified_request))
+    return _answer(await services.revocations.answer(unverified_request))
 
 
 @public_router.get("/ocsp/{encoded:path}", response_class=Response, responses=_OCSP_ANSWER)
 async def ask_ocsp_by_path(services: ServicesParameter, encoded: str) -> Response:
     """Answer an OCSP request that is in the path, base64 (RFC 6960 appendix A.1); needs no credential."""
-    return _answer(services.revocations.answer(_decoded(encoded)), may_be_cached=True)
+    try:
+        services.public_rate.admit()
+    except PublicRateError as error:
+        return _try_later(services, error)
+    return _answer(await services.revocations.answer(_decoded(encoded)), may_be_cached=True)
+
+
+def _try_later(services: Services, error: PublicRateError) -> Response:
+    response = _answer(services.revocations.try_later())
+    response.headers["Retry-After"] = str(error.retry_after_seconds)
+    return response
 
 
 def _decoded(encoded: str) -> bytes:

@@ -27,6 +27,7 @@ from service.application.possession import Possession
 from service.application.products import Products
 from service.application.releases import Releases
 from service.application.repository import ImageRepository
+from service.application.request_rate import PublicRate
 from service.application.revocation import Revocations
 from service.application.rollout_facts import RolloutFacts
 from service.application.rollouts import Rollouts
@@ -71,6 +72,7 @@ class Services:
     manufacturers: Sequence[Manufacturer]
     revocations: Revocations
     issuer_lists: IssuerLists
+    public_rate: PublicRate
     issuing_cas: IssuingCas
     approvals: Approvals
     explanations: Explanations

@@ -1,4 +1,4 @@
-"""How often one device may ask for what costs the service work, whatever becomes of it.
+"""How often the service is asked for what costs it work, whatever becomes of it: by one device, and by everybody.
 
 Kept in memory, so that a flood is turned away before it writes a row; each process counts for itself. The generic cell
 rate algorithm (ITU-T I.371 Annex A) needs one number per device: when its allowance would be whole again.
@@ -14,8 +14,8 @@ PERIOD = timedelta(hours=1)
 _FEW_DEVICES = 1024  # below this nothing is forgotten
 
 
-class DeviceRateError(TooManyRequestsError):
-    """A device asks more often than any healthy one.
+class RateError(TooManyRequestsError):
+    """A request comes too soon.
 
     Attributes:
         retry_after_seconds: when one more request is answered.
@@ -24,6 +24,14 @@ class DeviceRateError(TooManyRequestsError):
     def __init__(self, message: str, *, retry_after_seconds: int) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+
+
+class DeviceRateError(RateError):
+    """A device asks more often than any healthy one."""
+
+
+class PublicRateError(RateError):
+    """Those who need no credential ask more often, all together, than the service answers."""
 
 
 class RequestRate:
@@ -66,3 +74,37 @@ class RequestRate:
         """Drop devices whose allowance is whole; seldom enough that it costs each request little."""
         self._whole_at = {device_id: at for device_id, at in self._whole_at.items() if at > now}
         self._forget_at_devices = max(_FEW_DEVICES, 2 * len(self._whole_at))
+
+
+class PublicRate:
+    """Lets all callers together ask `burst` times at once, and `per_second` times a second for ever (a token bucket).
+
+    Args:
+        clock: of the service.
+        per_second: above 0.
+        burst: at least 1.
+    """
+
+    def __init__(self, clock: Clock, *, per_second: float = 50.0, burst: int = 100) -> None:
+        self._clock = clock
+        self._per_second = per_second
+        self._burst = float(burst)
+        self._tokens = self._burst
+        self._filled_at = clock.now()
+
+    def admit(self) -> None:
+        """Count a request.
+
+        Raises:
+            PublicRateError: the bucket is empty; the request does not count.
+        """
+        now = self._clock.now()
+        passed = max((now - self._filled_at).total_seconds(), 0.0)  # a clock that was set back gives nothing
+        self._tokens = min(self._burst, self._tokens + passed * self._per_second)
+        self._filled_at = now
+        if self._tokens < 1.0:
+            raise PublicRateError(
+                f"public requests: expected at most {self._per_second:g} a second, found more",
+                retry_after_seconds=math.ceil((1.0 - self._tokens) / self._per_second),
+            )
+        self._tokens -= 1.0

@@ -39,6 +39,7 @@ from service.domain.operator import SERVICE, Actor
 PUBLISHED = "crl-published"
 DUE = "crl-due"
 DUE_SHARE = 0.25  # of its lifetime, before the end: then it is time for the next list
+MAX_ANSWERING = 2  # OCSP requests, in threads
 MAX_NAMED = 20  # serial numbers in one entry of the audit log
 
 
@@ -117,6 +118,7 @@ class Revocations:
         self._in_force: dict[str, RevocationList] = {}
         self._published = Signal()  # another process published a list
         self._reminded: set[tuple[str, int]] = set()
+        self._answering = asyncio.Semaphore(MAX_ANSWERING)
 
     async def load(self) -> None:
         """Read the lists in force; at start, and when another process published one."""
@@ -189,10 +191,15 @@ class Revocations:
             )
         return found
 
-    def answer(self, unverified_request: bytes) -> OcspAnswer:
-        """Answer an OCSP request, whatever it is."""
-        in_force = self._in_force.get(self._responder.issuer_key_id)
-        return self._responder.respond(unverified_request, in_force, now=self._clock.now())
+    async def answer(self, unverified_request: bytes) -> OcspAnswer:
+        """Answer an OCSP request, whatever it is; beside the event loop, a few at once."""
+        async with self._answering:
+            in_force, now = self._in_force.get(self._responder.issuer_key_id), self._clock.now()
+            return await asyncio.to_thread(self._responder.respond, unverified_request, in_force, now=now)
+
+    def try_later(self) -> OcspAnswer:
+        """Answer an OCSP request that is one too many."""
+        return self._responder.try_later()
 
     async def publish(self, actor: Actor, key_id: str, unverified_crl: bytes) -> CrlStatus:
         """Take an authority's next list; the steps are those of the module.

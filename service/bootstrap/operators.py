@@ -14,6 +14,7 @@ from service.application.idempotency import IdempotencyKeys
 from service.application.issuing_ca import IssuingCas
 from service.application.operators import FileOperator, Operators
 from service.application.products import Products
+from service.application.request_rate import PublicRate
 from service.application.telemetry import Telemetry
 from service.application.update_facts import UpdateFacts
 from service.bootstrap.core import Core
@@ -47,6 +48,7 @@ def operator_services(core: Core, gateway: Gateway, *, identity: Identity, updat
         manufacturers=core.authorities.manufacturers,
         revocations=core.revocations,
         issuer_lists=identity.issuer_lists,
+        public_rate=PublicRate(clock),
         issuing_cas=issuing_cas,
         identities=DeviceIdentities(unit_of_work, generations=issuing_cas, clock=clock),
         approvals=core.approvals,

@@ -240,16 +240,16 @@ async def test_ocsp_follows_the_list(world: DeviceWorld, revoking: Revoking) -> 
     device = AttestingDevice(world.folders)
     request = ocsp_request(device, revoking)
 
-    def status() -> str:
-        answer = ocsp.load_der_ocsp_response(revoking.revocations.answer(request).der)
+    async def status() -> str:
+        answer = ocsp.load_der_ocsp_response((await revoking.revocations.answer(request)).der)
         good = answer.response_status is ocsp.OCSPResponseStatus.SUCCESSFUL
         return answer.certificate_status.name if good else answer.response_status.name
 
-    found = [status()]
+    found = [await status()]
     await revoking.publish(1, {})
-    found.append(status())
+    found.append(await status())
     await revoking.publish(2, {serial_of(device): revoking.revocation()})
-    assert [*found, status()] == ["TRY_LATER", "GOOD", "REVOKED"]
+    assert [*found, await status()] == ["TRY_LATER", "GOOD", "REVOKED"]
 
 
 async def test_many_revocations_find_their_devices(world: DeviceWorld, revoking: Revoking) -> None:

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pki.errors import OcspError
-from pki.ocsp import ANSWER_LIFETIME, MAX_CERTIFICATES, MAX_REQUEST_BYTES, OcspResponder
+from pki.ocsp import ANSWER_LIFETIME, MAX_CERTIFICATES, MAX_EXTENSIONS, MAX_REQUEST_BYTES, OcspResponder
 from pki.profiles import Profile
 from pki.revocation import Reason, Revocation, RevocationList, sign_crl
 from protocol.signing import SoftwareSigner
@@ -81,6 +81,13 @@ def changed(unverified: bytes, part: str, extension: dict[str, Any]) -> bytes:
     target = parsed if part == "request_extensions" else parsed["request_list"][0]
     target[part] = [*(target[part] or []), extension]
     return bytes(asn1.OCSPRequest({"tbs_request": parsed}).dump())
+
+
+def extended(number: int) -> bytes:
+    """A request with this number of extensions that mean nothing."""
+    extensions = [{"extn_id": "1.2.3", "critical": False, "extn_value": b""}] * number
+    parts = asn1.OCSPRequest.load(request(1))["tbs_request"]["request_list"]
+    return bytes(asn1.OCSPRequest({"tbs_request": {"request_list": parts, "request_extensions": extensions}}).dump())
 
 
 def test_good_certificate_is_good() -> None:
@@ -160,6 +167,7 @@ def test_without_a_list_in_force_the_client_tries_later() -> None:
         request(1) + b"\x00",
         several(),
         several(*[request(1)] * (MAX_CERTIFICATES + 1)),
+        extended(MAX_EXTENSIONS + 1),
         request(1, nonce=b""),
         request(1, nonce=bytes(129)),
         changed(request(1, nonce=b"1"), "request_extensions", {"extn_id": "nonce", "extn_value": b"2"}),
@@ -168,7 +176,19 @@ def test_without_a_list_in_force_the_client_tries_later() -> None:
             request(1), "single_request_extensions", {"extn_id": "1.2.3", "critical": True, "extn_value": b"\x05\x00"}
         ),
     ],
-    ids=["empty", "long", "trailing", "none", "many", "no nonce", "long nonce", "two nonces", "critical", "single"],
+    ids=[
+        "empty",
+        "long",
+        "trailing",
+        "none",
+        "many",
+        "extensions",
+        "no nonce",
+        "long nonce",
+        "two nonces",
+        "critical",
+        "single",
+    ],
 )
 def test_malformed_request_is_said_to_be_so(unverified: bytes) -> None:
     """An error response, never an exception."""
@@ -180,6 +200,21 @@ def test_extension_that_is_not_critical_is_left_alone() -> None:
     extension = {"extn_id": "1.2.3", "critical": False, "extn_value": b"\x05\x00"}
     for part in ("request_extensions", "single_request_extensions"):
         assert answer(changed(request(1), part, extension)).certificate_status is OCSPCertStatus.GOOD
+
+
+def test_largest_request_is_answered() -> None:
+    """As many certificates and extensions as may be, named by the longest hash, fit into a request."""
+    longest = several(*[request(1, algorithm=hashes.SHA512())] * MAX_CERTIFICATES)
+    assert len(longest) <= MAX_REQUEST_BYTES
+    assert len(list(answer(longest).responses)) == MAX_CERTIFICATES
+    assert answer(extended(MAX_EXTENSIONS)).certificate_status is OCSPCertStatus.GOOD
+
+
+def test_request_too_many_is_put_off() -> None:
+    """By the error response that clients know."""
+    put_off = RESPONDER.try_later()
+    assert put_off.fresh_until is None
+    assert ocsp.load_der_ocsp_response(put_off.der).response_status is OCSPResponseStatus.TRY_LATER
 
 
 @given(st.binary(max_size=200))

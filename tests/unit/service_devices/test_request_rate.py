@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.application.request_rate import DeviceRateError, RequestRate
+from service.application.request_rate import DeviceRateError, PublicRate, PublicRateError, RequestRate
 
 DEVICE, OTHER = "a" * 128, "b" * 128
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -104,3 +104,16 @@ def test_no_hour_has_more_than_twice_the_rate(pauses: list[int]) -> None:
             admitted.append(clock.now())
     for first in admitted:
         assert sum(first <= at < first + timedelta(hours=1) for at in admitted) <= 2 * 4
+
+
+def test_public_bucket_empties_and_fills_up_again() -> None:
+    """A burst of three, then two a second, never more than the burst; a clock that is set back gives nothing."""
+    clock = HandClock()
+    rate = PublicRate(clock, per_second=2.0, burst=3)
+    for admitted, passed in ((3, 0.5), (1, 3600.0), (3, -60.0), (0, 0.5), (1, 0.0)):
+        for _ in range(admitted):
+            rate.admit()
+        with pytest.raises(PublicRateError, match="expected at most 2 a second, found more") as refused:
+            rate.admit()
+        assert refused.value.retry_after_seconds == 1
+        clock.advance(passed)
