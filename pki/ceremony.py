@@ -1,10 +1,11 @@
 """The key ceremony: performs a declaration step by step, goes on after an interruption, and signs what it did.
 
-    check the declaration and the service's requests → begin the journal → each step: confirm, perform, note
-    → check everything that was made against the declaration → sign the transcript by the root → end the journal
+    plan every step from the declaration and the service's requests → begin the journal
+    → each step: confirm, perform, note → check everything that was made against the declaration
+    → sign the transcript by the root → end the journal
 
-Nothing is made before the first check has passed, no file is ever overwritten, and what cannot be confirmed at the end
-is not signed.
+The service's keys and requests are there before; nothing else is made, and the folder is bound to no declaration, until
+every step could be planned. No file is ever overwritten, and what cannot be confirmed at the end is not signed.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 from pydantic import AwareDatetime
 
 from pki.authority import CertificateAuthority, publish_url_in
-from pki.ceremony_certificates import key_sha256
+from pki.ceremony_certificates import key_sha256, role_of
 from pki.ceremony_check import Act, check_ceremony, findings, read_declaration
 from pki.ceremony_declaration import DeclarationFile
 from pki.ceremony_steps import CeremonyStep, CeremonySteps
@@ -22,7 +23,7 @@ from pki.errors import CeremonyError, TranscriptError
 from pki.files import PUBLIC_MODE, replace_file
 from pki.keystore import KeyStore
 from pki.online import load_certificate, requested_key
-from pki.roles import OfflineKey, OnlineKey
+from pki.roles import OfflineKey
 from pki.stores import KeyStores
 from pki.transcript import (
     CEREMONY_FOLDER,
@@ -80,30 +81,17 @@ def hold_ceremony(
     """
     operator_dir = data_dir / "operator"
     _check_stores(declared, keys)
-    for role in OnlineKey:
-        requested_key(data_dir / "service", role)
-    finished = transcript_files(operator_dir)
-    if finished:
+    if finished := transcript_files(operator_dir):
         _check_same(read_declaration(operator_dir).sha256, declared)
         _refuse(check_ceremony(data_dir, keys=None).findings)
         return finished[0]
     journal = _journal(operator_dir, declared, clock=clock)
     planned = list(CeremonySteps(data_dir, declared, keys, journal.began_at, adopt).steps())
-    _check_done(journal, planned, keys)
+    _check_done(data_dir, journal, planned, keys=keys)
+    _begin(operator_dir, journal)
     journal = _perform(operator_dir, journal, planned, clock=clock, confirm=confirm)
     _refuse(list(findings(data_dir, declared, [Act(journal.began_at, journal.steps)])))
-    transcript = add_transcript(
-        operator_dir,
-        keys.load(OfflineKey.ROOT),
-        act=CEREMONY_ACT,
-        declaration_sha256=declared.sha256,
-        participants=declared.declaration.participants,
-        began_at=journal.began_at,
-        ended_at=clock(),
-        steps=journal.steps,
-    )
-    _journal_path(operator_dir).unlink()
-    return transcript
+    return _sign(operator_dir, declared, journal, keys=keys, ended_at=clock())
 
 
 def factory_authority(operator_dir: Path, keys: KeyStore) -> CertificateAuthority:
@@ -145,10 +133,7 @@ def _check_same(began_with_sha256: str, declared: DeclarationFile) -> None:
 def _journal(operator_dir: Path, declared: DeclarationFile, *, clock: Clock) -> Journal:
     path = _journal_path(operator_dir)
     if not path.exists():
-        journal = Journal(declaration_sha256=declared.sha256, began_at=clock().replace(microsecond=0), steps=())
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _keep(operator_dir, journal)
-        return journal
+        return Journal(declaration_sha256=declared.sha256, began_at=clock().replace(microsecond=0), steps=())
     try:
         journal = parse_document(path.read_bytes(), Journal)
         check_steps(journal.steps)
@@ -158,7 +143,7 @@ def _journal(operator_dir: Path, declared: DeclarationFile, *, clock: Clock) -> 
     return journal
 
 
-def _check_done(journal: Journal, planned: Sequence[CeremonyStep], keys: KeyStores) -> None:
+def _check_done(data_dir: Path, journal: Journal, planned: Sequence[CeremonyStep], *, keys: KeyStores) -> None:
     done = [(step.kind, step.name) for step in journal.steps]
     if done != [(step.kind, step.name) for step in planned[: len(done)]]:
         raise CeremonyError("journal: expected the first steps of this declaration, found others")
@@ -166,6 +151,16 @@ def _check_done(journal: Journal, planned: Sequence[CeremonyStep], keys: KeyStor
     for step in journal.steps:
         if step.kind is StepKind.KEY and key_sha256(keys.load(step.name).public_key) != step.sha256:
             raise CeremonyError(f"key {step.name}: expected the one that the ceremony made, found another")
+        if step.kind is StepKind.REQUEST:
+            requested = requested_key(data_dir / "service", role_of(step.name))
+            if key_sha256(requested) != step.fingerprint:
+                raise CeremonyError(f"{step.name}: expected the request that the ceremony took, found another")
+
+
+def _begin(operator_dir: Path, journal: Journal) -> None:
+    if not journal.steps:
+        _journal_path(operator_dir).parent.mkdir(parents=True, exist_ok=True)
+        _keep(operator_dir, journal)
 
 
 def _perform(
@@ -178,6 +173,23 @@ def _perform(
         journal = journal.model_copy(update={"steps": steps})
         _keep(operator_dir, journal)
     return journal
+
+
+def _sign(
+    operator_dir: Path, declared: DeclarationFile, journal: Journal, *, keys: KeyStores, ended_at: datetime
+) -> Path:
+    transcript = add_transcript(
+        operator_dir,
+        keys.load(OfflineKey.ROOT),
+        act=CEREMONY_ACT,
+        declaration_sha256=declared.sha256,
+        participants=declared.declaration.participants,
+        began_at=journal.began_at,
+        ended_at=ended_at,
+        steps=journal.steps,
+    )
+    _journal_path(operator_dir).unlink()
+    return transcript
 
 
 def _refuse(found: Sequence[str]) -> None:

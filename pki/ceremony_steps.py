@@ -81,7 +81,11 @@ class CeremonySteps:
     adopt: bool
 
     def steps(self) -> Iterator[CeremonyStep]:
-        """Return the steps in their order."""
+        """Return the steps in their order.
+
+        Raises:
+            CsrError: a CSR is missing or breaks a rule.
+        """
         planned = planned_certificates(self.declared.declaration, began_at=self.began_at)
         name = f"operator/{CEREMONY_FOLDER}/{DECLARATION_FILE}"
         text = f"keep the declaration, SHA-256 {self.declared.sha256}"
@@ -92,8 +96,9 @@ class CeremonySteps:
         yield from (self._certificate_step(each) for each in planned if each.role in set(OfflineKey))
         for online in OnlineKey:
             name = f"{REQUESTS}/{online}.pem"
-            text = f"request of the service for its key {online}"
-            yield CeremonyStep(StepKind.REQUEST, name, text, partial(self._request, name, online))
+            shown = requested_key(self.data_dir / "service", online)
+            text = f"request of the service for its key {online}, SHA-256 {key_sha256(shown)}"
+            yield CeremonyStep(StepKind.REQUEST, name, text, partial(self._request, name, online, shown=shown))
         yield from (self._certificate_step(each) for each in planned if each.role in set(OnlineKey))
         for role in TRUSTED_BY_THE_SERVICE:
             name, text = f"{ONLINE_CERTIFICATES}/{role}.pem", f"certificate {role} for the service"
@@ -141,8 +146,10 @@ class CeremonySteps:
         signer = self.keys.load(role) if self.keys.holds(role) else self.keys.generate(role)
         return Made(StepKind.KEY, role, key_sha256(signer.public_key), store=self.keys.store_of(role))
 
-    def _request(self, name: str, role: OnlineKey) -> Made:
+    def _request(self, name: str, role: OnlineKey, *, shown: ec.EllipticCurvePublicKey) -> Made:
         key = requested_key(self.data_dir / "service", role)
+        if key != shown:
+            raise CeremonyError(f"{name}: expected the request that was shown, found another")
         return Made(StepKind.REQUEST, name, self._digest(name), fingerprint=key_sha256(key))
 
     def _certificate(self, planned: PlannedCertificate) -> Made:

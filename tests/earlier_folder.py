@@ -29,12 +29,12 @@ def hold_as_version_0_1(folder: Path, keys: KeyStores, *, now: datetime) -> None
     issuing_ca = root.issue(_bare(profiles.issuing_ca("demo", now=now)), requested_key(service, OnlineKey.ISSUING_CA))
     server = root.issue(profiles.server(profiles.LOOPBACK_HOSTNAMES, now=now), requested_key(service, OnlineKey.SERVER))
     _write(service, {"root": root.certificate, "factory": factory, "issuing-ca": issuing_ca, "server": server})
-    for name in ("keys/ocsp.pem", "csr/ocsp.pem"):
-        (service / name).unlink()
     declared = usual_declaration("demo", participants=["Ada"], hostnames=[])
     for step in CeremonySteps(folder, declared, keys, now, adopt=True).steps():
         if step.kind is StepKind.METADATA and not step.name.endswith(".crl"):
             step.perform()
+    for name in ("keys/ocsp.pem", "csr/ocsp.pem"):
+        (service / name).unlink()
 
 
 def _bare(profile: Profile) -> Profile:

@@ -165,7 +165,10 @@ def test_wrong_passphrase_of_an_interrupted_ceremony_is_refused(
 
 def test_bad_names_are_refused(tmp_path: Path) -> None:
     """Of the catalog and of hosts; nothing is made."""
-    _expect(_init(tmp_path / "a", "--catalog", "c" * 51), DeclarationError, "catalog: expected: .*at most 50")
+    for name, size in (("c" * 49, 49), ("工" * 20, 60)):
+        message = f"catalog: expected printable .*, 1 to 48 bytes as UTF-8, found {size}"
+        _expect(_init(tmp_path / "a", "--catalog", name), DeclarationError, message)
+    _expect(_init(tmp_path / "a", "--hostname", "fe80::1%eth0"), DeclarationError, "hostnames.0: .* without a scope")
     _expect(
         _init(tmp_path / "b", "--hostname", "two words"), DeclarationError, "hostnames.0: host name: expected a DNS"
     )

@@ -14,14 +14,16 @@ from pki import ceremony_steps, keystore, online, profiles, transcript
 from pki.authority import CertificateAuthority, chain_pem, issuer_key_id, publish_url_in, self_signed_root
 from pki.catalog import Catalog, encode_catalog, load_catalog
 from pki.ceremony import Journal, factory_authority, hold_ceremony, root_authority
+from pki.ceremony_certificates import key_sha256
 from pki.ceremony_check import check_ceremony
-from pki.ceremony_declaration import DeclarationFile, parse_declaration, usual_declaration
+from pki.ceremony_declaration import Declaration, DeclarationFile, parse_declaration, usual_declaration
 from pki.ceremony_steps import REPOSITORY_COPIES
 from pki.chains import issued_by
+from pki.csr import make_csr
 from pki.errors import CatalogError, CeremonyError, ChainError, CsrError, KeyMissingError
 from pki.files import create_file
 from pki.keystore import FileKeyStore
-from pki.online import issuing_authority, load_certificate, online_keys, request_online_keys
+from pki.online import issuing_authority, load_certificate, online_keys, request_online_keys, requested_key
 from pki.profiles import CLOCK_SKEW
 from pki.repository import verify_root, verify_targets
 from pki.roles import OfflineKey, OnlineKey
@@ -205,6 +207,57 @@ def test_service_without_requests_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CsrError, match=r"expected the service's request in .*issuing-ca.pem, found: No such file"):
         hold_ceremony(tmp_path, _declared(), keys=_keys(tmp_path), clock=lambda: NOW, confirm=_assent)
     assert _snapshot(tmp_path) == {}
+
+
+def test_folder_is_not_bound_to_a_declaration_that_cannot_be_performed(tmp_path: Path) -> None:
+    """Every certificate is planned before the journal begins, so the next declaration is taken."""
+    request_online_keys(tmp_path / "service")
+    impossible = DeclarationFile(b"unchecked", Declaration(catalog="c" * 60, participants=("Ada",)))
+    before = _snapshot(tmp_path)
+    with pytest.raises(ValueError, match="Attribute's length"):
+        _hold(tmp_path, impossible)
+    assert _snapshot(tmp_path) == before
+    _hold(tmp_path)
+
+
+def test_steps_show_the_keys_of_the_requests(tmp_path: Path) -> None:
+    """For comparison with what the service's machine showed."""
+    texts: list[str] = []
+    request_online_keys(tmp_path / "service")
+    hold_ceremony(
+        tmp_path, _declared(), keys=_keys(tmp_path), clock=lambda: NOW, confirm=lambda _n, _c, text: texts.append(text)
+    )
+    for role in OnlineKey:
+        shown = key_sha256(requested_key(tmp_path / "service", role))
+        assert f"request of the service for its key {role}, SHA-256 {shown}" in texts
+
+
+def _exchange_request(folder: Path) -> None:
+    signer = SoftwareSigner.generate()
+    (folder / "service" / "csr" / "server.pem").write_bytes(make_csr(signer, "server"))
+
+
+def test_request_that_was_exchanged_after_it_was_shown_is_refused(tmp_path: Path) -> None:
+    """Who confirmed the step saw another key."""
+    request_online_keys(tmp_path / "service")
+
+    def exchange(_number: int, _count: int, text: str) -> None:
+        if "for its key server" in text:
+            _exchange_request(tmp_path)
+
+    with pytest.raises(CeremonyError, match=r"service/csr/server.pem: expected the request that was shown, found"):
+        hold_ceremony(tmp_path, _declared(), keys=_keys(tmp_path), clock=lambda: NOW, confirm=exchange)
+    assert not (tmp_path / "service" / "certificates" / "server.pem").exists()
+
+
+def test_request_that_was_exchanged_during_an_interruption_is_refused(tmp_path: Path) -> None:
+    """Its certificate would be of a key that nobody confirmed."""
+    _interrupt(tmp_path, at=23)
+    _exchange_request(tmp_path)
+    before = _snapshot(tmp_path)
+    with pytest.raises(CeremonyError, match=r"server.pem: expected the request that the ceremony took, found another"):
+        _hold(tmp_path)
+    assert _snapshot(tmp_path) == before
 
 
 def test_another_declaration_is_refused(tmp_path: Path) -> None:
