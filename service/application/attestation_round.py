@@ -152,13 +152,15 @@ class AttestationRound:
         nonce = facts.nonces.get((device.device_id, claim.purpose))
         expected = None if nonce is None else bind_nonce_to(nonce, claim.wanted.spki)
         # Step 5: policy.
-        appraisal = appraise(evidence, expected, policy=policy, reference_values=facts.reference_values)
+        measured = appraise(evidence, expected, policy=policy, reference_values=facts.reference_values)
+        appraisal = measured
         # Step 6: key.
         if appraisal.verdict.access is not None and claim.wanted.key_sha256 in facts.used_keys:
             appraisal = refusal("certificate key", expected="a fresh one", found="one that has been used before")
         shown, suspicion = device, None
         if evidence.nonce == expected:
-            shown, suspicion = note_boot_seed(_remember(device, claim, now=now), evidence.boot_seed, now)
+            shown = _remember(device, claim, measured, now=now)
+            shown, suspicion = note_boot_seed(shown, evidence.boot_seed, now)
         if suspicion is not None and self._clones.blocks:
             appraisal = refusal("identity", expected="one live device", found=suspicion.text[:200])
         access = appraisal.verdict.access
@@ -190,9 +192,14 @@ def _used_keys(claims: Sequence[Claim], known: Collection[str]) -> set[str]:
     return found | {key for key, count in keys.items() if count > 1 or key in known}
 
 
-def _remember(device: Device, claim: Claim, *, now: datetime) -> Device:
-    """Return the device with what fresh evidence, accepted or not, leaves in the registry."""
-    return device.show(claim.token, now)
+def _remember(device: Device, claim: Claim, measured: Appraisal, *, now: datetime) -> Device:
+    """Return the device with what fresh evidence, accepted or not, leaves in the registry.
+
+    What the device booted is refused: the certificate of before opens nothing more. Only the device can bring that
+    about, as fresh evidence is signed by its identity key over a nonce of this moment.
+    """
+    shown = device.show(claim.token, now)
+    return shown.refuse() if measured.verdict is Verdict.REFUSED else shown
 
 
 def _lifetime(access: Access, policy: AttestationPolicy) -> timedelta | None:
@@ -241,7 +248,7 @@ def _reasons(appraisal: Appraisal) -> dict[str, JsonValue]:
 
 
 def _state_event(device: Device, now: datetime) -> Event:
-    change = "quarantined" if device.state is DeviceState.QUARANTINED else "activated"
+    change = "activated" if device.state is DeviceState.ACTIVE else device.state.value
     data: dict[str, JsonValue] = {"group_id": device.group_id, "state": device.state}
     return Event(EventType.DEVICE, device.device_id, change, now, data)
 

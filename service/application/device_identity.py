@@ -177,7 +177,7 @@ def _obstacles(
         yield "it has no operational certificate"
     elif device.certificate_not_after <= now:
         yield f"its operational certificate ended at {_time(device.certificate_not_after)}"
-    elif record is not None and record.appraisal.verdict is Verdict.REFUSED:
+    elif record is not None and record.appraisal.verdict is Verdict.REFUSED and device.access is not None:
         yield f"its certificate of before is in force until {_time(device.certificate_not_after)}"
 
 

@@ -34,6 +34,7 @@ class RefusalReason(enum.StrEnum):
     NOT_YET_VALID = "not_yet_valid"
     EXPIRED = "expired"
     UNKNOWN_DEVICE = "unknown_device"
+    REFUSED = "refused"
     BLOCKED = "blocked"
     MOVED = "moved"
     DECOMMISSIONED = "decommissioned"

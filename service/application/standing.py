@@ -32,7 +32,13 @@ class UnclaimedDeviceError(CertificateRefusedError):
     """No catalog of this service has claimed the device."""
 
 
+class RefusedDeviceError(CertificateRefusedError):
+    """What the device booted was refused; it may attest again."""
+
+
+_RESTRICTED = frozenset({DeviceState.QUARANTINED, DeviceState.REFUSED})
 _REFUSALS = {
+    DeviceState.REFUSED: (RefusalReason.REFUSED, RefusedDeviceError),
     DeviceState.BLOCKED: (RefusalReason.BLOCKED, BlockedDeviceError),
     DeviceState.MOVED: (RefusalReason.MOVED, MovedDeviceError),
     DeviceState.DECOMMISSIONED: (RefusalReason.DECOMMISSIONED, DecommissionedDeviceError),
@@ -60,7 +66,7 @@ class Standings:
         self._kicks.append(kick)
 
     def on_restricted(self, kick: Kick) -> None:
-        """Call `kick` with the id of each device that reaches the update path alone from now on; it ends the rest."""
+        """Call `kick` with the id of each device that reaches the update path at most from now on; it ends the rest."""
         self._restrictions.append(kick)
 
     async def refusal(self, device_id: str) -> RefusalReason | None:
@@ -89,6 +95,7 @@ class Standings:
             BlockedDeviceError: it is blocked.
             MovedDeviceError: it belongs to another catalog.
             DecommissionedDeviceError: it is out of service for good.
+            RefusedDeviceError: what it booted was refused.
         """
         state = self._states.get(device_id)
         if state is None:
@@ -109,7 +116,7 @@ class Standings:
             return
         self._states[device_id] = state
         self._sequences[device_id] = sequence
-        for kick in self._restrictions if state is DeviceState.QUARANTINED else ():
+        for kick in self._restrictions if state in _RESTRICTED else ():
             kick(device_id)
         for kick in () if state.may_connect else self._kicks:
             kick(device_id)

@@ -35,13 +35,14 @@ class DeviceState(StrEnum):
     CLAIMED = "claimed"  # bound to the catalog, never attested
     ACTIVE = "active"  # attested at least once
     QUARANTINED = "quarantined"  # its certificate reaches the update path alone
+    REFUSED = "refused"  # it had a certificate and then showed what it may not boot: it may attest, no more
     BLOCKED = "blocked"  # until an operator unblocks it
     MOVED = "moved"  # to another catalog
     DECOMMISSIONED = "decommissioned"  # for good: it is never admitted or claimed again
 
     @property
     def may_connect(self) -> bool:
-        """Whether a device in this state is let in."""
+        """Whether a device in this state is let in, at least to attest."""
         return self not in _SHUT_OUT
 
     @property
@@ -69,7 +70,7 @@ class Device:
         certificate_serial: serial of the LDevID in force, hex.
         certificate_key_sha256: of its key's DER SubjectPublicKeyInfo, hex.
         certificate_not_after: its end, UTC.
-        access: how far it reaches; None before the first one.
+        access: how far it reaches; None before the first one, and since what it booted was refused.
         evidence: the last fresh token that the device signed, whatever came of it.
         evidence_at: when it came, UTC.
         voucher: copy of the voucher that the manufacturer's authority signed, DSSE envelope.
@@ -118,6 +119,8 @@ class Device:
             return DeviceState.BLOCKED
         if self.access is Access.UPDATE_ONLY:
             return DeviceState.QUARANTINED
+        if self.access is None and self.certificate_serial is not None:
+            return DeviceState.REFUSED
         return DeviceState.CLAIMED if self.activated_at is None else DeviceState.ACTIVE
 
     @property
@@ -223,6 +226,10 @@ class Device:
     def show(self, evidence: bytes, at: datetime) -> "Device":
         """Return the device with fresh evidence of what it booted."""
         return replace(self, evidence=evidence, evidence_at=at)
+
+    def refuse(self) -> "Device":
+        """Return the device without access, whatever certificate it has, until it is certified again."""
+        return replace(self, access=None)
 
     def certify(
         self, serial: str, *, key_sha256: str, not_after: datetime, at: datetime, access: Access = Access.FULL

@@ -21,8 +21,9 @@ from service.domain.errors import InvalidError
 POSITION_BITS = 63  # fits a signed 64-bit column
 MAX_POSITION = (1 << POSITION_BITS) - 1
 NO_POSITION = -1  # threshold of a stage that holds nobody
-# Devices that have attested, those that may update alone included: they are the ones that must (ADR 0005).
-ENROLLED_STATES = frozenset({DeviceState.ACTIVE, DeviceState.QUARANTINED})
+# Devices that have attested: those that may update alone, as they are the ones that must (ADR 0005), and those that
+# were refused since, as an update in trial may be why, which the rollout has to count.
+ENROLLED_STATES = frozenset({DeviceState.ACTIVE, DeviceState.QUARANTINED, DeviceState.REFUSED})
 MAX_STAGES = 32
 
 

@@ -78,6 +78,45 @@ async def test_quarantine_takes_an_older_certificate_of_full_access_back(live: L
         assert (await https.get("/nothing")).status_code == httpx.codes.FORBIDDEN
 
 
+async def test_refusal_takes_an_older_certificate_back(live: LiveService) -> None:
+    """What it booted is refused: the live MQTT connection closes, nothing opens; honest again, it comes in whole."""
+    device = await live.claimed()
+    full = await live.attest(device)
+    mqtt = await live.mqtt(device, full)
+    assert await mqtt.exchange(connect_packet(device.device_id)) == CONNACK_OK
+    device.evidence = replace(HONEST, components=(*HONEST.components, STRANGER))
+    refused = await live.ask_to_attest(device, SoftwareSigner.generate())
+    assert (refused.status_code, "m4-0/model" in refused.text) == (httpx.codes.FORBIDDEN, True)
+    assert await mqtt.closed() == b""
+    await mqtt.close()
+    again = await live.mqtt(device, full)
+    assert await again.exchange(connect_packet(device.device_id)) == NOT_AUTHORISED
+    await again.close()
+    async with live.https(device, full) as https:
+        for path in ("/poll", "/uptane/director/timestamp.json", "/nothing"):
+            assert (await https.get(path)).status_code == httpx.codes.FORBIDDEN, path
+    shown = (await live.operator.get(f"/devices/{device.device_id}")).json()
+    assert (shown["state"], shown["admission"]["admitted"]) == ("refused", False)
+    device.evidence = HONEST
+    honest = await live.mqtt(device, await live.attest(device))
+    assert await honest.exchange(connect_packet(device.device_id)) == CONNACK_OK
+    await honest.close()
+
+
+async def test_refusal_for_another_reason_takes_nothing_back(live: LiveService) -> None:
+    """A used nonce or a used key says nothing about what the device booted."""
+    device = await live.claimed()
+    full = await live.attest(device)
+    async with live.https(device) as https:
+        request = device.request(b"\x01" * 32, SoftwareSigner.generate())
+        stale = await https.post("/attest", content=request.model_dump_json())
+    reused = await live.ask_to_attest(device, full.key)
+    assert (stale.status_code, reused.status_code) == (httpx.codes.FORBIDDEN, httpx.codes.FORBIDDEN)
+    mqtt = await live.mqtt(device, full)
+    assert await mqtt.exchange(connect_packet(device.device_id)) == CONNACK_OK
+    await mqtt.close()
+
+
 async def test_healed_device_comes_in_whole(live: LiveService) -> None:
     """With known images again it gets full access at once."""
     device = await live.claimed()

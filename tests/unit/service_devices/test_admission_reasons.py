@@ -65,6 +65,13 @@ def test_refused_device_keeps_its_older_certificate_to_its_end() -> None:
     assert reasons(ended, refused) == ["None", since, "its operational certificate ended at 2026-01-01 12:00:00 UTC"]
 
 
+def test_device_that_booted_what_is_refused_reaches_nothing() -> None:
+    """Whatever its certificate says."""
+    refused = record(refusal("os", expected="a listed os", found="none"))
+    since = "attestation refused it since 2026-01-01 12:00:00 UTC: os: expected a listed os, found none"
+    assert reasons(ACTIVE.refuse(), refused) == ["None", since]
+
+
 def test_restricted_device_reaches_the_update_path_and_says_why() -> None:
     """By alarm or by expectation."""
     restricted = replace(ACTIVE, access=Access.UPDATE_ONLY)

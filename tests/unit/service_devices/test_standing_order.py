@@ -14,6 +14,7 @@ from service.application.standing import (
     BlockedDeviceError,
     DecommissionedDeviceError,
     MovedDeviceError,
+    RefusedDeviceError,
     Standings,
     UnclaimedDeviceError,
 )
@@ -30,6 +31,7 @@ def heard(sequence: int, change: str, state: DeviceState = DeviceState.CLAIMED) 
 @pytest.mark.parametrize(
     ("state", "refusal", "reason"),
     [
+        (DeviceState.REFUSED, RefusedDeviceError, RefusalReason.REFUSED),
         (DeviceState.BLOCKED, BlockedDeviceError, RefusalReason.BLOCKED),
         (DeviceState.MOVED, MovedDeviceError, RefusalReason.MOVED),
         (DeviceState.DECOMMISSIONED, DecommissionedDeviceError, RefusalReason.DECOMMISSIONED),
@@ -56,7 +58,7 @@ def test_every_state_is_let_in_or_refused_for_a_reason() -> None:
     for state in DeviceState:
         standings = Standings()
         standings.change(DEVICE, state, sequence=1)
-        if state.may_connect:
+        if state.may_connect and state is not DeviceState.REFUSED:
             standings.check(DEVICE)
             continue
         with pytest.raises(CertificateRefusedError, match=f"found it {state}"):

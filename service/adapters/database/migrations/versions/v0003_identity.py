@@ -24,6 +24,7 @@ def upgrade() -> None:
     """Add columns and make the tables."""
     for column in _device_columns():
         op.add_column("devices", column)
+    op.execute("UPDATE devices SET access = 'full' WHERE certificate_serial IS NOT NULL")
     _idevid_serials()
     suspected = sa.text("clone_suspected_at IS NOT NULL")
     op.create_index(
