@@ -81,19 +81,35 @@ class Attestation:
             DeviceRateError: the device asks too often.
             AttestationRefusedError: the device is unclaimed or may not connect.
         """
+        self.admit_nonce(peer)
         given = await self.give_nonce(peer, purpose=purpose)
         signed_time = self._issuer.sign_time(request.device_nonce)
         return NonceReply(nonce=given.nonce, expires_at=given.expires_at, signed_time=signed_time)
 
-    async def give_nonce(self, peer: DevicePeer, *, purpose: NoncePurpose) -> IssuedNonce:
-        """Give a device a nonce alone.
+    def admit_nonce(self, peer: DevicePeer) -> None:
+        """Count a request for a nonce, before anything is done about it.
 
         Raises:
-            DeviceRateError: as for `nonce`.
-            AttestationRefusedError: as for `nonce`.
+            DeviceRateError: the device asks too often.
         """
         if self._nonce_rate is not None:
             self._nonce_rate.admit(peer.device_id)
+
+    def admit_evidence(self, peer: DevicePeer) -> None:
+        """Count a request to judge evidence, before anything is done about it.
+
+        Raises:
+            DeviceRateError: the device asks too often.
+        """
+        if self._claim_rate is not None:
+            self._claim_rate.admit(peer.device_id)
+
+    async def give_nonce(self, peer: DevicePeer, *, purpose: NoncePurpose) -> IssuedNonce:
+        """Give a device whose request was counted a nonce alone.
+
+        Raises:
+            AttestationRefusedError: as for `nonce`.
+        """
         nonce, expires_at = self._entropy.octets(NONCE_BYTES), self._clock.now() + self._nonce_lifetime
         given = IssuedNonce(peer.device_id, purpose, nonce, expires_at)
         refused = await self._nonces.settled(given)
@@ -101,10 +117,19 @@ class Attestation:
             raise _refused_error(refused)
         return given
 
-    async def attest(
-        self, peer: DevicePeer, request: AttestationRequest, *, purpose: NoncePurpose = NoncePurpose.ATTEST
-    ) -> AttestationReply:
-        """Judge evidence and answer with a certificate; the steps are those of the module.
+    async def attest(self, peer: DevicePeer, request: AttestationRequest) -> AttestationReply:
+        """Judge evidence and answer with a certificate, as `judge` does.
+
+        Raises:
+            DeviceRateError: the device asks too often.
+            CsrRefusedError: as for `judge`.
+            AttestationRefusedError: as for `judge`.
+        """
+        self.admit_evidence(peer)
+        return await self.judge(peer, request, purpose=NoncePurpose.ATTEST)
+
+    async def judge(self, peer: DevicePeer, request: AttestationRequest, *, purpose: NoncePurpose) -> AttestationReply:
+        """Judge evidence whose request was counted; the steps are those of the module.
 
         Args:
             peer: the device, by its identity key.
@@ -112,12 +137,9 @@ class Attestation:
             purpose: of the nonce that the evidence is over.
 
         Raises:
-            DeviceRateError: the device asks too often.
             CsrRefusedError: step 1.
             AttestationRefusedError: any other step; recorded.
         """
-        if self._claim_rate is not None:
-            self._claim_rate.admit(peer.device_id)
         # Step 1: request.
         wanted = self._issuer.verify_csr(request.csr, peer.device_id, identity_key=peer.public_key)
         # Step 2: evidence.

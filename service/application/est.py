@@ -83,10 +83,12 @@ class Est:
         """Give a device a nonce for its evidence, which serves EST alone.
 
         Raises:
+            DeviceRateError: the device asks too often.
             EnrolmentPendingError: step 1.
             EstDisabledError: step 2.
             AttestationRefusedError: the device may not connect.
         """
+        self._attestation.admit_nonce(peer)
         await self._admit(peer)
         return await self._attestation.give_nonce(peer, purpose=NoncePurpose.EST)
 
@@ -98,18 +100,20 @@ class Est:
             unverified_csr: DER.
 
         Raises:
+            DeviceRateError: the device asks too often; nothing is recorded.
             EnrolmentPendingError: step 1.
             EstDisabledError: step 2.
             EstRequestError: step 3, or step 4 about the CSR.
             AttestationRefusedError: step 4 about anything else.
         """
+        self._attestation.admit_evidence(peer)
         device = await self._admit(peer)
         identity = replace(peer, public_key=device.identity_public_key)
         try:
             # Step 3: evidence.
             request = AttestationRequest(evidence=evidence_in(unverified_csr), csr=unverified_csr)
             # Step 4: attestation.
-            reply = await self._attestation.attest(identity, request, purpose=NoncePurpose.EST)
+            reply = await self._attestation.judge(identity, request, purpose=NoncePurpose.EST)
         except (CsrError, CsrRefusedError) as error:
             await self._record(peer.device_id, "certificate request", expected="one of /csrattrs", found=str(error))
             raise EstRequestError(str(error)) from error

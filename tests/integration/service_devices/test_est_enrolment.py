@@ -86,6 +86,21 @@ async def test_nonce_says_how_long_it_is_in_force(service: LiveService, device: 
     assert len(await client.nonce()) == 32
 
 
+async def test_device_that_asks_too_often_writes_nothing_more(database: str, folders: Folders) -> None:
+    """Refusals are recorded up to the rate, of a claimed device as of an unclaimed one; then there is 429."""
+    async with live_service(folders, database_url=database, attestations_per_hour=2) as service:
+        claimed, stranger = await service.claimed(), AttestingDevice(folders)
+        for device, refused in ((claimed, httpx.codes.BAD_REQUEST), (stranger, httpx.codes.ACCEPTED)):
+            client = EstClient(service, device)
+            answers = [await client.enrol(bytes([number])) for number in range(4)]
+            assert [answer.status_code for answer in answers] == [refused, refused, 429, 429]
+            assert int(answers[-1].headers["Retry-After"]) > 0
+        answers = [await EstClient(service, stranger).get("nonce") for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [202, 202, 429]
+        answers = [await EstClient(service, claimed).get("nonce") for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [200, 200, 429]
+
+
 async def test_unclaimed_device_is_told_to_come_again(service: LiveService) -> None:
     """And operators see that it is there."""
     device = AttestingDevice(service.folders)
