@@ -4,7 +4,8 @@ Many callers each want a small transaction of the same kind. One by one, each pa
 commit; in rounds they share them, so that a round grows with the load: one item when idle, dozens under pressure.
 
 Invariants: a round holds at most one item of a key; a caller that gave up before its round began changes nothing; if
-a round fails, each of its callers gets the error and nothing of it is done.
+a round fails, nothing of it is done and its items are settled once more, one by one, so that no caller's failure is
+another's.
 """
 
 import asyncio
@@ -58,7 +59,7 @@ class Rounds(Generic[ItemT, ResultT]):
 
         Raises:
             RoundsStoppedError: no round will come.
-            Exception: whatever the round failed with.
+            Exception: whatever the item failed with when it was settled alone.
         """
         if self._has_stopped:
             raise RoundsStoppedError("rounds: expected them to run, found them stopped")
@@ -74,7 +75,7 @@ class Rounds(Generic[ItemT, ResultT]):
                 await self._arrived.wait()
                 self._arrived.clear()
                 while members := self._next_members():
-                    await self._settle_round(members)
+                    await self._settle_or_cancel(members)
         finally:
             self._has_stopped = True
             for waiting in self._waiting:
@@ -94,18 +95,28 @@ class Rounds(Generic[ItemT, ResultT]):
         self._waiting.extendleft(reversed(later))
         return list(members.values())
 
-    async def _settle_round(self, members: Sequence[_Waiting[ItemT, ResultT]]) -> None:
+    async def _settle_or_cancel(self, members: Sequence[_Waiting[ItemT, ResultT]]) -> None:
         try:
-            results = await self._settle([waiting.item for waiting in members])
-        except Exception as error:  # noqa: BLE001 - it belongs to the callers, not to the next round
-            for waiting in members:
-                if not waiting.result.done():
-                    waiting.result.set_exception(error)
-            return
+            await self._settle_round(members)
         except asyncio.CancelledError:
             for waiting in members:
                 waiting.result.cancel()
             raise
+
+    async def _settle_singly(self, members: Sequence[_Waiting[ItemT, ResultT]]) -> None:
+        for waiting in members:
+            if not waiting.result.done():  # its caller gave up
+                await self._settle_round([waiting])
+
+    async def _settle_round(self, members: Sequence[_Waiting[ItemT, ResultT]]) -> None:
+        try:
+            results = await self._settle([waiting.item for waiting in members])
+        except Exception as error:  # noqa: BLE001 - it belongs to a caller, not to the next round
+            if len(members) > 1:
+                await self._settle_singly(members)
+            elif not members[0].result.done():
+                members[0].result.set_exception(error)
+            return
         for waiting, result in zip(members, results, strict=True):
             if not waiting.result.done():
                 waiting.result.set_result(result)

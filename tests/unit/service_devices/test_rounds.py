@@ -82,6 +82,25 @@ async def test_failed_round_fails_for_its_callers_alone() -> None:
         assert await rounds.settled(2) == 4
 
 
+async def test_failing_member_fails_alone() -> None:
+    """The others of its round are settled again, each by itself; who gave up meanwhile is left out."""
+    doubler = Doubler()
+
+    async def settle(items: Sequence[int]) -> Sequence[int]:
+        if len(items) > 1:
+            others[3].cancel()
+        return await doubler.settle(items)
+
+    rounds = Rounds(settle, key=str)
+    async with running(rounds):
+        others = [asyncio.create_task(rounds.settled(number)) for number in (1, 13, 2, 3)]
+        results = await asyncio.gather(*others, return_exceptions=True)
+    assert results[0] == 2
+    assert isinstance(results[1], ValueError)
+    assert results[2] == 4
+    assert doubler.rounds == [[1, 13, 2, 3], [1], [13], [2]]
+
+
 async def test_caller_that_gave_up_before_its_round_changes_nothing() -> None:
     """Neither is it in a round, nor does it disturb one."""
     doubler = Doubler()
