@@ -13,7 +13,7 @@ The state is the service's folder; generation 1 has no number in its name:
 
     keys/issuing-ca-2.pem  csr/issuing-ca-2.pem  certificates/issuing-ca-2.pem
     certificates/issuing-ca-2-by-1.pem     the new key, signed by the old
-    certificates/issuing-ca-1-by-2.pem     the old key, signed by the new
+    certificates/issuing-ca-1-by-2.pem     the old key, signed by the new; not where the old key is compromised
     issuing-ca.json                        {"active": 1, "retired": []}; without it 1 is active
 
 What the service shows as the generation in force is a claim: the root signs a successor only of a certificate that the
@@ -91,14 +91,14 @@ class Acceptance:
         certificate: by the root.
         predecessor: the generation in force, and its certificate.
         new_with_old: the new key, signed by the old.
-        old_with_new: the old key, signed by the new.
+        old_with_new: the old key, signed by the new; None where the old key is compromised.
     """
 
     number: int
     certificate: x509.Certificate
     predecessor: tuple[int, x509.Certificate]
     new_with_old: x509.Certificate
-    old_with_new: x509.Certificate
+    old_with_new: x509.Certificate | None
 
 
 class _State(Document):
@@ -218,9 +218,23 @@ def sign_generation(
 
 
 def verify_generation(
-    service_dir: Path, unverified_certificate: bytes, *, keys: KeyStore, root: x509.Certificate, now: datetime
+    service_dir: Path,
+    unverified_certificate: bytes,
+    *,
+    keys: KeyStore,
+    root: x509.Certificate,
+    now: datetime,
+    compromised: bool = False,
 ) -> Acceptance:
     """Verify what the root signed and cross-sign it; nothing is written, see `accept_generation`.
+
+    Args:
+        service_dir: the service's folder.
+        unverified_certificate: of the generation that was requested, PEM.
+        keys: the service's.
+        root: must have signed it.
+        now: UTC, aware.
+        compromised: somebody else has the old key; the new one does not vouch for it.
 
     Raises:
         GenerationCertificateError: steps 1 to 6.
@@ -238,12 +252,13 @@ def verify_generation(
     begin, end = predecessor.not_valid_before_utc, predecessor.not_valid_after_utc
     forward = _profile(certificate, not_before=now - CLOCK_SKEW, not_after=min(end, certificate.not_valid_after_utc))
     backward = _profile(predecessor, not_before=begin, not_after=end)
+    authority = CertificateAuthority([certificate], new)
     return Acceptance(
         number=requested.number,
         certificate=certificate,
         predecessor=(active.number, predecessor),
         new_with_old=CertificateAuthority([predecessor], old).issue(forward, new.public_key),
-        old_with_new=CertificateAuthority([certificate], new).issue(backward, old.public_key),
+        old_with_new=None if compromised else authority.issue(backward, old.public_key),
     )
 
 
@@ -255,7 +270,10 @@ def accept_generation(service_dir: Path, acceptance: Acceptance) -> None:
         (_cross_path(service_dir, old, by=new), acceptance.old_with_new),
         (_certificate_path(service_dir, new), acceptance.certificate),  # last: says that the generation is accepted
     ):
-        replace_file(path, chain_pem([certificate]), mode=PUBLIC_MODE)
+        if certificate is None:
+            path.unlink(missing_ok=True)
+        else:
+            replace_file(path, chain_pem([certificate]), mode=PUBLIC_MODE)
 
 
 def activate_generation(service_dir: Path, number: int) -> None:

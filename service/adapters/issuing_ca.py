@@ -63,6 +63,7 @@ class IssuingCaFolder:
         self._root = load_certificate(data_dir / "certificates" / "root.pem")
         self._keys = online_keys(data_dir)
         self._told: list[Hear] = []
+        self._told_of_retirement: list[Hear] = []
         self.active: CertificateAuthority
         self.trusted: tuple[x509.Certificate, ...] = ()
         self.crosses: tuple[x509.Certificate, ...] = ()
@@ -70,6 +71,10 @@ class IssuingCaFolder:
         self._complaint = ""
         self._seen = self._stamp()
         self._load()
+
+    def on_retirement(self, hear: Hear) -> None:
+        """Call `hear` with the trusted certificates whenever one is trusted no longer, after `on_change`."""
+        self._told_of_retirement.append(hear)
 
     def on_change(self, hear: Hear) -> None:
         """Call `hear` with the trusted certificates whenever they may have changed."""
@@ -83,6 +88,7 @@ class IssuingCaFolder:
 
     def look(self) -> None:
         """Take over what changed in the folder; what cannot be used is logged, changes nothing, and is tried again."""
+        before = self.trusted
         try:
             stamp = self._stamp()
             if stamp == self._seen:
@@ -95,7 +101,8 @@ class IssuingCaFolder:
             return
         self._seen, self._complaint = stamp, ""
         _log.info("issuing_ca_loaded", trusted=len(self.trusted))
-        for hear in self._told:
+        is_retirement = not set(before) <= set(self.trusted)
+        for hear in (*self._told, *(self._told_of_retirement if is_retirement else ())):
             hear(self.trusted)
 
     def generations(self) -> Sequence[Generation]:
@@ -108,10 +115,17 @@ class IssuingCaFolder:
         with _translated():
             return request_generation(self._data_dir, self._keys)
 
-    def verify(self, unverified_certificate: bytes, *, now: datetime) -> Acceptance:
+    def verify(self, unverified_certificate: bytes, *, now: datetime, compromised: bool = False) -> Acceptance:
         """See `IssuingCaStore.verify`."""
         with _translated():
-            return verify_generation(self._data_dir, unverified_certificate, keys=self._keys, root=self._root, now=now)
+            return verify_generation(
+                self._data_dir,
+                unverified_certificate,
+                keys=self._keys,
+                root=self._root,
+                now=now,
+                compromised=compromised,
+            )
 
     def accept(self, acceptance: Acceptance) -> None:
         """See `IssuingCaStore.accept`."""

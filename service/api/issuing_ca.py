@@ -48,11 +48,20 @@ class RequestedModel(BaseModel):
 
 
 class CertificateModel(BaseModel):
-    """A certificate, PEM."""
+    """A certificate, PEM; `compromised` says that the key in force is, so that the new one does not vouch for it."""
 
     model_config = ConfigDict(extra="forbid")
 
     certificate: Annotated[str, Field(max_length=MAX_PEM_CHARACTERS)]
+    compromised: bool = False
+
+
+class RetirementModel(BaseModel):
+    """How a generation is retired; a compromised one although certificates that it issued are valid."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    compromised: bool = False
 
 
 @router.get("")
@@ -73,7 +82,7 @@ async def accept_issuing_ca(
     actor: AdminActor, services: ServicesParameter, number: GenerationNumber, body: CertificateModel
 ) -> None:
     """Take the certificate that the root signed, and trust the generation."""
-    await services.issuing_cas.accept(actor, number, body.certificate.encode())
+    await services.issuing_cas.accept(actor, number, body.certificate.encode(), compromised=body.compromised)
 
 
 @router.post("/{number}/activate", status_code=204)
@@ -83,9 +92,14 @@ async def activate_issuing_ca(actor: AdminActor, services: ServicesParameter, nu
 
 
 @router.post("/{number}/retire", status_code=204)
-async def retire_issuing_ca(actor: AdminActor, services: ServicesParameter, number: GenerationNumber) -> None:
-    """Trust a superseded generation no longer; refused while certificates that it issued are valid."""
-    await services.issuing_cas.retire(actor, number)
+async def retire_issuing_ca(
+    actor: AdminActor, services: ServicesParameter, number: GenerationNumber, body: RetirementModel | None = None
+) -> None:
+    """Trust a superseded generation no longer; refused while certificates that it issued are valid.
+
+    A compromised one is not waited for: connections by its certificates end, and their devices attest again.
+    """
+    await services.issuing_cas.retire(actor, number, compromised=body is not None and body.compromised)
 
 
 def _model(status: IssuingCaStatus) -> GenerationModel:

@@ -116,6 +116,15 @@ class DeviceConnections:
             transport.abort()
         return bool(transports)
 
+    def kick_refused(self) -> None:
+        """Close the connections whose certificates are trusted no longer."""
+        for transport in [transport for transports in self._live.values() for transport in transports]:
+            certificate_der = transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
+            try:
+                self.certificates.device(certificate_der)
+            except CertificateRefusedError:
+                transport.abort()
+
     def seconds_until(self, end: datetime) -> float:
         """Return the time until a certificate ends, bounded for a timer."""
         return min((end - self.clock.now()).total_seconds(), _LONGEST_TIMER_SECONDS)

@@ -16,10 +16,13 @@ from pki.issuance import IssuanceKind, certificate_sha256, facts_of
 from pki.rollover import Acceptance, Generation, GenerationState
 from service.application.audit import Change
 from service.application.clock import Clock
+from service.application.events import Event, EventType
 from service.application.issuance import IssuerUse
 from service.application.unit_of_work import UnitOfWorkFactory
 from service.domain.errors import ConflictError, InvalidError, JsonValue, NotFoundError
 from service.domain.operator import Actor
+
+COMPROMISED = "issuing-ca-compromised"
 
 
 class UnknownIssuingCaError(NotFoundError):
@@ -50,8 +53,8 @@ class IssuingCaStore(Protocol):
     def request(self) -> tuple[int, bytes]:
         """Make the next generation's key; return its number and CSR, PEM."""
 
-    def verify(self, unverified_certificate: bytes, *, now: datetime) -> Acceptance:
-        """Verify what the root signed, and cross-sign it."""
+    def verify(self, unverified_certificate: bytes, *, now: datetime, compromised: bool) -> Acceptance:
+        """Verify what the root signed, and cross-sign it; a compromised old key is not vouched for."""
 
     def accept(self, acceptance: Acceptance) -> None:
         """Trust the generation from now on."""
@@ -104,8 +107,16 @@ class IssuingCas:
             await self._audit(actor, "issuing-ca.request", number, {"state": GenerationState.REQUESTED.value})
         return number, csr
 
-    async def accept(self, actor: Actor, number: int, unverified_certificate: bytes) -> None:
+    async def accept(
+        self, actor: Actor, number: int, unverified_certificate: bytes, *, compromised: bool = False
+    ) -> None:
         """Take the certificate that the root signed, and trust the generation.
+
+        Args:
+            actor: who asks for it.
+            number: of the generation that was requested.
+            unverified_certificate: its certificate, PEM.
+            compromised: the key of the generation in force is; the new one does not vouch for it.
 
         Raises:
             IssuingCaStateError: no generation of this number is requested.
@@ -113,7 +124,9 @@ class IssuingCas:
         """
         async with self._one_step:
             now = self._clock.now()
-            acceptance = await asyncio.to_thread(self._store.verify, unverified_certificate, now=now)
+            acceptance = await asyncio.to_thread(
+                self._store.verify, unverified_certificate, now=now, compromised=compromised
+            )
             if acceptance.number != number:
                 raise IssuingCaStateError(f"issuing CA: expected generation {acceptance.number}, found {number}")
             await self._log_crosses(actor, acceptance, now)
@@ -130,8 +143,13 @@ class IssuingCas:
             self._store.activate(number)
             await self._audit(actor, "issuing-ca.activate", number, {"state": GenerationState.ACTIVE.value})
 
-    async def retire(self, actor: Actor, number: int) -> None:
+    async def retire(self, actor: Actor, number: int, *, compromised: bool = False) -> None:
         """Trust a superseded generation no longer.
+
+        Args:
+            actor: who asks for it.
+            number: of the generation.
+            compromised: retire it although certificates that it issued are valid: their devices attest again.
 
         Raises:
             UnknownIssuingCaError: there is none of this number.
@@ -139,9 +157,11 @@ class IssuingCas:
             IssuingCaInUseError: certificates that it issued are still valid.
         """
         async with self._one_step:
-            await self._refuse_in_use(number)
+            if not compromised:
+                await self._refuse_in_use(number)
             self._store.retire(number)
-            await self._audit(actor, "issuing-ca.retire", number, {"state": GenerationState.RETIRED.value})
+            after: dict[str, JsonValue] = {"state": GenerationState.RETIRED.value, "compromised": compromised}
+            await self._audit(actor, "issuing-ca.retire", number, after, is_event=compromised)
 
     async def _refuse_in_use(self, number: int) -> None:
         now = self._clock.now()
@@ -154,13 +174,14 @@ class IssuingCas:
                 )
 
     async def _log_crosses(self, actor: Actor, acceptance: Acceptance, now: datetime) -> None:
-        pairs: tuple[tuple[x509.Certificate, x509.Certificate], ...] = (
+        pairs: tuple[tuple[x509.Certificate | None, x509.Certificate], ...] = (
             (acceptance.new_with_old, acceptance.predecessor[1]),
             (acceptance.old_with_new, acceptance.certificate),
         )
-        facts = [facts_of(cross, kind=IssuanceKind.CROSS, issuer=issuer, at=now) for cross, issuer in pairs]
+        facts = [facts_of(cross, kind=IssuanceKind.CROSS, issuer=issuer, at=now) for cross, issuer in pairs if cross]
         after: dict[str, JsonValue] = {
             "state": GenerationState.TRUSTED.value,
+            "compromised": acceptance.old_with_new is None,
             "certificate_sha256": certificate_sha256(acceptance.certificate),
         }
         async with self._unit_of_work() as work:
@@ -168,9 +189,14 @@ class IssuingCas:
             await work.audit.add(actor, _change("issuing-ca.accept", acceptance.number, after), at=now)
             await work.commit()
 
-    async def _audit(self, actor: Actor, action: str, number: int, after: dict[str, JsonValue]) -> None:
+    async def _audit(
+        self, actor: Actor, action: str, number: int, after: dict[str, JsonValue], *, is_event: bool = False
+    ) -> None:
+        change, now = _change(action, number, after), self._clock.now()
         async with self._unit_of_work() as work:
-            await work.audit.add(actor, _change(action, number, after), at=self._clock.now())
+            await work.audit.add(actor, change, at=now)
+            if is_event:
+                work.record(Event(EventType.SECURITY, change.subject_id, COMPROMISED, now, {"generation": number}))
             await work.commit()
 
 

@@ -53,6 +53,7 @@ def listening(
     files = _server_files(core)
     device_tls = tls_context(_with_manufacturers(files, core), certificate_required=True)
     core.authorities.issuing.on_change(partial(trust, device_tls))
+    core.authorities.issuing.on_retirement(lambda _trusted: connections.kick_refused())
     operators = Listener(
         operator_app(services),
         address=(settings.host, settings.operator_port),
@@ -104,6 +105,7 @@ def make_gateway(core: Core) -> Gateway:
     gateway = Gateway(ports)
     core.standings.on_shut_out(gateway.kick)
     core.standings.on_restricted(gateway.kick)
+    issuing.on_retirement(lambda _trusted: gateway.kick_unless(admission.trusts))
     return gateway
 
 

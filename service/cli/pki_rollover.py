@@ -5,6 +5,9 @@
     activate    the service issues by it
     retire      the old one is trusted no longer, once nothing that it issued is valid any more
 
+Where somebody else has the old key, `sign --compromised` has the new one not vouch for it, and after `activate`,
+`retire --compromised` waits for nothing: connections by the old key's certificates end, and devices attest again.
+
 Where several processes serve one catalog, copy the service's folder between `sign` and `activate`, and between
 `activate` and `retire`: each process follows its own folder.
 """
@@ -39,6 +42,9 @@ app.add_typer(issuing_ca, name="issuing-ca")
 
 _PATH = "/pki/issuing-cas"
 _CSR_FILE = re.compile(r"issuing-ca-([0-9]{1,4})\.pem")
+CompromisedOption = Annotated[
+    bool, typer.Option("--compromised", help="Somebody else has the old key: the new one signs no certificate for it.")
+]
 GenerationArgument = Annotated[int, typer.Argument(min=1, max=9999, help="Number of the generation.")]
 
 
@@ -90,6 +96,7 @@ def request(*, operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR) -> None:
 def sign(
     *,
     offline: Annotated[bool, typer.Option("--offline", help="Sign only; `activate` takes it to the service.")] = False,
+    compromised: CompromisedOption = False,
     operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
 ) -> None:
     """Sign the request by the offline root, and let the service trust the new generation."""
@@ -102,23 +109,35 @@ def sign(
     remark(f"generation {number}: signed, {path}")
     if not offline:
         with connect(operator_dir) as client:
-            _take_to_service(client, number, path)
+            _take_to_service(client, number, path, compromised=compromised)
 
 
 @issuing_ca.command()
-def activate(number: GenerationArgument, *, operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR) -> None:
+def activate(
+    number: GenerationArgument,
+    *,
+    compromised: CompromisedOption = False,
+    operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
+) -> None:
     """Let the service issue by a generation that the root has signed."""
     with connect(operator_dir) as client:
-        _take_to_service(client, number, _certificate_path(operator_dir, number))
+        _take_to_service(client, number, _certificate_path(operator_dir, number), compromised=compromised)
         client.post(f"{_PATH}/{number}/activate")
     remark(f"generation {number}: issues from now on; the one before stays trusted until it is retired")
 
 
 @issuing_ca.command()
-def retire(number: GenerationArgument, *, operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR) -> None:
+def retire(
+    number: GenerationArgument,
+    *,
+    compromised: Annotated[
+        bool, typer.Option("--compromised", help="Although its certificates are valid: their devices attest again.")
+    ] = False,
+    operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
+) -> None:
     """Trust a superseded generation no longer; refused while certificates that it issued are valid."""
     with connect(operator_dir) as client:
-        client.post(f"{_PATH}/{number}/retire")
+        client.post(f"{_PATH}/{number}/retire", {"compromised": compromised})
     remark(f"generation {number}: retired; its key on the service's side serves nothing any more, destroy it")
 
 
@@ -155,11 +174,12 @@ def _sign(operator_dir: Path, number: int, path: Path) -> None:
     replace_file(path, chain_pem([certificate]), mode=PUBLIC_MODE)
 
 
-def _take_to_service(client: ApiClient, number: int, path: Path) -> None:
+def _take_to_service(client: ApiClient, number: int, path: Path, *, compromised: bool) -> None:
     """Give the service a signed generation, unless it has it."""
     states = {one.number: one.state for one in _generations(client)}
     if states.get(number) == GenerationState.REQUESTED:
-        client.put(f"{_PATH}/{number}/certificate", {"certificate": path.read_text("ascii")})
+        body = {"certificate": path.read_text("ascii"), "compromised": compromised}
+        client.put(f"{_PATH}/{number}/certificate", body)
         remark(f"generation {number}: trusted by the service")
 
 

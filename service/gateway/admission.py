@@ -48,6 +48,10 @@ class LdevidAdmission:
         self._issuers = tuple(issuers)
         self._read_once.cache_clear()
 
+    def trusts(self, certificate_der: bytes) -> bool:
+        """Whether a certificate that was admitted once is still by an LDevID issuer."""
+        return find_issuer(x509.load_der_x509_certificate(certificate_der), self._issuers) is not None
+
     async def admit(self, certificate_der: bytes) -> AdmittedDevice:
         """See `DeviceAdmission.admit`; the steps are those of the module."""
         device_id, not_before, not_after = self._read_once(certificate_der)

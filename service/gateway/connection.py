@@ -102,6 +102,11 @@ class Connection(asyncio.Protocol):
         self._not_after: datetime
         self._will: tuple[_RouteParts, bytes] | None = None
 
+    @property
+    def certificate_der(self) -> bytes:
+        """The client's certificate, which TLS has verified; empty without one."""
+        return bytes(self._transport.get_extra_info("ssl_object").getpeercert(binary_form=True) or b"")
+
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for CONNECT, for a limited time."""
@@ -359,8 +364,7 @@ class Connection(asyncio.Protocol):
         """Admit the client; the steps are those of the module."""
         self.device_id = connect.client_id
         self._host.registry.begin_admission(self)
-        certificate = self._transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
-        if certificate is None:
+        if not (certificate := self.certificate_der):
             raise NotAdmittedError(RefusalReason.NO_CERTIFICATE, "certificate: expected one, found none")
         admitted = await self._host.ports.admission.admit(certificate)  # step 2
         dialect = dialect_of(connect, DeviceId(admitted.device_id))  # step 3
@@ -432,11 +436,8 @@ class Connection(asyncio.Protocol):
             self._timer = self._host.loop.call_later(wait_seconds, self._watch)
 
     def _connect_timed_out(self) -> None:
-        self._refuse(
-            ConnectTimeoutError(
-                f"CONNECT: expected admission within {self._host.limits.connect_seconds} s of the handshake"
-            )
-        )
+        limit = self._host.limits.connect_seconds
+        self._refuse(ConnectTimeoutError(f"CONNECT: expected admission within {limit} s of the handshake"))
 
     def _refuse(self, error: GatewayError | NotAdmittedError) -> None:
         """Audit a broken rule and close; a refused CONNECT is answered first [MQTT-3.2.2-4]."""

@@ -10,7 +10,7 @@ import asyncio
 import re
 import socket
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 import structlog
@@ -124,6 +124,12 @@ class Gateway:
         for connection in connections:
             connection.abort("kicked", publish_will=False)
         return bool(connections)
+
+    def kick_unless(self, is_trusted: Callable[[bytes], bool]) -> None:
+        """Close each connection, admitted or not, whose client certificate (DER) is trusted no longer."""
+        for connection in self._registry.all():
+            if not is_trusted(connection.certificate_der):
+                connection.abort("issuer_retired", publish_will=False)
 
     def is_connected(self, device_id: str) -> bool:
         """See `DeviceMessenger.is_connected`."""

@@ -107,5 +107,17 @@ async def test_rollover_is_led_by_commands(live: LiveService) -> None:
     await done("log", "verify")
 
 
+async def test_compromised_generation_is_replaced_by_commands(live: LiveService) -> None:
+    """Signed without a certificate for the old key, and retired although a device's certificate is valid."""
+    await live.attest(await live.claimed())
+    await done("rollover", "issuing-ca", "request")
+    await done("rollover", "issuing-ca", "sign", "--offline")
+    await done("rollover", "issuing-ca", "activate", 2, "--compromised")
+    assert "expected no valid certificate by generation 1" in await failed("rollover", "issuing-ca", "retire", 1)
+    await done("rollover", "issuing-ca", "retire", 1, "--compromised")
+    assert await states() == ["retired", "active"]
+    assert not (live.folders.service / "certificates" / "issuing-ca-1-by-2.pem").exists()
+
+
 async def states() -> list[str]:
     return [one["state"] for one in json.loads(await done("rollover", "issuing-ca", "status", "--json"))]

@@ -37,8 +37,8 @@ async def signed(live: LiveService) -> tuple[int, str]:
     return requested["number"], chain_pem([certificate]).decode()
 
 
-async def do(live: LiveService, path: str, body: object = None) -> None:
-    method = "POST" if body is None else "PUT"
+async def do(live: LiveService, path: str, body: object = None, *, method: str | None = None) -> None:
+    method = method or ("POST" if body is None else "PUT")
     (await live.operator.request(method, f"{PATH}/{path}", json=body)).raise_for_status()
 
 

@@ -161,6 +161,7 @@ def test_cross_certificates_lead_from_each_generation_to_the_other(service: Serv
     """Self-issued, with the key of one and the signature of the other, within the old one's time."""
     acceptance = service.accept()
     old, new = acceptance.predecessor[1], acceptance.certificate
+    assert acceptance.old_with_new is not None
     for cross, key_of, issuer in (
         (acceptance.new_with_old, new, old),
         (acceptance.old_with_new, old, new),
@@ -172,6 +173,19 @@ def test_cross_certificates_lead_from_each_generation_to_the_other(service: Serv
         constraints = cross.extensions.get_extension_for_class(x509.NameConstraints).value
         assert constraints == old.extensions.get_extension_for_class(x509.NameConstraints).value
     assert cross_certificates(read_generations(service.folder)) == (acceptance.old_with_new, acceptance.new_with_old)
+
+
+def test_compromised_key_is_not_vouched_for(service: ServiceFolder) -> None:
+    """Not even by what an interrupted acceptance left behind."""
+    service.accept()
+    (service.folder / "certificates" / "issuing-ca-2.pem").unlink()
+    unverified = chain_pem([service.sign()])
+    acceptance = verify_generation(
+        service.folder, unverified, keys=service.keys, root=service.root, now=LATER, compromised=True
+    )
+    accept_generation(service.folder, acceptance)
+    assert acceptance.old_with_new is None
+    assert cross_certificates(read_generations(service.folder)) == (acceptance.new_with_old,)
 
 
 def test_chain_of_a_new_certificate_ends_with_the_cross_certificate(service: ServiceFolder) -> None:
