@@ -66,7 +66,8 @@ def _show(number: int, count: int, text: str) -> None:
 
 
 def _ask(number: int, count: int, text: str) -> None:
-    typer.confirm(f"{number}/{count} {text}?", default=True, abort=True, err=True)
+    if typer.prompt(f"{number}/{count} {text}; type yes", err=True) != "yes":
+        raise typer.Abort
 
 
 def _verify(data_dir: Path, *, with_keys: bool, root: str, as_json: bool) -> None:

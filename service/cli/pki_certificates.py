@@ -10,9 +10,10 @@ from typing import Annotated
 import typer
 from cryptography import x509
 
+from pki.ceremony_certificates import key_sha256
 from pki.ceremony_renewal import issue_again
 from pki.errors import ChainError
-from pki.online import RENEWABLE, load_certificate, request_again, request_online_keys
+from pki.online import RENEWABLE, load_certificate, request_again, request_online_keys, requested_key
 from pki.roles import OnlineKey
 from service.cli import clock
 from service.cli.errors import BadArgumentError, CliError
@@ -71,9 +72,12 @@ def request(
     if not role:
         request_online_keys(service_dir)
         print_line(f"requests: {service_dir / 'csr'}")
+        for each in OnlineKey:
+            print_line(f"key {each}, SHA-256: {key_sha256(requested_key(service_dir, each))}")
         return
     name = request_again(service_dir, _renewable(role))
     print_line(f"request: {service_dir / 'csr' / name}.pem")
+    print_line(f"key, SHA-256: {key_sha256(requested_key(service_dir, name))}")
 
 
 def issue(
@@ -84,6 +88,8 @@ def issue(
     """On the operator's machine: answer the service's newest request, and note it in a signed transcript."""
     path = issue_again(data_dir, _renewable(role), keys=offline_keys(data_dir / "operator"), now=clock.now())
     print_line(f"certificate: {path}, ends {load_certificate(path).not_valid_after_utc:%F}")
+    print_line(f"key, SHA-256: {key_sha256(requested_key(data_dir / 'service', path.stem))}")
+    print_line("compare it with the one that `tinyfleet pki request` showed before the service gets the certificate")
     print_line("the service takes it when it starts the next time")
 
 

@@ -83,8 +83,8 @@ def _kill_at(prompt: str, *words: str | Path) -> None:
             byte = process.stderr.read(1)
             assert byte, seen
             seen += byte
-            if seen.endswith(b"[Y/n]:") and prompt.encode() not in seen:
-                process.stdin.write(b"y\n")
+            if seen.endswith(b"type yes:") and prompt.encode() not in seen:
+                process.stdin.write(b"yes\n")
                 process.stdin.flush()
         process.kill()
     assert process.returncode == -signal.SIGKILL
@@ -94,8 +94,8 @@ def test_declared_ceremony_from_the_command_line(tmp_path: Path) -> None:
     """Refused steps, a killed process, the end, verification, tampering, renewal: as an operator lives it."""
     declaration, folder = tmp_path / "ceremony.yaml", tmp_path / "data"
     declaration.write_text(DECLARATION)
-    refused = _run("ceremony", declaration, "--data-dir", folder, answers="y\nn\n")
-    assert (refused.returncode, " key root in store file?" in refused.stderr) == (1, True)
+    refused = _run("ceremony", declaration, "--data-dir", folder, answers="yes\nno\n")
+    assert (refused.returncode, " key root in store file; type yes:" in refused.stderr) == (1, True)
     _kill_at(" certificate factory by root", "ceremony", declaration, "--data-dir", folder)
     assert not (folder / "operator" / "ceremony" / "0001.json").exists()
     unfinished = _run("ceremony", "--verify", folder)

@@ -151,16 +151,28 @@ def test_wrong_passphrase_of_an_interrupted_ceremony_is_refused(
     declaration = tmp_path / "ceremony.yaml"
     declaration.write_text("catalog: demo\nparticipants: [Ada]\n")
     words = ["pki", "ceremony", str(declaration), "--data-dir", str(tmp_path)]
-    result = CliRunner().invoke(make_app(words), words, input="y\n" * 3 + "n\n")
+    result = CliRunner().invoke(make_app(words), words, input="yes\n" * 3 + "no\n")
     assert (result.exit_code, " key package in store file" in result.output) == (1, True)
     before = _files(tmp_path)
     monkeypatch.setenv(PASSPHRASE_VARIABLE, "another passphrase")
-    result = CliRunner().invoke(make_app(words), words, input="y\n" * 36)
+    result = CliRunner().invoke(make_app(words), words, input="yes\n" * 36)
     _expect(result, PassphraseError, "expected the passphrase that encrypted it")
     monkeypatch.setenv(PASSPHRASE_VARIABLE, PASSPHRASE)
-    assert CliRunner().invoke(make_app(words), words, input="y\n" * 36).exit_code == 0
+    assert CliRunner().invoke(make_app(words), words, input="yes\n" * 36).exit_code == 0
     after = _files(tmp_path)
     assert {name for name in before if after.get(name) != before[name]} == {"operator/ceremony/journal.json"}
+
+
+@pytest.mark.parametrize("answer", ["y", "Yes!", "no"])
+def test_step_asks_for_a_typed_yes(tmp_path: Path, answer: str) -> None:
+    """Enter asks again; what is not the word stops the ceremony."""
+    declaration = tmp_path / "ceremony.yaml"
+    declaration.write_text("catalog: demo\nparticipants: [Ada]\n")
+    words = ["pki", "ceremony", str(declaration), "--data-dir", str(tmp_path / "data")]
+    result = CliRunner().invoke(make_app(words), words, input=f"\nyes\n{answer}\nyes\n")
+    assert (result.exit_code, " key root in store file; type yes:" in result.output) == (1, True)
+    assert not (tmp_path / "data" / "operator" / "keys").exists()
+    assert result.output.count("type yes:") == 3
 
 
 def test_bad_names_are_refused(tmp_path: Path) -> None:

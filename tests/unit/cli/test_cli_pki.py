@@ -9,9 +9,10 @@ from typer.testing import CliRunner, Result
 
 from pki import pkcs8
 from pki.authority import CertificateAuthority
+from pki.ceremony_certificates import key_sha256
 from pki.errors import CeremonyError
 from pki.keystore import PASSPHRASE_VARIABLE, FileKeyStore
-from pki.online import load_certificate
+from pki.online import load_certificate, requested_key
 from pki.revocation import sign_crl
 from pki.roles import OfflineKey
 from service.cli import clock
@@ -108,9 +109,12 @@ def test_server_is_renewed_by_three_commands(folder: Path) -> None:
     """Request at the service, issue at the operator, verify."""
     _expect(_pki("issue", "server", "--data-dir", folder), CeremonyError, "expected a request that waits")
     requested = _pki("request", "server", "--service-dir", folder / "service")
-    assert requested.stdout.replace("\n", "").endswith("service/csr/server-2.pem")
+    shown = f"key, SHA-256: {key_sha256(requested_key(folder / 'service', 'server-2'))}"
+    assert "service/csr/server-2.pem" in requested.stdout.replace("\n", "")
+    assert shown in requested.stdout.splitlines()
     issued = _pki("issue", "server", "--data-dir", folder)
     assert issued.exit_code == 0, issued.output
+    assert shown in issued.stdout.splitlines()
     assert "server-2.pem, ends " in issued.stdout.replace("\n", "")
     assert "takes it when it starts the next time" in issued.stdout
     verified = _pki("ceremony", "--verify", folder, "--with-keys", "--json")
