@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from pki.authority import CertificateAuthority
+from pki.authority import CertificateAuthority, issuer_key_id
 from pki.chains import issued_by, load_chain, verify_idevid, verify_ldevid
 from pki.csr import verify_ldevid_csr
 from pki.errors import ChainError, CsrError
@@ -140,7 +140,14 @@ class PkiVerifier:
         if self._refuse_revoked is not None:
             self._refuse_revoked(verified.leaf)
         not_after = verified.leaf.not_valid_after_utc
-        return DevicePeer(CertificateKind.IDEVID, verified.device_id, verified.public_key, not_after, Access.FULL)
+        return DevicePeer(
+            CertificateKind.IDEVID,
+            verified.device_id,
+            verified.public_key,
+            not_after,
+            Access.FULL,
+            issuer_key_id=_key_id(factory.certificate),
+        )
 
     def _factory_of(self, leaf: x509.Certificate) -> Factory | None:
         # By key, not by name alone: two manufacturers may have chosen one name, or that of our own authorities.
@@ -222,3 +229,11 @@ class PkiIssuer:
     def sign_time(self, device_nonce: bytes) -> bytes:
         """See `CertificateIssuer.sign_time`."""
         return sign_time(device_nonce, self._authorities.director, now=self._clock.now())
+
+
+def _key_id(factory: x509.Certificate) -> str:
+    """The subject key identifier, hex; empty without."""
+    try:
+        return issuer_key_id(factory)
+    except x509.ExtensionNotFound:
+        return ""

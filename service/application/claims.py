@@ -130,7 +130,7 @@ class Claims:
             claimed_by=actor.name,
         )
         # Step 1 again, by the database: another process may have taken a revocation list a moment ago.
-        await check_birth_certificate(work, device)
+        await check_birth_certificate(work, device, issuer_key_id=peer.issuer_key_id)
         # Step 4: not claimed; the key of the table decides, so that of two claims at once one wins.
         known = await work.devices.find(device.device_id)
         if known is not None and known.state is DeviceState.MOVED:

@@ -36,6 +36,8 @@ class DevicePeer:
         public_key: of the certificate; of an IDevID that is the identity key.
         not_after: end of the certificate's validity, UTC; no request is served at or after it.
         access: how far an LDevID reaches; an IDevID says nothing of it, its kind alone decides.
+        issuer_key_id: of an IDevID, subject key identifier of the authority that verified it, hex; otherwise, or where
+            the authority has none and so can publish no revocation, empty.
     """
 
     kind: CertificateKind
@@ -43,6 +45,7 @@ class DevicePeer:
     public_key: ec.EllipticCurvePublicKey
     not_after: datetime
     access: Access
+    issuer_key_id: str = ""
 
     @property
     def key_id(self) -> str:

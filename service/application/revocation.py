@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+import structlog
 from cryptography import x509
 
 from pki.authority import issuer_key_id
@@ -27,7 +28,7 @@ from pki.revocation import Revocation, RevocationList, check_succession, verify_
 from service.application.audit import Change
 from service.application.clock import Clock
 from service.application.device_changes import store_device
-from service.application.events import Event, EventType, Signal, StoredEvent
+from service.application.events import Event, EventType, Signal, StoredEvent, wait_for
 from service.application.identity import CertificateRefusedError
 from service.application.revocation_repository import RevokedCertificate, StoredCrl
 from service.application.standing import Standings
@@ -39,8 +40,10 @@ from service.domain.operator import SERVICE, Actor
 PUBLISHED = "crl-published"
 DUE = "crl-due"
 DUE_SHARE = 0.25  # of its lifetime, before the end: then it is time for the next list
+RETRY_SECONDS = 1.0  # after the database could not be read
 MAX_ANSWERING = 2  # OCSP requests, in threads
 MAX_NAMED = 20  # serial numbers in one entry of the audit log
+_log = structlog.get_logger()
 
 
 class UnknownIssuerError(NotFoundError):
@@ -123,11 +126,13 @@ class Revocations:
     async def load(self) -> None:
         """Read the lists in force; at start, and when another process published one."""
         async with self._unit_of_work(read_only=True) as work:
-            for stored in await work.revocations.crls():
-                known = self._in_force.get(stored.issuer_key_id)
+            lists = await work.revocations.crls()
+        for stored in lists:
+            if stored.issuer_key_id in self._issuers and self._is_newer(stored):
+                verified = await asyncio.to_thread(self._verified, stored)
                 # A list that this process published meanwhile is newer than what was read.
-                if stored.issuer_key_id in self._issuers and (known is None or known.number < stored.number):
-                    self._in_force[stored.issuer_key_id] = self._known(stored)
+                if self._is_newer(stored):
+                    self._in_force[stored.issuer_key_id] = verified
 
     async def begin(self, unverified_crls: Mapping[str, bytes]) -> None:
         """Take the ceremony's lists for authorities that have published none; one that is overdue is left alone.
@@ -149,11 +154,16 @@ class Revocations:
                 self._published.set()
 
     async def run(self) -> None:
-        """Take over what other processes publish, until cancelled."""
+        """Take over what other processes publish, until cancelled, also across a restart of the database."""
         while True:
             ticket = self._published.ticket()
-            await self.load()
-            await ticket.wait()
+            try:
+                await self.load()
+            except Exception as error:  # noqa: BLE001 - whatever the driver raises: the next look may succeed
+                _log.warning("crls_unread", error=repr(error))
+                await wait_for(ticket, RETRY_SECONDS)
+            else:
+                await ticket.wait()
 
     def check(self, certificate: x509.Certificate) -> None:
         """Let a verified birth certificate pass that is not revoked.
@@ -217,6 +227,7 @@ class Revocations:
             crl = await asyncio.to_thread(verify_crl, unverified_crl, issuer=issuer, now=self._clock.now())
         except CrlError as error:
             raise CrlRefusedError(str(error)) from error
+        await self.load()  # verifies what is stored before the transaction, which others wait for
         async with self._unit_of_work() as work:
             before = await self._replace(work, key_id, crl)
             shut_out = await self._shut_out(work, actor, key_id, before=before, crl=crl)
@@ -247,7 +258,11 @@ class Revocations:
             raise UnknownIssuerError(f"issuer: expected the key id of {known}, found {key_id[:64]!r}")
         return self._issuers[key_id]
 
-    def _known(self, stored: StoredCrl) -> RevocationList:
+    def _is_newer(self, stored: StoredCrl) -> bool:
+        known = self._in_force.get(stored.issuer_key_id)
+        return known is None or known.number < stored.number
+
+    def _verified(self, stored: StoredCrl) -> RevocationList:
         issuer = self._issuers[stored.issuer_key_id]
         return verify_crl(stored.der, issuer=issuer, now=stored.this_update, may_be_stale=True)
 
@@ -270,7 +285,9 @@ class Revocations:
     async def _replace(self, work: UnitOfWork, key_id: str, crl: RevocationList) -> RevocationList | None:
         # Step 3: succession.
         stored = await work.revocations.crl(key_id)
-        before = None if stored is None else self._known(stored)
+        before = None if stored is None else self._in_force.get(key_id)
+        if stored is not None and (before is None or before.der != stored.der):
+            raise VersionConflictError(f"CRL: expected the list that was read, found number {stored.number}")
         if before is not None:
             try:
                 check_succession(before, crl)
@@ -349,16 +366,18 @@ async def check_not_revoked(work: UnitOfWork, device: Device) -> None:
         )
 
 
-async def check_birth_certificate(work: UnitOfWork, device: Device) -> None:
+async def check_birth_certificate(work: UnitOfWork, device: Device, *, issuer_key_id: str) -> None:
     """Let a new device pass whose birth certificate is not revoked; asked when it is claimed.
+
+    Args:
+        work: the transaction that claims it.
+        device: with a verified birth certificate.
+        issuer_key_id: of the authority that verified it, whatever the certificate says; `DevicePeer.issuer_key_id`.
 
     Raises:
         RevokedIdevidError: it is.
     """
-    leaf = _birth_certificate(device)
-    authority = leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
-    key_id = (authority.key_identifier or b"").hex()
-    revoked = await work.revocations.find(key_id, device.idevid_serial)
+    revoked = await work.revocations.find(issuer_key_id, device.idevid_serial)
     if revoked is not None:
         raise _revoked_error(device.idevid_serial, revoked.revoked_at, revoked.reason)
 

@@ -1,6 +1,7 @@
 """Revocation of birth certificates, on both databases."""
 
 import asyncio
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 
 import pytest
@@ -8,9 +9,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
+from sqlalchemy.exc import SQLAlchemyError
+from structlog.testing import capture_logs
 
-from pki.authority import issuer_key_id
+from pki.authority import chain_pem, issuer_key_id
 from pki.revocation import Reason, sign_crl, verify_crl
+from pki.signer_key import SignerKey
 from protocol.signing import SoftwareSigner
 from service.adapters.certificates import PkiVerifier, load_authorities
 from service.application.attestation import AttestationRefusedError
@@ -29,10 +33,17 @@ from service.application.revocation import (
     UnknownIssuerError,
 )
 from service.application.standing import BlockedDeviceError
+from service.application.unit_of_work import UnitOfWork
 from service.domain.device import DeviceState
 from service.domain.errors import VersionConflictError
 from tests.attesting_device import AttestingDevice
-from tests.integration.service_devices.device_world import CHALLENGE_SECONDS, OPERATOR, TARGET, DeviceWorld
+from tests.integration.service_devices.device_world import (
+    CHALLENGE_SECONDS,
+    OPERATOR,
+    TARGET,
+    DeviceWorld,
+    in_background,
+)
 from tests.integration.service_devices.revoking import (
     ADMIN,
     LIFETIME,
@@ -42,6 +53,7 @@ from tests.integration.service_devices.revoking import (
     serial_of,
 )
 from tests.integration.service_updates.update_world import SeededEntropy
+from tests.service_folder import Folders
 
 
 @pytest.fixture
@@ -54,6 +66,22 @@ def ocsp_request(device: AttestingDevice, revoking: Revoking) -> bytes:
         birth_certificate(device), revoking.factory.certificate, hashes.SHA256()
     )
     return builder.build().public_bytes(Encoding.DER)
+
+
+def without_authority_key_id(certificate: x509.Certificate, folders: Folders) -> x509.Certificate:
+    """The same certificate by the same factory, but for the extension."""
+    builder = x509.CertificateBuilder(
+        certificate.issuer,
+        certificate.subject,
+        certificate.public_key(),
+        certificate.serial_number,
+        certificate.not_valid_before_utc,
+        certificate.not_valid_after_utc,
+    )
+    for extension in certificate.extensions:
+        if not isinstance(extension.value, x509.AuthorityKeyIdentifier):
+            builder = builder.add_extension(extension.value, critical=extension.critical)
+    return builder.sign(SignerKey(folders.keys.load("factory")), hashes.SHA256())
 
 
 async def state_of(world: DeviceWorld, device: AttestingDevice) -> DeviceState:
@@ -155,6 +183,49 @@ async def test_revoked_device_cannot_be_claimed(world: DeviceWorld, revoking: Re
     challenge = (await claims.challenge(OPERATOR)).challenge
     with pytest.raises(RevokedIdevidError, match="expected one in force"):
         await claims.claim(OPERATOR, device.proof(challenge), TARGET)
+
+
+async def test_revoked_device_without_authority_key_id_cannot_be_claimed(
+    world: DeviceWorld, revoking: Revoking
+) -> None:
+    """Some manufacturers leave the extension out; who verified the certificate is known all the same."""
+    device = AttestingDevice(world.folders)
+    bare = without_authority_key_id(birth_certificate(device), world.folders)
+    device.idevid_chain = chain_pem([bare]).decode()
+    claims = Claims(
+        world.unit_of_work,
+        certificates=PkiVerifier(load_authorities(world.folders.service), world.clock),
+        standings=world.standings,
+        clock=world.clock,
+        entropy=SeededEntropy(),
+        challenge_lifetime=timedelta(seconds=CHALLENGE_SECONDS),
+    )
+    challenge = (await claims.challenge(OPERATOR)).challenge
+    await revoking.revoke(device)
+    with pytest.raises(RevokedIdevidError, match="expected one in force"):
+        await claims.claim(OPERATOR, device.proof(challenge), TARGET)
+    await revoking.publish(2, {serial_of(device): revoking.revocation(), 9: revoking.revocation()})
+
+
+async def test_database_that_is_away_is_asked_again(
+    world: DeviceWorld, revoking: Revoking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service goes on, and takes the list over as soon as it can."""
+    monkeypatch.setattr("service.application.revocation.RETRY_SECONDS", 0.01)
+    await revoking.publish(1, {})
+    elsewhere, failures = revocations_of(world), [SQLAlchemyError("away"), OSError("away")]
+
+    def unit_of_work(*, read_only: bool = False) -> AbstractAsyncContextManager[UnitOfWork]:
+        if failures:
+            raise failures.pop()
+        return world.unit_of_work(read_only=read_only)
+
+    monkeypatch.setattr(elsewhere, "_unit_of_work", unit_of_work)
+    with capture_logs() as logs:
+        async with in_background(elsewhere.run()):
+            while not elsewhere.statuses()[1].crl:  # noqa: ASYNC110 - nothing tells a test
+                await asyncio.sleep(0.01)
+    assert [entry["event"] for entry in logs] == ["crls_unread", "crls_unread"]
 
 
 async def test_another_process_takes_the_list_over(world: DeviceWorld, revoking: Revoking) -> None:
