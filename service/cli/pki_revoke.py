@@ -1,7 +1,9 @@
 """`tinyfleet pki revoke` and `tinyfleet pki crl`: birth certificates that are not to be trusted any more.
 
 The list is signed here, by the factory authority's offline key; the service only publishes and enforces it. It sends
-the certificate of the device that is to be revoked, and cannot have another device's revoked.
+the certificate of the device that is to be revoked, and cannot have another device's revoked. `--issuer` with
+`--certificate` puts a certificate of the service or of an authority on the list of who issued it: an issuing CA on the
+root's, a server's on the server CA's, an OCSP responder's on the factory's.
 """
 
 from collections.abc import Iterator
@@ -58,20 +60,24 @@ def revoke(
     *,
     reason: Annotated[str, typer.Option(help=f"Why: {_REASONS}. The last one releases a certificate-hold.")],
     certificate: Annotated[
-        Path | None, typer.Option(help="IDevID of a device that is not claimed, PEM.", exists=True, dir_okay=False)
+        Path | None,
+        typer.Option(help="PEM: IDevID of a device that is not claimed, or another's.", exists=True, dir_okay=False),
     ] = None,
+    issuer: Annotated[Issuer, typer.Option(help="Who issued the certificate.")] = Issuer.FACTORY,
     days: DaysOption = DEFAULT_DAYS,
     operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
     as_json: JsonOption = False,
 ) -> None:
-    """Revoke a device's birth certificate: the device is shut out at once, and for good."""
+    """Revoke a device's birth certificate: the device is shut out at once, and for good; or another certificate."""
     if (device is None) == (certificate is None):
         raise BadArgumentError("revoke: expected a device or --certificate, found both or neither")
+    if device is not None and issuer is not Issuer.FACTORY:
+        raise BadArgumentError(f"revoke: expected --certificate of what {issuer} issued, found a device")
     if reason not in {*Reason, REMOVE}:
         raise BadArgumentError(f"reason: expected one of {_REASONS}, found {reason!r}")
-    authority = offline_authority(operator_dir, offline_keys(operator_dir), OfflineKey.FACTORY)
+    authority = offline_authority(operator_dir, offline_keys(operator_dir), issuer)
     with connect(operator_dir) as client:
-        leaf = _birth_certificate(client, device, certificate, authority=authority)
+        leaf = _certificate(client, device, certificate, authority=authority)
         lists = RevocationLists(operator_dir, client, authority)
         before = lists.in_force()
         revoked = _changed(before, leaf.serial_number, reason)
@@ -136,7 +142,7 @@ def publish(
     _show_lists(statuses, as_json=as_json)
 
 
-def _birth_certificate(
+def _certificate(
     client: ApiClient, device: str | None, file: Path | None, *, authority: CertificateAuthority
 ) -> x509.Certificate:
     if file is None:
@@ -145,7 +151,10 @@ def _birth_certificate(
         unverified_chain = read_input(file, max_bytes=MAX_CHAIN_BYTES)
     leaf = load_chain(unverified_chain)[0]
     if not issued_by(leaf, authority.certificate):
-        raise RevocationError("IDevID: expected one by the factory authority of this folder, found another issuer's")
+        name = authority.certificate.subject.rfc4514_string()
+        raise RevocationError(f"certificate: expected one by {name} of this folder, found another issuer's")
+    if leaf == authority.certificate:
+        raise RevocationError("certificate: expected one that the root can revoke, found the root's own")
     if device is not None:
         device_asked_for(device, device_id_in(leaf))
     return leaf
@@ -157,12 +166,12 @@ def _changed(before: RevocationList | None, serial: int, reason: str) -> dict[in
     if reason == REMOVE:
         if found is None or found.reason is not Reason.CERTIFICATE_HOLD:
             state = "not revoked" if found is None else found.reason
-            raise RevocationError(f"IDevID {serial:x}: expected it on hold, found it {state}")
+            raise RevocationError(f"certificate {serial:x}: expected it on hold, found it {state}")
         del revoked[serial]
-        remark("released; the device stays blocked until `tinyfleet device unblock`")
+        remark("released; a device stays blocked until `tinyfleet device unblock`")
         return revoked
     if found is not None and found.reason is not Reason.CERTIFICATE_HOLD:
-        raise RevocationError(f"IDevID {serial:x}: expected it not revoked, found it revoked ({found.reason})")
+        raise RevocationError(f"certificate {serial:x}: expected it not revoked, found it revoked ({found.reason})")
     revoked_at = clock.now().replace(microsecond=0) if found is None else found.revoked_at
     revoked[serial] = Revocation(revoked_at, Reason(reason))
     return revoked

@@ -65,6 +65,31 @@ async def test_device_that_nobody_claimed_is_revoked_by_its_certificate(operator
     assert (await operator.service.claim(device)).status_code == 403
 
 
+@pytest.mark.parametrize(
+    ("issuer", "name"), [("root", "issuing-ca"), ("root", "server-ca"), ("server-ca", "server"), ("factory", "ocsp")]
+)
+async def test_stolen_key_of_the_service_is_put_on_its_issuers_list(operator: Operator, issuer: str, name: str) -> None:
+    """By its certificate, which the authority must have issued."""
+    file = operator.service.folders.service / "certificates" / f"{name}.pem"
+    words = ("pki", "revoke", "--certificate", str(file), "--reason", "key-compromise")
+    other = "server-ca" if issuer == "root" else "root"
+    failure = await operator.failure(*words, "--issuer", other)
+    assert "found another issuer's" in str(failure)
+    answer = await operator.succeed(*words, "--issuer", issuer)
+    serial = f"{x509.load_pem_x509_certificates(file.read_bytes())[0].serial_number:x}"
+    assert (answer["serial"], answer["revoked"]) == (serial, 1)
+    shown = await operator.succeed("pki", "crl", "show", "--issuer", issuer)
+    assert [(entry["serial"], entry["reason"]) for entry in shown["items"]] == [(serial, Reason.KEY_COMPROMISE)]
+
+
+async def test_only_what_an_authority_can_revoke_is_revoked(operator: Operator) -> None:
+    """No device by the root, and not the root itself."""
+    words = ("pki", "revoke", "--reason", "key-compromise", "--issuer", "root")
+    assert isinstance(await operator.failure(*words, "ab" * 64), BadArgumentError)
+    root = operator.folder / "certificates" / "root.pem"
+    assert "found the root's own" in str(await operator.failure(*words, "--certificate", str(root)))
+
+
 async def test_hold_is_released(operator: Operator) -> None:
     """And nothing else is."""
     device = await operator.service.claimed()
