@@ -15,6 +15,7 @@ from pki.ceremony_renewal import issue_again
 from pki.errors import ChainError
 from pki.online import RENEWABLE, load_certificate, request_again, request_online_keys, requested_key
 from pki.roles import OnlineKey
+from protocol.identity import X509_ERRORS
 from service.cli import clock
 from service.cli.errors import BadArgumentError, CliError
 from service.cli.offline_keys import offline_keys
@@ -148,11 +149,12 @@ def _lists(data_dir: Path, *, now: datetime) -> Iterator[Validity]:
             try:
                 crl = x509.load_der_x509_crl(path.read_bytes())
                 number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
-            except (ValueError, x509.ExtensionNotFound):
+                issuer, ends = crl.issuer, crl.next_update_utc
+            except (x509.ExtensionNotFound, *X509_ERRORS):
                 yield Validity(name, "", "", None, None)
                 continue
-            if number >= newest.get(crl.issuer, (0, path, None))[0]:
-                newest[crl.issuer] = (number, path, crl.next_update_utc)
+            if number >= newest.get(issuer, (0, path, None))[0]:
+                newest[issuer] = (number, path, ends)
     for issuer, (number, path, ends) in newest.items():
         name, days = path.relative_to(data_dir).as_posix(), None if ends is None else (ends - now).days
         yield Validity(name, f"revocation list {number}", issuer.rfc4514_string(), ends, days)

@@ -70,6 +70,9 @@ def test_status_fails_when_something_ends_soon(folder: Path, monkeypatch: pytest
     begin = clock.now()
     monkeypatch.setattr(clock, "now", lambda: begin + timedelta(days=705))
     _expect(_pki("status", "--data-dir", folder, "--check"), EndsSoonError, r"found less for .*certificates/server.pem")
+    _expect(
+        _pki("status", "--data-dir", folder, "--check"), EndsSoonError, r"found less for .*service/genesis/root.crl"
+    )
     result = _pki("status", "--data-dir", folder)
     assert (result.exit_code, "24 !" in result.stdout) == (0, True)
     monkeypatch.setattr(clock, "now", lambda: begin + timedelta(days=20 * 365))
@@ -84,6 +87,19 @@ def test_status_names_what_it_cannot_read(folder: Path, name: str) -> None:
     """A damaged file is no file that never ends."""
     (folder / name).write_text("{}}")
     _expect(_pki("status", "--data-dir", folder, "--check"), EndsSoonError, f"found less for {name}")
+
+
+def test_status_survives_a_revocation_list_with_a_flipped_byte(folder: Path) -> None:
+    """A list that can be read in part only is named, and ends the listing of no other."""
+    path = folder / "service" / "genesis" / "root.crl"
+    whole = path.read_bytes()
+    for index in range(60):  # version, algorithm, issuer, dates
+        damaged = bytearray(whole)
+        damaged[index] ^= 1
+        path.write_bytes(bytes(damaged))
+        result = _pki("status", "--data-dir", folder, "--json")
+        assert result.exit_code == 0, result.exception
+        assert len(json.loads(result.stdout)) > 10
 
 
 def test_status_shows_the_newest_revocation_list(folder: Path) -> None:
@@ -138,6 +154,8 @@ def test_missing_requests_are_made(tmp_path: Path) -> None:
     result = _pki("request", "--service-dir", tmp_path)
     assert result.exit_code == 0
     assert len(list((tmp_path / "csr").iterdir())) == len(list((tmp_path / "keys").iterdir())) == 6
+    shown = key_sha256(requested_key(tmp_path, "ocsp"))
+    assert f"key ocsp, SHA-256: {shown}" in result.stdout.splitlines()
 
 
 def test_verification_prints_findings_and_fails(folder: Path) -> None:
