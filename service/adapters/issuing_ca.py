@@ -6,6 +6,7 @@ another process or a person has put there. Who keeps a copy of what is trusted i
 
 import asyncio
 import hashlib
+import ssl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -15,7 +16,7 @@ import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from pki.authority import CertificateAuthority
+from pki.authority import CertificateAuthority, issuer_key_id
 from pki.chains import load_chain
 from pki.errors import CsrError, GenerationCertificateError, PkiError, RolloverError, UnknownGenerationError
 from pki.online import load_certificate, online_keys
@@ -27,6 +28,7 @@ from pki.rollover import (
     activate_generation,
     active_authority,
     cross_certificates,
+    key_role,
     read_generations,
     request_generation,
     retire_generation,
@@ -103,7 +105,22 @@ class IssuingCaFolder:
         _log.info("issuing_ca_loaded", trusted=len(self.trusted))
         is_retirement = not set(before) <= set(self.trusted)
         for hear in (*self._told, *(self._told_of_retirement if is_retirement else ())):
-            hear(self.trusted)
+            try:
+                hear(self.trusted)
+            except (ssl.SSLError, ValueError) as error:  # one listener's trouble is not the others'
+                _log.error("issuing_ca_not_taken_over", reason=repr(error))
+
+    def authority(self, key_id: str) -> CertificateAuthority | None:
+        """Return the authority whose LDevIDs are accepted and that has this key id, hex; None if there is none.
+
+        Raises:
+            KeyStoreError: its key is missing or cannot be used.
+        """
+        found = next((trusted for trusted in self.trusted if issuer_key_id(trusted) == key_id), None)
+        if found is None or found == self.active.certificate:
+            return None if found is None else self.active
+        number = next(one.number for one in self._generations if one.certificate == found)
+        return CertificateAuthority([found], self._keys.load(key_role(number)))
 
     def generations(self) -> Sequence[Generation]:
         """See `IssuingCaStore.generations`."""
@@ -145,7 +162,7 @@ class IssuingCaFolder:
         self.look()
 
     def _load(self) -> None:
-        generations = read_generations(self._data_dir)
+        self._generations = generations = read_generations(self._data_dir)
         active, reserved = active_authority(generations, self._keys), frozenset(_public_keys(self._data_dir))
         self.active, self.reserved_keys = active, reserved
         self.trusted, self.crosses = trusted_certificates(generations), cross_certificates(generations)

@@ -39,7 +39,7 @@ def open_identity(core: Core, gateway: Gateway) -> Identity:
     """Make the use cases of identity."""
     certificates = PkiVerifier(core.authorities, core.clock, refuse_revoked=core.revocations.check)
     attestation = _attestation(core)
-    issuer_lists = IssuerLists(core.unit_of_work, authority=lambda: core.authorities.issuing_ca, clock=core.clock)
+    issuer_lists = IssuerLists(core.unit_of_work, authority=core.authorities.issuing.authority, clock=core.clock)
     core.feed.subscribe(issuer_lists.hear)
     for action in device_actions(core.standings, core.clock):
         core.approvals.register(action)

@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
+from typing import NoReturn
 
 import pytest
 from cryptography import x509
@@ -338,8 +339,8 @@ async def test_many_revocations_find_their_devices(world: DeviceWorld, revoking:
 
 async def test_issuer_list_names_unexpired_certificates_of_devices_that_are_shut_out(world: DeviceWorld) -> None:
     """Each with the reason of its state, for as long as it would be valid."""
-    authority = load_authorities(world.folders.service).issuing_ca
-    lists = IssuerLists(world.unit_of_work, authority=lambda: authority, clock=world.clock)
+    issuing = load_authorities(world.folders.service).issuing
+    lists, authority = IssuerLists(world.unit_of_work, authority=issuing.authority, clock=world.clock), issuing.active
     key_id = issuer_key_id(authority.certificate)
     blocked, gone, honest = await world.claimed(), await world.claimed(), await world.claimed()
     chains = {device.device_id: await world.attest(device) for device in (blocked, gone, honest)}
@@ -362,23 +363,44 @@ async def test_issuer_list_names_unexpired_certificates_of_devices_that_are_shut
     assert (await lists.crl(key_id)).revoked == {}
 
 
-async def test_change_of_a_device_makes_the_issuer_list_stale(world: DeviceWorld) -> None:
-    """The event feed says so; nobody waits for the minute."""
-    authority = load_authorities(world.folders.service).issuing_ca
-    lists = IssuerLists(world.unit_of_work, authority=lambda: authority, clock=world.clock)
+async def test_shut_out_device_makes_the_issuer_list_stale(world: DeviceWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for the minute, but some seconds; what devices do by themselves has nothing signed."""
+    issuing = load_authorities(world.folders.service).issuing
+    lists = IssuerLists(world.unit_of_work, authority=issuing.authority, clock=world.clock)
     await world.feed.start()
     world.feed.subscribe(lists.hear)
-    key_id, device = issuer_key_id(authority.certificate), await world.claimed()
+    key_id, device, other = issuer_key_id(issuing.active.certificate), await world.claimed(), await world.claimed()
     await world.attest(device)
     first = await lists.crl(key_id)
+    await world.attest(other)
+    world.clock.advance(6)
+    await heard(world)
+    assert await lists.crl(key_id) is first, "an attestation revokes nothing"
     await world.devices.block(OPERATOR, device.device_id, reason="lost")
-    while await world.feed.catch_up():
-        pass
+    await heard(world)
+    with monkeypatch.context() as patch:
+        patch.setattr(lists, "_unit_of_work", away)
+        with pytest.raises(OSError, match="away"):
+            await lists.crl(key_id)
     second = await lists.crl(key_id)
     assert (len(first.revoked), len(second.revoked)) == (0, 1)
     assert second.number > first.number
+    await world.devices.unblock(OPERATOR, device.device_id)
+    await heard(world)
+    assert await lists.crl(key_id) is second, "no list lives less than some seconds"
+    world.clock.advance(6)
+    assert (await lists.crl(key_id)).revoked == {}
     with pytest.raises(UnknownIssuerError, match="expected the key id of one of the catalog's"):
         await lists.crl("00")
+
+
+async def heard(world: DeviceWorld) -> None:
+    while await world.feed.catch_up():
+        pass
+
+
+def away(*, read_only: bool) -> NoReturn:
+    raise OSError(f"away, {read_only=}")
 
 
 async def test_fresh_key_does_not_help_a_revoked_device(world: DeviceWorld, revoking: Revoking) -> None:

@@ -1,5 +1,6 @@
 """What the running service makes of changes in its folder: takes what is whole, and goes on with what it has."""
 
+import ssl
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,10 +8,10 @@ import pytest
 from cryptography import x509
 from structlog.testing import capture_logs
 
-from pki.authority import chain_pem
+from pki.authority import chain_pem, issuer_key_id
 from pki.errors import ChainError, CsrError, GenerationStateError
 from pki.issuance import certificate_sha256
-from pki.rollover import STATE_FILE, accept_generation, activate_generation, sign_generation
+from pki.rollover import STATE_FILE, accept_generation, activate_generation, retire_generation, sign_generation
 from service.adapters.issuing_ca import IssuingCaFolder
 from tests.service_folder import Folders, make_folders
 
@@ -57,6 +58,37 @@ def test_change_is_taken_over_and_told(folder: IssuingCaFolder, folders: Folders
     folder.look()
     assert folder.active.certificate == second
     assert len(heard) == 2
+
+
+def test_every_trusted_generation_has_its_authority(folder: IssuingCaFolder, folders: Folders) -> None:
+    """Each with its own key, so that its list can be signed; a retired one has none."""
+    first, second = folder.active.certificate, second_generation(folder, folders)
+    folder.look()
+    activate_generation(folders.service, 2)
+    folder.look()
+    for certificate in (first, second):
+        authority = folder.authority(issuer_key_id(certificate))
+        assert authority is not None
+        assert authority.certificate == certificate
+    retire_generation(folders.service, 1)
+    folder.look()
+    assert folder.authority(issuer_key_id(first)) is None
+
+
+def test_listener_that_fails_keeps_nothing_from_the_others(folder: IssuingCaFolder, folders: Folders) -> None:
+    """OpenSSL may refuse a certificate; the folder is followed all the same."""
+
+    def fails(_trusted: Sequence[x509.Certificate]) -> None:
+        raise ssl.SSLError("expected another")
+
+    heard = list[Sequence[x509.Certificate]]()
+    folder.on_change(fails)
+    folder.on_change(heard.append)
+    second_generation(folder, folders)
+    with capture_logs() as logs:
+        folder.look()
+    assert [entry["event"] for entry in logs] == ["issuing_ca_loaded", "issuing_ca_not_taken_over"]
+    assert len(heard) == 1
 
 
 def test_key_that_comes_late_is_waited_for(folder: IssuingCaFolder, folders: Folders) -> None:
