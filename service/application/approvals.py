@@ -131,6 +131,7 @@ class Approvals:
     Args:
         two_person: names of the actions that take two persons.
         lifetime: for somebody to decide.
+        kept: how long a request that is closed can be read; the audit log tells of it for ever.
     """
 
     def __init__(
@@ -141,12 +142,14 @@ class Approvals:
         entropy: Entropy,
         two_person: Collection[str] = (),
         lifetime: timedelta = timedelta(days=1),
+        kept: timedelta = timedelta(days=30),
     ) -> None:
         self._unit_of_work = unit_of_work
         self._clock = clock
         self._entropy = entropy
         self._two_person = frozenset(two_person)
         self._lifetime = lifetime
+        self._kept = kept
         self._actions: dict[str, ExecutableAction] = {}
 
     def register(self, action: ExecutableAction) -> None:
@@ -200,12 +203,9 @@ class Approvals:
         self, work: UnitOfWork, actor: Actor, action: str, *, subject: Subject, arguments: Arguments
     ) -> Approval:
         now = self._clock.now()
-        waiting = await work.approvals.pending_on(action, subject.subject_id, now=now)
-        if waiting is not None:
-            raise AlreadyRequestedError(
-                f"{action}: expected no request that waits for approval, found one by {waiting.requested_by}",
-                members={"approval": waiting.approval_id},
-            )
+        waiting = await work.approvals.pending_on(action, subject.subject_id)
+        if waiting is not None and waiting.expires_at <= now:
+            await self._close(work, waiting.close(ApprovalState.EXPIRED, by=SERVICE.name, at=now), SERVICE)
         approval = Approval(
             approval_id=self._entropy.guid(),
             action=action,
@@ -216,7 +216,8 @@ class Approvals:
             requested_at=now,
             expires_at=now + self._lifetime,
         )
-        await work.approvals.add(approval)
+        if not await work.approvals.add(approval):
+            raise _already_requested(action, await work.approvals.pending_on(action, subject.subject_id))
         await _record(work, actor, approval, change="requested", at=now)
         return approval
 
@@ -317,10 +318,11 @@ class Approvals:
         return [approval.at(now) for approval in found]
 
     async def keep_house(self, now: datetime) -> None:
-        """Close requests whose time is over; harmless to repeat."""
+        """Close requests whose time is over, and forget old ones; harmless to repeat."""
         async with self._unit_of_work() as work:
             for approval in await work.approvals.expired(now=now, limit=EXPIRED_PER_ROUND):
                 await self._close(work, approval.close(ApprovalState.EXPIRED, by=SERVICE.name, at=now), SERVICE)
+            await work.approvals.forget(decided_before=now - self._kept)
             await work.commit()
 
     async def _close(self, work: UnitOfWork, closed: Approval, actor: Actor) -> None:
@@ -328,6 +330,13 @@ class Approvals:
         if not await work.approvals.close(closed):
             raise ApprovalDecidedError("approval: expected a pending request, found it decided")
         await _record(work, actor, closed, change=closed.state, at=closed.decided_at or closed.requested_at)
+
+
+def _already_requested(action: str, waiting: Approval | None) -> AlreadyRequestedError:
+    by, members = ("somebody", {}) if waiting is None else (waiting.requested_by, {"approval": waiting.approval_id})
+    return AlreadyRequestedError(
+        f"{action}: expected no request that waits for approval, found one by {by}", members=members
+    )
 
 
 def _check_role(found: Role, needed: Role) -> None:

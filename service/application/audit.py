@@ -57,5 +57,7 @@ class AuditLog(Protocol):
     async def add(self, actor: Actor, change: Change, *, at: datetime) -> None:
         """Store a change, with the second person if it took two; it becomes durable with the unit of work."""
 
-    async def page(self, *, before_id: int | None, limit: int, subject_id: str | None = None) -> Sequence[AuditEntry]:
-        """Return at most `limit` entries, newest first, with ids below `before_id`."""
+    async def page(
+        self, *, before_id: int | None, limit: int, subject_id: str | None = None, action: str | None = None
+    ) -> Sequence[AuditEntry]:
+        """Return at most `limit` entries, newest first, with ids below `before_id`; None stands for all."""

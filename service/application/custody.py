@@ -10,7 +10,7 @@ The service shuts a device out only if, in this order:
 """
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from protocol.document import peek_document
 from protocol.voucher import MAX_VOUCHER_BYTES, VOUCHER_PAYLOAD_TYPE, Voucher
@@ -24,6 +24,7 @@ from service.domain.errors import ConflictError, InvalidError, JsonValue
 from service.domain.operator import Actor, Role
 
 RELEASE = "device.release"
+CLOCK_DIFFERENCE = timedelta(days=1)  # of a manufacturer's, ahead of the service's
 
 
 class VoucherMismatchError(InvalidError):
@@ -103,13 +104,15 @@ class Custody:
     async def keep_voucher(self, actor: Actor, id_or_prefix: str, unverified_voucher: bytes) -> None:
         """Keep a copy of the voucher that a device was given.
 
-        Its signature is not checked here: the voucher authority is the manufacturer's, and the device checks it.
+        Its signature is not checked here: the voucher authority is the manufacturer's, and the device checks it. Its
+        sequence is the time of issue, so one of tomorrow is no voucher's, and would keep the true ones out.
 
         Raises:
             UnknownDeviceError: there is no such device.
             FinalStateError: the device was moved or decommissioned.
             DocumentError: no voucher.
-            VoucherMismatchError: for another device or catalog, or older than the one that is kept.
+            VoucherMismatchError: for another device or catalog, or older than the one that is kept, or of
+                the future.
         """
         voucher = _peek(unverified_voucher)
         async with self._unit_of_work() as work:
@@ -135,6 +138,9 @@ class Custody:
         kept = 0 if device.voucher is None else _peek(device.voucher).sequence
         if voucher.sequence < kept:
             raise VoucherMismatchError(f"voucher: expected sequence {kept} or above, found {voucher.sequence}")
+        latest = int((self._clock.now() + CLOCK_DIFFERENCE).timestamp())
+        if voucher.sequence > latest:
+            raise VoucherMismatchError(f"voucher: expected sequence {latest} or below, found {voucher.sequence}")
 
     async def release(self, actor: Actor, id_or_prefix: str, recipient: Recipient, *, reason: str) -> Outcome:
         """Shut a device out for good because another catalog gets it; two persons where the catalog says so.

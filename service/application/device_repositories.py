@@ -302,8 +302,8 @@ class IdempotencyRepository(Protocol):
 class ApprovalRepository(Protocol):
     """Requests; part of a unit of work."""
 
-    async def add(self, approval: Approval) -> None:
-        """Store a new request."""
+    async def add(self, approval: Approval) -> bool:
+        """Store a new request; False if one of this action on this subject is pending, expired or not."""
 
     async def get(self, approval_id: str) -> Approval:
         """Return a request.
@@ -312,14 +312,17 @@ class ApprovalRepository(Protocol):
             UnknownApprovalError: there is none.
         """
 
-    async def pending_on(self, action: str, subject_id: str, *, now: datetime) -> Approval | None:
-        """Return the request of this action on this subject that is pending and has not expired."""
+    async def pending_on(self, action: str, subject_id: str) -> Approval | None:
+        """Return the request of this action on this subject that is pending, expired or not."""
 
     async def close(self, approval: Approval) -> bool:
         """Store a decision; False if the request is no longer pending. Of two at once, one gets True."""
 
     async def expired(self, *, now: datetime, limit: int) -> Sequence[Approval]:
         """Return at most `limit` requests that are still pending and whose time is over."""
+
+    async def forget(self, *, decided_before: datetime) -> None:
+        """Delete requests that were closed before a time."""
 
     async def page(
         self, *, before: tuple[datetime, str] | None, limit: int, pending_at: datetime | None = None

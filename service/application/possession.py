@@ -5,16 +5,17 @@ gives a nonce, and the authority certifies it (Azure Sphere's retrieveProofOfPos
 The certificate is good for nothing else: its purpose is this proof alone, it ends soon, and nobody has its private key.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
 from pki.issuance import CertificateFacts
-from service.application.audit import AuditEntry, Change
+from service.application.audit import Change
 from service.application.clock import Clock
+from service.application.request_rate import RateError
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
-from service.domain.errors import TooManyRequestsError
 from service.domain.operator import Actor
 
 PROOFS_PER_MINUTE = 10
@@ -22,7 +23,7 @@ _MINUTE = timedelta(minutes=1)
 _ACTION = "catalog.prove"
 
 
-class ProofRateError(TooManyRequestsError):
+class ProofRateError(RateError):
     """More proofs were asked for in a minute than the service gives."""
 
 
@@ -91,10 +92,12 @@ class Possession:
 
     async def _check_rate(self, work: UnitOfWork, now: datetime) -> None:
         # The audit log counts for every process at once.
-        newest = await work.audit.page(before_id=None, limit=PROOFS_PER_MINUTE, subject_id=self._catalog_id)
-        if len([entry for entry in newest if _is_recent_proof(entry, now)]) == PROOFS_PER_MINUTE:
-            raise ProofRateError(f"proof of possession: expected at most {PROOFS_PER_MINUTE} a minute, found more")
-
-
-def _is_recent_proof(entry: AuditEntry, now: datetime) -> bool:
-    return entry.change.action == _ACTION and entry.at > now - _MINUTE
+        newest = await work.audit.page(
+            before_id=None, limit=PROOFS_PER_MINUTE, subject_id=self._catalog_id, action=_ACTION
+        )
+        wait = newest[-1].at + _MINUTE - now if len(newest) == PROOFS_PER_MINUTE else timedelta(0)
+        if wait > timedelta(0):
+            raise ProofRateError(
+                f"proof of possession: expected at most {PROOFS_PER_MINUTE} a minute, found more",
+                retry_after_seconds=math.ceil(wait.total_seconds()),
+            )

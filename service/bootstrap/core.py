@@ -59,11 +59,7 @@ async def open_core(settings: Settings, clock: Clock, entropy: Entropy, *, stack
     """
     refuse_earlier_folder(settings.data_dir)
     authorities = load_authorities(settings.data_dir)
-    database = Database(database_url(settings.database_location(), password=settings.database_password()))
-    stack.push_async_callback(database.close)
-    before, after = await migrate(database)
-    if before != after:
-        _log.info("database_migrated", before=before, after=after)
+    database = await _open_database(settings, stack)
     telemetry_store = await _open_telemetry(settings)
     stack.push_async_callback(telemetry_store.close)
     unit_of_work = SqlUnitOfWorkFactory(database)
@@ -74,13 +70,9 @@ async def open_core(settings: Settings, clock: Clock, entropy: Entropy, *, stack
     await feed.start()
     await standings.load(unit_of_work)
     feed.subscribe(standings.hear)
-    revocations = Revocations(
-        unit_of_work,
-        issuers=load_issuers(settings.data_dir, authorities.manufacturers),
-        responder=load_responder(settings.data_dir),
-        standings=standings,
-        clock=clock,
-    )
+    issuers = load_issuers(settings.data_dir, authorities.manufacturers)
+    responder = load_responder(settings.data_dir)
+    revocations = Revocations(unit_of_work, issuers=issuers, responder=responder, standings=standings, clock=clock)
     await revocations.load()
     await revocations.begin(load_first_crls(settings.data_dir))
     feed.subscribe(revocations.hear)
@@ -100,12 +92,22 @@ async def open_core(settings: Settings, clock: Clock, entropy: Entropy, *, stack
             entropy=entropy,
             two_person=settings.two_person_actions,
             lifetime=timedelta(seconds=settings.approval_lifetime_seconds),
+            kept=timedelta(days=settings.event_retention_days),
         ),
         clones=clones,
         presence=presence,
         gateway_events=GatewayEvents(unit_of_work, presence=presence, clones=clones, clock=clock),
         telemetry_store=telemetry_store,
     )
+
+
+async def _open_database(settings: Settings, stack: AsyncExitStack) -> Database:
+    database = Database(database_url(settings.database_location(), password=settings.database_password()))
+    stack.push_async_callback(database.close)
+    before, after = await migrate(database)
+    if before != after:
+        _log.info("database_migrated", before=before, after=after)
+    return database
 
 
 async def _open_telemetry(settings: Settings) -> SqliteTelemetryStore | PostgresTelemetryStore:

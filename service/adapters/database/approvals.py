@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, insert, select, tuple_, update
+from sqlalchemy import Row, delete, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.adapters.database.identity_tables import approvals
+from service.adapters.database.upsert import insert_into
 from service.domain.approval import Approval, ApprovalState, UnknownApprovalError
 
 
@@ -17,7 +18,7 @@ class SqlApprovals:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
-    async def add(self, approval: Approval) -> None:
+    async def add(self, approval: Approval) -> bool:
         """See `ApprovalRepository.add`."""
         values = {
             "approval_id": approval.approval_id,
@@ -29,7 +30,8 @@ class SqlApprovals:
             "expires_at": approval.expires_at,
             "state": approval.state,
         }
-        await self._connection.execute(insert(approvals).values(values))
+        added = insert_into(self._connection, approvals).values(values).on_conflict_do_nothing()
+        return (await self._connection.execute(added)).rowcount == 1
 
     async def get(self, approval_id: str) -> Approval:
         """See `ApprovalRepository.get`."""
@@ -39,11 +41,10 @@ class SqlApprovals:
             raise UnknownApprovalError(f"approval: expected an id in use, found {approval_id[:36]!r}")
         return _approval(row)
 
-    async def pending_on(self, action: str, subject_id: str, *, now: datetime) -> Approval | None:
+    async def pending_on(self, action: str, subject_id: str) -> Approval | None:
         """See `ApprovalRepository.pending_on`."""
         query = select(approvals).where(
             approvals.c.state == ApprovalState.PENDING,
-            approvals.c.expires_at > now,
             approvals.c.action == action,
             approvals.c.subject_id == subject_id,
         )
@@ -68,6 +69,11 @@ class SqlApprovals:
             .limit(limit)
         )
         return [_approval(row) for row in await self._connection.execute(query)]
+
+    async def forget(self, *, decided_before: datetime) -> None:
+        """See `ApprovalRepository.forget`."""
+        closed = approvals.c.state != ApprovalState.PENDING
+        await self._connection.execute(delete(approvals).where(closed, approvals.c.decided_at < decided_before))
 
     async def page(
         self, *, before: tuple[datetime, str] | None, limit: int, pending_at: datetime | None = None

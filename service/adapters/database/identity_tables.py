@@ -37,6 +37,14 @@ issuance_head = Table(
     Column("entry_sha256", _SHA256_TYPE, nullable=False),
 )
 
+issuance_uses = Table(  # the log by issuer, LDevIDs alone: counting it would read it whole
+    "issuance_uses",
+    metadata,
+    Column("issuer_sha256", _SHA256_TYPE, primary_key=True),
+    Column("certificates", BigInteger, nullable=False),
+    Column("not_after", UtcDateTime, nullable=False),  # of the one that ends last
+)
+
 revocations = Table(
     "revocations",
     metadata,
@@ -71,4 +79,12 @@ approvals = Table(
     Column("decided_by", String(64)),
     Column("decided_at", UtcDateTime),
     Index("ix_approvals_state", "state", "requested_at"),
+    Index(  # of two who ask for the same at once, one does
+        "uq_approvals_pending",
+        "action",
+        "subject_id",
+        unique=True,
+        sqlite_where=text("state = 'pending'"),
+        postgresql_where=text("state = 'pending'"),
+    ),
 )

@@ -4,16 +4,20 @@ The head row makes concurrent writers follow one another: on PostgreSQL it is lo
 It also says where the log ends, so that deleted entries are missed.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Sequence
+from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import BigInteger, Row, bindparam, func, insert, select, text, update
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pki.issuance import CertificateFacts, IssuanceKind, LogEntry, LogHead, extend
 from service.adapters.database.device_tables import devices
-from service.adapters.database.identity_tables import issuance_head, issuance_log
+from service.adapters.database.identity_tables import issuance_head, issuance_log, issuance_uses
 from service.application.issuance import IssuerUse, KeyReusedError, LogHeadError
 
 _LOCKED_HEAD = (
@@ -25,9 +29,21 @@ _MOVE_HEAD = (
     .where(issuance_head.c.id == 1)
     .values(sequence=bindparam("last"), entry_sha256=bindparam("last_sha256"))
 )
-# Both in one round trip, however many entries there are.
+_COUNT_USE = sqlite_insert(issuance_uses)
+_COUNT_USE = _COUNT_USE.on_conflict_do_update(
+    index_elements=[issuance_uses.c.issuer_sha256],
+    set_={
+        "certificates": issuance_uses.c.certificates + _COUNT_USE.excluded.certificates,
+        "not_after": func.max(issuance_uses.c.not_after, _COUNT_USE.excluded.not_after),
+    },
+)
+# All in one round trip, however many entries there are.
 _INSERT_AND_MOVE_HEAD = text(
-    "WITH head AS (UPDATE issuance_head SET sequence = :last, entry_sha256 = :last_sha256 WHERE id = 1) "
+    "WITH head AS (UPDATE issuance_head SET sequence = :last, entry_sha256 = :last_sha256 WHERE id = 1), "
+    "uses AS (INSERT INTO issuance_uses SELECT * FROM unnest(CAST(:use_issuers AS varchar[]), "
+    "CAST(:use_certificates AS bigint[]), CAST(:use_ends AS timestamptz[])) ON CONFLICT (issuer_sha256) DO UPDATE SET "
+    "certificates = issuance_uses.certificates + excluded.certificates, "
+    "not_after = greatest(issuance_uses.not_after, excluded.not_after)) "
     "INSERT INTO issuance_log (sequence, at, kind, serial, subject, key_sha256, certificate_sha256, issuer_sha256, "
     "not_after, previous_sha256, entry_sha256) SELECT * FROM unnest(CAST(:sequence AS bigint[]), "
     "CAST(:at AS timestamptz[]), CAST(:kind AS varchar[]), CAST(:serial AS varchar[]), CAST(:subject AS varchar[]), "
@@ -51,14 +67,16 @@ class SqlIssuanceLog:
             raise _headless()
         entries = extend(LogHead(row.sequence, row.entry_sha256), facts)
         head = {"last": entries[-1].sequence, "last_sha256": entries[-1].entry_sha256}
-        rows = [_values(entry) for entry in entries]
+        rows, uses = [_values(entry) for entry in entries], _uses(facts)
         try:
             if self._connection.dialect.name == "postgresql":
                 columns = {name: [row[name] for row in rows] for name in rows[0]}
-                await self._connection.execute(_INSERT_AND_MOVE_HEAD, {**head, **columns})
+                await self._connection.execute(_INSERT_AND_MOVE_HEAD, {**head, **columns, **_use_columns(uses)})
             else:
                 await self._connection.execute(_INSERT, rows)
                 await self._connection.execute(_MOVE_HEAD, head)
+                if uses:
+                    await self._connection.execute(_COUNT_USE, [asdict(use) for use in uses])
         except IntegrityError as error:
             raise KeyReusedError("key: expected one that was never certified, found one that was") from error
 
@@ -89,15 +107,28 @@ class SqlIssuanceLog:
 
     async def uses(self) -> Sequence[IssuerUse]:
         """See `IssuanceLog.uses`."""
-        query = select(
-            issuance_log.c.issuer_sha256, func.count().label("certificates"), func.max(issuance_log.c.not_after)
-        ).where(issuance_log.c.kind == IssuanceKind.LDEVID)
-        by_issuer = query.group_by(issuance_log.c.issuer_sha256)
-        return [IssuerUse(*row) for row in await self._connection.execute(by_issuer)]
+        return [IssuerUse(*row) for row in await self._connection.execute(select(issuance_uses))]
 
 
 def _headless() -> LogHeadError:
     return LogHeadError("issuance log: expected the row that says where it ends, found none")
+
+
+def _uses(facts: Sequence[CertificateFacts]) -> Sequence[IssuerUse]:
+    """Return what each issuer adds to its use, LDevIDs alone."""
+    ends: defaultdict[str, list[datetime]] = defaultdict(list)
+    for one in facts:
+        if one.kind is IssuanceKind.LDEVID:
+            ends[one.issuer_sha256].append(one.not_after)
+    return [IssuerUse(issuer, len(found), max(found)) for issuer, found in ends.items()]
+
+
+def _use_columns(uses: Sequence[IssuerUse]) -> dict[str, Any]:
+    return {
+        "use_issuers": [use.issuer_sha256 for use in uses],
+        "use_certificates": [use.certificates for use in uses],
+        "use_ends": [use.not_after for use in uses],
+    }
 
 
 def _values(entry: LogEntry) -> dict[str, Any]:

@@ -34,13 +34,17 @@ class SqlAuditLog:
             )
         )
 
-    async def page(self, *, before_id: int | None, limit: int, subject_id: str | None = None) -> Sequence[AuditEntry]:
+    async def page(
+        self, *, before_id: int | None, limit: int, subject_id: str | None = None, action: str | None = None
+    ) -> Sequence[AuditEntry]:
         """See `AuditLog.page`."""
         query = select(audit_log).order_by(audit_log.c.entry_id.desc()).limit(limit)
         if before_id is not None:
             query = query.where(audit_log.c.entry_id < before_id)
         if subject_id is not None:
             query = query.where(audit_log.c.subject_id == subject_id)
+        if action is not None:
+            query = query.where(audit_log.c.action == action)
         return [
             AuditEntry(row.entry_id, row.at, row.actor, Change(row.action, row.subject_id, row.before, row.after))
             for row in await self._connection.execute(query)

@@ -15,6 +15,7 @@ from protocol.voucher import Voucher
 from service.adapters.certificates import load_authorities
 from service.adapters.possession import PkiPossessionProver
 from service.application.approvals import Done
+from service.application.audit import Change
 from service.application.custody import (
     RELEASE,
     Custody,
@@ -238,15 +239,16 @@ async def test_copy_of_a_voucher_is_audited(desk: Desk) -> None:
     assert entries[0].change.after["voucher_assertion"] == "logged"
 
 
-@pytest.mark.parametrize("wrong", ["device", "catalog", "older", "garbage"])
+@pytest.mark.parametrize("wrong", ["device", "catalog", "older", "future", "garbage"])
 async def test_voucher_that_is_not_this_devices_here_is_not_kept(wrong: str, desk: Desk) -> None:
-    """Another device's, another catalog's, a superseded one, or none."""
+    """Another device's, another catalog's, a superseded one, one that would supersede all, or none."""
     device = await desk.claimed()
     other = device_id_of(SoftwareSigner.generate().public_key)
     voucher, message = {
         "device": (desk.voucher(other, sequence=9), f"expected device {device.device_id[:16]}"),
         "catalog": (desk.voucher(device.device_id, catalog_id=OTHER.catalog_id), "expected catalog"),
         "older": (desk.voucher(device.device_id, sequence=6), "expected sequence 7 or above, found 6"),
+        "future": (desk.voucher(device.device_id, sequence=2**53 - 1), "or below, found 9007199254740991"),
         "garbage": (b"no voucher", "expected a DSSE envelope"),
     }[wrong]
     before = await desk.world.devices.get(device.device_id)
@@ -272,8 +274,12 @@ async def test_proof_of_possession_is_logged_and_limited(desk: Desk) -> None:
     assert [entry.facts for entry in entries][-PROOFS_PER_MINUTE:] == [proof.facts for proof in proofs]
     assert head.sequence == len(entries)
     assert audited[0].change.after == {"nonce": "nonce-9", "serial": proofs[-1].facts.serial}
-    with pytest.raises(ProofRateError, match="expected at most 10 a minute"):
+    async with desk.world.unit_of_work() as work:
+        await work.audit.add(ADMIN, Change("catalog.rename", desk.catalog_id), at=desk.world.clock.now())
+        await work.commit()
+    with pytest.raises(ProofRateError, match="expected at most 10 a minute") as caught:
         await desk.possession.prove(ADMIN, "one-too-many")
+    assert caught.value.retry_after_seconds == 60
     desk.world.clock.advance(60)
     later = await desk.possession.prove(ADMIN, "later")
     assert later.not_after > desk.world.clock.now()

@@ -113,7 +113,8 @@ async def test_certified_keys_are_known(control: Database) -> None:
 
 async def test_use_of_an_issuer_is_counted(control: Database) -> None:
     """How many, and until when."""
-    await append(control, 3, 1, 2)
+    await append(control, 3, 1)
+    await append(control, 2)
     async with SqlUnitOfWorkFactory(control)(read_only=True) as work:
         (use,) = await work.issuance.uses()
     assert (use.issuer_sha256, use.certificates, use.not_after) == ("a" * 64, 3, facts(3).not_after)

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -220,6 +221,33 @@ async def test_same_request_waits_once(world: DeviceWorld) -> None:
     with pytest.raises(AlreadyRequestedError, match="found one by anna") as caught:
         await requested(world, device, BOB)
     assert caught.value.members == {"approval": request.approval_id}
+
+
+async def test_of_two_who_ask_at_once_one_waits(world: DeviceWorld) -> None:
+    """The other learns of it, although neither found one when it looked."""
+    device = await world.claimed()
+    answers = await asyncio.gather(
+        requested(world, device), requested(world, device, BOB), requested(world, device), return_exceptions=True
+    )
+    (waiting,) = [answer for answer in answers if isinstance(answer, Approval)]
+    refused = [answer for answer in answers if isinstance(answer, AlreadyRequestedError)]
+    assert [error.members for error in refused] == [{"approval": waiting.approval_id}] * 2
+    async with world.unit_of_work() as work:
+        assert not await work.approvals.add(replace(waiting, approval_id="another"))
+
+
+async def test_expired_request_that_nobody_closed_does_not_stand_in_the_way(world: DeviceWorld) -> None:
+    """It is closed by the next one; closed ones are forgotten after a month."""
+    device = await world.claimed()
+    old = await requested(world, device)
+    world.clock.advance(86_400)
+    new = await requested(world, device)
+    assert (await world.approvals.get(old.approval_id)).state is ApprovalState.EXPIRED
+    world.clock.advance(31 * 86_400)
+    await world.approvals.keep_house(world.clock.now())
+    with pytest.raises(UnknownApprovalError):
+        await world.approvals.get(old.approval_id)
+    assert (await world.approvals.get(new.approval_id)).state is ApprovalState.EXPIRED
 
 
 async def test_what_cannot_be_done_is_not_asked_for(world: DeviceWorld) -> None:

@@ -18,6 +18,7 @@ _TIME = sa.DateTime(timezone=True)
 _GUID = sa.String(36)
 _DEVICE_ID = sa.String(128)
 _SHA256 = sa.String(64)
+_PAGE_ROWS = 1_000
 
 
 def upgrade() -> None:
@@ -71,10 +72,18 @@ def _idevid_serials() -> None:
     devices = sa.table("devices", sa.column("device_id"), sa.column("idevid_chain"), sa.column("idevid_serial"))
     connection = op.get_bind()
     changed = sa.update(devices).where(devices.c.device_id == sa.bindparam("id"))
-    for device_id, chain in connection.execute(sa.select(devices.c.device_id, devices.c.idevid_chain)).all():
-        serial = f"{x509.load_pem_x509_certificate(chain.encode()).serial_number:x}"
-        connection.execute(changed.values(idevid_serial=serial), {"id": device_id})
+    page = sa.select(devices.c.device_id, devices.c.idevid_chain).order_by(devices.c.device_id).limit(_PAGE_ROWS)
+    last = ""
+    while rows := connection.execute(page.where(devices.c.device_id > last)).all():
+        last = rows[-1].device_id
+        serials = [{"id": row.device_id, "serial": _serial(row.idevid_chain)} for row in rows if row.idevid_chain]
+        if serials:
+            connection.execute(changed.values(idevid_serial=sa.bindparam("serial")), serials)
     op.create_index("ix_devices_idevid_serial", "devices", ["idevid_serial"])
+
+
+def _serial(chain: str) -> str:
+    return f"{x509.load_pem_x509_certificate(chain.encode()).serial_number:x}"
 
 
 def _nonces() -> None:
@@ -115,6 +124,13 @@ def _issuance() -> None:
         unique=True,
         sqlite_where=sa.text("kind = 'ldevid'"),
         postgresql_where=sa.text("kind = 'ldevid'"),
+    )
+    op.create_table(
+        "issuance_uses",
+        sa.Column("issuer_sha256", _SHA256, nullable=False),
+        sa.Column("certificates", sa.BigInteger, nullable=False),
+        sa.Column("not_after", _TIME, nullable=False),
+        sa.PrimaryKeyConstraint("issuer_sha256", name="pk_issuance_uses"),
     )
     op.create_table(
         "issuance_head",
@@ -164,12 +180,22 @@ def _approvals() -> None:
         sa.PrimaryKeyConstraint("approval_id", name="pk_approvals"),
     )
     op.create_index("ix_approvals_state", "approvals", ["state", "requested_at"])
+    pending = sa.text("state = 'pending'")
+    op.create_index(
+        "uq_approvals_pending",
+        "approvals",
+        ["action", "subject_id"],
+        unique=True,
+        sqlite_where=pending,
+        postgresql_where=pending,
+    )
 
 
 def downgrade() -> None:
     """Remove what was added."""
-    for table in ("approvals", "crls", "revocations", "issuance_head", "issuance_log", "attestation_nonces"):
+    for table in ("approvals", "crls", "revocations", "issuance_head", "issuance_uses", "issuance_log"):
         op.drop_table(table)
+    op.drop_table("attestation_nonces")
     op.create_table(
         "attestation_nonces",
         sa.Column("device_id", _DEVICE_ID, nullable=False),
