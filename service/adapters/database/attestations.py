@@ -8,9 +8,10 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, delete, func, insert, select, text, tuple_, update
+from sqlalchemy import ColumnElement, Delete, Row, delete, func, insert, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from service.adapters.database.advisory_locks import AdvisoryLock
 from service.adapters.database.device_tables import attestation_nonces, attestations
 from service.adapters.database.upsert import upsert
 from service.application.device_repositories import AttestationRecord, IssuedNonce, NoncePurpose
@@ -43,7 +44,7 @@ class SqlAttestations:
     ) -> Mapping[tuple[str, NoncePurpose], bytes]:
         """See `AttestationRepository.take_nonces`."""
         table = attestation_nonces.c
-        statement = delete(attestation_nonces).where(tuple_(table.device_id, table.purpose).in_(wanted))
+        statement = _delete_nonces(tuple_(table.device_id, table.purpose).in_(wanted))
         rows = await self._connection.execute(
             statement.returning(table.device_id, table.purpose, table.nonce, table.expires_at)
         )
@@ -51,7 +52,7 @@ class SqlAttestations:
 
     async def prune_nonces(self, *, now: datetime) -> None:
         """See `AttestationRepository.prune_nonces`."""
-        await self._connection.execute(delete(attestation_nonces).where(attestation_nonces.c.expires_at <= now))
+        await self._connection.execute(_delete_nonces(attestation_nonces.c.expires_at <= now))
 
     async def record(self, results: Mapping[str, Appraisal], *, at: datetime) -> Sequence[str]:
         """See `AttestationRepository.record`."""
@@ -72,7 +73,7 @@ class SqlAttestations:
     async def _lock(self, device_ids: Sequence[str]) -> None:
         """Let of two results of one device, in whatever processes, one follow the other."""
         if self._connection.dialect.name == "postgresql":
-            await self._connection.execute(_LOCKS, {"ids": device_ids})
+            await self._connection.execute(_LOCKS, {"ids": device_ids, "class": AdvisoryLock.ATTESTATION_RESULT.value})
 
     async def _latest_rows(self, device_ids: Collection[str]) -> Sequence[Row[Any]]:
         query = select(attestations).where(attestations.c.is_latest, attestations.c.device_id.in_(device_ids))
@@ -117,9 +118,16 @@ class SqlAttestations:
 
 # Locks are taken in the order of their numbers, so that two processes never wait for one another.
 _LOCKS = text(
-    "SELECT pg_advisory_xact_lock(lock) FROM "
-    "(SELECT DISTINCT hashtext(id)::bigint AS lock FROM unnest(CAST(:ids AS text[])) AS id ORDER BY 1) AS locks"
+    "SELECT pg_advisory_xact_lock(:class, lock) FROM "
+    "(SELECT DISTINCT hashtext(id) AS lock FROM unnest(CAST(:ids AS text[])) AS id ORDER BY 1) AS locks"
 )
+
+
+def _delete_nonces(condition: ColumnElement[bool]) -> Delete:
+    """Delete in the order of the key, as nonces are put, so that two processes never wait for one another's rows."""
+    key = attestation_nonces.c.device_id, attestation_nonces.c.purpose
+    locked = select(*key).where(condition).order_by(*key).with_for_update()  # SQLite has one writer and no such clause
+    return delete(attestation_nonces).where(tuple_(*key).in_(locked))
 
 
 def _is_same(row: Row[Any], appraisal: Appraisal) -> bool:

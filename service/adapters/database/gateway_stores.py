@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from service.adapters.database.advisory_locks import AdvisoryLock
 from service.adapters.database.device_tables import commands, subscriptions
 from service.adapters.database.engine import Database
 from service.application.messaging import CommandQueueFullError, QueuedCommand
@@ -77,7 +78,8 @@ class SqlCommandQueue:
 
     async def _check_room(self, connection: AsyncConnection, device_id: str, *, now: datetime, max_queued: int) -> None:
         if not self._database.is_sqlite:  # SQLite's writers are one after the other anyway
-            await connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:id))"), {"id": device_id})
+            lock = text("SELECT pg_advisory_xact_lock(:class, hashtext(:id))")
+            await connection.execute(lock, {"class": AdvisoryLock.COMMAND_QUEUE.value, "id": device_id})
         waiting = select(func.count()).where(commands.c.device_id == device_id, commands.c.expires_at > now)
         found = await connection.scalar(waiting) or 0
         if found >= max_queued:
