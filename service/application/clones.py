@@ -62,15 +62,22 @@ class Clones:
                 _log.warning("clones_unwritten", error=repr(error))
 
     async def flush(self) -> None:
-        """Store the suspicions that were collected."""
+        """Store the suspicions that were collected; one that cannot be stored goes behind the others."""
         while self._waiting:
             device_id = next(iter(self._waiting))
-            async with self._unit_of_work() as work:
-                device = (await work.devices.find_many([device_id], lock=True)).get(device_id)
-                if device is not None:
-                    await self.suspect(work, device, self._waiting[device_id])
-                    await work.commit()
-            del self._waiting[device_id]
+            suspicion = self._waiting.pop(device_id)
+            try:
+                await self._store(device_id, suspicion)
+            except Exception:
+                self._wait(device_id, suspicion)
+                raise
+
+    async def _store(self, device_id: str, suspicion: CloneSuspicion) -> None:
+        async with self._unit_of_work() as work:
+            device = (await work.devices.find_many([device_id], lock=True)).get(device_id)
+            if device is not None:
+                await self.suspect(work, device, suspicion)
+                await work.commit()
 
     async def suspect(self, work: UnitOfWork, device: Device, suspicion: CloneSuspicion) -> None:
         """Store a suspicion in a transaction, unless there is one; no commit.

@@ -9,6 +9,8 @@ from protocol.messages import NonceRequest
 from protocol.signing import SoftwareSigner
 from service.application.attestation import AttestationRefusedError
 from service.application.events import EventType, StoredEvent
+from service.application.unit_of_work import UnitOfWork
+from service.domain.clone import CloneSuspicion
 from service.domain.device import Device, DeviceState
 from tests.attesting_device import AttestingDevice
 from tests.integration.service_devices.device_world import OPERATOR, DeviceWorld, open_world
@@ -130,6 +132,31 @@ async def test_collected_suspicions_are_stored_once_each(strict: DeviceWorld) ->
     assert found.clone_detail.startswith("take-over: expected one MQTT connection, found it taken over 6 times")
     assert found.state is DeviceState.BLOCKED
     assert [stored.event.subject_id for stored in await security_events(strict)] == [device.device_id]
+
+
+async def test_suspicion_that_cannot_be_stored_holds_up_no_other(
+    world: DeviceWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes to the end, and is stored as soon as it can be."""
+    devices, suspect = [await world.claimed(), await world.claimed()], world.clones.suspect
+    for device in devices:
+        for turn in range(12):
+            addresses = [f"192.0.2.{turn % 2}", f"192.0.2.{1 - turn % 2}"]
+            world.clones.took_over(device.device_id, source=addresses[0], displaced=addresses[1], at=world.clock.now())
+
+    async def fails(work: UnitOfWork, device: Device, suspicion: CloneSuspicion) -> None:
+        if device.device_id == devices[0].device_id:
+            raise OSError("away")
+        await suspect(work, device, suspicion)
+
+    monkeypatch.setattr(world.clones, "suspect", fails)
+    for _ in range(2):
+        with pytest.raises(OSError, match="away"):
+            await world.clones.flush()
+    assert [event.event.subject_id for event in await security_events(world)] == [devices[1].device_id]
+    monkeypatch.setattr(world.clones, "suspect", suspect)
+    await world.clones.flush()
+    assert (await stored(world, devices[0])).clone_suspected_at is not None
 
 
 async def test_decommissioned_device_is_suspected_of_nothing(world: DeviceWorld) -> None:
