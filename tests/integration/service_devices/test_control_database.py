@@ -136,6 +136,32 @@ async def test_one_nonce_goes_to_one_of_two_takers(control: Database) -> None:
     assert sorted(nonce is None for nonce in taken) == [False, True, True, True, True]
 
 
+async def test_nonces_are_locked_in_the_order_of_their_keys(postgresql_url: str) -> None:
+    """Who waits for a first row holds no later one, however the rows lie and in whatever order they are wanted."""
+    control = Database(database_url(postgresql_url))
+    await migrate(control)
+    unit_of_work, wanted = SqlUnitOfWorkFactory(control), [(TWO, NoncePurpose.EST), (ONE, NoncePurpose.EST)]
+    for device_id, purpose in wanted:
+        async with unit_of_work() as work:
+            await work.attestations.put_nonces([IssuedNonce(device_id, purpose, b"n" * 32, NOW + timedelta(minutes=1))])
+            await work.commit()
+
+    async def take() -> int:
+        async with unit_of_work() as work:
+            return len(await work.attestations.take_nonces(wanted, now=NOW))
+
+    row = text("SELECT 1 FROM attestation_nonces WHERE device_id = :id FOR UPDATE NOWAIT")
+    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    async with control.transaction(read_only=False) as connection:
+        await connection.execute(row, {"id": ONE})
+        taking = asyncio.create_task(take())
+        while not await connection.scalar(waiting):  # noqa: ASYNC110 - nothing tells a test
+            await asyncio.sleep(0.01)
+        await connection.execute(row, {"id": TWO})
+    assert await taking == 2
+    await control.close()
+
+
 async def test_commands_wait_in_order_until_acknowledged_or_expired(control: Database) -> None:
     """The queue of one device neither grows beyond its bound nor shows what expired."""
     queue, later = SqlCommandQueue(control), NOW + timedelta(hours=1)
