@@ -97,6 +97,11 @@ class _Judged:
             return None
         return self.after.state
 
+    @property
+    def is_quarantined_again(self) -> bool:
+        """Whether a quarantined device got the next certificate of its quarantine; whoever heals it tries again."""
+        return self.issued is not None and self.after is not None and self.after.state is DeviceState.QUARANTINED
+
 
 class AttestationRound:
     """Settles rounds of claims."""
@@ -217,15 +222,15 @@ def _certified(device: Device, wanted: CertificateRequest, issued: IssuedCertifi
 async def _record(work: UnitOfWork, judged: Sequence[_Judged], *, now: datetime) -> None:
     """Store the results with the events that tell of them."""
     for one in judged:
-        if one.after is not None and one.moved_to is not None:
+        if one.after is not None and (one.moved_to is not None or one.is_quarantined_again):
             work.record(_state_event(one.after, now))
     changed = await record_results(work, {one.claim.peer.device_id: one.appraisal for one in judged}, now=now)
     for one in judged:
-        if one.after is None or one.after.device_id not in changed or one.appraisal.verdict.access is not _RESTRICTED:
+        if one.after is None or one.appraisal.verdict.access is not _RESTRICTED:
             continue
         # No rollout of this catalog put there what it runs, so its reports do not tell.
         await work.installed.put(one.after.device_id, _measured_slots(one.claim.evidence), at=now)
-        if one.appraisal.verdict is Verdict.QUARANTINED:
+        if one.appraisal.verdict is Verdict.QUARANTINED and one.after.device_id in changed:
             work.record(Event(EventType.SECURITY, one.after.device_id, "quarantined", now, _reasons(one.appraisal)))
 
 

@@ -2,7 +2,8 @@
 
 A device is quarantined because it runs something that no release lists, or too old an OS. Open rollouts of its group
 take it in like any other device. Of those that have finished it is offered, newest first, each whose release it does
-not run whole and that no newer one has replaced in any slot, so that it is never sent back.
+not run whole and that no newer one has replaced in any slot, so that it is never sent back. If that fails, it is
+offered the same again after the next attestation that finds it quarantined, which is within the hour.
 """
 
 from collections.abc import Collection, Sequence

@@ -7,10 +7,11 @@ from service.application.audit import Change
 from service.application.clock import Clock
 from service.application.entropy import Entropy
 from service.application.events import Event, EventType
+from service.application.operators import RoleError
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.domain.attestation_policy import AttestationPolicy, life_cycle_label
 from service.domain.errors import JsonValue, VersionConflictError
-from service.domain.operator import Actor
+from service.domain.operator import Actor, Role
 from service.domain.product import DEFAULT_GROUPS, DeviceGroup, GroupPolicy, Product
 
 PolicyChange = Callable[[GroupPolicy], GroupPolicy]
@@ -78,6 +79,7 @@ class Products:
             UnknownProductError: there is none.
             VersionConflictError: it changed since the version that the caller saw.
             NameTakenError: a product of this name exists.
+            RoleError: `est` changes, and the operator is no admin.
         """
         async with self._unit_of_work() as work:
             before = await work.products.get(id_or_name)
@@ -89,6 +91,8 @@ class Products:
                 est=before.est if est is None else est,
                 version=before.version + 1,
             )
+            if after.est is not before.est:
+                _check_admin(actor, "whether devices enrol by EST")
             await work.products.save(after, replaces_version=before.version)
             change = Change("product.change", after.product_id, before=_facts(before), after=_facts(after))
             await self._changed(work, actor, change)
@@ -103,7 +107,10 @@ class Products:
         Raises:
             UnknownProductError: there is no such product.
             NameTakenError: the product has a group of this name.
+            RoleError: its attestation policy is not the usual one, and the operator is no admin.
         """
+        if policy.attestation != AttestationPolicy():
+            _check_admin(actor, "what devices must show to be let in")
         async with self._unit_of_work() as work:
             group = self._group(await work.products.get(product), name, description, policy)
             await work.products.add_group(group)
@@ -154,6 +161,7 @@ class Products:
             VersionConflictError: it changed since the version that the caller saw.
             NameTakenError: the product has a group of this name.
             AttestationPolicyError: the changed policy is none.
+            RoleError: the attestation policy changes, and the operator is no admin.
         """
         async with self._unit_of_work() as work:
             before = await work.products.get_group(group_id)
@@ -165,6 +173,8 @@ class Products:
                 policy=before.policy if policy is None else policy(before.policy),
                 version=before.version + 1,
             )
+            if after.policy.attestation != before.policy.attestation:
+                _check_admin(actor, "what devices must show to be let in")
             await work.products.save_group(after, replaces_version=before.version)
             change = Change("group.change", group_id, before=_group_facts(before), after=_group_facts(after))
             await self._changed(work, actor, change)
@@ -196,6 +206,11 @@ def check_version(based_on: int | None, in_force: int) -> None:
     """
     if based_on is not None and based_on != in_force:
         raise VersionConflictError(f"version: expected {in_force} in force, found a change based on {based_on}")
+
+
+def _check_admin(actor: Actor, what: str) -> None:
+    if not actor.role.includes(Role.ADMIN):
+        raise RoleError(f"role: expected {Role.ADMIN} to say {what}, found {actor.role}")
 
 
 def _facts(product: Product) -> dict[str, JsonValue]:

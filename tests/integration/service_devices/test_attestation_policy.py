@@ -14,21 +14,26 @@ from protocol.messages import AttestationReply
 from protocol.signing import SoftwareSigner
 from service.application.attestation import Attestation, AttestationRefusedError
 from service.application.device_repositories import AttestationRecord, NoncePurpose
+from service.application.events import EventType
+from service.application.operators import RoleError
 from service.domain.attestation import Status, Verdict
 from service.domain.attestation_policy import AttestationPolicy, UnknownSoftware
 from service.domain.device import DeviceState
+from service.domain.operator import Actor, Role
+from service.domain.product import GroupPolicy
 from tests.attesting_device import AttestingDevice, component
 from tests.integration.service_devices.device_world import OPERATOR, TARGET, DeviceWorld
 
+ADMIN = Actor("admin", Role.ADMIN)
 STRANGER = component(Slot.M4_0_MODEL, b"\x66" * 32)
 
 
-async def set_policy(world: DeviceWorld, policy: AttestationPolicy) -> None:
+async def set_policy(world: DeviceWorld, policy: AttestationPolicy, *, actor: Actor = ADMIN) -> None:
     """Change the policy of the group that devices are claimed into."""
     async with world.unit_of_work(read_only=True) as work:
         group = await work.products.get_group(TARGET.group)
     await world.products.change_group(
-        OPERATOR,
+        actor,
         group.group_id,
         name=None,
         description=None,
@@ -96,6 +101,7 @@ async def test_unknown_image_lets_in_to_update_alone_until_it_is_known(
     assert [e for e in await events_of(world) if e.startswith("device.")] == [
         "device.claimed",
         "device.quarantined",
+        "device.quarantined",  # again, so that whoever heals it tries again
         "device.activated",
     ]
 
@@ -135,6 +141,36 @@ async def test_policy_on_unknown_images_excuses_nothing_else(
     with pytest.raises(AttestationRefusedError, match=wrong):
         await attest(world, device)
     assert await state_of(world, device) is DeviceState.CLAIMED
+
+
+async def test_device_that_stays_in_quarantine_is_told_of_each_time(world: DeviceWorld) -> None:
+    """Whoever heals it tries again, although nothing about it has changed."""
+    await set_policy(world, AttestationPolicy(unknown=UnknownSoftware.QUARANTINE))
+    device = await world.claimed()
+    booting(device, STRANGER)
+    await attest(world, device)
+    async with world.unit_of_work(read_only=True) as work:
+        seen = await work.events.last_sequence()
+    await attest(world, device)
+    async with world.unit_of_work(read_only=True) as work:
+        told = [stored.event for stored in await work.events.after(seen)]
+    assert [(event.type, event.change) for event in told] == [(EventType.DEVICE, "quarantined")]
+
+
+async def test_policy_takes_an_admin(world: DeviceWorld) -> None:
+    """To change it, to make a group with another one, and to close or open enrolment by EST; the rest does not."""
+    lax = AttestationPolicy(unknown=UnknownSoftware.UPDATE_ONLY)
+    with pytest.raises(RoleError, match="expected admin to say what devices must show"):
+        await set_policy(world, lax, actor=OPERATOR)
+    with pytest.raises(RoleError, match="expected admin to say what devices must show"):
+        await world.products.create_group(
+            OPERATOR, product="Camera", name="Lax", description="", policy=GroupPolicy(attestation=lax)
+        )
+    with pytest.raises(RoleError, match="expected admin to say whether devices enrol by EST"):
+        await world.products.change(OPERATOR, "Camera", name=None, description=None, est=False, based_on=None)
+    await set_policy(world, AttestationPolicy(), actor=OPERATOR)
+    changed = await world.products.change(OPERATOR, "Camera", name="Lens", description=None, est=True, based_on=None)
+    assert (changed.name, changed.est) == ("Lens", True)
 
 
 async def test_each_finding_keeps_the_time_since_when_it_is_the_same(world: DeviceWorld) -> None:
