@@ -351,9 +351,9 @@ async def test_nonce_of_another_purpose_is_refused(
     nonce = (await world.attestation.nonce(device.peer, request, purpose=other)).nonce
     honest, count = device.request(nonce, SoftwareSigner.generate()), await issued(world)
     with pytest.raises(AttestationRefusedError, match="nonce: expected a nonce that is in force"):
-        await world.attestation.attest(device.peer, honest, purpose=purpose)
+        await world.attestation.judge(device.peer, honest, purpose=purpose)
     assert await issued(world) == count
-    await world.attestation.attest(device.peer, honest, purpose=other)
+    await world.attestation.judge(device.peer, honest, purpose=other)
 
 
 async def test_refused_tokens_are_on_record(world: DeviceWorld, device: AttestingDevice) -> None:

@@ -1,6 +1,6 @@
 """How far an operational certificate reaches, by its certificate policies."""
 
-import datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography import x509
@@ -11,7 +11,7 @@ from protocol.signing import SoftwareSigner
 
 SIGNER = SoftwareSigner.generate()
 ANOTHER = x509.ObjectIdentifier("2.5.29.32.0")
-BEGIN = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def _certificate(*policies: x509.ObjectIdentifier) -> x509.Certificate:
@@ -22,7 +22,7 @@ def _certificate(*policies: x509.ObjectIdentifier) -> x509.Certificate:
         .public_key(SIGNER.public_key)
         .serial_number(1)
         .not_valid_before(BEGIN)
-        .not_valid_after(BEGIN + datetime.timedelta(days=1))
+        .not_valid_after(BEGIN + timedelta(days=1))
     )
     if policies:
         information = [x509.PolicyInformation(policy, None) for policy in policies]
