@@ -4,7 +4,7 @@ import json
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from protocol.document import DocumentError, parse_document
@@ -92,7 +92,16 @@ def test_any_bytes_give_our_error(payload: bytes) -> None:
             parse_model_payload(candidate)
 
 
+@pytest.mark.parametrize("rest", [b"\0" * 4, b"\1", b"more"])
+def test_bytes_after_the_model_are_refused(rest: bytes) -> None:
+    """But for the zeros, up to three, that an image package pads its payload with."""
+    assert parse_model_payload(PAYLOAD + b"\0" * 3).model == MODEL
+    with pytest.raises(ModelPackageError, match="expected the package's padding after it"):
+        parse_model_payload(PAYLOAD + rest)
+
+
 @given(st.integers(min_value=0, max_value=len(PAYLOAD) * 8 - 1))
+@example(2235)  # the card's length of the model, 208, becomes 200
 def test_any_flipped_bit_gives_our_error_or_a_package(bit: int) -> None:
     """The signature is the package's; here only the form counts."""
     flipped = bytearray(PAYLOAD)
