@@ -167,9 +167,10 @@ def _pid(pool: InferencePool) -> int:
 
 
 _PARENT = """
-import sys, threading
+import signal, sys, threading
 import numpy as np
 from tinyml.workers import InferencePool, ModelImage
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs without it
 pool = InferencePool(workers=1)
 print("ready", flush=True)
 if sys.argv[2] == "busy":
