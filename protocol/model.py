@@ -25,7 +25,6 @@ from protocol.errors import MalformedError
 from protocol.geometry import Core
 
 MAGIC = b"TFM1"
-_PACKAGE_ALIGNMENT_BYTES = 4  # an image package pads its payload with zeros
 ALIGNMENT_BYTES = 16  # int8 kernels load weights in words; XIP flash rows are 16 bytes
 MAX_CARD_BYTES = 8 * 1024
 GOLDEN_PAYLOAD_TYPE = "application/vnd.tinyfleet.golden-vectors+json"
@@ -148,6 +147,6 @@ def parse_model_payload(payload: bytes) -> ModelPackage:
     if len(model) != card.measured.model_bytes:
         raise ModelPackageError(f"model: expected {card.measured.model_bytes} bytes, found {len(model)}")
     rest = payload[start + len(model) :]
-    if len(rest) >= _PACKAGE_ALIGNMENT_BYTES or any(rest):
-        raise ModelPackageError(f"model: expected the package's padding after it, found {len(rest)} further bytes")
+    if any(rest):  # zeros are padding
+        raise ModelPackageError(f"model: expected nothing but zeros after it, found {len(rest)} further bytes")
     return ModelPackage(card, model)
