@@ -44,7 +44,7 @@ from pki.online import load_certificate, online_keys
 from pki.roles import OfflineKey, OnlineKey
 from pki.stores import KeyStores
 from pki.transcript import CEREMONY_FOLDER, SignerKeys, Step, StepKind, Transcript, read_transcripts, sha256_hex
-from protocol.identity import X509_ERRORS
+from protocol.identity import X509_ERRORS, IdentityError, p256_key
 
 CATALOG = "service/genesis/catalog.json"
 WORKING_COPY = "operator/repository/"
@@ -157,10 +157,10 @@ def signer_keys(operator_dir: Path) -> SignerKeys:
 
 
 def _p256(certificate: x509.Certificate) -> ec.EllipticCurvePublicKey:
-    key = certificate.public_key()
-    if not isinstance(key, ec.EllipticCurvePublicKey):
-        raise ChainError("authority: expected a P-256 key, found another type")
-    return key
+    try:
+        return p256_key(certificate)
+    except IdentityError as error:
+        raise ChainError(f"authority: {error}") from error
 
 
 def _recorded(acts: Sequence[Act]) -> Mapping[str, Step]:

@@ -30,7 +30,7 @@ from cryptography.x509.verification import (
 
 from pki.errors import ChainError
 from protocol.errors import ProtocolError
-from protocol.identity import X509_ERRORS, DeviceId, device_id_in, device_id_of
+from protocol.identity import X509_ERRORS, DeviceId, device_id_in, device_id_of, p256_key
 
 MAX_CHAIN_BYTES = 16 * 1024
 MAX_CHAIN_CERTIFICATES = 4
@@ -181,10 +181,7 @@ def _is_for_clients(policy: Policy, leaf: x509.Certificate, purposes: x509.Exten
 def _named(leaf: x509.Certificate) -> DeviceCertificate:
     # Step 6: key and name.
     try:
-        public_key = leaf.public_key()
-        if not isinstance(public_key, ec.EllipticCurvePublicKey) or not isinstance(public_key.curve, ec.SECP256R1):
-            raise ChainError("device certificate: expected a P-256 key, found another type or curve")
-        return DeviceCertificate(device_id_in(leaf), leaf, public_key)
+        return DeviceCertificate(device_id_in(leaf), leaf, p256_key(leaf))
     except (*X509_ERRORS, ProtocolError) as error:
         raise ChainError(
             f"device certificate: expected the SAN URI and the key of a device, found {str(error)[:200]}"

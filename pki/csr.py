@@ -29,7 +29,7 @@ from pki.errors import CsrError
 from pki.signer_key import SignerKey
 from pki.weak_keys import weakness
 from protocol.errors import ProtocolError
-from protocol.identity import X509_ERRORS, DeviceId, device_id_in, device_id_of, spki_der
+from protocol.identity import X509_ERRORS, DeviceId, IdentityError, device_id_in, device_id_of, p256_key, spki_der
 from protocol.signing import Signer
 
 MAX_CSR_BYTES = 4096
@@ -124,9 +124,7 @@ def _possessed(unverified_csr: bytes) -> _Possessed:
         # Step 2: form.
         request = _load(unverified_csr)
         # Step 3: key.
-        public_key = request.public_key()
-        if not isinstance(public_key, ec.EllipticCurvePublicKey) or not isinstance(public_key.curve, ec.SECP256R1):
-            raise CsrError("CSR: expected a P-256 key, found another type or curve")
+        public_key = p256_key(request)
         spki = spki_der(public_key)
         if source := weakness(hashlib.sha256(spki).hexdigest()):
             raise CsrError(f"CSR: expected a key of the device's own, found a published one ({source})")
@@ -137,6 +135,8 @@ def _possessed(unverified_csr: bytes) -> _Possessed:
             raise CsrError("CSR: expected a signature by its own key, found another")
     except X509_ERRORS as error:
         raise CsrError(f"CSR: expected one PKCS#10 request, found {type(error).__name__}") from error
+    except IdentityError as error:
+        raise CsrError(f"CSR: {error}") from error
     return _Possessed(request, public_key, spki)
 
 

@@ -23,7 +23,7 @@ from pydantic import Field
 from pki.errors import HandoverError
 from protocol.document import Document, Moment, Name, Printable, peek_document, sign_document, verify_document
 from protocol.errors import ProtocolError
-from protocol.identity import X509_ERRORS, DeviceId
+from protocol.identity import DeviceId, IdentityError, p256_key
 from protocol.model import Guid, Sha256Hex
 from protocol.signing import Signer
 from protocol.voucher import MAX_VOUCHER_BYTES, Assertion, Base64Bytes, Voucher, VoucherSequence, check_roots
@@ -138,12 +138,9 @@ def root_key_of(voucher: Voucher) -> ec.EllipticCurvePublicKey:
         HandoverError: the key is of another kind.
     """
     try:
-        key = voucher.tls_root_certificate.public_key()
-    except X509_ERRORS as error:
-        raise HandoverError("catalog's root: expected a P-256 key, found none that loads") from error
-    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise HandoverError("catalog's root: expected a P-256 key, found another type")
-    return key
+        return p256_key(voucher.tls_root_certificate)
+    except IdentityError as error:
+        raise HandoverError(f"catalog's root: {error}") from error
 
 
 def sign_handover(handover: Handover, root: Signer) -> bytes:

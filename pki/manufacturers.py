@@ -30,7 +30,7 @@ from pki.errors import ChainError, ManufacturerError
 from pki.online import load_certificate
 from protocol.document import Document, Moment, Name, peek_document, sign_document, verify_document
 from protocol.errors import ProtocolError
-from protocol.identity import X509_ERRORS
+from protocol.identity import X509_ERRORS, IdentityError, p256_key
 from protocol.model import Guid
 from protocol.signing import Signer
 from protocol.voucher import Base64Bytes, public_keys
@@ -208,7 +208,7 @@ def verify_manufacturer(unverified: bytes, *, fingerprint: str) -> Manufacturer:
             unverified,
             MANUFACTURER_PAYLOAD_TYPE,
             Manufacturer,
-            trusted_keys=[_p256_key(claimed.root_certificate)],
+            trusted_keys=[_root_key(claimed.root_certificate)],
             max_bytes=MAX_BUNDLE_BYTES,
         )
     except ProtocolError as error:
@@ -235,7 +235,7 @@ def verify_trust_list(unverified: bytes, *, root: x509.Certificate, catalog_id: 
     """
     try:
         trusted = verify_document(
-            unverified, TRUST_PAYLOAD_TYPE, TrustList, trusted_keys=[_p256_key(root)], max_bytes=_MAX_TRUST_BYTES
+            unverified, TRUST_PAYLOAD_TYPE, TrustList, trusted_keys=[_root_key(root)], max_bytes=_MAX_TRUST_BYTES
         )
     except ProtocolError as error:
         raise ManufacturerError(f"manufacturers: expected a list by the catalog's root key, found: {error}") from error
@@ -281,11 +281,8 @@ def _is_authority(certificate: x509.Certificate) -> bool:
         return False
 
 
-def _p256_key(certificate: x509.Certificate) -> ec.EllipticCurvePublicKey:
+def _root_key(certificate: x509.Certificate) -> ec.EllipticCurvePublicKey:
     try:
-        key = certificate.public_key()
-    except X509_ERRORS as error:
-        raise ManufacturerError("root: expected a P-256 key, found none that loads") from error
-    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise ManufacturerError("root: expected a P-256 key, found another type")
-    return key
+        return p256_key(certificate)
+    except IdentityError as error:
+        raise ManufacturerError(f"root: {error}") from error

@@ -122,6 +122,21 @@ def device_id_in(certificate: x509.Certificate | x509.CertificateSigningRequest)
     return parse_device_id(uri.removeprefix(DEVICE_URI_PREFIX))
 
 
+def p256_key(holder: x509.Certificate | x509.CertificateSigningRequest) -> ec.EllipticCurvePublicKey:
+    """Return the P-256 key of a certificate or CSR.
+
+    Raises:
+        IdentityError: its key is of another type or curve, or does not load.
+    """
+    try:
+        key = holder.public_key()
+    except X509_ERRORS as error:
+        raise IdentityError("expected a P-256 key, found none that loads") from error
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise IdentityError("expected a P-256 key, found another type or curve")
+    return key
+
+
 def access_in(certificate: x509.Certificate) -> Access:
     """Return how far an operational certificate reaches; one that does not say reaches nothing.
 

@@ -14,6 +14,7 @@ from tests.attesting_device import AttestingDevice, client_context
 from tests.integration.gateway.mqtt_peer import CONNACK_OK, connect_packet
 from tests.live_service import Credential, LiveService, live_service
 from tests.service_folder import make_folders
+from tests.service_processes import idle_https
 
 POLL = "/poll"
 
@@ -51,20 +52,6 @@ async def test_block_closes_connections_at_once_and_keeps_new_ones_out(live: Liv
     assert await again.exchange(connect_packet(device.device_id)) == b"\x20\x02\x00\x05"
     await again.close()
     await mqtt.close()
-
-
-async def idle_https(
-    live: LiveService, device: AttestingDevice, credential: Credential
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Return a connection that has polled once and idles."""
-    port = httpx.URL(live.addresses.device_url).port
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=live.tls(device, credential))
-    writer.write(b"GET /device/v1/poll HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-    head = await reader.readuntil(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 200")
-    length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-    await reader.readexactly(int(length.partition(b":")[2]))
-    return reader, writer
 
 
 async def test_block_outlives_a_restart(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +18,6 @@ from service.adapters.database.unit_of_work import SqlUnitOfWorkFactory
 from service.cli.errors import RefusedError
 from service.cli.pki_log import HEAD_FILE, verify
 from tests.live_service import LiveService, live_service
-from tests.postgresql import fresh_database, postgresql_server
 from tests.service_folder import ADMIN_TOKEN, make_folders
 
 DEVICES = 4  # so many entries
@@ -72,35 +71,20 @@ def _other(facts: CertificateFacts) -> CertificateFacts:
     return replace(facts, subject="urn:tinyfleet:device:" + "0" * 128)
 
 
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[str]:
-    with postgresql_server() as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-async def url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'control.db'}"
-        return
-    async with fresh_database(request.getfixturevalue("postgresql")) as fresh:
-        yield fresh
-
-
 @pytest.fixture
-async def scene(url: str, tmp_path: Path) -> AsyncIterator[Scene]:
-    folders, database = make_folders(tmp_path), Database(database_url(url))
-    async with live_service(folders, database_url=url) as live:
+async def scene(database: str, tmp_path: Path) -> AsyncIterator[Scene]:
+    folders, control = make_folders(tmp_path), Database(database_url(database))
+    async with live_service(folders, database_url=database) as live:
         login = {"url": live.addresses.operator_url, "ca": "certificates/root.pem", "token": ADMIN_TOKEN}
         credential = folders.operator / "credential.json"
         credential.write_text(json.dumps(login))
         credential.chmod(0o600)
         for _ in range(DEVICES):
             await live.attest(await live.claimed())
-        opened = Scene(live, database)
+        opened = Scene(live, control)
         assert (await opened.verify()).sequence == DEVICES
         yield opened
-    await database.close()
+    await control.close()
 
 
 # What somebody does to the database: the statements, and what gives it away.

@@ -311,7 +311,7 @@ POINTS: dict[str, bytes] = {
 @pytest.mark.parametrize("case", POINTS)
 def test_key_that_is_no_point_of_the_curve_is_refused(case: str) -> None:
     """Before its signature is looked at."""
-    _refused(_with_key(POINTS[case]), "CSR: expected one PKCS#10 request, found")
+    _refused(_with_key(POINTS[case]), "CSR: expected a P-256 key, found none that loads")
 
 
 def test_key_that_is_given_octet_by_octet_is_taken() -> None:
