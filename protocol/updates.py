@@ -1,33 +1,44 @@
 """Update metadata: what Director and Image repository say of a target, and that they agree.
 
-Both are TUF repositories (python-tuf). The Image repository lists every image, golden-vector document and release
-document, signed offline. The Director signs, for one device, which of them that device runs, in which slot.
+Both are TUF repositories (python-tuf). The Image repository lists every image, golden-vector document, release document
+and what is said of them, signed offline. The Director signs, for one device, which images it runs, in which slot.
 
-Target names: `images/{image id}.img`, `golden/{component id}/{sha256}.json`, `releases/{counter}-{name}.json`.
+Target names, where a delegation may stand for a part of them:
+    images/{slot}/{image id}.img             an image package; the slot is one of `Slot`, such as m4-1/model
+    golden/{component id}/{sha256}.json      golden vectors
+    releases/{counter}-{name}.json           a release document
+    documents/{kind}/{sha256}.json           a bill of materials, provenance or exploitability document
+    deltas/{from sha256}/{to sha256}.delta   a patch from one image package to another; the service's online role
 Files are fetched by content: `/artifacts/{sha256}`.
 
 Agreement of a Director target with the Image repository (Uptane standard 5.4.4.6), checked by `check_agreement`:
     1. the target exists in the Image repository under the same name;
     2. same length and SHA-256;
-    3. the Image repository's hardware id and kind are those of the slot;
+    3. the Image repository's hardware id and kind are those of the slot, and so is the name where it has one: a team
+       that may name images of one slot cannot bring them into another;
     4. the security counter is the same in both and not below the device's fuses;
-    5. the release document names this image for this slot, and its counter is not below the last one.
+    5. the release document names this image for this slot, and its counter is not below the last one;
+    6. an image that is older than the one it replaces comes only by a release that goes back from that one.
 """
 
 import json
+import re
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field, ValidationError
 from tuf.api.metadata import TargetFile
 
-from protocol.document import Document, DocumentT
+from protocol.document import Document, DocumentT, Moment
 from protocol.errors import MalformedError, ProtocolError
 from protocol.geometry import ImageKind, Slot
 from protocol.model import Guid, Sha256Hex
+from protocol.versions import Build, Requirements, is_older
 
 DEVICE_FIELD = "tinyfleet"  # field of the Director's targets.signed that names the device, even with no target
 MAX_RELEASE_BYTES = 16 * 1024
+_IMAGE_TARGET = re.compile(rf"images/({'|'.join(map(re.escape, Slot))})/[0-9a-f-]{{36}}\.img\Z")
 
 
 class UpdateMetadataError(MalformedError):
@@ -46,6 +57,29 @@ class RollbackError(ProtocolError):
     """A counter would fall."""
 
 
+ReleaseName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
+
+
+class DocumentKind(StrEnum):
+    """What a document says of an image or a release."""
+
+    BOM = "bom"  # CycloneDX bill of materials of one image, with a model card where it is a model
+    PROVENANCE = "provenance"  # in-toto statement with SLSA provenance of a release's images, in a DSSE envelope
+    VEX = "vex"  # CycloneDX exploitability statements about a release's components
+
+
+class DocumentCustom(Document):
+    """Custom metadata of a document target.
+
+    Attributes:
+        kind: what it is.
+        subject: image id of the image, or name of the release, that it speaks of.
+    """
+
+    kind: DocumentKind
+    subject: Annotated[str, Field(min_length=1, max_length=64)]
+
+
 class ImageCustom(Document):
     """Custom metadata of an image target in the Image repository."""
 
@@ -56,6 +90,13 @@ class ImageCustom(Document):
     name: str  # name@version
     security_counter: Annotated[int, Field(ge=0)]
     golden: str | None = None  # target name of the golden vectors that a model must pass
+    bom: str | None = None  # target name of the bill of materials
+    built_at: Moment | None = None
+    requires: Requirements = Field(default_factory=dict)
+
+    def build(self, sha256: str) -> Build:
+        """Return the build that a target with this custom metadata is; `sha256` is the target's."""
+        return Build(sha256, self.component_id, self.name, self.built_at, self.requires)
 
 
 class DirectorCustom(Document):
@@ -83,17 +124,36 @@ class ReleaseImage(Document):
 
 
 class ReleaseDocument(Document):
-    """A named set of images that belong together, at most one per core; signed as an Image repository target."""
+    """A named set of images that belong together, at most one per slot; signed as an Image repository target.
 
-    name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
+    Attributes:
+        counter: above that of every release before, whatever the images' own security counters are.
+        factory: the images that devices are made with: reference values, never rolled out.
+        goes_back: by slot, SHA-256 of the newer images that the release may replace by an older one.
+        way_back_of: name of the release that this one undoes; signed together with it.
+        support_ends: until when its maker mends it, UTC, aware.
+        documents: target names of what is said of the release as a whole, by kind.
+    """
+
+    name: ReleaseName
     counter: Annotated[int, Field(ge=1)]
     images: Annotated[Mapping[Slot, ReleaseImage], Field(min_length=1)]
-    factory: bool = False  # the images that devices are made with: reference values, never rolled out
+    factory: bool = False
+    goes_back: Mapping[Slot, tuple[Sha256Hex, ...]] = Field(default_factory=dict)
+    way_back_of: ReleaseName | None = None
+    support_ends: Moment | None = None
+    documents: Mapping[DocumentKind, str] = Field(default_factory=dict)
 
 
-def image_target_name(image_id: str) -> str:
-    """Return the target name of an image package."""
-    return f"images/{image_id}.img"
+def image_target_name(slot: Slot, image_id: str) -> str:
+    """Return the target name of an image package for a slot."""
+    return f"images/{slot}/{image_id}.img"
+
+
+def slot_of_image_target(name: str) -> Slot | None:
+    """Return the slot in an image target's name; None for another name, or one from before names had slots."""
+    found = _IMAGE_TARGET.match(name)
+    return None if found is None else Slot(found[1])
 
 
 def golden_target_name(component_id: str, sha256: str) -> str:
@@ -104,6 +164,16 @@ def golden_target_name(component_id: str, sha256: str) -> str:
 def release_target_name(counter: int, name: str) -> str:
     """Return the target name of a release document."""
     return f"releases/{counter}-{name}.json"
+
+
+def document_target_name(kind: DocumentKind, sha256: str) -> str:
+    """Return the target name of a document."""
+    return f"documents/{kind}/{sha256}.json"
+
+
+def delta_target_name(from_sha256: str, to_sha256: str) -> str:
+    """Return the target name of the patch between two image packages."""
+    return f"deltas/{from_sha256}/{to_sha256}.delta"
 
 
 def image_custom(target: TargetFile) -> ImageCustom:
@@ -124,6 +194,15 @@ def director_custom(target: TargetFile) -> DirectorCustom:
     return _custom(target, DirectorCustom)
 
 
+def document_custom(target: TargetFile) -> DocumentCustom:
+    """Return the custom metadata of a document target.
+
+    Raises:
+        UpdateMetadataError: it is missing or malformed.
+    """
+    return _custom(target, DocumentCustom)
+
+
 def _custom(target: TargetFile, custom_type: type[DocumentT]) -> DocumentT:
     try:
         return custom_type.model_validate_json(json.dumps(target.custom))
@@ -140,6 +219,7 @@ def check_agreement(
     *,
     security_floor: int,
     release_floor: int,
+    installed: Build | None = None,
 ) -> tuple[DirectorCustom, ImageCustom]:
     """Check that both repositories agree on one target, and that no counter falls.
 
@@ -149,12 +229,13 @@ def check_agreement(
         release: the release document that the Director's target names, fetched through the Image repository.
         security_floor: the device's fuse value for the slot.
         release_floor: counter of the last release that the device confirmed in the slot.
+        installed: what the slot holds, or None.
 
     Raises:
         UpdateMetadataError: custom metadata is malformed.
         DirectorMismatchError: steps 1, 2, or disagreement in 4 and 5.
         WrongHardwareError: step 3.
-        RollbackError: a counter of step 4 or 5 is below its floor.
+        RollbackError: a counter of step 4 or 5 is below its floor, or step 6.
     """
     # Step 1: existence.
     if image is None:
@@ -164,9 +245,39 @@ def check_agreement(
         raise DirectorMismatchError(f"target {director.path}: expected equal length and hashes, found others")
     wanted, offered = director_custom(director), image_custom(image)
     _check_hardware(wanted, offered)
+    _check_name(director.path, wanted.slot)
     _check_security_counter(wanted, offered, security_floor)
     _check_release(director, wanted.slot, release, release_floor)
+    if installed is not None:
+        check_going_back(offered.build(image.hashes["sha256"]), installed, wanted.slot, release)
     return wanted, offered
+
+
+def check_going_back(offered: Build, installed: Build, slot: Slot, release: ReleaseDocument) -> None:
+    """Check that a release which puts an older image in a newer one's place says so.
+
+    Args:
+        offered: what the release brings.
+        installed: what the slot holds.
+        slot: where.
+        release: the release document, verified.
+
+    Raises:
+        RollbackError: step 6 of the module's docstring.
+    """
+    # Step 6: going back.
+    if is_older(offered, installed) and installed.sha256 not in release.goes_back.get(slot, ()):
+        raise RollbackError(
+            f"slot {slot}: expected nothing older than {installed.name}, or a release that goes back from it, "
+            f"found {offered.name}"
+        )
+
+
+def _check_name(name: str, slot: Slot) -> None:
+    # Step 3: the slot in the name; targets from before names had slots have none.
+    named = slot_of_image_target(name)
+    if named not in (None, slot):
+        raise WrongHardwareError(f"slot {slot}: expected a target named for it, found {name}")
 
 
 def _check_hardware(wanted: DirectorCustom, offered: ImageCustom) -> None:

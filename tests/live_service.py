@@ -13,7 +13,7 @@ from protocol.evidence import SoftwareComponent
 from protocol.geometry import Slot
 from protocol.messages import AttestationReply, ClaimChallenge, NonceReply, NonceRequest
 from protocol.signing import SoftwareSigner
-from protocol.updates import ImageCustom
+from protocol.updates import ImageCustom, image_target_name
 from service.adapters.database.engine import Database, database_url
 from service.adapters.database.unit_of_work import SqlUnitOfWorkFactory
 from service.application.update_repositories import ImageTarget
@@ -141,4 +141,6 @@ def _target(number: int, component: SoftwareComponent) -> ImageTarget:
         name=component.version,
         security_counter=1,
     )
-    return ImageTarget(f"images/{custom.image_id}.img", component.measurement.hex(), 1024, custom, since_version=1)
+    return ImageTarget(
+        image_target_name(slot, custom.image_id), component.measurement.hex(), 1024, custom, since_version=1
+    )

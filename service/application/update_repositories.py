@@ -83,6 +83,9 @@ class MetadataRepository(Protocol):
     async def prune(self, repository: RepositoryName, role: MetadataRole, *, below: int) -> None:
         """Delete the versions below one."""
 
+    async def roles_of(self, paths: Collection[str]) -> Mapping[str, str]:
+        """Return the role that lists each of the targets, by target name; those that none lists are left out."""
+
     async def add_images(self, images: Sequence[ImageTarget]) -> None:
         """Store images that came into force."""
 

@@ -63,7 +63,9 @@ def build_factory_images(keys: KeyStore, working_copy: WorkingCopy, *, now: date
     """
     for factory_image in FACTORY_IMAGES:
         image_id = _image_id(factory_image)
-        package = _signed_before(factory_image, working_copy.find(image_target_name(image_id)), keys)
+        package = _signed_before(
+            factory_image, working_copy.find(image_target_name(factory_image.slot, image_id)), keys
+        )
         if package is None:
             package = _sign(factory_image, image_id, keys, now=now)
         yield OfferedImage(factory_image.slot, package, verify_offered(package, factory_image.slot, keys))

@@ -135,7 +135,7 @@ def _document(images: Sequence[OfferedImage], *, name: str, counter: int, factor
         counter=counter,
         images={
             offered.slot: ReleaseImage(
-                target=image_target_name(offered.image.info.image_id),
+                target=_image_target(offered),
                 sha256=offered.image.digest,
                 length=len(offered.package),
             )
@@ -146,7 +146,7 @@ def _document(images: Sequence[OfferedImage], *, name: str, counter: int, factor
 
 
 def _contents(images: Sequence[OfferedImage]) -> dict[str, bytes]:
-    packages = {image_target_name(offered.image.info.image_id): offered.package for offered in images}
+    packages = {_image_target(offered): offered.package for offered in images}
     vectors = {_golden_target(offered): offered.golden for offered in images if offered.golden is not None}
     return packages | vectors
 
@@ -154,9 +154,7 @@ def _contents(images: Sequence[OfferedImage]) -> dict[str, bytes]:
 def _image_targets(images: Sequence[OfferedImage]) -> list[TargetFile]:
     vectors = [content_target(_golden_target(offered), offered.golden) for offered in images if offered.golden]
     packages = [
-        content_target(
-            image_target_name(offered.image.info.image_id), offered.package, _custom(offered).model_dump(mode="json")
-        )
+        content_target(_image_target(offered), offered.package, _custom(offered).model_dump(mode="json"))
         for offered in images
     ]
     unique = {target.path: target for target in vectors}
@@ -172,8 +170,13 @@ def _custom(offered: OfferedImage) -> ImageCustom:
         image_id=info.image_id,
         name=info.name,
         security_counter=info.security_version,
+        built_at=info.built_at,
         golden=None if offered.golden is None else _golden_target(offered),
     )
+
+
+def _image_target(offered: OfferedImage) -> str:
+    return image_target_name(offered.slot, offered.image.info.image_id)
 
 
 def _golden_target(offered: OfferedImage) -> str:

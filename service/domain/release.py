@@ -27,6 +27,7 @@ from protocol.updates import (
     image_custom,
     image_target_name,
     release_target_name,
+    slot_of_image_target,
 )
 from service.domain.errors import ConflictError, InvalidError, NotFoundError
 
@@ -221,13 +222,17 @@ def _check_image(target: TargetFile, artifact: Artifact, proposed: Mapping[str, 
     # Step 3: custom metadata.
     _check_kind(target.path, artifact, ArtifactKind.IMAGE)
     custom, info = image_custom(target), artifact.image
-    said = (target.path, custom.component_id, custom.image_id, custom.name, custom.security_counter)
+    slot = slot_of_image_target(target.path)
+    if slot is None:
+        raise InvalidTargetError(f"target {target.path}: expected images/, a slot, and the image's id")
+    said = (target.path, custom.component_id, custom.image_id, custom.name, custom.security_counter, custom.built_at)
     found = info and (
-        image_target_name(info.image_id),
+        image_target_name(slot, info.image_id),
         info.component_id,
         info.image_id,
         info.name,
         info.security_version,
+        info.built_at,
     )
     if info is None or said != found:
         raise InvalidTargetError(f"target {target.path}: expected what its package says: {found}, found {said}")
@@ -237,6 +242,11 @@ def _check_image(target: TargetFile, artifact: Artifact, proposed: Mapping[str, 
     if unknown:
         raise HardwareMismatchError(
             f"target {target.path}: expected hardware of {sorted(HARDWARE_IDS)}, found {sorted(unknown)}"
+        )
+    if slot.kind is not custom.slot_kind or slot.core.hardware_id not in custom.hardware_ids:
+        raise HardwareMismatchError(
+            f"target {target.path}: expected a {slot.kind} for {slot.core.hardware_id} as it is named, "
+            f"found a {custom.slot_kind} for {', '.join(custom.hardware_ids)}"
         )
     _check_model(target, custom, proposed)
 

@@ -167,7 +167,7 @@ async def test_target_of_another_length_is_refused(world: UpdateWorld) -> None:
         ({"hardware_ids": ["esp32"]}, HardwareMismatchError, "found \\['esp32'\\]"),
         ({"slot_kind": "os"}, HardwareMismatchError, "expected a package for os"),
         ({"slot_kind": "firmware"}, HardwareMismatchError, "expected a application"),
-        ({"hardware_ids": ["mt3620-m4-0"]}, HardwareMismatchError, "for mt3620-a7, found"),
+        ({"hardware_ids": ["mt3620-m4-0"]}, HardwareMismatchError, "for mt3620-a7 as it is named, found"),
         ({"unknown": 1}, UpdateMetadataError, "expected ImageCustom"),
     ],
 )

@@ -9,6 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from protocol.updates import ImageCustom
+from service.adapters.database.supply_chain_tables import metadata_targets
 from service.adapters.database.update_tables import image_targets, metadata_files
 from service.application.update_repositories import ImageTarget, MetadataFile, MetadataRole, RepositoryName
 from service.domain.release import MetadataRaceError, UnknownImageError
@@ -101,6 +102,12 @@ class SqlMetadata:
         """See `MetadataRepository.images_of`."""
         query = select(image_targets).where(image_targets.c.sha256.in_(digests))
         return {row.sha256: _image(row) for row in await self._connection.execute(query)}
+
+
+    async def roles_of(self, paths: Collection[str]) -> Mapping[str, str]:
+        """See `MetadataRepository.roles_of`."""
+        query = select(metadata_targets.c.path, metadata_targets.c.role).where(metadata_targets.c.path.in_(paths))
+        return {row.path: row.role for row in await self._connection.execute(query)}
 
 
 def _file(row: Row[Any]) -> MetadataFile:

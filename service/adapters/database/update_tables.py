@@ -29,6 +29,7 @@ SHA256_TYPE = String(64)
 TARGET_TYPE = String(300)
 SLOT_TYPE = String(32)
 STATE_TYPE = String(16)
+ROLE_TYPE = String(64)  # delegated roles have names of their own
 
 artifacts = Table(
     "artifacts",
@@ -46,7 +47,7 @@ metadata_files = Table(
     "metadata_files",
     metadata,
     Column("repository", String(16), primary_key=True),
-    Column("role", String(16), primary_key=True),
+    Column("role", ROLE_TYPE, primary_key=True),
     Column("version", BigInteger, primary_key=True),
     Column("content", LargeBinary, nullable=False),
     Column("expires_at", UtcDateTime, nullable=False),
@@ -72,6 +73,9 @@ releases = Table(
     Column("counter", BigInteger, nullable=False, unique=True),
     Column("target", TARGET_TYPE, nullable=False),
     Column("factory", Boolean, nullable=False),
+    Column("goes_back", JSON_TYPE, nullable=False, default=dict, server_default="{}"),
+    Column("way_back_of", String(64)),  # name of the release that it undoes
+    Column("support_ends", UtcDateTime),
     Column("created_at", UtcDateTime, nullable=False),
     Column("created_by", String(64), nullable=False),
 )

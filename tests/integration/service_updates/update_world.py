@@ -359,9 +359,10 @@ def image_target(world: UpdateWorld, package: bytes, slot: Slot, golden: str | N
         image_id=info.image_id,
         name=info.name,
         security_counter=info.security_version,
+        built_at=info.built_at,
         golden=golden,
     )
-    return content_target(image_target_name(info.image_id), package, custom.model_dump(mode="json"))
+    return content_target(image_target_name(slot, info.image_id), package, custom.model_dump(mode="json"))
 
 
 def add_target(upload: Upload, name: str, content: bytes, target: TargetFile | None = None) -> None:

@@ -32,7 +32,7 @@ from protocol.identity import device_id_of, device_uri
 from protocol.image import IMAGE_TYPE, ImageInfo, PackageSignatureError, verify_package
 from protocol.model import GOLDEN_PAYLOAD_TYPE, GoldenVector, GoldenVectors
 from protocol.signing import SoftwareSigner, TufSigner, tuf_key
-from protocol.updates import ReleaseDocument, image_custom
+from protocol.updates import ReleaseDocument, image_custom, image_target_name
 from service.cli.errors import BadArgumentError, DeviceFolderError, RefusedError
 from service.cli.image_sections import explain_package
 from service.cli.offered import (
@@ -94,7 +94,7 @@ def test_release_is_signed_here_and_taken_there(operator: Operator) -> None:
     targets = verify_targets(operator.service.targets, root=root, now=wall_clock(), version=2).targets
     assert set(operator.service.artifacts) == {target.hashes["sha256"] for target in targets.values()}
     assert operator.repository()["2.targets.json"] == operator.service.targets
-    model = image_custom(targets[f"images/{IMAGE}.img"])
+    model = image_custom(targets[image_target_name(Slot.M4_0_MODEL, IMAGE)])
     assert (model.security_counter, model.hardware_ids) == (2, ("mt3620-m4-0",))
     assert model.golden in targets
     document = ReleaseDocument.model_validate_json(operator.repository()["releases/1-main.json"])
@@ -339,7 +339,7 @@ def test_damaged_working_copy_of_a_factory_image_is_signed_again(operator: Opera
     """A file that is not ours is replaced before it is published."""
     operator.service.refuses = True
     operator.run("factory", "images", expect=1)
-    for path in (operator.folders.operator / "repository" / "images").iterdir():
+    for path in (operator.folders.operator / "repository" / "images").rglob("*.img"):
         path.write_bytes(b"damaged")
     operator.service.refuses = False
     operator.run("factory", "images")
@@ -410,7 +410,7 @@ def test_factory_sign_refuses_a_damaged_image(operator: Operator) -> None:
     operator.run("factory", "images")
     _device(Path("devices"))
     images = operator.folders.operator / "repository" / "images"
-    damaged = min(images.iterdir())
+    damaged = min(images.rglob("*.img"))
     damaged.write_bytes(damaged.read_bytes() + b"x")
     operator.refused(WorkingCopyError, "expected the content that the metadata names", "factory", "sign", "devices")
     damaged.unlink()

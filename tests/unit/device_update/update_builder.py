@@ -127,9 +127,10 @@ class Catalog:
             image_id=info.image_id,
             name=info.name,
             security_counter=info.security_version,
+            built_at=info.built_at,
             golden=golden,
         )
-        name = image_target_name(info.image_id)
+        name = image_target_name(slot, info.image_id)
         self.add(name, package, custom.model_copy(update=changes).model_dump(mode="json"))
         return name
 

@@ -47,6 +47,7 @@ from protocol.updates import (
     ImageCustom,
     UpdateMetadataError,
     director_custom,
+    image_target_name,
 )
 from tests.unit.pki.pki_builder import NOW, OpaqueSigner
 
@@ -61,7 +62,7 @@ CUSTOM = ImageCustom(
     name="person@1.0.0",
     security_counter=3,
 )
-IMAGE_TARGET = content_target(f"images/{IMAGE}.img", b"package", CUSTOM.model_dump(mode="json"))
+IMAGE_TARGET = content_target(image_target_name(Slot.M4_0_MODEL, IMAGE), b"package", CUSTOM.model_dump(mode="json"))
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Director against Image repository: agreement, and each way to break it."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from protocol.geometry import ImageKind, Slot
 from protocol.updates import (
     DirectorCustom,
     DirectorMismatchError,
+    DocumentCustom,
+    DocumentKind,
     ImageCustom,
     ReleaseDocument,
     ReleaseImage,
@@ -20,17 +23,22 @@ from protocol.updates import (
     UpdateMetadataError,
     WrongHardwareError,
     check_agreement,
+    delta_target_name,
     director_custom,
+    document_custom,
+    document_target_name,
     golden_target_name,
     image_custom,
     image_target_name,
     release_target_name,
+    slot_of_image_target,
 )
+from protocol.versions import Build
 
 IMAGE_ID = "11a11404-de20-41c1-b66e-32354cb78e49"
-NAME = image_target_name(IMAGE_ID)
 SHA256 = "a" * 64
 SLOT = Slot.M4_0_MODEL
+NAME = image_target_name(SLOT, IMAGE_ID)
 DIRECTOR = DirectorCustom(
     slot=SLOT, hardware_id="mt3620-m4-0", security_counter=3, release=release_target_name(5, "main")
 )
@@ -70,7 +78,7 @@ def test_agreement_gives_both_sides() -> None:
 def test_names_are_those_of_the_contract() -> None:
     """Target names carry id, digest or counter."""
     assert golden_target_name("c", "d") == "golden/c/d.json"
-    assert (NAME, DIRECTOR.release) == (f"images/{IMAGE_ID}.img", "releases/5-main.json")
+    assert (NAME, DIRECTOR.release) == (f"images/m4-0/model/{IMAGE_ID}.img", "releases/5-main.json")
 
 
 def test_target_that_the_image_repository_lacks_is_refused() -> None:
@@ -124,7 +132,7 @@ def test_image_below_the_fuse_is_refused() -> None:
     "images",
     [
         {Slot.M4_1_MODEL: ReleaseImage(target=NAME, sha256=SHA256, length=100)},
-        {SLOT: ReleaseImage(target=image_target_name("other"), sha256=SHA256, length=100)},
+        {SLOT: ReleaseImage(target=image_target_name(SLOT, "other"), sha256=SHA256, length=100)},
         {SLOT: ReleaseImage(target=NAME, sha256="b" * 64, length=100)},
     ],
 )
@@ -166,3 +174,47 @@ def test_any_custom_metadata_gives_our_error_or_agreement(name: str, value: obje
     except ProtocolError:
         return
     assert wanted.slot == SLOT
+
+
+def test_names_hold_slots_and_digests() -> None:
+    """A document's name has its kind, a patch's name both images; only an image's name has a slot."""
+    assert document_target_name(DocumentKind.BOM, "d") == "documents/bom/d.json"
+    assert delta_target_name("a", "b") == "deltas/a/b.delta"
+    assert slot_of_image_target(NAME) is SLOT
+    assert slot_of_image_target(f"images/{IMAGE_ID}.img") is None
+
+
+def test_image_named_for_another_slot_is_refused() -> None:
+    """Whoever may name images of one slot cannot bring them into another."""
+    name = image_target_name(Slot.M4_1_MODEL, IMAGE_ID)
+    with pytest.raises(WrongHardwareError, match="slot m4-0/model: expected a target named for it"):
+        _check(director=_target(DIRECTOR, name=name), image=_target(IMAGE, name=name))
+
+
+NEWER = Build("c" * 64, IMAGE.component_id, "person@1.1.0")
+
+
+def test_older_image_needs_a_release_that_goes_back() -> None:
+    """From exactly the image that is installed."""
+    with pytest.raises(RollbackError, match=r"nothing older than person@1\.1\.0.*found person@1\.0\.0"):
+        _check(installed=NEWER)
+    back = RELEASE.model_copy(update={"goes_back": {SLOT: (NEWER.sha256,)}})
+    assert _check(release=back, installed=NEWER) == (DIRECTOR, IMAGE)
+    elsewhere = RELEASE.model_copy(update={"goes_back": {SLOT: ("d" * 64,), Slot.M4_1_MODEL: (NEWER.sha256,)}})
+    with pytest.raises(RollbackError, match="or a release that goes back from it"):
+        _check(release=elsewhere, installed=NEWER)
+
+
+def test_newer_image_needs_no_way_back() -> None:
+    """Nor one of another component."""
+    assert _check(installed=replace(NEWER, name="person@0.9.0")) == (DIRECTOR, IMAGE)
+    assert _check(installed=replace(NEWER, component_id=IMAGE_ID)) == (DIRECTOR, IMAGE)
+
+
+def test_document_says_what_it_speaks_of() -> None:
+    """Its custom metadata is as strict as that of an image."""
+    said = DocumentCustom(kind=DocumentKind.VEX, subject="main")
+    target = TargetFile(1, {"sha256": SHA256}, "documents/vex/d.json", {"custom": said.model_dump(mode="json")})
+    assert document_custom(target) == said
+    with pytest.raises(UpdateMetadataError, match="expected DocumentCustom"):
+        document_custom(_target(IMAGE))
