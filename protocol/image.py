@@ -10,7 +10,9 @@ Verification of unverified bytes, in this order:
        debug section;
     4. the signature section says P-256 and names the key that verified;
     5. the image type is that of the expected image kind.
-The public development key of Azure Sphere is refused by step 2: it is in nobody's list of trusted keys.
+The private half of Azure Sphere's `DEVELOPMENT_KEY` is in everybody's hands. Step 2 refuses what it signed, whoever
+lists it among the trusted keys, unless the caller allows development: a device with the AppDevelopment capability, and
+then applications, firmware and models alone.
 """
 
 import hashlib
@@ -28,8 +30,10 @@ from azuresphere_imagemetadata.metadata_sections import DebugSection, IdentitySe
 from azuresphere_imagemetadata.metadata_sections.identity import ImageType
 from azuresphere_imagemetadata.metadata_sections.revocation import RevocationSection
 from azuresphere_imagemetadata.metadata_sections.signature import SigningType
+from azuresphere_imagemetadata.signing.app_development import AppDevelopmentSigner
 from azuresphere_imagemetadata.signing.signer import Signer as MetadataSigner
 from azuresphere_imagemetadata.signing.signer import SigningMap
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from typing_extensions import override
 
@@ -59,12 +63,24 @@ IMAGE_TYPE: Mapping[ImageKind, int] = MappingProxyType(
 )
 
 
+DEVELOPMENT_IMAGE_TYPES = frozenset({ImageType.Applications, ImageType.Other})
+"""What a development key may sign: never the system, whose images are the maker's."""
+
+_DEVELOPMENT_CERTIFICATE = AppDevelopmentSigner().signing_map.ecdsa_256.cert.certificate
+DEVELOPMENT_KEY: ec.EllipticCurvePublicKey = _DEVELOPMENT_CERTIFICATE.public_key()
+"""Public half of the key pair that azuresphere-imagemetadata ships for development."""
+
+
 class PackageError(MalformedError):
     """The bytes are no image package of the expected form."""
 
 
 class PackageSignatureError(SignatureError):
     """No trusted package key signed the image package."""
+
+
+class DevelopmentKeyError(PackageSignatureError):
+    """The public development key signed the image package, where that does not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +143,12 @@ class _PackageSigner(MetadataSigner):
 
 
 def key_thumbprint(public_key: ec.EllipticCurvePublicKey) -> bytes:
-    """Return the 20-byte key hint of the signature section: SHA-1 of the SubjectPublicKeyInfo, no security."""
+    """Return the 20-byte key hint of the signature section: SHA-1 of the SubjectPublicKeyInfo, no security.
+
+    The development key has a certificate, whose SHA-1 it is, as everywhere on Azure Sphere; ours have none.
+    """
+    if public_key == DEVELOPMENT_KEY:
+        return bytes(_DEVELOPMENT_CERTIFICATE.fingerprint(hashes.SHA1()))  # noqa: S303 - a hint, no security
     return hashlib.sha1(spki_der(public_key), usedforsecurity=False).digest()
 
 
@@ -188,7 +209,11 @@ def _debug_section(info: ImageInfo) -> DebugSection:
 
 
 def verify_package(
-    unverified_package: bytes, trusted_keys: Sequence[ec.EllipticCurvePublicKey], *, kind: ImageKind | None
+    unverified_package: bytes,
+    trusted_keys: Sequence[ec.EllipticCurvePublicKey],
+    *,
+    kind: ImageKind | None,
+    allow_development: bool = False,
 ) -> VerifiedImage:
     """Verify an image package and return what it holds.
 
@@ -196,16 +221,19 @@ def verify_package(
         unverified_package: the whole package.
         trusted_keys: package keys of the catalog, or the maker's for system images.
         kind: the kind of image that is expected here; None accepts every kind.
+        allow_development: also trust `DEVELOPMENT_KEY`, for `DEVELOPMENT_IMAGE_TYPES`; only for a device with the
+            AppDevelopment capability.
 
     Raises:
         PackageError: steps 1, 3, 4 or 5.
-        PackageSignatureError: step 2.
+        DevelopmentKeyError: step 2; the development key signed it.
+        PackageSignatureError: step 2; no trusted key did.
     """
     # Step 1: length.
     size = len(unverified_package)
     if not MIN_PACKAGE_BYTES <= size <= MAX_PACKAGE_BYTES:
         raise PackageError(f"image package: expected {MIN_PACKAGE_BYTES} to {MAX_PACKAGE_BYTES} bytes, found {size}")
-    signing_key = _signing_key(unverified_package, trusted_keys)
+    signing_key = _signing_key(unverified_package, trusted_keys, allow_development=allow_development)
     image, info = _parse(unverified_package, signing_key)
     # Step 5: image type.
     if kind is not None and info.image_type != IMAGE_TYPE[kind]:
@@ -216,18 +244,33 @@ def verify_package(
     return VerifiedImage(info, digest_of(unverified_package), bytes(image.data), key_id(signing_key))
 
 
-def _signing_key(package: bytes, trusted_keys: Sequence[ec.EllipticCurvePublicKey]) -> ec.EllipticCurvePublicKey:
+def _signing_key(
+    package: bytes, trusted_keys: Sequence[ec.EllipticCurvePublicKey], *, allow_development: bool
+) -> ec.EllipticCurvePublicKey:
     # Step 2: signature.
-    signature = der_from_raw(package[-RAW_SIGNATURE_BYTES:])
     for key in trusted_keys:
-        try:
-            verify(key, signature, package[:-RAW_SIGNATURE_BYTES])
-        except SignatureError:
-            continue
-        return key
-    raise PackageSignatureError(
-        f"image package: expected a signature by one of {len(trusted_keys)} trusted keys, found none"
-    )
+        if key != DEVELOPMENT_KEY and is_signed_by(package, key):
+            return key
+    if not is_signed_by(package, DEVELOPMENT_KEY):
+        raise PackageSignatureError(
+            f"image package: expected a signature by one of {len(trusted_keys)} trusted keys, found none"
+        )
+    if not allow_development:
+        raise DevelopmentKeyError(
+            "image package: expected a signature by a trusted key, found one by Azure Sphere's public development key, "
+            "which counts on a device with the AppDevelopment capability alone"
+        )
+    return DEVELOPMENT_KEY
+
+
+def is_signed_by(unverified_package: bytes, key: ec.EllipticCurvePublicKey) -> bool:
+    """Say whether the last 64 bytes of a package are the key's signature; nothing else is looked at."""
+    try:
+        signature = der_from_raw(unverified_package[-RAW_SIGNATURE_BYTES:])
+        verify(key, signature, unverified_package[:-RAW_SIGNATURE_BYTES])
+    except SignatureError:
+        return False
+    return True
 
 
 def _parse(package: bytes, signing_key: ec.EllipticCurvePublicKey) -> tuple[Image, ImageInfo]:
@@ -241,6 +284,7 @@ def _parse(package: bytes, signing_key: ec.EllipticCurvePublicKey) -> tuple[Imag
         debug = _only_section(image, MetadataSectionId.Debug)
         # Step 4: signature section.
         _check_signature_section(signature, signing_key)
+        _check_development(identity, signing_key)
         return image, _info(identity, revocation, debug)
     except (
         ImageMetadataConversionError,
@@ -278,6 +322,15 @@ def _check_signature_section(section: Any, signing_key: ec.EllipticCurvePublicKe
         )
     if section.signing_cert_thumbprint != key_thumbprint(signing_key):
         raise PackageError("signature section: expected the thumbprint of the signing key, found another")
+
+
+def _check_development(identity: Any, signing_key: ec.EllipticCurvePublicKey) -> None:
+    # Step 2: what the development key may sign, known only after step 3.
+    if signing_key == DEVELOPMENT_KEY and identity.image_type not in DEVELOPMENT_IMAGE_TYPES:
+        raise DevelopmentKeyError(
+            f"image type {ImageType.get_name(identity.image_type)}: expected a signature by the maker, found one by "
+            "the public development key, whose are applications, firmware and models alone"
+        )
 
 
 def _info(identity: Any, revocation: Any, debug: Any) -> ImageInfo:

@@ -7,10 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from azuresphere_imagemetadata.image import Image
-from azuresphere_imagemetadata.image_metadata import ImageMetadata
-from azuresphere_imagemetadata.metadata_sections import DebugSection, IdentitySection
 from azuresphere_imagemetadata.metadata_sections.revocation import RevocationSection
-from azuresphere_imagemetadata.signing.app_development import AppDevelopmentSigner
+from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,8 +16,10 @@ from protocol.errors import ProtocolError
 from protocol.geometry import ImageKind
 from protocol.identity import IdentityError, spki_der
 from protocol.image import (
+    DEVELOPMENT_KEY,
     IMAGE_TYPE,
     MAX_PACKAGE_BYTES,
+    DevelopmentKeyError,
     ImageInfo,
     PackageError,
     PackageSignatureError,
@@ -90,17 +90,39 @@ def test_package_of_another_key_is_refused() -> None:
             verify_package(PACKAGE, keys, kind=ImageKind.MODEL)
 
 
-def test_package_of_the_public_development_key_is_refused() -> None:
-    """Everybody has Azure Sphere's development key."""
-    image = Image()
-    image.data = PAYLOAD
-    image.metadata = ImageMetadata(None)
-    for section in (IdentitySection(), RevocationSection(), DebugSection()):
-        image.metadata.add_section(section)
-    image.metadata.sections[0].component_uid = image.metadata.sections[0].image_uid = INFO.image_id
-    package = bytes(image.serialize(AppDevelopmentSigner()))
-    with pytest.raises(PackageSignatureError, match="found none"):
-        verify_package(package, KEYS, kind=None)
+def _development_package(kind: ImageKind) -> bytes:
+    """A package as everybody who has azuresphere-imagemetadata can sign it."""
+    return bytes(Image(compose(PAYLOAD, replace(INFO, image_type=IMAGE_TYPE[kind]), SIGNER)).serialize())
+
+
+@pytest.mark.parametrize("trusted", [[], KEYS, [DEVELOPMENT_KEY], [DEVELOPMENT_KEY, *KEYS]])
+def test_package_of_the_public_development_key_is_refused(trusted: list[ec.EllipticCurvePublicKey]) -> None:
+    """Everybody has Azure Sphere's development key; listing it among the trusted ones does not help."""
+    with pytest.raises(DevelopmentKeyError, match="found one by Azure Sphere's public development key"):
+        verify_package(_development_package(ImageKind.MODEL), trusted, kind=None)
+
+
+@pytest.mark.parametrize("kind", [ImageKind.APPLICATION, ImageKind.FIRMWARE, ImageKind.MODEL])
+def test_package_of_the_development_key_is_taken_where_it_is_allowed(kind: ImageKind) -> None:
+    """A device with the AppDevelopment capability runs what its developer signs."""
+    image = verify_package(_development_package(kind), KEYS, kind=kind, allow_development=True)
+    assert image.info == replace(INFO, image_type=IMAGE_TYPE[kind])
+    assert image.signer_id == key_id(DEVELOPMENT_KEY)
+
+
+@pytest.mark.parametrize("kind", [ImageKind.BOOT_LOADER, ImageKind.SECURITY_MONITOR, ImageKind.OS])
+def test_system_image_of_the_development_key_is_refused_everywhere(kind: ImageKind) -> None:
+    """The capability is for applications; the system stays the maker's."""
+    with pytest.raises(DevelopmentKeyError, match="expected a signature by the maker"):
+        verify_package(_development_package(kind), [DEVELOPMENT_KEY], kind=kind, allow_development=True)
+
+
+def test_allowed_development_trusts_nobody_else() -> None:
+    """Neither another key nor a changed package."""
+    package = bytearray(_development_package(ImageKind.MODEL))
+    package[0] ^= 1
+    with pytest.raises(PackageSignatureError, match="by one of 1 trusted keys, found none"):
+        verify_package(bytes(package), KEYS, kind=None, allow_development=True)
 
 
 @given(st.integers(min_value=0, max_value=len(PACKAGE) * 8 - 1))
