@@ -110,10 +110,20 @@ def image_root(
     snapshot: ec.EllipticCurvePublicKey,
     timestamp: ec.EllipticCurvePublicKey,
     expires: datetime,
+    fields: Mapping[str, object] | None = None,
 ) -> bytes:
-    """Sign the Image repository's first root.json."""
+    """Sign the Image repository's first root.json.
+
+    Args:
+        root: the `root` key.
+        targets: the `image-targets` key.
+        snapshot: the service's key.
+        timestamp: the service's key.
+        expires: UTC, aware.
+        fields: what it says beyond TUF, such as the transparency log's policy.
+    """
     roles = {Targets.type: targets, Snapshot.type: snapshot, Timestamp.type: timestamp}
-    return _first_root(root, roles, expires)
+    return _first_root(root, roles, expires, fields)
 
 
 def sign_targets(targets: Sequence[TargetFile], signer: Signer, *, version: int, expires: datetime) -> bytes:
@@ -134,9 +144,15 @@ def sign_timestamp(snapshot: bytes, signer: Signer, *, snapshot_version: int, ve
     return _sign(Timestamp(version, expires=_whole_seconds(expires), snapshot_meta=meta), signer)
 
 
-def _first_root(root: Signer, roles: Mapping[str, ec.EllipticCurvePublicKey], expires: datetime) -> bytes:
+def _first_root(
+    root: Signer,
+    roles: Mapping[str, ec.EllipticCurvePublicKey],
+    expires: datetime,
+    fields: Mapping[str, object] | None = None,
+) -> bytes:
     # Files are served under their plain names and fetched by content hash: no consistent snapshots.
-    signed = Root(1, expires=_whole_seconds(expires), consistent_snapshot=False)
+    further = dict(fields or {})
+    signed = Root(1, expires=_whole_seconds(expires), consistent_snapshot=False, unrecognized_fields=further)
     signed.add_key(tuf_key(root.public_key), Root.type)
     for role, key in roles.items():
         signed.add_key(tuf_key(key), role)
