@@ -5,8 +5,11 @@ note, not a proof: the package must be the one that it names, by SHA-256, and mu
 """
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from pydantic import Field
 
 from pki.catalog import PublicKeys
 from pki.files import PUBLIC_MODE, replace_file
@@ -17,6 +20,7 @@ from protocol.document import Document, canonical_json, parse_document, verify_d
 from protocol.geometry import HOME_BYTES, SPARE_BYTES, SYSTEM_SLOTS, ImageKind, Slot
 from protocol.image import MAX_PACKAGE_BYTES, VerifiedImage, digest_of, verify_package
 from protocol.model import GOLDEN_PAYLOAD_TYPE, GoldenVectors, Guid, Sha256Hex
+from protocol.versions import Requirements
 from service.cli.errors import CliError
 
 
@@ -35,6 +39,7 @@ class Note(Document):
         slot: where it goes.
         sha256: of the package.
         golden: file of the signed golden vectors, relative to the note; models only.
+        requires: of the images that run beside it; the Image repository's targets will say so, signed.
     """
 
     slot: Slot
@@ -43,6 +48,7 @@ class Note(Document):
     image_id: Guid
     sha256: Sha256Hex
     golden: str | None = None
+    requires: Requirements = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +60,14 @@ class OfferedImage:
         package: the whole package.
         image: what it holds.
         golden: signed golden vectors, a DSSE envelope; None for anything but a model.
+        requires: of the images that run beside it: name → versions.
     """
 
     slot: Slot
     package: bytes
     image: VerifiedImage
     golden: bytes | None = None
+    requires: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_input(path: Path, *, max_bytes: int) -> bytes:
@@ -98,6 +106,7 @@ def write_offered(path: Path, offered: OfferedImage, *, golden: Path | None = No
         image_id=info.image_id,
         sha256=offered.image.digest,
         golden=os.path.relpath(golden, path.parent) if golden else None,
+        requires=offered.requires,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, offered.package, mode=PUBLIC_MODE)
@@ -124,9 +133,9 @@ def load_offered(path: Path, keys: KeyStore, *, makers: PublicKeys = ()) -> Offe
         raise PackageFileError(f"{path}: expected SHA-256 {note.sha256} as its note says, found {digest_of(package)}")
     image = verify_offered(package, note.slot, keys, makers=makers)
     golden = None if note.golden is None else path.parent / note.golden
-    if note.slot.kind == ImageKind.MODEL:
-        return OfferedImage(note.slot, package, image, _golden_of_model(golden, image, keys))
-    return OfferedImage(note.slot, package, image)
+    is_model = note.slot.kind == ImageKind.MODEL
+    vectors = _golden_of_model(golden, image, keys) if is_model else None
+    return OfferedImage(note.slot, package, image, vectors, note.requires)
 
 
 def verify_offered(package: bytes, slot: Slot, keys: KeyStore, *, makers: PublicKeys = ()) -> VerifiedImage:

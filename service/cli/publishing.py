@@ -172,6 +172,7 @@ def _custom(offered: OfferedImage) -> ImageCustom:
         security_counter=info.security_version,
         built_at=info.built_at,
         golden=None if offered.golden is None else _golden_target(offered),
+        requires=offered.requires,
     )
 
 
