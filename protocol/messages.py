@@ -38,6 +38,8 @@ Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 """A counter that a database can hold."""
 Detail = Annotated[str, Field(max_length=MAX_DETAIL_CHARACTERS, pattern=r"^[^\x00]*$")]
 """What was expected and found, for people; no zero character, which a database refuses."""
+Rule = Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z]*$")]
+"""Name of the rule that was broken: the class of the device's error."""
 
 
 class NonceRequest(Document):
@@ -136,6 +138,23 @@ class Cause(StrEnum):
     HANG = "hang"
     CRASH = "crash"
     SILENT = "silent"  # set by the service: no report before the deadline
+    REQUIREMENT = "requirement"  # the images would run beside others than they require; the service says it, too
+
+
+class Attack(StrEnum):
+    """What somebody may be trying where an update is refused (Uptane standard 4.2, threats; TUF specification 1.5.2)."""
+
+    EAVESDROP = "eavesdrop"  # somebody in the middle: a server that the voucher's root does not know
+    DROP_REQUEST = "drop-request"  # set by the service: the device asks or was asked, and no word of it arrives
+    SLOW_RETRIEVAL = "slow-retrieval"
+    FREEZE = "freeze"
+    PARTIAL_BUNDLE = "partial-bundle"
+    ROLLBACK = "rollback"
+    ENDLESS_DATA = "endless-data"
+    MIX_AND_MATCH = "mix-and-match"
+    ARBITRARY_SOFTWARE = "arbitrary-software"
+    WRONG_HARDWARE = "wrong-hardware"
+    WRONG_DEVICE = "wrong-device"  # another device's Director metadata
 
 
 class ActionReport(Document):
@@ -145,6 +164,8 @@ class ActionReport(Document):
         sequence: rises with each report of one action.
         digests: SHA-256 of what runs now, per slot, when the state is final.
         detail: what was expected and found, for an operator to read.
+        attack: what the refusal indicates, or None.
+        rule: what the update broke; empty where nothing was refused.
     """
 
     action_id: Guid
@@ -153,6 +174,8 @@ class ActionReport(Document):
     cause: Cause | None = None
     detail: Detail = ""
     digests: Mapping[Slot, Sha256Hex] = {}
+    attack: Attack | None = None
+    rule: Rule = ""
 
 
 class VersionManifest(Document):
@@ -161,6 +184,7 @@ class VersionManifest(Document):
     Attributes:
         counter: changes with every manifest; the Director drops reuse.
         attack_indicator: the last refused metadata or image, or an empty string.
+        attack: what that indicates, or None.
     """
 
     device_id: Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
@@ -168,6 +192,7 @@ class VersionManifest(Document):
     reported_at: Moment
     images: Mapping[Slot, Sha256Hex]
     attack_indicator: Detail = ""
+    attack: Attack | None = None
 
 
 class InferenceRecord(Document):
