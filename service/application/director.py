@@ -4,6 +4,10 @@ A device that asks for its timestamp gets the metadata of the action that waits 
 both name the device (`protocol.updates.DEVICE_FIELD`). What was signed is kept and served again until the action
 changes or half of its lifetime is over.
 
+Before a device is given a release for the first time, what it will run is judged: the release's images beside what the
+device has reported in the other slots. Where one requires another version of its neighbour, or one that is not there
+(`protocol.versions`), the action fails instead, and its rollout goes on by its rules.
+
 Versions of one device's metadata only rise: max(last + 1, seconds since 1970). The last one is in the database; after
 a restore from an older backup the seconds are above every version that was given out before, because no device gets
 a new version more often than once a second for long.
@@ -17,12 +21,13 @@ from typing import Protocol
 from protocol.geometry import Slot
 from protocol.messages import ActionState
 from protocol.updates import DirectorDevice
+from protocol.versions import unmet_requirements
 from service.application.clock import Clock
 from service.application.repository import UnknownMetadataError
 from service.application.rollout_changes import store_actions, store_rollout
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.application.update_repositories import DirectorSet, ImageTarget, MetadataRole
-from service.domain.action import Action, cancel, offer
+from service.domain.action import Action, cancel, offer, refuse
 from service.domain.release import Release
 
 DIRECTOR_LIFETIME = timedelta(days=1)
@@ -43,6 +48,14 @@ class SignedSet:
     targets: bytes
     snapshot: bytes
     timestamp: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedRelease:
+    """An action and the release that it brings its device."""
+
+    action: Action
+    release: Release
 
 
 class DirectorSigner(Protocol):
@@ -107,12 +120,13 @@ class Director:
     async def _sign_next(self, device_id: str, now: datetime) -> DirectorSet:
         await self._withdraw_ended(device_id, now)
         async with self._unit_of_work() as work:
-            action = await self._offer(work, device_id, now)
+            offered = await self._offer(work, device_id, now)
             last = await work.director.find(device_id)
-            if last is not None and _is_current(last, action, now):
+            if last is not None and _is_current(last, None if offered is None else offered.action, now):
+                await work.commit()  # of an action that was refused
                 return last
             version = max(last.version + 1 if last else 1, int(now.timestamp()))
-            signed = await self._sign(work, device_id, action, version=version, now=now)
+            signed = await self._sign(work, device_id, offered, version=version, now=now)
             await work.director.put(signed)
             await work.commit()
             return signed
@@ -131,8 +145,8 @@ class Director:
                     await store_rollout(work, stored, rollout, now=now)
                     await work.commit()
 
-    async def _offer(self, work: UnitOfWork, device_id: str, now: datetime) -> Action | None:
-        """Return the action that waits for the device, marked as offered."""
+    async def _offer(self, work: UnitOfWork, device_id: str, now: datetime) -> OfferedRelease | None:
+        """Return what waits for the device, marked as offered; None if nothing does or it is refused."""
         found = await _waiting(work, device_id)
         if found is None:
             return None
@@ -140,21 +154,24 @@ class Director:
         action = await work.actions.get(found.action_id, lock=True)
         if not stored.rollout.offers(action):
             return None
-        offered = offer(action, now, timeout=stored.rollout.conditions.action_timeout)
-        if offered != action:
-            rollout = await store_actions(work, stored.rollout, [(action, offered)], now=now)
-            await store_rollout(work, stored, rollout, now=now)
-        return offered
+        release = await work.releases.get(stored.rollout.release_id)
+        if action.state is not ActionState.SCHEDULED:
+            return OfferedRelease(action, release)
+        unmet = await _unmet(work, device_id, release)
+        timeout = stored.rollout.conditions.action_timeout
+        judged = refuse(action, unmet, now=now) if unmet else offer(action, now, timeout=timeout)
+        rollout = await store_actions(work, stored.rollout, [(action, judged)], now=now)
+        await store_rollout(work, stored, rollout, now=now)
+        return None if unmet else OfferedRelease(judged, release)
 
     async def _sign(
-        self, work: UnitOfWork, device_id: str, action: Action | None, *, version: int, now: datetime
+        self, work: UnitOfWork, device_id: str, offered: OfferedRelease | None, *, version: int, now: datetime
     ) -> DirectorSet:
-        action_id = None if action is None else action.action_id
-        release = None if action is None else await _release(work, action)
+        action_id = None if offered is None else offered.action.action_id
         signed = self._signer.sign_director_set(
             DirectorDevice(device_id=device_id, action_id=action_id),
-            [] if release is None else await _images(work, release),
-            release="" if release is None else release.target,
+            [] if offered is None else await _images(work, offered.release),
+            release="" if offered is None else offered.release.target,
             version=version,
             expires=now + DIRECTOR_LIFETIME,
         )
@@ -184,9 +201,13 @@ async def _waiting(work: UnitOfWork, device_id: str) -> Action | None:
     return None
 
 
-async def _release(work: UnitOfWork, action: Action) -> Release:
-    stored = await work.rollouts.get(action.rollout_id)
-    return await work.releases.get(stored.rollout.release_id)
+async def _unmet(work: UnitOfWork, device_id: str, release: Release) -> list[str]:
+    """Return what the images that would run together lack; an image that no target in force lists is left out."""
+    installed = (await work.installed.of([device_id])).get(device_id, {})
+    together = {**installed, **release.digests}
+    targets = await work.metadata.images_of(set(together.values()))
+    builds = {slot: targets[digest].custom.build(digest) for slot, digest in together.items() if digest in targets}
+    return list(unmet_requirements(builds))
 
 
 async def _images(work: UnitOfWork, release: Release) -> list[DirectedImage]:

@@ -5,13 +5,13 @@ report that arrives twice, late or out of order changes nothing that a later one
 digest: a device that says CONFIRMED but runs other bytes than the release's has failed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 from protocol.geometry import Slot
-from protocol.messages import ActionReport, ActionState, Cause
+from protocol.messages import MAX_DETAIL_CHARACTERS, ActionReport, ActionState, Cause
 from service.domain.errors import InvalidError, NotFoundError
 
 _RANK = {state: rank for rank, state in enumerate(ActionState)}
@@ -107,6 +107,20 @@ def offer(action: Action, now: datetime, *, timeout: timedelta) -> Action:
     if action.state is not ActionState.SCHEDULED:
         return action
     return replace(action, state=ActionState.OFFERED, progressed_at=now, due_at=now + timeout, offered=True)
+
+
+def refuse(action: Action, unmet: Sequence[str], *, now: datetime) -> Action:
+    """End an action before its device is given the release: the images that would run together cannot work.
+
+    Args:
+        action: not given to its device yet.
+        unmet: what each image lacks, expected and found; at least one.
+        now: UTC, aware.
+    """
+    detail = "; ".join(unmet)[:MAX_DETAIL_CHARACTERS]
+    return replace(
+        action, state=ActionState.FAILED, cause=Cause.REQUIREMENT, detail=detail, progressed_at=now, due_at=None
+    )
 
 
 def apply_report(
