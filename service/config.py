@@ -29,6 +29,7 @@ class Settings(BaseSettings):
         database_password_file: holds the password for PostgreSQL, so that it stands in no URL or variable.
         telemetry_url: the same for telemetry; empty for telemetry.db in data_dir.
         artifacts_url: where packages are kept, `file:///…`, `s3://…`; empty for artifacts/ in data_dir.
+        artifact_cache_bytes: packages that were asked for lately are kept in memory up to so many bytes; 0 keeps none.
         host: address that all three listeners bind.
         operator_port: HTTPS for operators; 0 takes a free port.
         device_port: HTTPS with mutual TLS for devices; 0 takes a free port.
@@ -58,6 +59,7 @@ class Settings(BaseSettings):
     database_password_file: Path | None = None
     telemetry_url: str = ""
     artifacts_url: str = ""
+    artifact_cache_bytes: Annotated[int, Field(ge=0)] = 64 * 1024 * 1024
     host: str = "127.0.0.1"
     operator_port: Port = 8443
     device_port: Port = 8444

@@ -1,12 +1,14 @@
 """Artifacts: operators put them, devices get them, whole or in ranges (RFC 9110 §14)."""
 
 import re
+from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response, status
 from pydantic import BaseModel
-from starlette.responses import StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+from typing_extensions import override
 
 from service.api.auth import ReleaserActor, ViewerActor
 from service.api.device_gate import BASE_PATH as DEVICE_BASE_PATH
@@ -72,16 +74,31 @@ async def _answer(artifacts: Artifacts, sha256: str, request: Request) -> Respon
     return _stream(artifacts, sha256, start, end, headers=headers, status_code=status.HTTP_206_PARTIAL_CONTENT)
 
 
+class _BlocksResponse(Response):
+    """Sends blocks as they come; its status goes with the first, so that what cannot be read is no half answer."""
+
+    def __init__(self, blocks: AsyncIterator[bytes], *, length: int, status_code: int, headers: dict[str, str]) -> None:
+        headers["Content-Length"] = str(length)
+        super().__init__(status_code=status_code, headers=headers, media_type="application/octet-stream")
+        self._blocks = blocks
+        self._length = length
+
+    @override
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        block, left = await anext(self._blocks, b""), self._length
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        while block and len(block) < left:
+            left -= len(block)
+            await send({"type": "http.response.body", "body": block, "more_body": True})
+            block = await anext(self._blocks, b"")
+        await send({"type": "http.response.body", "body": block})
+
+
 def _stream(
     artifacts: Artifacts, sha256: str, start: int, end: int, *, headers: dict[str, str], status_code: int
 ) -> Response:
-    headers["Content-Length"] = str(end - start)
-    return StreamingResponse(
-        artifacts.read(sha256, start=start, end=end),
-        status_code=status_code,
-        headers=headers,
-        media_type="application/octet-stream",
-    )
+    blocks = artifacts.read(sha256, start=start, end=end)
+    return _BlocksResponse(blocks, length=end - start, status_code=status_code, headers=headers)
 
 
 def _wanted_range(request: Request, sha256: str, length: int) -> tuple[int, int] | None:

@@ -16,7 +16,7 @@ class Publication:
     """Verified metadata that comes into force.
 
     Attributes:
-        files: every new file: roots, targets of the top level or of delegated roles; snapshot and timestamp are not here.
+        files: every new file: roots, and targets of any role; snapshot and timestamp are not here.
         added: targets that no role listed before, by name; one that only moves from role to role is not here.
     """
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
+from service.adapters.artifact_cache import CachedArtifacts
 from service.adapters.artifact_store import ObjectArtifactStore, open_store
 from service.adapters.database.gateway_stores import SqlCommandQueue
 from service.adapters.metadata_signer import PkiMetadata, load_genesis, load_trusted_keys
@@ -40,7 +41,8 @@ async def open_updates(core: Core, gateway: Gateway) -> Updates:
     metadata = PkiMetadata.load(settings.data_dir)
     repository = ImageRepository(unit_of_work, metadata=metadata, clock=clock)
     await repository.begin(load_genesis(settings.data_dir))
-    store = ObjectArtifactStore(open_store(settings.artifacts_url, default_folder=settings.data_dir / "artifacts"))
+    behind = open_store(settings.artifacts_url, default_folder=settings.data_dir / "artifacts")
+    store = CachedArtifacts(ObjectArtifactStore(behind), max_bytes=settings.artifact_cache_bytes)
     pending = PendingActions()
     await pending.load(unit_of_work)
     worker = _worker(core, repository)
