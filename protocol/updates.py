@@ -49,6 +49,10 @@ class DirectorMismatchError(ProtocolError):
     """Director and Image repository do not agree."""
 
 
+class ReleaseMismatchError(DirectorMismatchError):
+    """The Director pairs an image with a release that does not name it."""
+
+
 class WrongHardwareError(ProtocolError):
     """The image is for other hardware or another slot."""
 
@@ -233,7 +237,8 @@ def check_agreement(
 
     Raises:
         UpdateMetadataError: custom metadata is malformed.
-        DirectorMismatchError: steps 1, 2, or disagreement in 4 and 5.
+        DirectorMismatchError: steps 1, 2, or disagreement in 4.
+        ReleaseMismatchError: disagreement in 5.
         WrongHardwareError: step 3.
         RollbackError: a counter of step 4 or 5 is below its floor, or step 6.
     """
@@ -307,6 +312,6 @@ def _check_release(director: TargetFile, slot: Slot, release: ReleaseDocument, f
     # Step 5: release.
     listed = release.images.get(slot)
     if listed is None or (listed.target, listed.sha256) != (director.path, director.hashes.get("sha256")):
-        raise DirectorMismatchError(f"release {release.name}: expected {director.path} for {slot}, found another")
+        raise ReleaseMismatchError(f"release {release.name}: expected {director.path} for {slot}, found another")
     if release.counter < floor:
         raise RollbackError(f"release counter: expected at least {floor}, found {release.counter}")
