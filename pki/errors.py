@@ -191,3 +191,15 @@ class GenerationStateError(RolloverError):
 
 class GenerationCertificateError(RolloverError):
     """A certificate is not that of the generation which was requested."""
+
+
+class ProposalError(RepositoryError):
+    """A proposal is malformed, or would change what it must not."""
+
+
+class ProposalSignatureError(ProposalError):
+    """A signature in a proposal is not by a key that counts for it, or not over what the proposal says now."""
+
+
+class SignerRefusedError(ProposalError):
+    """A key is asked for a signature that would not count."""
