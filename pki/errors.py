@@ -17,6 +17,10 @@ class KeyExistsError(KeyStoreError):
     """The key store already has a key of that role; keys are never overwritten."""
 
 
+class KeyNameError(KeyStoreError):
+    """A key is to have a name that is none, or that is reserved."""
+
+
 class PassphraseError(KeyStoreError):
     """No passphrase, or not the one that encrypted the key."""
 
@@ -127,6 +131,10 @@ class RepositoryError(PkiError):
 
 class MetadataSignatureError(RepositoryError):
     """Too few keys of the role signed the metadata."""
+
+
+class DelegationError(RepositoryError):
+    """A role is not delegated to, or lists or delegates what is not its own."""
 
 
 class MetadataExpiredError(RepositoryError):

@@ -1,4 +1,7 @@
-"""What keys there are and whether they can be used, and the one way that a key may move: from a file into a token."""
+"""What keys there are and whether they can be used, and the one way that a key may move: from a file into a token.
+
+Keys are listed by role with their generations; those that people have named to sign update metadata come after them.
+"""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -8,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from pki.errors import KeyExistsError, KeyStoreError, StoreConfigError, TokenKeyError
 from pki.pkcs11 import TokenSigner
+from pki.roles import FIXED_ROLES, base_role
 from pki.stores import CONFIG_FILE, FILE_STORE, KeyStores, refuse_in_token
 from protocol.errors import SignatureError
 from protocol.signing import verify
@@ -62,6 +66,13 @@ def list_keys(stores: KeyStores, roles: Iterable[str], *, prove: bool) -> Iterat
         while _may_hold(stores, later := f"{role}-{number}"):
             yield _entry(stores, later, prove=prove)
             number += 1
+
+
+def list_own_keys(stores: KeyStores, *, prove: bool) -> Iterator[KeyEntry]:
+    """Look at the keys that people have named themselves, in files and in the tokens of keys.toml; see `list_keys`."""
+    own = {name for name in {*stores.files.names(), *stores.routes} if base_role(name) not in FIXED_ROLES}
+    for name in sorted(own):
+        yield _entry(stores, name, prove=prove)
 
 
 def import_key(stores: KeyStores, role: str, store: str, *, delete_file: bool) -> TokenSigner:

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from pki.errors import KeyExistsError, KeyMissingError, KeyStoreError, PassphraseError
 from pki.files import PRIVATE_MODE, create_file
 from pki.pkcs8 import encrypt_private_key
+from pki.roles import KEY_NAME
 from protocol.signing import Signer, SoftwareSigner
 
 PASSPHRASE_VARIABLE = "TINYFLEET_PASSPHRASE"  # noqa: S105 - the variable's name
@@ -68,6 +69,10 @@ class FileKeyStore:
     def path(self, role: str) -> Path:
         """Where the key of a role is kept."""
         return self._folder / f"{role}.pem"
+
+    def names(self) -> list[str]:
+        """Return the names of the keys that are here, sorted."""
+        return sorted(path.stem for path in self._folder.glob("*.pem") if KEY_NAME.fullmatch(path.stem))
 
     def holds(self, role: str) -> bool:
         """Whether the store has a key of this role."""

@@ -6,7 +6,11 @@
     [roles]
     root = "hsm"
 
-A role that is not named is a file, and so is every role where there is no keys.toml. A later generation of a role
+    [keys]
+    ada = "hsm"
+
+[roles] names keys of fixed names (pki/roles.py), [keys] those that people have named. A key that is not named is a
+file, and so is every key where there is no keys.toml. A later generation of a role
 (`issuing-ca-2`) is where the role is, unless it is named itself. A relative PIN file lies beside keys.toml.
 """
 
@@ -20,16 +24,15 @@ from typing import cast
 from pki.errors import StoreConfigError
 from pki.keystore import FileKeyStore, KeyStore, Passphrase
 from pki.pkcs11 import Pkcs11KeyStore
-from pki.roles import OfflineKey, OnlineKey
+from pki.roles import FIXED_ROLES, OnlineKey, base_role, check_own_key, signs_metadata
 from pki.token_uri import parse_token_uri
 from protocol.signing import Signer
 
 CONFIG_FILE = "keys.toml"
 FILE_STORE = "file"
 MAX_CONFIG_BYTES = 64 * 1024
-_ROLES = frozenset({*OfflineKey, *OnlineKey})
 _STORE_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
-_GENERATION = re.compile(r"-[0-9]{1,4}$")
+_KEY_TABLES = ("roles", "keys")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +51,7 @@ class KeyStores:
 
     def store_of(self, role: str) -> str:
         """Return the name of the store that a role's key belongs in: one of keys.toml, or `FILE_STORE`."""
-        base = _GENERATION.sub("", role)
-        return self.routes.get(role) or self.routes.get(base) or FILE_STORE
+        return self.routes.get(role) or self.routes.get(base_role(role)) or FILE_STORE
 
     def holds(self, role: str) -> bool:
         """See `KeyStore.holds`."""
@@ -62,6 +64,15 @@ class KeyStores:
     def generate(self, role: str) -> Signer:
         """See `KeyStore.generate`."""
         return self._of(role).generate(role)
+
+    def metadata_keys(self) -> list[str]:
+        """Return the names of the keys here that may sign update metadata, sorted.
+
+        Raises:
+            TokenError: a token that is to hold one cannot be opened.
+        """
+        named = {name for name in {*self.files.names(), *self.routes} if signs_metadata(name)}
+        return sorted(name for name in named if self.holds(name))
 
     def _of(self, role: str) -> KeyStore:
         return self.tokens.get(self.store_of(role), self.files)
@@ -80,10 +91,11 @@ def open_keys(folder: Path, *, passphrase: Passphrase | None) -> KeyStores:
     """
     files = FileKeyStore(folder / "keys", passphrase=passphrase)
     config = _read(folder / CONFIG_FILE)
-    _refuse_unknown(config, {"stores", "roles"}, CONFIG_FILE)
+    _refuse_unknown(config, {"stores", *_KEY_TABLES}, CONFIG_FILE)
     tokens = {name: _token_store(name, entry, folder) for name, entry in _table(config, "stores").items()}
     routes = {role: _route(role, store, tokens) for role, store in _table(config, "roles").items()}
-    return KeyStores(files, tokens, routes)
+    own = {name: _own_route(name, store, tokens) for name, store in _table(config, "keys").items()}
+    return KeyStores(files, tokens, routes | own)
 
 
 def refuse_in_token(role: str) -> None:
@@ -92,7 +104,7 @@ def refuse_in_token(role: str) -> None:
     Raises:
         StoreConfigError: it is that of TLS.
     """
-    if _GENERATION.sub("", role) == OnlineKey.SERVER:
+    if base_role(role) == OnlineKey.SERVER:
         raise StoreConfigError(f"key {role}: expected {FILE_STORE}, because OpenSSL itself reads it, found a token")
 
 
@@ -136,12 +148,21 @@ def _token_store(name: str, entry: object, folder: Path) -> Pkcs11KeyStore:
 
 def _route(role: str, store: object, tokens: Mapping[str, Pkcs11KeyStore]) -> str:
     where = f"{CONFIG_FILE}, role {role[:40]}"
-    base = _GENERATION.sub("", role)
-    if base not in _ROLES:
-        raise StoreConfigError(f"{where}: expected one of {', '.join(sorted(_ROLES))}, found another")
+    if base_role(role) not in FIXED_ROLES:
+        raise StoreConfigError(f"{where}: expected one of {', '.join(sorted(FIXED_ROLES))}, found another")
+    known = _known_store(where, store, tokens)
+    if known != FILE_STORE:
+        refuse_in_token(role)
+    return known
+
+
+def _own_route(name: str, store: object, tokens: Mapping[str, Pkcs11KeyStore]) -> str:
+    check_own_key(name)
+    return _known_store(f"{CONFIG_FILE}, key {name}", store, tokens)
+
+
+def _known_store(where: str, store: object, tokens: Mapping[str, Pkcs11KeyStore]) -> str:
     if not isinstance(store, str) or (store not in tokens and store != FILE_STORE):
         known = ", ".join([FILE_STORE, *tokens])
         raise StoreConfigError(f"{where}: expected one of the stores {known}, found {str(store)[:40]!r}")
-    if store != FILE_STORE:
-        refuse_in_token(role)
     return store

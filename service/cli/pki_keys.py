@@ -13,7 +13,7 @@ import typer
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from pki.key_inventory import KeyEntry, KeyState, import_key, list_keys
+from pki.key_inventory import KeyEntry, KeyState, import_key, list_keys, list_own_keys
 from pki.online import online_keys
 from pki.roles import OfflineKey, OnlineKey
 from pki.stores import CONFIG_FILE, KeyStores
@@ -51,7 +51,7 @@ def list_(
         UnusableKeyError: with --verify, a key that is there does not sign.
     """
     stores, roles = _opened(operator_dir, data_dir)
-    entries = list(list_keys(stores, roles, prove=verify))
+    entries = [*list_keys(stores, roles, prove=verify), *list_own_keys(stores, prove=verify)]
     if as_json:
         print_json([_facts(entry) for entry in entries])
     else:

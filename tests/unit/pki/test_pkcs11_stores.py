@@ -41,7 +41,7 @@ def test_roles_go_where_keys_toml_says(tmp_path: Path) -> None:
     [
         ("roles", "expected TOML, found: TOMLDecodeError"),
         ("#" * (MAX_CONFIG_BYTES + 1), "expected at most 65536 bytes, found 65537"),
-        ("[store]\n", "keys.toml: expected roles, stores, found 'store'"),
+        ("[store]\n", "keys.toml: expected keys, roles, stores, found 'store'"),
         ("roles = 1\n", r"expected a table \[roles\], found int"),
         ("[stores]\nhsm = 1\n", r"\[stores.hsm\]: expected uri, a PKCS#11 URI in quotes, found none"),
         ("[stores.hsm]\n", "expected uri"),
