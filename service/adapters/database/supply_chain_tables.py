@@ -5,6 +5,8 @@ from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, String, 
 from service.adapters.database.schema import JSON_TYPE, SEQUENCE_TYPE, UtcDateTime, metadata
 from service.adapters.database.update_tables import ROLE_TYPE, SHA256_TYPE, STATE_TYPE, TARGET_TYPE
 
+NAME_KEY_TYPE = String(600)  # casefolded: "ŉ" becomes two letters, and no letter more than three
+
 # Every target of the Image repository in force, whichever role lists it: a name belongs to one role.
 metadata_targets = Table(
     "metadata_targets",
@@ -37,8 +39,28 @@ bom_components = Table(
     Column("type", String(32), nullable=False),
     Column("name", String(200), nullable=False),
     Column("version", String(100), nullable=False),
-    Column("purl", String(300), nullable=False, index=True),
-    Index(None, "name", "version"),
+    Column("purl", String(300), nullable=False),
+    Column("name_key", NAME_KEY_TYPE, nullable=False),  # the name as it is looked for
+    Column("package", String(300), nullable=False, index=True),  # the purl without version and what follows it
+    Index(None, "name_key", "version"),
+    sqlite_autoincrement=True,
+)
+
+# What vulnerabilities mean to a release's components; of two statements about the same, the newer one counts.
+vex_statements = Table(
+    "vex_statements",
+    metadata,
+    Column("number", SEQUENCE_TYPE, primary_key=True, autoincrement=True),
+    Column("release", String(64), nullable=False, index=True),
+    Column("sha256", SHA256_TYPE, nullable=False),  # of the document
+    Column("vulnerability", String(64), nullable=False, index=True),
+    Column("name", String(200), nullable=False),
+    Column("version", String(100), nullable=False),
+    Column("purl", String(300), nullable=False),
+    Column("state", String(32), nullable=False),
+    Column("justification", String(40), nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("made_at", UtcDateTime, nullable=False),
     sqlite_autoincrement=True,
 )
 

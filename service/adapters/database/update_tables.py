@@ -203,7 +203,7 @@ installed_images = Table(
     Column("slot", SLOT_TYPE, primary_key=True),
     Column("sha256", SHA256_TYPE, nullable=False),
     Column("reported_at", UtcDateTime, nullable=False),
-    Index(None, "slot", "sha256"),
+    Index(None, "slot", "sha256", "device_id"),  # all that "which devices run this" reads
 )
 
 version_manifests = Table(

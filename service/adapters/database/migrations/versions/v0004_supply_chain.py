@@ -16,6 +16,7 @@ _JSON = sa.JSON().with_variant(JSONB(), "postgresql")
 _TIME = sa.DateTime(timezone=True)
 _SHA256 = sa.String(64)
 _TARGET = sa.String(300)
+_INSTALLED = "ix_installed_images_slot_sha256_device_id"
 
 
 def upgrade() -> None:
@@ -26,8 +27,11 @@ def upgrade() -> None:
         op.add_column("releases", column)
     _targets()
     _documents()
+    _vex_statements()
     _deltas()
     _log()
+    op.drop_index("ix_installed_images_slot_sha256", "installed_images")
+    op.create_index(_INSTALLED, "installed_images", ["slot", "sha256", "device_id"])
 
 
 def _release_columns() -> tuple[sa.Column[Any], ...]:
@@ -74,12 +78,35 @@ def _documents() -> None:
         sa.Column("name", sa.String(200), nullable=False),
         sa.Column("version", sa.String(100), nullable=False),
         sa.Column("purl", sa.String(300), nullable=False),
+        sa.Column("name_key", sa.String(600), nullable=False),
+        sa.Column("package", sa.String(300), nullable=False),
         sa.PrimaryKeyConstraint("number", name="pk_bom_components"),
         sqlite_autoincrement=True,
     )
     op.create_index("ix_bom_components_sha256", "bom_components", ["sha256"])
-    op.create_index("ix_bom_components_purl", "bom_components", ["purl"])
-    op.create_index("ix_bom_components_name_version", "bom_components", ["name", "version"])
+    op.create_index("ix_bom_components_package", "bom_components", ["package"])
+    op.create_index("ix_bom_components_name_key_version", "bom_components", ["name_key", "version"])
+
+
+def _vex_statements() -> None:
+    op.create_table(
+        "vex_statements",
+        sa.Column("number", _SEQUENCE, autoincrement=True, nullable=False),
+        sa.Column("release", sa.String(64), nullable=False),
+        sa.Column("sha256", _SHA256, nullable=False),
+        sa.Column("vulnerability", sa.String(64), nullable=False),
+        sa.Column("name", sa.String(200), nullable=False),
+        sa.Column("version", sa.String(100), nullable=False),
+        sa.Column("purl", sa.String(300), nullable=False),
+        sa.Column("state", sa.String(32), nullable=False),
+        sa.Column("justification", sa.String(40), nullable=False),
+        sa.Column("detail", sa.Text, nullable=False),
+        sa.Column("made_at", _TIME, nullable=False),
+        sa.PrimaryKeyConstraint("number", name="pk_vex_statements"),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("ix_vex_statements_release", "vex_statements", ["release"])
+    op.create_index("ix_vex_statements_vulnerability", "vex_statements", ["vulnerability"])
 
 
 def _deltas() -> None:
@@ -133,6 +160,9 @@ def _log() -> None:
 
 def downgrade() -> None:
     """Remove what was added."""
+    op.drop_index(_INSTALLED, "installed_images")
+    op.create_index("ix_installed_images_slot_sha256", "installed_images", ["slot", "sha256"])
+    op.drop_table("vex_statements")
     for table in ("log_checkpoints", "log_tiles", "log_entries", "deltas", "bom_components", "documents"):
         op.drop_table(table)
     op.drop_table("metadata_targets")
