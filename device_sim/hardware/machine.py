@@ -59,6 +59,7 @@ from protocol.identity import DeviceId
 from protocol.image import VerifiedImage
 from protocol.model import GoldenVectors
 from protocol.scenario import Scenario
+from protocol.versions import Build
 from protocol.voucher import Voucher, public_keys
 from tinyml.latency import Profile
 
@@ -75,6 +76,8 @@ class InstalledImage:
         name: `name@version`.
         security_version: of the image.
         component_id: GUID.
+        image_id: GUID of this one build.
+        built_at: UTC, aware.
     """
 
     slot: Slot
@@ -82,6 +85,13 @@ class InstalledImage:
     name: str
     security_version: int
     component_id: str
+    image_id: str
+    built_at: datetime
+
+    @property
+    def build(self) -> Build:
+        """The build that it is; what it requires is not in the image."""
+        return Build(self.digest, self.component_id, self.name, self.built_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -475,5 +485,13 @@ class Machine:
 
 def _measured(slot: Slot, image: VerifiedImage) -> _Measured:
     info = image.info
-    installed = InstalledImage(slot, image.digest, info.name, info.security_version, info.component_id)
+    installed = InstalledImage(
+        slot=slot,
+        digest=image.digest,
+        name=info.name,
+        security_version=info.security_version,
+        component_id=info.component_id,
+        image_id=info.image_id,
+        built_at=info.built_at,
+    )
     return _Measured(installed, component_of(slot, image))

@@ -14,7 +14,13 @@ from urllib.parse import urlsplit
 
 from typing_extensions import Buffer, override
 
-from device_sim.network.ports import EndlessDataError, HttpResponse, SlowRetrievalError, UnreachableError
+from device_sim.network.ports import (
+    EndlessDataError,
+    FalseServerError,
+    HttpResponse,
+    SlowRetrievalError,
+    UnreachableError,
+)
 
 USER_AGENT = "tinyfleet-device-sim"
 
@@ -107,6 +113,7 @@ class HttpsTransport:
 
         Raises:
             UnreachableError: no answer could be had.
+            FalseServerError: the server's certificate does not lead to the voucher's root; nothing was sent.
             EndlessDataError: the body is longer than `max_bytes`.
             SlowRetrievalError: the answer did not arrive in time.
         """
@@ -122,6 +129,9 @@ class HttpsTransport:
             raise SlowRetrievalError(
                 f"{path}: expected the whole answer within {self._limits.request_seconds:g} s, found less"
             ) from error
+        except ssl.SSLCertVerificationError as error:
+            self.close()
+            raise FalseServerError(f"{path}: expected a certificate of the service, found {_reason(error)}") from error
         except (OSError, http.client.HTTPException) as error:
             self.close()
             raise UnreachableError(f"{path}: expected an answer, found {_reason(error)}") from error

@@ -27,6 +27,10 @@ class UnreachableError(NetworkError):
     """No connection, a failed handshake, or a connection that broke."""
 
 
+class FalseServerError(UnreachableError):
+    """Somebody answers in the service's place, without a certificate of the voucher's root."""
+
+
 class EndlessDataError(NetworkError):
     """The answer is longer than it may be."""
 
@@ -77,6 +81,7 @@ class HttpTransport(Protocol):
 
         Raises:
             UnreachableError: no answer could be had.
+            FalseServerError: somebody else would have answered; nothing was sent.
             EndlessDataError: the body is longer than `max_bytes`.
             SlowRetrievalError: the answer did not arrive in time.
         """

@@ -1,7 +1,8 @@
 """The update client: takes one action from the Director's word to its last report.
 
 Order of what counts: the last state is kept before it is sent, an image is confirmed before its action is, and a
-restart at any point takes the action up again. Images of a release are installed one after the other, because they
+restart at any point takes the action up again. A device with the AppDevelopment capability belongs to its developer:
+as on Azure Sphere, it takes nothing over the air. Images of a release are installed one after the other, because they
 share one spare: if a later one fails, the earlier ones stay, and the report's digests say so.
 """
 
@@ -9,12 +10,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from device_sim.hardware.machine import Machine
-from device_sim.network.ports import HttpTransport, NetworkError, SlowRetrievalError
-from device_sim.update.errors import SlowTargetError, UpdateError
+from device_sim.network.ports import FalseServerError, HttpTransport, NetworkError, SlowRetrievalError
+from device_sim.update.errors import DevelopmentDeviceError, SlowTargetError, UpdateError
 from device_sim.update.installer import NOW, Installer, TrialFailedError
-from device_sim.update.progress import Progress
+from device_sim.update.progress import Progress, Refusal
 from device_sim.update.uptane import Floors, UptaneClient
-from protocol.messages import ActionState
+from protocol.messages import ActionState, Attack
 
 MAX_SLOW_ANSWERS = 3  # of one action; then slow retrieval ends it
 
@@ -50,8 +51,8 @@ class UpdateClient:
         try:
             yield from self._persist()
         except UpdateError as error:
-            indicator = f"{type(error).__name__}: {error}" if error.is_attack else ""
-            self.progress.report(ActionState.FAILED, cause=error.cause, detail=str(error), attack_indicator=indicator)
+            refusal = Refusal(error.rule, error.attack)
+            self.progress.report(ActionState.FAILED, cause=error.cause, detail=str(error), refusal=refusal)
         except TrialFailedError as error:
             self.progress.report(ActionState.REVERTED, cause=error.cause, detail=str(error))
 
@@ -62,6 +63,8 @@ class UpdateClient:
                 yield from self._attempt()
             except NetworkError as error:
                 failures += 1
+                if isinstance(error, FalseServerError):
+                    self.progress.suspect(Refusal(type(error).__name__, Attack.EAVESDROP), str(error))
                 slow += isinstance(error, SlowRetrievalError)
                 if slow >= MAX_SLOW_ANSWERS:
                     raise SlowTargetError(f"{error}, {slow} times") from error
@@ -70,8 +73,11 @@ class UpdateClient:
                 return
 
     def _attempt(self) -> Iterator[float]:
+        if self.machine.rot.has_app_development:
+            raise DevelopmentDeviceError("expected a device without the AppDevelopment capability, found one with it")
         floors = Floors(security=self.machine.rot.fuse, release=self.installer.release_floor)
-        instruction = self.uptane.check(self.transport(), self.machine.clock.now(), floors=floors)
+        now, installed = self.machine.clock.now(), self.machine.installed()
+        instruction = self.uptane.check(self.transport(), now, floors=floors, installed=installed)
         yield NOW
         if not instruction.targets:
             return

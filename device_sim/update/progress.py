@@ -5,6 +5,7 @@ the service has taken it, so it may arrive twice and after a restart. The versio
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 
 from device_sim.errors import DeviceSimError
@@ -18,6 +19,7 @@ from protocol.messages import (
     MAX_DETAIL_CHARACTERS,
     ActionReport,
     ActionState,
+    Attack,
     Cause,
     VersionManifest,
 )
@@ -35,6 +37,19 @@ CLIENT_ERRORS = range(400, 500)
 WORTH_TRYING_AGAIN = frozenset({401, 403, 408, 425, 429})
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What an update broke.
+
+    Attributes:
+        rule: name of the error's class.
+        attack: what that indicates, or None.
+    """
+
+    rule: str
+    attack: Attack | None
+
+
 class ReportRefusedError(DeviceSimError):
     """The service refuses a report or manifest for good."""
 
@@ -47,6 +62,7 @@ class _Progress(Document):
     waiting: tuple[ActionReport, ...] = ()
     is_manifest_due: bool = False
     attack_indicator: str = ""
+    attack: Attack | None = None
 
 
 class Progress:
@@ -92,7 +108,7 @@ class Progress:
         self._keep(trials={**self._state.trials, digest: self.trials(digest) + 1})
 
     def report(
-        self, state: ActionState, *, cause: Cause | None = None, detail: str = "", attack_indicator: str = ""
+        self, state: ActionState, *, cause: Cause | None = None, detail: str = "", refusal: Refusal | None = None
     ) -> None:
         """Keep a report of a new state; `send` sends it.
 
@@ -100,7 +116,7 @@ class Progress:
             state: the action's.
             cause: of a failure.
             detail: what was expected and found.
-            attack_indicator: for the manifest, when verification refused something.
+            refusal: when verification refused something; an attack goes into the manifest, too.
         """
         if self._state.action_id is None:
             return
@@ -111,13 +127,27 @@ class Progress:
             cause=cause,
             detail=_clean(detail),
             digests=self._digests() if state.is_final else {},
+            attack=refusal.attack if refusal else None,
+            rule=refusal.rule if refusal else "",
         )
         waiting = (*self._state.waiting, report)[-MAX_WAITING:]
         changes: dict[str, object] = {"sequence": report.sequence + 1, "waiting": waiting}
         if state.is_final:
-            changes |= {"outcome": report, "is_manifest_due": True, "attack_indicator": _clean(attack_indicator)}
+            changes |= {"outcome": report, **self._indicated(refusal, detail)}
         self._keep(**changes)
         self._observe(report)
+
+    def suspect(self, refusal: Refusal, detail: str) -> None:
+        """Have the next manifest tell of an attack that does not end the action."""
+        self._keep(**self._indicated(refusal, detail))
+
+    def _indicated(self, refusal: Refusal | None, detail: str) -> dict[str, object]:
+        if refusal is not None and refusal.attack is not None:
+            indicator = _clean(f"{refusal.rule}: {detail}")
+            return {"is_manifest_due": True, "attack_indicator": indicator, "attack": refusal.attack}
+        if self._state.is_manifest_due and self._state.attack is not None:
+            return {}  # nobody has heard of it yet
+        return {"is_manifest_due": True, "attack_indicator": "", "attack": None}
 
     def manifest_due(self) -> None:
         """Have a version manifest sent, as after every boot."""
@@ -146,6 +176,7 @@ class Progress:
             reported_at=now,
             images=self._digests(),
             attack_indicator=self._state.attack_indicator,
+            attack=self._state.attack,
         )
         return sign_document(manifest, MANIFEST_PAYLOAD_TYPE, self._machine.rot)
 

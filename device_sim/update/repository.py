@@ -4,34 +4,64 @@
 is pinned and tests/unit/device_update/test_update_repository.py stands on each of them. Only the newest verified root
 is kept, because secure storage is trusted: it takes the place of the root that came with the voucher.
 Expiry is judged by the device's clock, never by the host's.
+
+Delegated roles are asked on the way to a target, hash bins included (TUF specification 4.5, 5.6.7). Of them no more is
+kept than `MAX_KEPT_DELEGATED`: that they do not go back is the snapshot's to say, so a copy only saves a download.
+
+What a check takes, at most (`CONFIG`, `MAX_METADATA_BYTES`), whatever lengths the online keys sign:
+    root        64 KiB, and 256 versions in one check: a device that slept for years follows every rotation
+    timestamp   16 KiB
+    snapshot     1 MiB: 4,096 hash bins with length and hash take about 0.6 MB
+    targets      4 MiB: about 15,000 targets in one file; more belong in hash bins
+    delegations  8 roles on the way to one target
 """
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from tuf.api.exceptions import DownloadError, DownloadHTTPError, RepositoryError
-from tuf.api.metadata import Metadata, Root, TargetFile, Targets, Timestamp
+from tuf.api.exceptions import (
+    BadVersionNumberError,
+    DownloadError,
+    DownloadHTTPError,
+    ExpiredMetadataError,
+    LengthOrHashMismatchError,
+    RepositoryError,
+)
+from tuf.api.metadata import TOP_LEVEL_ROLE_NAMES, Metadata, Root, Snapshot, TargetFile, Targets, Timestamp
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 from typing_extensions import override
 
 from device_sim.network.ports import EndlessDataError, HttpTransport, NetworkError, UnreachableError
 from device_sim.network.problems import TOO_MANY_REQUESTS, UNAVAILABLE, unexpected
-from device_sim.update.errors import MetadataRefusedError, UpdateError
+from device_sim.update.errors import (
+    EndlessMetadataError,
+    MetadataExpiredError,
+    MetadataMixError,
+    MetadataRefusedError,
+    MetadataRollbackError,
+    UpdateError,
+)
+from protocol.geometry import KIB
 
+MAX_METADATA_BYTES = 4096 * KIB
 CONFIG = UpdaterConfig(
-    max_root_rotations=32,
+    max_root_rotations=256,
     max_delegations=8,
-    root_max_length=64 * 1024,  # bytes
-    timestamp_max_length=16 * 1024,
-    snapshot_max_length=256 * 1024,
-    targets_max_length=1024 * 1024,
+    root_max_length=64 * KIB,  # bytes
+    timestamp_max_length=16 * KIB,
+    snapshot_max_length=1024 * KIB,
+    targets_max_length=MAX_METADATA_BYTES,
     prefix_targets_with_hash=False,
 )
+MAX_KEPT_DELEGATED = 32  # roles
+_FILE = re.compile(r"(?:\d+\.)?([^/]+)\.json\Z")
+_ORDERED_ROLES = frozenset({Root.type, Timestamp.type, Snapshot.type})  # a wrong version of these is an older one
 OK = 200
 MISSING = frozenset({403, 404})
 
@@ -61,19 +91,26 @@ class MetadataStore:
         self._anchor = anchor.decode()
         self._anchor_digest = hashlib.sha256(anchor).hexdigest()
         self._files = self._load() or {Root.type: self._anchor}
+        self._used: set[str] = set()
 
     def _load(self) -> dict[str, str] | None:
         kept = self._storage.get(self._name)
         document = json.loads(kept) if kept is not None else {}
         return document["files"] if document.get("anchor") == self._anchor_digest else None
 
+    def begin_check(self) -> None:
+        """Begin to note which roles a check needs."""
+        self._used.clear()
+
     def read(self, role: str) -> bytes | None:
         """Return the newest verified metadata of a role, or None."""
+        self._used.add(role)
         text = self._files.get(role)
         return None if text is None else text.encode()
 
     def write(self, role: str, data: bytes) -> None:
         """Take verified metadata of a role; `save` keeps it."""
+        self._used.add(role)
         self._files[role] = data.decode()
 
     def timestamp_keys(self) -> list[ec.EllipticCurvePublicKey]:
@@ -89,16 +126,25 @@ class MetadataStore:
 
     def save(self) -> None:
         """Keep what was written; nothing is written to storage if nothing changed."""
+        if len(self._files) - len(TOP_LEVEL_ROLE_NAMES) > MAX_KEPT_DELEGATED:
+            needed = self._used | TOP_LEVEL_ROLE_NAMES
+            self._files = {role: text for role, text in self._files.items() if role in needed}
         document = {"anchor": self._anchor_digest, "files": self._files}
         self._storage.put(self._name, json.dumps(document, sort_keys=True).encode())
 
 
 class MetadataFetcher(FetcherInterface):
-    """Fetches metadata over a device's transport, which reads the body of a 404 too and so keeps the connection."""
+    """Fetches metadata over a device's transport, which reads the body of a 404 too and so keeps the connection.
+
+    Attributes:
+        failure: the last one; ngclient swallows the class of what went wrong.
+        role: whose file was asked for last.
+    """
 
     def __init__(self, transport: HttpTransport) -> None:
         self._transport = transport
-        self.failure: NetworkError | None = None  # ngclient swallows the class of what went wrong
+        self.failure: NetworkError | None = None
+        self.role = ""
 
     @override
     def _fetch(self, url: str) -> Iterator[bytes]:
@@ -106,8 +152,11 @@ class MetadataFetcher(FetcherInterface):
 
     @override
     def download_bytes(self, url: str, max_length: int) -> bytes:
+        named = _FILE.search(url)
+        self.role = named[1] if named else ""
         try:
-            response = self._transport.request("GET", url, max_bytes=max_length)
+            # The length may come from a timestamp or snapshot, whose keys are online.
+            response = self._transport.request("GET", url, max_bytes=min(max_length, MAX_METADATA_BYTES))
         except NetworkError as error:
             self.failure = error
             raise DownloadError(str(error)) from error
@@ -130,6 +179,7 @@ class Repository(Updater):
 
     def __init__(self, store: MetadataStore, base_path: str, *, fetcher: MetadataFetcher, now: datetime) -> None:
         self._store = store
+        self._store.begin_check()
         self._metadata_fetcher = fetcher
         super().__init__("", base_path, fetcher=fetcher, config=CONFIG, bootstrap=store.read(Root.type))
         self._trusted_set.reference_time = now
@@ -143,7 +193,7 @@ class Repository(Updater):
 
         Raises:
             NetworkError: the service was not reached.
-            MetadataRefusedError: a role is not signed as the root says, expired, older than before, or too long.
+            MetadataRefusedError: or the leaf of the rule that a role breaks.
             UpdateError: what `accept` raises.
         """
         try:
@@ -171,12 +221,13 @@ class Repository(Updater):
     def _refusal(self, error: Exception) -> Exception:
         failure = self._metadata_fetcher.failure
         if isinstance(failure, EndlessDataError):
-            return MetadataRefusedError(str(failure))
+            return EndlessMetadataError(str(failure))
         if isinstance(failure, NetworkError):
             return failure
         if isinstance(error, DownloadError):
             return UnreachableError(str(error))
-        return MetadataRefusedError(f"{self._metadata_base_url}: {type(error).__name__}: {error}")
+        leaf = _broken_rule(error, self._metadata_fetcher.role)
+        return leaf(f"{self._metadata_base_url}: {type(error).__name__}: {error}")
 
     @override
     def _load_local_metadata(self, rolename: str) -> bytes:
@@ -209,3 +260,13 @@ class Repository(Updater):
                 return  # client workflow 5.3.3: the current root is the newest
             self._trusted_set.update_root(data)
             self._persist_root(version, data)
+
+
+def _broken_rule(error: Exception, role: str) -> type[MetadataRefusedError]:
+    if isinstance(error, ExpiredMetadataError):
+        return MetadataExpiredError
+    if isinstance(error, BadVersionNumberError) and role in _ORDERED_ROLES:
+        return MetadataRollbackError
+    if isinstance(error, BadVersionNumberError | LengthOrHashMismatchError):
+        return MetadataMixError
+    return MetadataRefusedError

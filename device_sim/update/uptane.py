@@ -5,18 +5,22 @@ The steps, in this order:
     1. time: the device's clock, set by signed time (device_sim/network/attestation.py), judges every expiry;
     2. Director: root, timestamp, snapshot and targets (python-tuf's client workflow, TUF specification 5.3 to 5.6);
     3. the Director's targets name this device, also when they list nothing, and delegate to nobody;
-    4. each ECU identifier (slot) appears at most once; no target ends the check here;
-    5. Image repository: root, timestamp, snapshot and targets;
-    6. the release document is the Image repository's: length, hash, form;
-    7. both agree on every target, and no counter falls (protocol/updates.py, `check_agreement`);
-    8. golden vectors, for a model: length and hash by the Image repository, signature by a golden key of the voucher,
-       the image's component.
+    4. each ECU identifier (slot) appears at most once and is one that is updated; no target ends the check here;
+    5. Image repository: root, timestamp, snapshot, targets, and delegated roles on the way to a target;
+    6. one release document for all targets, the Image repository's: length, hash, form;
+    7. the release is there whole: a target for each of its slots, and no other;
+    8. both agree on every target, no counter falls, and what is older comes only by a release that goes back
+       (protocol/updates.py, `check_agreement`);
+    9. what will run together lacks nothing: the release's images and those in the other slots, whose requirements are
+       the Image repository's word, too (protocol/versions.py);
+    10. golden vectors, for a model: length and hash by the Image repository, signature by a golden key of the voucher,
+        the image's component.
 The image's own bytes are checked by device_sim/update/download.py.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -24,37 +28,56 @@ from pydantic import ValidationError
 from tuf.api.exceptions import LengthOrHashMismatchError
 from tuf.api.metadata import TargetFile, Targets
 
+from device_sim.hardware.machine import InstalledImage
 from device_sim.network.ports import EndlessDataError, HttpTransport
 from device_sim.network.problems import unexpected
 from device_sim.update.errors import (
+    DirectorFormError,
     DisagreementError,
     EndlessTargetError,
     GoldenVectorsRefusedError,
+    MixedReleasesError,
+    OlderImageError,
+    PartialBundleError,
+    RequirementError,
     TargetMissingError,
     TargetRefusedError,
+    UpdateError,
     WrongDeviceError,
+    WrongHardwareError,
 )
 from device_sim.update.repository import MetadataFetcher, MetadataStore, Repository, Storage
+from protocol import updates
 from protocol.document import MAX_DOCUMENT_BYTES, parse_document, verify_document
 from protocol.errors import ProtocolError
-from protocol.geometry import ImageKind, Slot
+from protocol.geometry import HOME_BYTES, ImageKind, Slot
 from protocol.identity import DeviceId
 from protocol.model import GOLDEN_PAYLOAD_TYPE, GoldenVectors
 from protocol.updates import (
     DEVICE_FIELD,
     MAX_RELEASE_BYTES,
+    DirectorCustom,
     DirectorDevice,
     ImageCustom,
     ReleaseDocument,
     check_agreement,
     director_custom,
+    image_custom,
+    image_target_name,
 )
+from protocol.versions import Build, unmet_requirements
 from protocol.voucher import Voucher, public_keys
 
 DIRECTOR_PATH = "/device/v1/uptane/director/"
 IMAGE_PATH = "/device/v1/uptane/image/"
 ARTIFACT_PATH = "/device/v1/artifacts/"
 OK, NOT_FOUND = 200, 404
+_LEAF_OF: tuple[tuple[type[ProtocolError], type[UpdateError]], ...] = (
+    (updates.ReleaseMismatchError, MixedReleasesError),
+    (updates.WrongHardwareError, WrongHardwareError),
+    (updates.RollbackError, OlderImageError),
+    (ProtocolError, DisagreementError),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +148,21 @@ class UptaneClient:
         """Return the Director's timestamp keys by the newest root that was verified."""
         return self._director.timestamp_keys()
 
-    def check(self, transport: HttpTransport, now: datetime, *, floors: Floors) -> Instruction:
+    def check(
+        self,
+        transport: HttpTransport,
+        now: datetime,
+        *,
+        floors: Floors,
+        installed: Mapping[Slot, InstalledImage],
+    ) -> Instruction:
         """Run the verification of the module's docstring.
 
         Args:
             transport: with the operational certificate.
             now: the device's time, UTC and aware.
             floors: what must not fall.
+            installed: what the slots hold, confirmed.
 
         Raises:
             NetworkError: the service was not reached; nothing is wrong with the update yet.
@@ -147,9 +178,8 @@ class UptaneClient:
         # Step 5: Image repository.
         images = Repository(self._images, IMAGE_PATH, fetcher=fetcher, now=now)
         images.check(_accept_any)
-        check = _TargetCheck(transport, images, floors, self._golden_keys)
-        targets = [check.verify(target) for _, target in sorted(wanted.items(), key=_install_order)]
-        return Instruction(device.action_id, tuple(targets))
+        check = _ReleaseCheck(transport, images, floors, installed, self._golden_keys)
+        return Instruction(device.action_id, check.verify(wanted))
 
     def _check_device(self, director: Targets) -> None:
         # Step 3: this device, no delegations.
@@ -159,7 +189,7 @@ class UptaneClient:
                 f"Director targets: expected device {self._device_id[:16]}, found {device.device_id[:16]}"
             )
         if director.delegations is not None:
-            raise WrongDeviceError("Director targets: expected no delegations, found some")
+            raise DirectorFormError("Director targets: expected no delegations, found some")
 
 
 def _named_device(director: Targets) -> DirectorDevice:
@@ -173,48 +203,106 @@ def _accept_any(_targets: Targets) -> None:
     """The Image repository's targets are for every device."""
 
 
-def _by_slot(targets: Mapping[str, TargetFile]) -> dict[Slot, TargetFile]:
-    # Step 4: each slot at most once.
-    wanted: dict[Slot, TargetFile] = {}
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    target: TargetFile
+    custom: DirectorCustom
+
+
+def _by_slot(targets: Mapping[str, TargetFile]) -> dict[Slot, _Wanted]:
+    # Step 4: each slot at most once, and one that is updated.
+    wanted: dict[Slot, _Wanted] = {}
     for target in targets.values():
         try:
-            slot = director_custom(target).slot
+            custom = director_custom(target)
         except ProtocolError as error:
             raise DisagreementError(str(error)) from error
-        if slot in wanted:
-            raise WrongDeviceError(f"Director targets: expected slot {slot} once, found it twice")
-        wanted[slot] = target
+        if custom.slot in wanted:
+            raise DirectorFormError(f"Director targets: expected slot {custom.slot} once, found it twice")
+        if custom.slot not in HOME_BYTES:
+            raise WrongHardwareError(f"Director targets: expected a slot that is updated, found {custom.slot}")
+        wanted[custom.slot] = _Wanted(target, custom)
     return wanted
 
 
-def _install_order(item: tuple[Slot, TargetFile]) -> tuple[bool, str]:
-    slot = item[0]
-    return slot.kind is ImageKind.APPLICATION, slot.value
+def _install_order(target: ImageTarget) -> tuple[bool, str]:
+    return target.slot.kind is ImageKind.APPLICATION, target.slot.value
+
+
+def _leaf_of(error: ProtocolError) -> UpdateError:
+    leaf = next(leaf for rule, leaf in _LEAF_OF if isinstance(error, rule))
+    return leaf(str(error))
 
 
 @dataclass(frozen=True, slots=True)
-class _TargetCheck:
+class _ReleaseCheck:
     transport: HttpTransport
     images: Repository
     floors: Floors
+    installed: Mapping[Slot, InstalledImage]
     golden_keys: Sequence[ec.EllipticCurvePublicKey]
 
-    def verify(self, director: TargetFile) -> ImageTarget:
-        release = self._release(director_custom(director).release)
-        # Step 7: agreement.
-        slot = director_custom(director).slot
+    def verify(self, wanted: Mapping[Slot, _Wanted]) -> tuple[ImageTarget, ...]:
+        """Run steps 6 to 10 on what the Director wants; at least one target."""
+        release = self._release({each.custom.release for each in wanted.values()})
+        # Step 7: the release whole.
+        missing, foreign = release.images.keys() - wanted.keys(), wanted.keys() - release.images.keys()
+        if foreign:
+            raise MixedReleasesError(f"release {release.name}: expected no image for {_texts(foreign)}, found some")
+        if missing:
+            raise PartialBundleError(f"release {release.name}: expected an image for {_texts(missing)}, found none")
+        agreed = {slot: self._agreed(slot, each.target, release) for slot, each in wanted.items()}
+        self._check_requirements({slot: agreed[slot].build(wanted[slot].target.hashes["sha256"]) for slot in agreed})
+        targets = [self._image(slot, wanted[slot].target, agreed[slot], release) for slot in wanted]
+        return tuple(sorted(targets, key=_install_order))
+
+    def _release(self, names: set[str]) -> ReleaseDocument:
+        # Step 6: release document.
+        name, *others = sorted(names)
+        if others:
+            raise MixedReleasesError(f"Director targets: expected one release, found {', '.join(sorted(names))}")
+        document = self._fetch(name, MAX_RELEASE_BYTES)
         try:
-            wanted, offered = check_agreement(
+            return parse_document(document, ReleaseDocument, max_bytes=MAX_RELEASE_BYTES)
+        except ProtocolError as error:
+            raise TargetRefusedError(f"{name}: {error}") from error
+
+    def _agreed(self, slot: Slot, director: TargetFile, release: ReleaseDocument) -> ImageCustom:
+        # Step 8: agreement.
+        held = self.installed.get(slot)
+        try:
+            _, offered = check_agreement(
                 director,
                 self.images.find(director.path),
                 release,
                 security_floor=self.floors.security(slot),
                 release_floor=self.floors.release(slot),
+                installed=None if held is None else held.build,
             )
         except ProtocolError as error:
+            raise _leaf_of(error) from error
+        return offered
+
+    def _check_requirements(self, offered: Mapping[Slot, Build]) -> None:
+        # Step 9: requirements.
+        others = {slot: self._required(image) for slot, image in self.installed.items() if slot not in offered}
+        unmet = [*unmet_requirements({**others, **offered})]
+        if unmet:
+            raise RequirementError("; ".join(unmet))
+
+    def _required(self, image: InstalledImage) -> Build:
+        """Return what runs in a slot, with what the Image repository says that it requires."""
+        target = self.images.find(image_target_name(image.slot, image.image_id))
+        if target is None or target.hashes.get("sha256") != image.digest:
+            return image.build  # listed no more, or flashed over a cable
+        try:
+            return replace(image.build, requires=image_custom(target).requires)
+        except ProtocolError as error:
             raise DisagreementError(str(error)) from error
+
+    def _image(self, slot: Slot, director: TargetFile, offered: ImageCustom, release: ReleaseDocument) -> ImageTarget:
         return ImageTarget(
-            slot=wanted.slot,
+            slot=slot,
             name=director.path,
             sha256=director.hashes["sha256"],
             length=director.length,
@@ -223,16 +311,8 @@ class _TargetCheck:
             golden=self._golden(offered),
         )
 
-    def _release(self, name: str) -> ReleaseDocument:
-        # Step 6: release document.
-        document = self._fetch(name, MAX_RELEASE_BYTES)
-        try:
-            return parse_document(document, ReleaseDocument, max_bytes=MAX_RELEASE_BYTES)
-        except ProtocolError as error:
-            raise TargetRefusedError(f"{name}: {error}") from error
-
     def _golden(self, image: ImageCustom) -> GoldenVectors | None:
-        # Step 8: golden vectors.
+        # Step 10: golden vectors.
         if image.slot_kind is not ImageKind.MODEL:
             return None
         if image.golden is None:
@@ -260,6 +340,10 @@ class _TargetCheck:
         except LengthOrHashMismatchError as error:
             raise TargetRefusedError(f"target {name}: {error}") from error
         return data
+
+
+def _texts(slots: Collection[Slot]) -> str:
+    return ", ".join(sorted(slots))
 
 
 def fetch_artifact(transport: HttpTransport, sha256: str, length: int) -> bytes:

@@ -96,7 +96,7 @@ class ConnectedDevice:
 
     async def check(self) -> Instruction:
         """Run the device's whole verification."""
-        return await asyncio.to_thread(self._client.check, self, self.world.clock.now(), floors=FLOORS)
+        return await asyncio.to_thread(self._client.check, self, self.world.clock.now(), floors=FLOORS, installed={})
 
     def request(
         self,

@@ -1,17 +1,19 @@
 """The attacks on updates that Uptane names: a legitimate update, then the attack, then nothing has changed."""
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from tuf.api.metadata import Delegations, Metadata, TargetFile, Targets
 
 from device_sim.network.ports import SlowRetrievalError
-from pki.metadata import content_target, sign_snapshot, sign_targets, sign_timestamp
+from device_sim.update.installer import RELEASE_FLOOR
+from pki.metadata import content_target, listed_file, sign_snapshot, sign_targets, sign_timestamp
 from protocol.document import canonical_json, parse_document, verify_document
-from protocol.geometry import Slot
+from protocol.geometry import HOME_BYTES, Slot
 from protocol.image import ImageKind
-from protocol.messages import MANIFEST_PAYLOAD_TYPE, ActionReport, ActionState, Cause, VersionManifest
+from protocol.messages import MANIFEST_PAYLOAD_TYPE, ActionReport, ActionState, Attack, Cause, VersionManifest
 from protocol.signing import SoftwareSigner, TufSigner
 from protocol.updates import ReleaseDocument
 from tests.unit.device_hardware.device_builder import Packages
@@ -35,20 +37,44 @@ def device(tmp_path: Path) -> Updated:
     return ready
 
 
-def assert_refused(device: Updated, cause: Cause, detail: str, *, is_attack: bool = True) -> None:
+def assert_refused(
+    device: Updated, cause: Cause, detail: str, attack: Attack | None = Attack.ARBITRARY_SOFTWARE
+) -> None:
     """Run the action; the device reports why it refuses and is what it was, now and after a restart."""
-    digests, fuse = device.digests(), device.machine.rot.fuse(SLOT)
+    before = state_of(device)
     device.run()
     report = device.wire.reports[-1]
     assert (report.action_id, report.state, report.cause) == (SECOND_ACTION, ActionState.FAILED, cause)
     assert detail in report.detail
     assert ActionState.TRIAL not in states_of(device, SECOND_ACTION)
-    assert bool(last_manifest(device).attack_indicator) is is_attack
+    manifest = last_manifest(device)
+    assert (report.attack, manifest.attack) == (attack, attack)
+    assert manifest.attack_indicator == (f"{report.rule}: {report.detail}"[:500] if attack else "")
     for _ in range(2):
-        assert device.digests() == report.digests == digests
-        assert device.machine.rot.fuse(SLOT) == fuse
+        assert state_of(device) == before
+        assert report.digests == before.digests
         assert all(core.is_running for core in device.machine.cores.values())
         device.restart()
+
+
+@dataclass(frozen=True)
+class State:
+    """What an attack must not change: every byte of the home slots, what is installed, and what must not fall."""
+
+    flash: bytes
+    digests: dict[Slot, str]
+    fuses: dict[Slot, int]
+    floors: dict[str, bytes | None]
+
+
+def state_of(device: Updated) -> State:
+    storage = device.machine.storage
+    return State(
+        flash=(device.folder / "flash.bin").read_bytes()[: sum(HOME_BYTES.values())],
+        digests=dict(device.digests()),
+        fuses={slot: device.machine.rot.fuse(slot) for slot in Slot},
+        floors={name: storage.get(name) for name in storage.names() if name.startswith(RELEASE_FLOOR)},
+    )
 
 
 def states_of(device: Updated, action_id: str) -> list[ActionState]:
@@ -99,7 +125,7 @@ def test_package_with_another_identity_is_refused(device: Updated) -> None:
 def test_image_kind_that_slot_does_not_hold_is_refused(device: Updated) -> None:
     """The Director wants a firmware image in a model slot."""
     offer(device, device.model(version="3.0.0"), slot_kind=ImageKind.FIRMWARE)
-    assert_refused(device, Cause.VERIFY, "expected a model")
+    assert_refused(device, Cause.VERIFY, "expected a model", Attack.WRONG_HARDWARE)
 
 
 def test_arbitrary_software_by_director_alone_is_refused(device: Updated) -> None:
@@ -117,9 +143,8 @@ def test_image_targets_by_unknown_key_are_refused(device: Updated) -> None:
     forged = sign_targets(
         list(catalog.targets.values()), SoftwareSigner.generate(), version=version, expires=catalog.expires
     )
-    snapshot = sign_snapshot(
-        forged, catalog.keys.snapshot, targets_version=version, version=version, expires=catalog.expires
-    )
+    listed = {"targets": listed_file(forged, version=version)}
+    snapshot = sign_snapshot(listed, catalog.keys.snapshot, version=version, expires=catalog.expires)
     timestamp = sign_timestamp(
         snapshot, catalog.keys.timestamp, snapshot_version=version, version=version, expires=catalog.expires
     )
@@ -155,7 +180,7 @@ def test_lower_security_counter_is_refused(device: Updated) -> None:
 def test_lower_release_counter_is_refused(device: Updated) -> None:
     """The Director goes back to a release that is older than the device's."""
     offer(device, device.model(version="1.9.0"), counter=LEGITIMATE_COUNTER - 1)
-    assert_refused(device, Cause.VERIFY, "release counter: expected at least 5, found 4")
+    assert_refused(device, Cause.VERIFY, "release counter: expected at least 5, found 4", Attack.ROLLBACK)
 
 
 def test_security_counter_that_director_lowers_is_refused(device: Updated) -> None:
@@ -171,7 +196,7 @@ def test_frozen_metadata_is_refused(device: Updated) -> None:
     """The service's timestamps have expired by the device's own clock."""
     offer(device, device.model(version="3.0.0"))
     device.catalog.publish(expires=NOW.replace(hour=NOW.hour - 1))
-    assert_refused(device, Cause.VERIFY, "expired")
+    assert_refused(device, Cause.VERIFY, "expired", Attack.FREEZE)
 
 
 @pytest.mark.parametrize("repository", ["director", "image"])
@@ -184,7 +209,7 @@ def test_older_metadata_is_refused(device: Updated, repository: str) -> None:
             break
     device.catalog.files |= old
     device.restart()
-    assert_refused(device, Cause.VERIFY, "BadVersionNumberError")
+    assert_refused(device, Cause.VERIFY, "BadVersionNumberError", Attack.ROLLBACK)
 
 
 def test_mixed_versions_of_image_metadata_are_refused(device: Updated) -> None:
@@ -192,7 +217,7 @@ def test_mixed_versions_of_image_metadata_are_refused(device: Updated) -> None:
     old_targets = device.catalog.files["image/targets.json"]
     offer(device, device.model(version="3.0.0"))
     device.catalog.files["image/targets.json"] = old_targets
-    assert_refused(device, Cause.VERIFY, "LengthOrHashMismatchError")
+    assert_refused(device, Cause.VERIFY, "LengthOrHashMismatchError", Attack.MIX_AND_MATCH)
 
 
 def test_mixed_versions_of_director_metadata_are_refused(device: Updated) -> None:
@@ -200,27 +225,27 @@ def test_mixed_versions_of_director_metadata_are_refused(device: Updated) -> Non
     old_targets = device.catalog.files["director/targets.json"]
     offer(device, device.model(version="3.0.0"))
     device.catalog.files["director/targets.json"] = old_targets
-    assert_refused(device, Cause.VERIFY, "BadVersionNumberError")
+    assert_refused(device, Cause.VERIFY, "BadVersionNumberError", Attack.MIX_AND_MATCH)
 
 
 def test_wrong_hardware_is_refused(device: Updated) -> None:
     """The Director wants an image on a core that it is not made for."""
     offer(device, device.model(version="3.0.0"), hardware_ids=("mt3620-m4-1",))
-    assert_refused(device, Cause.VERIFY, "expected hardware mt3620-m4-0")
+    assert_refused(device, Cause.VERIFY, "expected hardware mt3620-m4-0", Attack.WRONG_HARDWARE)
 
 
 def test_metadata_of_another_device_is_refused(device: Updated) -> None:
     """The Director's word for one device is served to another."""
     offer(device, device.model(version="3.0.0"))
     device.catalog.publish(device_id="f" * 128)
-    assert_refused(device, Cause.VERIFY, "found ffffffffffffffff")
+    assert_refused(device, Cause.VERIFY, "found ffffffffffffffff", Attack.WRONG_DEVICE)
 
 
 def test_empty_metadata_of_another_device_is_refused(device: Updated) -> None:
     """Metadata that wants nothing names its device, too, so it can not hide an update."""
     device.catalog.director_targets = []
     device.catalog.publish(device_id="f" * 128)
-    assert_refused(device, Cause.VERIFY, "found ffffffffffffffff")
+    assert_refused(device, Cause.VERIFY, "found ffffffffffffffff", Attack.WRONG_DEVICE)
 
 
 def test_slot_named_twice_is_refused(device: Updated) -> None:
@@ -263,7 +288,7 @@ def test_release_that_does_not_name_the_image_is_refused(device: Updated) -> Non
     second = offer(device, device.model(version="3.1.0"), counter=8)
     device.catalog.direct({SLOT: second}, release)
     device.catalog.publish()
-    assert_refused(device, Cause.VERIFY, "release models: expected")
+    assert_refused(device, Cause.VERIFY, "release models: expected", Attack.MIX_AND_MATCH)
 
 
 def test_swapped_release_document_is_refused(device: Updated) -> None:
@@ -284,7 +309,7 @@ def test_endless_image_is_refused(device: Updated) -> None:
     device.wire.hook = lambda path, _headers: (
         device.wire.serve_whole(path) if _is_image(device, path.removeprefix(ARTIFACTS)) else None
     )
-    assert_refused(device, Cause.DOWNLOAD, "found more")
+    assert_refused(device, Cause.DOWNLOAD, "found more", Attack.ENDLESS_DATA)
 
 
 def _is_image(device: Updated, digest: str) -> bool:
@@ -296,8 +321,8 @@ def _is_image(device: Updated, digest: str) -> bool:
 def test_endless_metadata_is_refused(device: Updated, file: str) -> None:
     """The service goes on sending after the metadata's longest length."""
     offer(device, device.model(version="3.0.0"))
-    device.catalog.files[file] += b" " * 2_000_000
-    assert_refused(device, Cause.VERIFY, "found more")
+    device.catalog.files[file] += b" " * 5_000_000
+    assert_refused(device, Cause.VERIFY, "found more", Attack.ENDLESS_DATA)
 
 
 def test_slow_retrieval_is_refused(device: Updated) -> None:
@@ -306,7 +331,7 @@ def test_slow_retrieval_is_refused(device: Updated) -> None:
     device.wire.hook = lambda path, _headers: (
         SlowRetrievalError("expected the whole answer within 30 s, found less") if path.startswith(ARTIFACTS) else None
     )
-    assert_refused(device, Cause.DOWNLOAD, "within 30 s")
+    assert_refused(device, Cause.DOWNLOAD, "within 30 s", Attack.SLOW_RETRIEVAL)
 
 
 def test_missing_image_fails_without_alarm(device: Updated) -> None:
@@ -314,7 +339,7 @@ def test_missing_image_fails_without_alarm(device: Updated) -> None:
     package = device.model(version="3.0.0")
     offer(device, package)
     del device.catalog.artifacts[hashlib.sha256(package).hexdigest()]
-    assert_refused(device, Cause.DOWNLOAD, "found nothing", is_attack=False)
+    assert_refused(device, Cause.DOWNLOAD, "found nothing", None)
 
 
 def test_golden_vectors_by_unknown_key_are_refused(device: Updated) -> None:

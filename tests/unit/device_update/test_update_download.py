@@ -29,7 +29,7 @@ def target(device: Updated) -> ImageTarget:
     golden = device.catalog.add_golden(info_of(package).component_id)
     device.catalog.roll_out({SLOT: device.catalog.add_image(SLOT, package, golden=golden)})
     floors = Floors(security=lambda _slot: 0, release=lambda _slot: 0)
-    (target,) = device.client.uptane.check(device.wire, NOW, floors=floors).targets
+    (target,) = device.client.uptane.check(device.wire, NOW, floors=floors, installed={}).targets
     return target
 
 

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from device_sim.update.progress import Refusal
 from protocol.document import verify_document
-from protocol.messages import MANIFEST_PAYLOAD_TYPE, MAX_DETAIL_CHARACTERS, ActionState, VersionManifest
+from protocol.messages import MANIFEST_PAYLOAD_TYPE, MAX_DETAIL_CHARACTERS, ActionState, Attack, VersionManifest
 from tests.unit.device_update.update_builder import ACTION, ready_device
 
 
@@ -12,7 +13,8 @@ def test_detail_that_quotes_anything_is_cut_and_cleaned(tmp_path: Path) -> None:
     device = ready_device(tmp_path)
     hostile = "name\x00" * MAX_DETAIL_CHARACTERS
     device.progress.begin(ACTION)
-    device.progress.report(ActionState.FAILED, detail=hostile, attack_indicator=hostile)
+    refusal = Refusal("TargetRefusedError", Attack.ARBITRARY_SOFTWARE)
+    device.progress.report(ActionState.FAILED, detail=hostile, refusal=refusal)
     device.progress.send(device.wire)
     (report,) = device.wire.reports
     assert report.detail == ("name\ufffd" * MAX_DETAIL_CHARACTERS)[:MAX_DETAIL_CHARACTERS]
@@ -22,5 +24,6 @@ def test_detail_that_quotes_anything_is_cut_and_cleaned(tmp_path: Path) -> None:
         VersionManifest,
         trusted_keys=[device.machine.rot.public_key],
     )
-    assert manifest.attack_indicator == report.detail
+    assert manifest.attack_indicator == f"TargetRefusedError: {report.detail}"[:MAX_DETAIL_CHARACTERS]
+    assert (manifest.attack, report.attack) == (Attack.ARBITRARY_SOFTWARE, Attack.ARBITRARY_SOFTWARE)
     device.machine.close()

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from azuresphere_imagemetadata.image import Image
 from azuresphere_imagemetadata.metadata_sections import MetadataSectionId
-from tuf.api.metadata import TargetFile
+from tuf.api.metadata import Delegations, Metadata, MetaFile, TargetFile, Targets
 
 from device_sim.cores.kernels import Inference
 from device_sim.hardware.machine import Machine
@@ -31,6 +31,7 @@ from pki.metadata import (
     director_root,
     director_target,
     image_root,
+    listed_file,
     sign_snapshot,
     sign_targets,
     sign_timestamp,
@@ -84,6 +85,8 @@ class Catalog:
         self.artifacts: dict[str, bytes] = {}
         self.targets: dict[str, TargetFile] = {}
         self.director_targets: list[TargetFile] = []
+        self.delegations: Delegations | None = None
+        self.roles: dict[str, bytes] = {}  # delegated ones, signed
         self.files: dict[str, bytes] = {}
         self.version = 0
         self.action_id = ACTION
@@ -104,6 +107,12 @@ class Catalog:
         self.artifacts[digest] = content
         self.targets[name] = content_target(name, content, custom)
         return digest
+
+    @property
+    def listed(self) -> dict[str, TargetFile]:
+        """Every target, whichever role lists it."""
+        delegated = (Metadata[Targets].from_bytes(content).signed.targets for content in self.roles.values())
+        return {name: target for targets in (*delegated, self.targets) for name, target in targets.items()}
 
     def add_golden(self, component_id: str, *, key: SoftwareSigner | None = None, expected: float = 5.0) -> str:
         """Sign golden vectors of the colour model; return their target name."""
@@ -134,10 +143,13 @@ class Catalog:
         self.add(name, package, custom.model_copy(update=changes).model_dump(mode="json"))
         return name
 
-    def add_release(self, images: Mapping[Slot, str], *, counter: int = 2, name: str = "models") -> str:
-        """Take a release document in; return its target name."""
-        listed = {slot: _release_image(self.targets[target]) for slot, target in images.items()}
-        document = canonical_json(ReleaseDocument(name=name, counter=counter, images=listed))
+    def add_release(
+        self, images: Mapping[Slot, str], *, counter: int = 2, name: str = "models", **changes: object
+    ) -> str:
+        """Take a release document in; `changes` replace its other fields. Returns its target name."""
+        listed = {slot: _release_image(self.listed[target]) for slot, target in images.items()}
+        release = ReleaseDocument(name=name, counter=counter, images=listed).model_copy(update=changes)
+        document = canonical_json(release)
         target = release_target_name(counter, name)
         self.add(target, document)
         return target
@@ -145,7 +157,7 @@ class Catalog:
     def direct(self, images: Mapping[Slot, str], release: str) -> None:
         """Have the Director want images in slots."""
         self.director_targets = [
-            director_target(self.targets[target], slot=slot, release=release) for slot, target in images.items()
+            director_target(self.listed[target], slot=slot, release=release) for slot, target in images.items()
         ]
 
     def publish(self, *, device_id: str | None = None, expires: datetime | None = None) -> None:
@@ -157,7 +169,9 @@ class Catalog:
             device, self.director_targets, version=version, expires=moment
         )
         targets = sign_targets(list(self.targets.values()), self.keys.targets, version=version, expires=moment)
-        snapshot = sign_snapshot(targets, self.keys.snapshot, targets_version=version, version=version, expires=moment)
+        snapshot = sign_snapshot(
+            {"targets": listed_file(targets, version=version)}, self.keys.snapshot, version=version, expires=moment
+        )
         timestamp = sign_timestamp(
             snapshot, self.keys.timestamp, snapshot_version=version, version=version, expires=moment
         )
@@ -168,11 +182,17 @@ class Catalog:
             "image/targets.json": targets,
             "image/snapshot.json": snapshot,
             "image/timestamp.json": timestamp,
+            **{f"image/{role}.json": content for role, content in self.roles.items()},
         }
 
-    def roll_out(self, images: Mapping[Slot, str], *, counter: int = 2) -> None:
-        """Release images and have the Director want them."""
-        self.direct(images, self.add_release(images, counter=counter))
+    def listed_roles(self) -> dict[str, MetaFile]:
+        """What the snapshot says of delegated roles."""
+        versions = {role: Metadata[Targets].from_bytes(content).signed.version for role, content in self.roles.items()}
+        return {role: listed_file(content, version=versions[role]) for role, content in self.roles.items()}
+
+    def roll_out(self, images: Mapping[Slot, str], *, counter: int = 2, **changes: object) -> None:
+        """Release images and have the Director want them; `changes` replace fields of the release document."""
+        self.direct(images, self.add_release(images, counter=counter, **changes))
         self.publish()
 
     def voucher(self, packages: SoftwareSigner) -> Voucher:
