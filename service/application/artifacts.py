@@ -1,28 +1,32 @@
-"""Artifacts: packages, golden vectors and release documents, taken only after they have been verified.
+"""Artifacts: packages, golden vectors, release documents and what is said of them, taken only once they are verified.
 
 Verification of unverified bytes, in this order:
     1. length: at most `MAX_PACKAGE_BYTES`, refused while they arrive;
     2. hash: the SHA-256 that the caller named;
-    3. form, by the first byte: a JSON object is golden vectors (a DSSE envelope) or a release document, everything
-       else is an image package;
-    4. signature: of a package key or the maker's system key for packages, of a golden key for golden vectors. Release
-       documents bear none: the Image targets metadata that lists their hash signs them.
+    3. form, by the first byte: a JSON object is golden vectors or provenance (DSSE envelopes), a bill of materials or
+       an exploitability document (CycloneDX), or a release document; everything else is an image package;
+    4. signature: of a package key or the maker's system key for packages, of a golden key for golden vectors, of a
+       package key for provenance. The other documents bear none: the Image targets metadata that lists their hash
+       signs them.
 """
 
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from protocol.cyclonedx import read_bom, read_vex
 from protocol.document import parse_document, verify_document
 from protocol.errors import SignatureError
 from protocol.geometry import ImageKind
 from protocol.image import IMAGE_TYPE, MAX_PACKAGE_BYTES, verify_package
 from protocol.model import GOLDEN_PAYLOAD_TYPE, GoldenVectors, parse_model_payload
+from protocol.provenance import PAYLOAD_TYPE as PROVENANCE_PAYLOAD_TYPE
+from protocol.provenance import verify_provenance
 from protocol.updates import MAX_RELEASE_BYTES, ReleaseDocument
 from service.application.audit import Change
 from service.application.clock import Clock
@@ -157,17 +161,22 @@ def verify_artifact(unverified: bytes, sha256: str, keys: TrustedKeys) -> Artifa
     # Step 3: form.
     if unverified[:1] != b"{":
         return _package(unverified, sha256, keys)
-    if _is_envelope(unverified):
-        return _golden(unverified, sha256, keys)
+    names = _names(unverified)
+    if "payloadType" in names:
+        take = _provenance if names["payloadType"] == PROVENANCE_PAYLOAD_TYPE else _golden
+        return take(unverified, sha256, keys)
+    if "bomFormat" in names:
+        return _vex(unverified, sha256) if "vulnerabilities" in names else _bom(unverified, sha256)
     document = parse_document(unverified, ReleaseDocument, max_bytes=MAX_RELEASE_BYTES)
     return Artifact(sha256, len(unverified), ArtifactKind.RELEASE, document=document)
 
 
-def _is_envelope(unverified: bytes) -> bool:
+def _names(unverified: bytes) -> Mapping[str, object]:
     try:
-        return "payloadType" in json.loads(unverified)
+        document: Mapping[str, object] = json.loads(unverified)
     except (ValueError, RecursionError):
-        return False
+        return {}
+    return document
 
 
 def _package(unverified: bytes, sha256: str, keys: TrustedKeys) -> Artifact:
@@ -181,6 +190,24 @@ def _package(unverified: bytes, sha256: str, keys: TrustedKeys) -> Artifact:
     if verified.info.image_type == IMAGE_TYPE[ImageKind.MODEL]:
         parse_model_payload(verified.payload)
     return Artifact(sha256, len(unverified), ArtifactKind.IMAGE, image=verified.info, is_system=is_system)
+
+
+def _bom(unverified: bytes, sha256: str) -> Artifact:
+    component = read_bom(unverified).metadata.component
+    digests = tuple(each.content for each in component.hashes if each.alg == "SHA-256")
+    return Artifact(sha256, len(unverified), ArtifactKind.BOM, subject=component.bom_ref, digests=digests)
+
+
+def _vex(unverified: bytes, sha256: str) -> Artifact:
+    subject = read_vex(unverified).metadata.component.name
+    return Artifact(sha256, len(unverified), ArtifactKind.VEX, subject=subject)
+
+
+def _provenance(unverified: bytes, sha256: str, keys: TrustedKeys) -> Artifact:
+    # Step 4: signature.
+    provenance = verify_provenance(unverified, keys.package)
+    digests = tuple(sorted(provenance.image_digests))
+    return Artifact(sha256, len(unverified), ArtifactKind.PROVENANCE, subject=provenance.release, digests=digests)
 
 
 def _golden(unverified: bytes, sha256: str, keys: TrustedKeys) -> Artifact:

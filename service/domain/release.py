@@ -82,6 +82,9 @@ class ArtifactKind(StrEnum):
     IMAGE = "image"
     GOLDEN = "golden"
     RELEASE = "release"
+    BOM = "bom"
+    PROVENANCE = "provenance"
+    VEX = "vex"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,9 @@ class Artifact:
         is_system: signed by the maker's key, not by a package key.
         component_id: of golden vectors; None for the others.
         document: the release document; None for the others.
+        subject: image id that a bill of materials is of, or name of the release that provenance or an exploitability
+            document is of; None for the others.
+        digests: SHA-256 of the images that a bill of materials or provenance is of, hex.
     """
 
     sha256: str
@@ -104,6 +110,8 @@ class Artifact:
     is_system: bool = False
     component_id: str | None = None
     document: ReleaseDocument | None = None
+    subject: str | None = None
+    digests: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,8 @@ def _facts(artifact: Artifact) -> dict[str, Any]:
         "is_system": artifact.is_system,
         "component_id": artifact.component_id,
         "document": artifact.document and artifact.document.model_dump(mode="json"),
+        "subject": artifact.subject,
+        "digests": list(artifact.digests),
     }
 
 
@@ -70,4 +72,6 @@ def _artifact(row: Row[Any]) -> Artifact:
         is_system=facts["is_system"],
         component_id=facts["component_id"],
         document=None if document is None else ReleaseDocument.model_validate(document),
+        subject=facts.get("subject"),  # artifacts from before there were documents have none
+        digests=tuple(facts.get("digests", ())),
     )
