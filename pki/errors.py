@@ -211,3 +211,7 @@ class ProposalSignatureError(ProposalError):
 
 class SignerRefusedError(ProposalError):
     """A key is asked for a signature that would not count."""
+
+
+class LogRequestError(PkiError):
+    """The service's request for its log key is missing, malformed, or not by the key that it names."""

@@ -1,36 +1,52 @@
-"""Verify update metadata in force, and make the next version of the Image repository's targets.
+"""Verify update metadata in force: both repositories' roots, and the Image repository down to its last role.
 
 Verification of one unverified file, in this order:
     1. length: at most `MAX_METADATA_BYTES`;
     2. form: TUF metadata of the role that is expected;
-    3. signatures: the threshold of the role's keys in the verified root;
+    3. signatures: the threshold of the role's keys in the verified metadata above it, each key counted once;
     4. version: the one that must come here;
-    5. expiry: later than the given time.
-`verify_in_force` follows them from the root over timestamp and snapshot to targets (TUF specification §5.3–5.6), and
-checks each file against the hash and version that the file before names.
+    5. expiry: later than the given time;
+    6. names: a delegated role lists only targets of its paths or its bin.
+`verify_in_force` follows them from the root over timestamp and snapshot to targets (TUF specification §5.3-5.6) and
+the delegated roles, and checks each file against the hash and version that the file before names.
+
+`targets` delegates to roles by patterns of names, each terminating, so that one role answers for a name (`role_for`);
+`bins` alone delegates further, to hash bins. Which keys sign is said by pki/metadata.py, what comes next is made by
+pki/next_versions.py.
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 
-from tuf.api.exceptions import LengthOrHashMismatchError, UnsignedMetadataError
-from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
+from tuf.api.exceptions import LengthOrHashMismatchError
+from tuf.api.metadata import (
+    DelegatedRole,
+    Metadata,
+    MetaFile,
+    Root,
+    Snapshot,
+    SuccinctRoles,
+    TargetFile,
+    Targets,
+    Timestamp,
+)
 from tuf.api.serialization import DeserializationError, SerializationError
 
 from pki.errors import (
+    DelegationError,
     MetadataExpiredError,
     MetadataSignatureError,
     MetadataVersionError,
     RepositoryError,
 )
-from pki.metadata import RoleT, sign_targets
-from protocol.signing import Signer
+from pki.metadata import BIN_PREFIX, BINS_ROLE, RoleT, public_key_of
 
 MAX_METADATA_BYTES = 16 * 1024 * 1024
-TARGETS_FILE = "targets.json"
-_RELEASE_TARGET = re.compile(r"releases/(\d{1,18})-[^/]+\.json\Z")
+ROLE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+RELEASE_TARGET = re.compile(r"releases/(\d{1,18})-[^/]+\.json\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +55,76 @@ class UnverifiedRepository:
 
     Attributes:
         newer_roots: every root.json after the trusted one, in order of version.
+        delegated: files of delegated roles by name, those that are needed; `bins` comes with any bin.
     """
 
     newer_roots: Sequence[bytes]
     timestamp: bytes
     snapshot: bytes
     targets: bytes
+    delegated: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class RepositoryInForce:
-    """Verified metadata of the Image repository."""
+    """Verified metadata of the Image repository.
+
+    Attributes:
+        delegated: roles below `targets` that were given.
+        versions: of every role that the snapshot lists, even of those that are delegated to no more.
+    """
 
     root: Root
     targets: Targets
+    delegated: Mapping[str, Targets] = field(default_factory=dict)
+    versions: Mapping[str, int] = field(default_factory=dict)
+
+    def find(self, name: str) -> TargetFile | None:
+        """Return the target of a name, or None if no role lists it where a device would look.
+
+        Raises:
+            RepositoryError: the role that would list it is not here.
+        """
+        known = self.targets.targets.get(name)
+        return known or self.metadata_of(self.role_for(name)).targets.get(name)
+
+    def role_for(self, name: str) -> str:
+        """Return the role that is to list a new target of this name.
+
+        Raises:
+            RepositoryError: it is a hash bin, and `bins` is not here.
+        """
+        role = first_role(self.targets, name)
+        if role != BINS_ROLE:
+            return role or Targets.type
+        return first_role(self.metadata_of(role), name) or role
+
+    def delegator_of(self, role: str) -> Root | Targets:
+        """Return the metadata that says whose signatures a role needs.
+
+        Raises:
+            DelegationError: there is no such role.
+            RepositoryError: it is a hash bin, and `bins` is not here.
+        """
+        if role in self.root.roles:
+            return self.root
+        if role in delegated_roles(self.targets):
+            return self.targets
+        if role.startswith(f"{BIN_PREFIX}-") and BINS_ROLE in delegated_roles(self.targets):
+            return self.metadata_of(BINS_ROLE)
+        raise DelegationError(f"{role[:80]}: expected a role that targets delegates to, found none")
+
+    def metadata_of(self, role: str) -> Targets:
+        """Return the metadata of a targets role, top-level or delegated.
+
+        Raises:
+            RepositoryError: it is not here.
+        """
+        if role == Targets.type:
+            return self.targets
+        if role not in self.delegated:
+            raise RepositoryError(f"{role}: expected its metadata beside the targets', found none")
+        return self.delegated[role]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,31 +137,38 @@ class Differences:
 
 
 def verify_in_force(
-    unverified: UnverifiedRepository, *, trusted_root: bytes, now: datetime, minimum_version: int = 1
+    unverified: UnverifiedRepository,
+    *,
+    trusted_root: bytes,
+    now: datetime,
+    minimum_versions: Mapping[str, int] = MappingProxyType({}),
 ) -> RepositoryInForce:
-    """Verify the Image repository from a trusted root down to its targets.
+    """Verify the Image repository from a trusted root down to the roles that are given.
 
     Args:
         unverified: what the service answered.
         trusted_root: a root.json that the caller trusts already.
         now: UTC, aware.
-        minimum_version: of targets; the last that the caller has seen.
+        minimum_versions: the last that the caller has seen, by role: `targets` and delegated ones.
 
     Raises:
         RepositoryError: or the leaf of the rule that is broken.
     """
     root = verify_root(trusted_root, newer=unverified.newer_roots, now=now)
-    timestamp = _verify(unverified.timestamp, Timestamp, root=root, now=now)
-    snapshot = _verify(unverified.snapshot, Snapshot, root=root, now=now)
-    _check_listed(timestamp.snapshot_meta, unverified.snapshot, snapshot)
-    targets = _verify(unverified.targets, Targets, root=root, now=now)
-    if TARGETS_FILE not in snapshot.meta:
-        raise RepositoryError(f"snapshot: expected it to list {TARGETS_FILE}, found {sorted(snapshot.meta)[:4]}")
-    _check_listed(snapshot.meta[TARGETS_FILE], unverified.targets, targets)
-    # Step 4: version.
-    if targets.version < minimum_version:
-        raise MetadataVersionError(f"targets: expected at least version {minimum_version}, found {targets.version}")
-    return RepositoryInForce(root, targets)
+    timestamp = _verify(unverified.timestamp, Timestamp, delegator=root, role=Timestamp.type, now=now)
+    snapshot = _verify(unverified.snapshot, Snapshot, delegator=root, role=Snapshot.type, now=now)
+    _check_listed(timestamp.snapshot_meta, unverified.snapshot, snapshot, role=Snapshot.type)
+    _check_not_below(snapshot, minimum_versions)
+    targets = verify_targets(unverified.targets, root=root, now=now)
+    _check_listed(_listed_as(snapshot, Targets.type), unverified.targets, targets, role=Targets.type)
+    versions = {name.removesuffix(".json"): meta.version for name, meta in snapshot.meta.items()}
+    in_force = RepositoryInForce(root, targets, {}, versions)
+    for role in sorted(unverified.delegated, key=lambda role: role != BINS_ROLE):
+        content = unverified.delegated[role]
+        verified = verify_delegated(content, delegator=in_force.delegator_of(role), role=role, now=now)
+        _check_listed(_listed_as(snapshot, role), content, verified, role=role)
+        in_force = RepositoryInForce(root, targets, {**in_force.delegated, role: verified}, versions)
+    return in_force
 
 
 def verify_root(trusted_root: bytes, *, newer: Sequence[bytes] = (), now: datetime) -> Root:
@@ -98,19 +177,19 @@ def verify_root(trusted_root: bytes, *, newer: Sequence[bytes] = (), now: dateti
     Raises:
         RepositoryError: a root is malformed, signed by too few, out of order, or the last has expired.
     """
-    root = _parse(trusted_root, Root)
-    _check_signatures(root, root.signed)
+    root = _parse(trusted_root, Root, role=Root.type)
+    _check_signatures(root, root.signed, role=Root.type)
     for unverified in newer:
-        candidate = _parse(unverified, Root)
-        _check_signatures(candidate, root.signed)
-        _check_signatures(candidate, candidate.signed)
+        candidate = _parse(unverified, Root, role=Root.type)
+        _check_signatures(candidate, root.signed, role=Root.type)
+        _check_signatures(candidate, candidate.signed, role=Root.type)
         # Step 4: version.
         if candidate.signed.version != root.signed.version + 1:
             raise MetadataVersionError(
                 f"root: expected version {root.signed.version + 1}, found {candidate.signed.version}"
             )
         root = candidate
-    _check_expiry(root.signed, now)
+    _check_expiry(root.signed, now, role=Root.type)
     return root.signed
 
 
@@ -126,26 +205,54 @@ def verify_targets(unverified: bytes, *, root: Root, now: datetime, version: int
     Raises:
         RepositoryError: or the leaf of the rule that is broken.
     """
-    targets = _verify(unverified, Targets, root=root, now=now)
-    # Step 4: version.
-    if version is not None and targets.version != version:
-        raise MetadataVersionError(f"targets: expected version {version}, found {targets.version}")
+    targets = _verify(unverified, Targets, delegator=root, role=Targets.type, now=now)
+    _check_version(Targets.type, targets, version)
+    _check_delegations(targets)
     return targets
 
 
-def next_targets(current: Targets, additions: Sequence[TargetFile], signer: Signer, *, expires: datetime) -> bytes:
-    """Sign the next version of targets.json: everything of the current one, and the additions.
+def verify_delegated(
+    unverified: bytes, *, delegator: Root | Targets, role: str, now: datetime, version: int | None = None
+) -> Targets:
+    """Verify the metadata of a delegated targets role.
+
+    Args:
+        unverified: the file.
+        delegator: verified metadata that delegates to the role.
+        role: its name.
+        now: UTC, aware.
+        version: the version that must come here; None takes any.
 
     Raises:
-        RepositoryError: an addition has the name of a target with other content: a target never changes.
+        RepositoryError: or the leaf of the rule that is broken.
     """
-    for addition in additions:
-        known = current.targets.get(addition.path, addition)
-        if known != addition:
-            raise RepositoryError(f"target {addition.path}: expected a new name or equal content, found other content")
-    added = [target for target in additions if target.path not in current.targets]
-    everything = [*current.targets.values(), *added]
-    return sign_targets(everything, signer, version=current.version + 1, expires=expires)
+    if isinstance(delegator, Root):
+        raise DelegationError(f"{role}: expected a role that targets delegates to, found one of the root")
+    targets = _verify(unverified, Targets, delegator=delegator, role=role, now=now)
+    _check_version(role, targets, version)
+    # Step 6: names.
+    for name in targets.targets:
+        if not _may_list(delegator, role, name):
+            raise DelegationError(f"{role}: expected targets of its own paths, found {name}")
+    _check_further_delegations(role, targets)
+    return targets
+
+
+def delegated_roles(targets: Targets) -> Mapping[str, DelegatedRole]:
+    """Return the roles that targets metadata delegates to by patterns of names, in the order of asking."""
+    return (targets.delegations and targets.delegations.roles) or {}
+
+
+def hash_bins(targets: Targets) -> SuccinctRoles | None:
+    """Return the hash bins that the metadata of `bins` delegates to."""
+    return None if targets.delegations is None else targets.delegations.succinct_roles
+
+
+def first_role(targets: Targets, name: str) -> str | None:
+    """Return the role that targets metadata delegates a name to, or None if it keeps it."""
+    if targets.delegations is None:
+        return None
+    return next((role for role, _ in targets.delegations.get_roles_for_target(name)), None)
 
 
 def differences(current: Targets, proposed: Targets) -> Differences:
@@ -160,55 +267,108 @@ def differences(current: Targets, proposed: Targets) -> Differences:
 
 def next_release_counter(targets: Targets) -> int:
     """Return the counter of the next release: one above the highest release document in force."""
-    found = (_RELEASE_TARGET.match(name) for name in targets.targets)
+    found = (RELEASE_TARGET.match(name) for name in targets.targets)
     return max((int(match[1]) for match in found if match), default=0) + 1
 
 
-def _verify(unverified: bytes, role: type[RoleT], *, root: Root, now: datetime) -> RoleT:
-    metadata = _parse(unverified, role)
-    _check_signatures(metadata, root)
-    _check_expiry(metadata.signed, now)
+def _verify(unverified: bytes, form: type[RoleT], *, delegator: Root | Targets, role: str, now: datetime) -> RoleT:
+    metadata = _parse(unverified, form, role=role)
+    _check_signatures(metadata, delegator, role=role)
+    _check_expiry(metadata.signed, now, role=role)
     return metadata.signed
 
 
-def _parse(unverified: bytes, role: type[RoleT]) -> Metadata[RoleT]:
+def _parse(unverified: bytes, form: type[RoleT], *, role: str) -> Metadata[RoleT]:
     # Step 1: length.
     if len(unverified) > MAX_METADATA_BYTES:
-        raise RepositoryError(f"{role.type}: expected at most {MAX_METADATA_BYTES} bytes, found {len(unverified)}")
+        raise RepositoryError(f"{role}: expected at most {MAX_METADATA_BYTES} bytes, found {len(unverified)}")
     # Step 2: form.
     try:
         metadata: Metadata[RoleT] = Metadata.from_bytes(unverified)
     except DeserializationError as error:
-        raise RepositoryError(f"{role.type}: expected TUF metadata, found other bytes") from error
-    if not isinstance(metadata.signed, role):
-        raise RepositoryError(f"{role.type}: expected metadata of this role, found {metadata.signed.type}")
+        raise RepositoryError(f"{role}: expected TUF metadata, found other bytes") from error
+    if not isinstance(metadata.signed, form):
+        raise RepositoryError(f"{role}: expected metadata of this role, found {metadata.signed.type}")
     return metadata
 
 
-def _check_signatures(metadata: Metadata[RoleT], root: Root) -> None:
+def _check_signatures(metadata: Metadata[RoleT], delegator: Root | Targets, *, role: str) -> None:
     # Step 3: signatures.
-    role = metadata.signed.type
     try:
-        root.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
+        result = delegator.get_verification_result(role, metadata.signed_bytes, metadata.signatures)
+    except ValueError as error:
+        raise DelegationError(f"{role[:80]}: expected a role that is delegated to, found none") from error
     except SerializationError as error:
         raise RepositoryError(f"{role}: expected fields of canonical JSON, found others") from error
-    except UnsignedMetadataError as error:
+    # python-tuf counts key ids, and a key may stand under two; only P-256 keys count.
+    signed = {public_key_of(key).public_numbers() for key in result.signed.values() if key.keytype == "ecdsa"}
+    if len(signed) < result.threshold:
         raise MetadataSignatureError(
-            f"{role}: expected signatures by {root.roles[role].threshold} of its keys in root "
-            f"version {root.version}, found too few"
-        ) from error
+            f"{role}: expected signatures by {result.threshold} of its keys in {delegator.type} "
+            f"version {delegator.version}, found {len(signed)}"
+        )
 
 
-def _check_expiry(signed: Root | Timestamp | Snapshot | Targets, now: datetime) -> None:
+def _check_version(role: str, targets: Targets, version: int | None) -> None:
+    # Step 4: version.
+    if version is not None and targets.version != version:
+        raise MetadataVersionError(f"{role}: expected version {version}, found {targets.version}")
+
+
+def _check_expiry(signed: Root | Timestamp | Snapshot | Targets, now: datetime, *, role: str) -> None:
     # Step 5: expiry.
     if signed.is_expired(now):
-        raise MetadataExpiredError(f"{signed.type}: expected an expiry after {now}, found {signed.expires}")
+        raise MetadataExpiredError(f"{role}: expected an expiry after {now}, found {signed.expires}")
 
 
-def _check_listed(listed: MetaFile, content: bytes, signed: Snapshot | Targets) -> None:
+def _may_list(delegator: Targets, role: str, name: str) -> bool:
+    bins = hash_bins(delegator)
+    if bins is not None:
+        return bins.get_role_for_target(name) == role
+    return delegated_roles(delegator)[role].is_delegated_path(name)
+
+
+def _check_delegations(targets: Targets) -> None:
+    # Step 2: form; one role answers for a name, and the names of bins are free.
+    if hash_bins(targets) is not None:
+        raise DelegationError(f"targets: expected hash bins below {BINS_ROLE}, found them below targets")
+    for role in delegated_roles(targets).values():
+        if not ROLE_NAME.fullmatch(role.name) or role.name.startswith(f"{BIN_PREFIX}-"):
+            raise DelegationError(
+                f"targets: expected roles of a-z, 0-9 and -, not beginning with {BIN_PREFIX}-, found {role.name[:80]!r}"
+            )
+        if not role.terminating or role.paths is None:
+            raise DelegationError(f"targets: expected {role.name} to be terminating and by paths, found it otherwise")
+
+
+def _check_further_delegations(role: str, targets: Targets) -> None:
+    # Step 2: form.
+    if targets.delegations is None:
+        return
+    bins = hash_bins(targets)
+    if role != BINS_ROLE or bins is None or bins.name_prefix != BIN_PREFIX:
+        raise DelegationError(f"{role}: expected delegations to {BIN_PREFIX}-… by {BINS_ROLE} alone, found others")
+
+
+def _check_not_below(snapshot: Snapshot, minimum_versions: Mapping[str, int]) -> None:
+    # Step 4: version.
+    for role, minimum in minimum_versions.items():
+        found = _listed_as(snapshot, role).version
+        if found < minimum:
+            raise MetadataVersionError(f"{role}: expected at least version {minimum}, found {found}")
+
+
+def _listed_as(snapshot: Snapshot, role: str) -> MetaFile:
+    file = f"{role}.json"
+    if file not in snapshot.meta:
+        raise RepositoryError(f"snapshot: expected it to list {file}, found {sorted(snapshot.meta)[:4]}")
+    return snapshot.meta[file]
+
+
+def _check_listed(listed: MetaFile, content: bytes, signed: Snapshot | Targets, *, role: str) -> None:
     try:
         listed.verify_length_and_hashes(content)
     except LengthOrHashMismatchError as error:
-        raise RepositoryError(f"{signed.type}: expected the file that is listed above it, found another") from error
+        raise RepositoryError(f"{role}: expected the file that is listed above it, found another") from error
     if signed.version != listed.version:
-        raise MetadataVersionError(f"{signed.type}: expected version {listed.version}, found {signed.version}")
+        raise MetadataVersionError(f"{role}: expected version {listed.version}, found {signed.version}")

@@ -9,7 +9,7 @@ from tuf.api.metadata import Metadata, TargetFile, Targets
 from pki import errors as pki
 from pki.catalog import load_catalog
 from pki.manufacturers import trusted_manufacturers
-from pki.metadata import DirectorSigner, director_target, sign_snapshot, sign_timestamp
+from pki.metadata import DirectorSigner, director_target, listed_file, sign_snapshot, sign_timestamp
 from pki.online import online_keys
 from pki.repository import verify_root, verify_targets
 from pki.roles import OnlineKey
@@ -78,7 +78,8 @@ class PkiMetadata:
 
     def sign_snapshot(self, targets: bytes, *, targets_version: int, version: int, expires: datetime) -> bytes:
         """See `RepositoryMetadata.sign_snapshot`."""
-        return sign_snapshot(targets, self._snapshot, targets_version=targets_version, version=version, expires=expires)
+        files = {"targets": listed_file(targets, version=targets_version)}
+        return sign_snapshot(files, self._snapshot, version=version, expires=expires)
 
     def sign_timestamp(self, snapshot: bytes, *, snapshot_version: int, version: int, expires: datetime) -> bytes:
         """See `RepositoryMetadata.sign_timestamp`."""

@@ -13,16 +13,10 @@ from datetime import datetime
 from tuf.api.metadata import TargetFile, Targets
 
 from pki.keystore import KeyStore
-from pki.metadata import content_target
+from pki.metadata import add_signature, content_target
+from pki.next_versions import next_release_counter, next_targets
 from pki.online import TARGETS_METADATA_LIFETIME
-from pki.repository import (
-    Differences,
-    RepositoryInForce,
-    differences,
-    next_release_counter,
-    next_targets,
-    verify_targets,
-)
+from pki.repository import Differences, RepositoryInForce, differences, verify_targets
 from pki.roles import OfflineKey
 from protocol.document import canonical_json
 from protocol.image import digest_of
@@ -86,12 +80,12 @@ def propose(
     document = _document(images, name=name, counter=next_release_counter(in_force.targets), factory=factory)
     release_target = release_target_name(document.counter, name)
     contents = _contents(images) | {release_target: canonical_json(document)}
-    metadata = next_targets(
-        in_force.targets,
+    unsigned = next_targets(
+        in_force,
         [*_image_targets(images), content_target(release_target, contents[release_target])],
-        keys.load(OfflineKey.IMAGE_TARGETS),
         expires=now + TARGETS_METADATA_LIFETIME,
     )
+    metadata = add_signature(unsigned["targets"], keys.load(OfflineKey.IMAGE_TARGETS))
     version = in_force.targets.version + 1
     proposed = verify_targets(metadata, root=in_force.root, now=now, version=version)
     changes = differences(in_force.targets, proposed)

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
-from pki.metadata import sign_snapshot, sign_timestamp
+from pki.metadata import listed_file, sign_snapshot, sign_timestamp
 from pki.online import online_keys
 from pki.roles import OnlineKey
 from service.cli import factory, releases
@@ -55,13 +55,8 @@ class OfflineService:
 
     def _sign(self) -> dict[str, bytes]:
         keys, version = online_keys(self.folders.service), self.version
-        snapshot = sign_snapshot(
-            self.targets,
-            keys.load(OnlineKey.SNAPSHOT),
-            targets_version=version,
-            version=version,
-            expires=self.expires,
-        )
+        files = {"targets": listed_file(self.targets, version=version)}
+        snapshot = sign_snapshot(files, keys.load(OnlineKey.SNAPSHOT), version=version, expires=self.expires)
         timestamp = sign_timestamp(
             snapshot, keys.load(OnlineKey.TIMESTAMP), snapshot_version=version, version=version, expires=self.expires
         )

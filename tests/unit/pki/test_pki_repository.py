@@ -19,21 +19,22 @@ from pki.errors import (
 )
 from pki.metadata import (
     DirectorSigner,
+    add_signature,
     content_target,
     director_root,
     director_target,
     image_root,
+    listed_file,
     sign_snapshot,
     sign_targets,
     sign_timestamp,
 )
+from pki.next_versions import next_release_counter, next_targets
 from pki.repository import (
     MAX_METADATA_BYTES,
     RepositoryInForce,
     UnverifiedRepository,
     differences,
-    next_release_counter,
-    next_targets,
     verify_in_force,
     verify_root,
     verify_targets,
@@ -88,7 +89,9 @@ class Repository:
         return self.above(targets, version=version)
 
     def above(self, targets: bytes, *, version: int = 1) -> UnverifiedRepository:
-        snapshot = sign_snapshot(targets, self.snapshot, targets_version=version, version=version, expires=EXPIRES)
+        snapshot = sign_snapshot(
+            {"targets": listed_file(targets, version=version)}, self.snapshot, version=version, expires=EXPIRES
+        )
         stamp = sign_timestamp(snapshot, self.timestamp, snapshot_version=version, version=version, expires=EXPIRES)
         return UnverifiedRepository([], stamp, snapshot, targets)
 
@@ -155,7 +158,7 @@ def test_expired_root_is_refused() -> None:
 def test_rollback_is_refused() -> None:
     """Targets that are older than the last that were seen."""
     with pytest.raises(MetadataVersionError, match="expected at least version 2, found 1"):
-        _verify(FILES, minimum_version=2)
+        _verify(FILES, minimum_versions={"targets": 2})
 
 
 def test_mix_and_match_is_refused() -> None:
@@ -167,7 +170,8 @@ def test_mix_and_match_is_refused() -> None:
 
 def test_snapshot_that_lies_about_a_version_is_refused() -> None:
     """The right file under a wrong version."""
-    snapshot = sign_snapshot(FILES.targets, REPOSITORY.snapshot, targets_version=2, version=1, expires=EXPIRES)
+    files = {"targets": listed_file(FILES.targets, version=2)}
+    snapshot = sign_snapshot(files, REPOSITORY.snapshot, version=1, expires=EXPIRES)
     stamp = sign_timestamp(snapshot, REPOSITORY.timestamp, snapshot_version=1, version=1, expires=EXPIRES)
     with pytest.raises(MetadataVersionError, match="targets: expected version 2, found 1"):
         _verify(replace(FILES, timestamp=stamp, snapshot=snapshot))
@@ -217,7 +221,8 @@ def test_next_targets_keep_everything_and_rise_by_one() -> None:
     """An addition that is there already changes nothing."""
     in_force = _verify(FILES)
     addition = content_target("releases/7-main.json", b"{}")
-    content = next_targets(in_force.targets, [addition, IMAGE_TARGET], REPOSITORY.targets, expires=EXPIRES)
+    files = next_targets(in_force, [addition, IMAGE_TARGET], expires=EXPIRES)
+    content = add_signature(files["targets"], REPOSITORY.targets)
     proposed = verify_targets(content, root=in_force.root, now=NOW, version=2)
     changes = differences(in_force.targets, proposed)
     assert (changes.added, changes.changed, changes.removed) == (("releases/7-main.json",), (), ())
@@ -228,9 +233,7 @@ def test_target_never_changes_its_content() -> None:
     """The same name with other bytes is refused before anything is signed."""
     in_force = _verify(FILES)
     with pytest.raises(RepositoryError, match="expected a new name or equal content, found other content"):
-        next_targets(
-            in_force.targets, [content_target(IMAGE_TARGET.path, b"other")], REPOSITORY.targets, expires=EXPIRES
-        )
+        next_targets(in_force, [content_target(IMAGE_TARGET.path, b"other")], expires=EXPIRES)
 
 
 def test_differences_name_what_changed_and_what_went() -> None:
