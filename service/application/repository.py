@@ -5,9 +5,14 @@ half (snapshot, timestamp) is signed here: when targets come into force, and aga
 
 A new targets.json comes into force in one transaction with its snapshot and timestamp, so that no device ever sees
 one without the others.
+
+Versions of snapshot and timestamp only rise: max(last + 1, seconds since 1970), so that they do after a restore from an
+older backup, too. What the backup holds was superseded for the devices that saw more; therefore both are signed anew at
+every start.
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -17,14 +22,15 @@ from tuf.api.metadata import TargetFile
 from protocol.updates import image_custom
 from service.application.clock import Clock
 from service.application.events import Event, EventType
+from service.application.publication import Publication, PublicationListener
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.application.update_repositories import ImageTarget, MetadataFile, MetadataRole, RepositoryName
 from service.domain.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError
-from service.domain.release import target_sha256
+from service.domain.release import MetadataRaceError, target_sha256
 
 SNAPSHOT_LIFETIME = timedelta(days=7)
 TIMESTAMP_LIFETIME = timedelta(days=1)
-KEPT_VERSIONS = 8  # of snapshot and timestamp: for a device in the middle of a check
+KEPT_SECONDS = 3600  # versions of snapshot and timestamp of this time stay: for a device in the middle of a check
 
 
 class UnknownMetadataError(NotFoundError):
@@ -112,13 +118,21 @@ class RepositoryMetadata(Protocol):
 class ImageRepository:
     """The Image repository in the database."""
 
-    def __init__(self, unit_of_work: UnitOfWorkFactory, *, metadata: RepositoryMetadata, clock: Clock) -> None:
+    def __init__(
+        self,
+        unit_of_work: UnitOfWorkFactory,
+        *,
+        metadata: RepositoryMetadata,
+        clock: Clock,
+        listeners: Sequence[PublicationListener] = (),
+    ) -> None:
+        self._listeners = tuple(listeners)
         self._unit_of_work = unit_of_work
         self._metadata = metadata
         self._clock = clock
 
     async def begin(self, genesis: Genesis) -> None:
-        """Take the ceremony's metadata into force at the first start; later starts change nothing.
+        """Take the ceremony's metadata into force at the first start; later ones sign snapshot and timestamp anew.
 
         Raises:
             ServiceError: the genesis does not verify; the leaf names the broken rule.
@@ -126,6 +140,8 @@ class ImageRepository:
         now = self._clock.now()
         async with self._unit_of_work() as work:
             if await work.metadata.find(RepositoryName.IMAGE, MetadataRole.ROOT):
+                with contextlib.suppress(MetadataRaceError):  # another process that starts now has done it
+                    await self._sign_anew(work, now=now)
                 return
             director = self._metadata.verify_root(genesis.director_root, now=now)
             image = self._metadata.verify_root(genesis.image_root, now=now)
@@ -135,6 +151,11 @@ class ImageRepository:
                 await work.metadata.put(file, at=now)
             await self.publish(work, targets, now=now)
             await work.commit()
+
+    async def _sign_anew(self, work: UnitOfWork, *, now: datetime) -> None:
+        snapshot = await self._sign_snapshot(work, await _in_force(work, MetadataRole.TARGETS), now=now)
+        await self._sign_timestamp(work, snapshot, now=now)
+        await work.commit()
 
     async def file(self, repository: RepositoryName, role: MetadataRole, *, version: int | None = None) -> MetadataFile:
         """Return a file of the Image repository or a root of the Director.
@@ -175,10 +196,13 @@ class ImageRepository:
             RepositoryName.IMAGE, MetadataRole.TARGETS, targets.version, targets.content, targets.expires_at
         )
         await work.metadata.put(file, at=now)
-        added = [target for name, target in targets.targets.items() if name not in known]
+        added = {name: target for name, target in targets.targets.items() if name not in known}
         await work.metadata.add_images(
-            [_image_target(target, targets.version) for target in added if target.path.startswith("images/")]
+            [_image_target(target, targets.version) for target in added.values() if target.path.startswith("images/")]
         )
+        publication = Publication((file,), added)
+        for listener in self._listeners:
+            await listener.published(work, publication, now=now)
         snapshot = await self._sign_snapshot(work, file, now=now)
         await self._sign_timestamp(work, snapshot, now=now)
 
@@ -202,14 +226,14 @@ class ImageRepository:
         return timestamp.expires_at - TIMESTAMP_LIFETIME / 2
 
     async def _sign_snapshot(self, work: UnitOfWork, targets: MetadataFile, *, now: datetime) -> MetadataFile:
-        version, expires = await _next_version(work, MetadataRole.SNAPSHOT), now + SNAPSHOT_LIFETIME
+        version, expires = await _next_version(work, MetadataRole.SNAPSHOT, now), now + SNAPSHOT_LIFETIME
         content = self._metadata.sign_snapshot(
             targets.content, targets_version=targets.version, version=version, expires=expires
         )
         return await _put_online(work, MetadataRole.SNAPSHOT, version, content, expires=expires, now=now)
 
     async def _sign_timestamp(self, work: UnitOfWork, snapshot: MetadataFile, *, now: datetime) -> MetadataFile:
-        version, expires = await _next_version(work, MetadataRole.TIMESTAMP), now + TIMESTAMP_LIFETIME
+        version, expires = await _next_version(work, MetadataRole.TIMESTAMP, now), now + TIMESTAMP_LIFETIME
         content = self._metadata.sign_timestamp(
             snapshot.content, snapshot_version=snapshot.version, version=version, expires=expires
         )
@@ -223,9 +247,9 @@ async def _in_force(work: UnitOfWork, role: MetadataRole) -> MetadataFile:
     return found
 
 
-async def _next_version(work: UnitOfWork, role: MetadataRole) -> int:
+async def _next_version(work: UnitOfWork, role: MetadataRole, now: datetime) -> int:
     found = await work.metadata.find(RepositoryName.IMAGE, role)
-    return 1 if found is None else found.version + 1
+    return max(1 if found is None else found.version + 1, int(now.timestamp()))
 
 
 async def _put_online(
@@ -233,7 +257,7 @@ async def _put_online(
 ) -> MetadataFile:
     file = MetadataFile(RepositoryName.IMAGE, role, version, content, expires)
     await work.metadata.put(file, at=now)
-    await work.metadata.prune(RepositoryName.IMAGE, role, below=version - KEPT_VERSIONS + 1)
+    await work.metadata.prune(RepositoryName.IMAGE, role, below=version - KEPT_SECONDS)
     return file
 
 
