@@ -8,7 +8,8 @@ Verification, in this order; the first three must hold for the others to mean an
     5. nothing else: no certificate lies beside them that no transcript names, except cross certificates between
        generations of the issuing CA that one names, and the list of manufacturers if the root signed it;
     6. certificates: what each says is what was declared, its issuer signed it, and its key is the recorded one;
-    7. keys: where the key stores are given, every key in force is the recorded one, in the recorded store.
+    7. transparency: the first Image root says of the log what was declared, where the ceremony took the log's request;
+    8. keys: where the key stores are given, every key in force is the recorded one, in the recorded store.
 Certificates that the ceremony adopted pass step 6 by their issuer and key alone. Not checked here: whether anything
 has expired, which `tinyfleet pki status` shows; the working copy of the Image repository, which has its own signatures.
 """
@@ -21,6 +22,8 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from tuf.api.metadata import Metadata, Root
+from tuf.api.serialization import DeserializationError
 
 from pki.catalog import load_catalog
 from pki.ceremony_certificates import (
@@ -35,7 +38,7 @@ from pki.ceremony_certificates import (
     role_of,
 )
 from pki.ceremony_declaration import MAX_DECLARATION_BYTES, DeclarationFile, parse_declaration
-from pki.ceremony_steps import DECLARATION_FILE, authority_certificate
+from pki.ceremony_steps import DECLARATION_FILE, IMAGE_ROOT, LOG_REQUEST, authority_certificate, declared_policy
 from pki.chains import issued_by
 from pki.errors import CeremonyError, ChainError, PkiError, TranscriptError
 from pki.issuance import certificate_sha256
@@ -44,7 +47,9 @@ from pki.online import load_certificate, online_keys
 from pki.roles import OfflineKey, OnlineKey
 from pki.stores import KeyStores
 from pki.transcript import CEREMONY_FOLDER, SignerKeys, Step, StepKind, Transcript, read_transcripts, sha256_hex
+from protocol.errors import ProtocolError
 from protocol.identity import X509_ERRORS, IdentityError, p256_key
+from protocol.transparency import policy_of
 
 CATALOG = "service/genesis/catalog.json"
 WORKING_COPY = "operator/repository/"
@@ -88,7 +93,7 @@ def check_ceremony(data_dir: Path, *, keys: KeyStores | None) -> CheckedCeremony
 
     Args:
         data_dir: holds operator/ and service/.
-        keys: the operator's key stores, for step 7; None leaves it out.
+        keys: the operator's key stores, for step 8; None leaves it out.
 
     Raises:
         ChainError: step 1.
@@ -119,7 +124,7 @@ def check_ceremony(data_dir: Path, *, keys: KeyStores | None) -> CheckedCeremony
 
 
 def findings(data_dir: Path, declared: DeclarationFile, acts: Sequence[Act]) -> Iterator[str]:
-    """Say what is not as recorded and declared: steps 4 to 6, a line each."""
+    """Say what is not as recorded and declared: steps 4 to 7, a line each."""
     recorded = _recorded(acts)
     yield from _files(data_dir, recorded)
     yield from _others(data_dir, recorded)
@@ -127,6 +132,8 @@ def findings(data_dir: Path, declared: DeclarationFile, acts: Sequence[Act]) -> 
         for step in act.steps:
             if step.kind is StepKind.CERTIFICATE:
                 yield from _certificate(data_dir, declared, recorded, step, began_at=act.began_at)
+    if LOG_REQUEST in recorded:
+        yield from _transparency(data_dir, declared)
 
 
 def read_declaration(operator_dir: Path) -> DeclarationFile:
@@ -274,8 +281,20 @@ def _recorded_key(recorded: Mapping[str, Step], role: str) -> str | None:
     return next((request.fingerprint for request in requests if request is not None), None)
 
 
+def _transparency(data_dir: Path, declared: DeclarationFile) -> Iterator[str]:
+    # Step 7: transparency.
+    try:
+        expected = declared_policy(data_dir, declared.declaration)
+        found = policy_of(Metadata[Root].from_bytes((data_dir / IMAGE_ROOT).read_bytes()).signed)
+    except (OSError, PkiError, ProtocolError, DeserializationError) as error:
+        yield f"{IMAGE_ROOT}: expected the policy of the transparency log, found: {error}"
+        return
+    if found != expected:
+        yield f"{IMAGE_ROOT}: expected the declared policy of the transparency log, found another"
+
+
 def _keys(data_dir: Path, recorded: Mapping[str, Step], keys: KeyStores) -> Iterator[str]:
-    # Step 7: keys.
+    # Step 8: keys.
     for step in recorded.values():
         if step.kind is StepKind.KEY:
             yield from _key(keys, step.name, step.sha256, step.store)

@@ -11,6 +11,7 @@
       issuing-ca: {…}
       server-ca: {…}                        # permitted: by default the service's hosts alone
     certificates: {server: {valid_days: 730}, ocsp: {valid_days: 730}, package: {valid_days: 10950}}
+    transparency: {required: true, witnesses: [VKEY, …], quorum: 2}    # quorum: by default more than half
 
 Only `catalog` and `participants` must be there. Verification of an unverified declaration, in this order:
     1. length: at most `MAX_DECLARATION_BYTES`;
@@ -19,7 +20,8 @@ Only `catalog` and `participants` must be there. Verification of an unverified d
     4. names: printable, distinct, and short enough for X.509;
     5. path lengths: below each authority less than its own;
     6. validity: nothing outlives what issues it;
-    7. hosts: the service's names are permitted by the root and by the server CA; no authority of devices permits any.
+    7. hosts: the service's names are permitted by the root and by the server CA; no authority of devices permits any;
+    8. witnesses: verifier keys of different names and keys, at least as many as the quorum.
 A refusal says where in the file, what was expected and what was found.
 """
 
@@ -40,6 +42,8 @@ from pki.errors import DeclarationError, ProfileError
 from pki.roles import OfflineKey, OnlineKey
 from pki.transcript import sha256_hex
 from protocol.document import Document
+from protocol.notes import PUBLIC_KEY_BYTES, SignatureKind, VerifierKey
+from protocol.transparency import MAX_WITNESSES, LogPolicy, LogPolicyError, Vkey, parse_policy
 
 MAX_DECLARATION_BYTES = 64 * 1024
 MAX_NAME_BYTES = 64  # X.520 ub-common-name, in characters; cryptography counts bytes as UTF-8
@@ -135,6 +139,33 @@ class DeclaredCertificates(_Part):
     package: DeclaredPackage = DeclaredPackage()
 
 
+class DeclaredTransparency(_Part):
+    """The transparency log, as devices are to trust it.
+
+    Attributes:
+        required: whether devices ask for a proof that an image is logged.
+        witnesses: verifier keys of those who watch the log.
+        quorum: how many of them must have cosigned; None for more than half.
+    """
+
+    required: bool = True
+    witnesses: Annotated[tuple[Vkey, ...], Field(max_length=MAX_WITNESSES)] = ()
+    quorum: Annotated[int, Field(ge=0, le=MAX_WITNESSES)] | None = None
+
+    def policy(self, log: VerifierKey) -> LogPolicy | None:
+        """Return what the Image root is to say of a log; None where devices ask for no proof.
+
+        Raises:
+            LogPolicyError: the witnesses are not of different names and keys, or fewer than the quorum.
+        """
+        if not self.required:
+            return None
+        default = len(self.witnesses) // 2 + 1 if self.witnesses else 0
+        quorum = default if self.quorum is None else self.quorum
+        field = {"origin": log.name, "log": str(log), "witnesses": list(self.witnesses), "quorum": quorum}
+        return parse_policy(field)
+
+
 class Declaration(_Part):
     """What is declared; see the module."""
 
@@ -146,6 +177,7 @@ class Declaration(_Part):
     root: DeclaredRoot = DeclaredRoot()
     intermediates: DeclaredIntermediates = DeclaredIntermediates()
     certificates: DeclaredCertificates = DeclaredCertificates()
+    transparency: DeclaredTransparency = DeclaredTransparency()
 
     @property
     def authorities(self) -> Mapping[str, DeclaredAuthority]:
@@ -182,6 +214,7 @@ class Declaration(_Part):
         return x509.NameConstraints(permitted or None, excluded or None)
 
 
+_SOME_LOG = VerifierKey("log", SignatureKind.ED25519, bytes(PUBLIC_KEY_BYTES))  # stands for the service's
 _OTHER_TYPE = 0.5  # stands for a date, set or the like, which no key takes, as it takes no fraction
 _USUAL_NAMES: Mapping[str, str] = {
     OfflineKey.ROOT: "root",
@@ -233,6 +266,8 @@ def parse_declaration(unverified: bytes) -> DeclarationFile:
     _check_validity(declaration)
     # Step 7: hosts.
     _check_hosts(declaration)
+    # Step 8: witnesses.
+    _check_witnesses(declaration.transparency)
     return DeclarationFile(unverified, declaration)
 
 
@@ -363,6 +398,13 @@ def _check_host(where: str, host: str) -> None:
         profiles.server([host], now=profiles.NO_EXPIRY, lifetime=timedelta(0))
     except ProfileError as error:
         raise DeclarationError(f"{where}: {error}") from error
+
+
+def _check_witnesses(declared: DeclaredTransparency) -> None:
+    try:
+        declared.policy(_SOME_LOG)
+    except LogPolicyError as error:
+        raise DeclarationError(f"transparency: {error}") from error
 
 
 def _constraints(declaration: Declaration, role: str) -> x509.NameConstraints | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from tuf.api.metadata import Metadata, Root
 
 from pki.authority import CertificateAuthority, chain_pem, self_signed_root
 from pki.catalog import Catalog, encode_catalog
@@ -25,19 +26,24 @@ from pki.ceremony_certificates import (
     key_sha256,
     planned_certificates,
 )
-from pki.ceremony_declaration import DeclarationFile
+from pki.ceremony_declaration import Declaration, DeclarationFile
 from pki.errors import CeremonyError
 from pki.files import PUBLIC_MODE, create_file
 from pki.issuance import OPERATOR_LOG_FILE, append_to_file, certificate_sha256, facts_of
+from pki.log_key import LOG_REQUEST_FILE, requested_log_key
 from pki.metadata import director_root, image_root, sign_targets
 from pki.online import ROOT_METADATA_LIFETIME, TARGETS_METADATA_LIFETIME, load_certificate, requested_key
 from pki.revocation import sign_crl
 from pki.roles import OfflineKey, OnlineKey
 from pki.stores import KeyStores
 from pki.transcript import CEREMONY_FOLDER, Made, StepKind, sha256_hex
+from protocol.notes import VerifierKey
+from protocol.transparency import LogPolicy, policy_field, policy_of
 
 FIRST_CRL_LIFETIME = timedelta(days=365)
 DECLARATION_FILE = "declaration.yaml"
+LOG_REQUEST = f"service/{LOG_REQUEST_FILE}"
+IMAGE_ROOT = "service/genesis/image.root.json"
 REPOSITORY_COPIES = {
     "image.root.json": "1.root.json",
     "image.targets.json": "1.targets.json",
@@ -105,6 +111,8 @@ class CeremonySteps:
             source = next(each for each in planned if each.role == role)
             copy = partial(self._copied_certificate, name, source)
             yield CeremonyStep(StepKind.CERTIFICATE, name, text, copy)
+        if self._is_logged():
+            yield self._log_step()
         yield from self._metadata_steps()
 
     def _certificate_step(self, planned: PlannedCertificate) -> CeremonyStep:
@@ -114,6 +122,18 @@ class CeremonySteps:
             f"certificate {planned.role} by {issuer}, {profile.subject.rfc4514_string()}, ends {profile.not_after:%F}"
         )
         return CeremonyStep(StepKind.CERTIFICATE, planned.path, text, partial(self._certificate, planned))
+
+    def _is_logged(self) -> bool:
+        """Whether the Image root carries a policy; one that an earlier version made is taken as it is."""
+        path = self.data_dir / IMAGE_ROOT
+        if self.adopt and path.exists():
+            return policy_of(Metadata[Root].from_bytes(path.read_bytes()).signed) is not None
+        return self.declared.declaration.transparency.required
+
+    def _log_step(self) -> CeremonyStep:
+        shown = requested_log_key(self.data_dir / "service")
+        text = f"request of the service for its transparency log, {shown}"
+        return CeremonyStep(StepKind.METADATA, LOG_REQUEST, text, partial(self._log_request, shown=shown))
 
     def _metadata_steps(self) -> Iterator[CeremonyStep]:
         genesis: dict[str, Callable[[], bytes]] = {
@@ -151,6 +171,11 @@ class CeremonySteps:
         if key != shown:
             raise CeremonyError(f"{name}: expected the request that was shown, found another")
         return Made(StepKind.REQUEST, name, self._digest(name), fingerprint=key_sha256(key))
+
+    def _log_request(self, *, shown: VerifierKey) -> Made:
+        if requested_log_key(self.data_dir / "service") != shown:
+            raise CeremonyError(f"{LOG_REQUEST}: expected the request that was shown, found another")
+        return Made(StepKind.METADATA, LOG_REQUEST, self._digest(LOG_REQUEST))
 
     def _certificate(self, planned: PlannedCertificate) -> Made:
         path = self.data_dir / planned.path
@@ -218,12 +243,14 @@ class CeremonySteps:
         return director_root(self.keys.load(OfflineKey.ROOT), director=director, expires=expires)
 
     def _image_root(self) -> bytes:
+        policy = declared_policy(self.data_dir, self.declared.declaration)
         return image_root(
             self.keys.load(OfflineKey.ROOT),
             targets=self._public_key(OfflineKey.IMAGE_TARGETS),
             snapshot=self._public_key(OnlineKey.SNAPSHOT),
             timestamp=self._public_key(OnlineKey.TIMESTAMP),
             expires=self.began_at + ROOT_METADATA_LIFETIME,
+            fields={} if policy is None else policy_field(policy),
         )
 
     def _first_crl(self, role: OfflineKey) -> bytes:
@@ -233,6 +260,17 @@ class CeremonySteps:
     def _image_targets(self) -> bytes:
         expires = self.began_at + TARGETS_METADATA_LIFETIME
         return sign_targets([], self.keys.load(OfflineKey.IMAGE_TARGETS), version=1, expires=expires)
+
+
+def declared_policy(data_dir: Path, declaration: Declaration) -> LogPolicy | None:
+    """Return what the Image root is to say of the transparency log; None where devices ask for no proof.
+
+    Raises:
+        LogRequestError: the service's request is missing or malformed.
+        LogPolicyError: a witness has the name or the key of the log.
+    """
+    declared = declaration.transparency
+    return declared.policy(requested_log_key(data_dir / "service")) if declared.required else None
 
 
 def authority_certificate(data_dir: Path, role: OfflineKey) -> x509.Certificate:

@@ -1,6 +1,7 @@
 """The service's folder: keys that it makes itself, and the certificates that it was given for them.
 
     keys/{role}.pem, csr/{role}.pem   made here (`request_online_keys`), the request signed elsewhere
+    keys/log.key, csr/log.note        the transparency log's (pki/log_key.py)
     certificates/{role}.pem           signed by the ceremony, which reads requests alone
     …/{role}-2.pem, …                 later generations: a renewal is a new key, a new request and a new certificate
 
@@ -22,6 +23,7 @@ from pki.chains import load_chain
 from pki.csr import make_csr, verify_service_csr
 from pki.errors import ChainError, CsrError, EarlierFolderError
 from pki.files import PUBLIC_MODE, create_file
+from pki.log_key import request_log_key
 from pki.roles import OfflineKey, OnlineKey
 from pki.stores import KeyStores, open_keys
 from protocol.identity import X509_ERRORS
@@ -37,7 +39,7 @@ def online_keys(service_dir: Path) -> KeyStores:
 
 
 def request_online_keys(service_dir: Path) -> None:
-    """Make an online key and its CSR for each role that has no CSR yet.
+    """Make an online key and its CSR for each role that has no CSR yet, and the log's key and its request.
 
     A CSR without a key is left alone: it has come from the service's machine to the operator's.
 
@@ -46,6 +48,7 @@ def request_online_keys(service_dir: Path) -> None:
     """
     for role in OnlineKey:
         _request(service_dir, role)
+    request_log_key(service_dir)
 
 
 def request_again(service_dir: Path, role: OnlineKey) -> str:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
-from tuf.api.metadata import TargetFile
+from tuf.api.metadata import Root, TargetFile
 
 from protocol.document import Document, canonical_json
 from protocol.errors import MalformedError, ProtocolError
@@ -211,6 +211,16 @@ def parse_policy(unverified: object) -> LogPolicy:
     except (ValidationError, TypeError) as error:
         found = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise LogPolicyError(f"log policy: {found}") from error
+
+
+def policy_of(root: Root) -> LogPolicy | None:
+    """Return the policy that a verified Image root carries, or None.
+
+    Raises:
+        LogPolicyError: it carries something else.
+    """
+    field = root.unrecognized_fields.get(LOG_FIELD)
+    return None if field is None else parse_policy(field)
 
 
 def policy_field(policy: LogPolicy) -> dict[str, object]:

@@ -69,6 +69,8 @@ def test_ceremony_makes_everything_that_the_contract_names(tmp_path: Path) -> No
     _hold(tmp_path)
     assert set(_snapshot(tmp_path)) == {
         *(f"operator/keys/{role}.pem" for role in OfflineKey),
+        "service/keys/log.key",
+        "service/csr/log.note",
         *(f"operator/certificates/{name}.pem" for name in ("root", "factory", "server-ca", "package")),
         *(f"operator/repository/{name}" for name in REPOSITORY_COPIES.values()),
         *(f"operator/ceremony/{name}" for name in ("declaration.yaml", "0001.json")),
