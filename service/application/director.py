@@ -10,7 +10,8 @@ device has reported in the other slots. Where one requires another version of it
 
 Versions of one device's metadata only rise: max(last + 1, seconds since 1970). The last one is in the database; after
 a restore from an older backup the seconds are above every version that was given out before, because no device gets
-a new version more often than once a second for long.
+a new version more often than once a second for long. What was signed before this process began is not served again: in
+a database that was restored it may be older than what the device has seen.
 """
 
 from collections.abc import Sequence
@@ -88,6 +89,7 @@ class Director:
         self._unit_of_work = unit_of_work
         self._signer = signer
         self._clock = clock
+        self._began = clock.now()
 
     async def timestamp(self, device_id: str) -> bytes:
         """Return the device's timestamp.json; signs a new set where the last one is not right any more."""
@@ -95,7 +97,7 @@ class Director:
         async with self._unit_of_work(read_only=True) as work:
             last = await work.director.find(device_id)
             action = await _waiting(work, device_id)
-        if last is not None and _is_current(last, action, now):
+        if last is not None and self._is_current(last, action, now):
             return last.timestamp
         return (await self._sign_next(device_id, now)).timestamp
 
@@ -130,6 +132,11 @@ class Director:
             await work.director.put(signed)
             await work.commit()
             return signed
+
+    def _is_current(self, last: DirectorSet, action: Action | None, now: datetime) -> bool:
+        signed_at = last.renew_at - DIRECTOR_LIFETIME / 2
+        is_for_action = last.action_id == (None if action is None else action.action_id)
+        return is_for_action and self._began <= signed_at and now < last.renew_at
 
     async def _withdraw_ended(self, device_id: str, now: datetime) -> None:
         """Cancel what an ended rollout offered: the device asks anew, so it has not begun it."""
@@ -184,10 +191,6 @@ class Director:
             timestamp=signed.timestamp,
             renew_at=now + DIRECTOR_LIFETIME / 2,
         )
-
-
-def _is_current(last: DirectorSet, action: Action | None, now: datetime) -> bool:
-    return last.action_id == (None if action is None else action.action_id) and now < last.renew_at
 
 
 async def _waiting(work: UnitOfWork, device_id: str) -> Action | None:
