@@ -124,7 +124,7 @@ class Director:
         async with self._unit_of_work() as work:
             offered = await self._offer(work, device_id, now)
             last = await work.director.find(device_id)
-            if last is not None and _is_current(last, None if offered is None else offered.action, now):
+            if last is not None and self._is_current(last, None if offered is None else offered.action, now):
                 await work.commit()  # of an action that was refused
                 return last
             version = max(last.version + 1 if last else 1, int(now.timestamp()))
