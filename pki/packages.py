@@ -18,12 +18,14 @@ SIGNING_KEY: Mapping[ImageKind, OfflineKey] = MappingProxyType(
         ImageKind.APPLICATION: OfflineKey.PACKAGE,
         ImageKind.FIRMWARE: OfflineKey.PACKAGE,
         ImageKind.MODEL: OfflineKey.PACKAGE,
+        ImageKind.BOARD_CONFIGURATION: OfflineKey.PACKAGE,
+        ImageKind.TRUST_STORE: OfflineKey.ROM,
     }
 )
 
 
 def sign_package(payload: bytes, info: ImageInfo, *, kind: ImageKind, keys: KeyStore) -> bytes:
-    """Make a signed image package: system images by the `rom` key, everything else by the `package` key.
+    """Make a signed image package, by the key of its kind.
 
     Raises:
         PackageError: the payload or a field does not fit the format.

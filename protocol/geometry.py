@@ -44,6 +44,8 @@ class ImageKind(StrEnum):
     APPLICATION = "application"  # of the A7
     FIRMWARE = "firmware"  # of an M4: the runtime with the interpreter
     MODEL = "model"  # of an M4
+    BOARD_CONFIGURATION = "board-configuration"  # which core has which peripherals; no slot on the device yet
+    TRUST_STORE = "trust-store"  # public keys that the device is to trust; no slot on the device yet
 
 
 class Slot(StrEnum):

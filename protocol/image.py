@@ -1,34 +1,30 @@
 """Image packages: a payload, Azure Sphere image metadata and a signature.
 
-Layout (azuresphere-imagemetadata 0.2.2): payload padded with zeros to 4 bytes | metadata sections | u32 metadata
-length | r‖s, 64 bytes: ECDSA P-256 over SHA-256 of everything before it.
+Layout: `protocol.image_layout`. The signature, r‖s, 64 bytes, is ECDSA P-256 over SHA-256 of everything before it.
 
 Verification of unverified bytes, in this order:
     1. length: at least the smallest package, at most `MAX_PACKAGE_BYTES`;
     2. signature: the last 64 bytes, by one of the trusted keys, before anything is parsed;
-    3. metadata: of a sane length, at most `MAX_SECTIONS`; parses, with exactly one identity, signature, revocation and
-       debug section;
+    3. metadata: every section whole, known, of its length and there once; identity, signature, revocation and debug
+       section there; all of them parse;
     4. the signature section says P-256 and names the key that verified;
-    5. the image type is that of the expected image kind.
+    5. the image type is that of the expected image kind;
+    6. the image can be installed: not compressed, and not one for development alone.
+
 The private half of Azure Sphere's `DEVELOPMENT_KEY` is in everybody's hands. Step 2 refuses what it signed, whoever
 lists it among the trusted keys, unless the caller allows development: a device with the AppDevelopment capability, and
-then applications, firmware and models alone.
+then applications, firmware and models alone. Temporary images, of whatever key, are for such devices too (step 6).
 """
 
 import hashlib
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import Any
 
-from azuresphere_imagemetadata.exceptions import ImageMetadataConversionError
 from azuresphere_imagemetadata.image import Image
 from azuresphere_imagemetadata.image_metadata import ImageMetadata
-from azuresphere_imagemetadata.metadata_sections import DebugSection, IdentitySection, MetadataSectionId
 from azuresphere_imagemetadata.metadata_sections.identity import ImageType
-from azuresphere_imagemetadata.metadata_sections.revocation import RevocationSection
 from azuresphere_imagemetadata.metadata_sections.signature import SigningType
 from azuresphere_imagemetadata.signing.app_development import AppDevelopmentSigner
 from azuresphere_imagemetadata.signing.signer import Signer as MetadataSigner
@@ -37,31 +33,64 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from typing_extensions import override
 
-from protocol.errors import MalformedError, SignatureError
+from protocol.errors import SignatureError
 from protocol.geometry import ImageKind
-from protocol.identity import parse_guid, spki_der
-from protocol.signing import RAW_SIGNATURE_BYTES, Signer, der_from_raw, verify
-
-MAX_PACKAGE_BYTES = 16 * 1024 * 1024  # the flash of the whole chip
-MIN_PACKAGE_BYTES = RAW_SIGNATURE_BYTES + 12
-MIN_METADATA_BYTES = 29  # a shorter one would be taken for a first boot loader's
-MAX_SECTIONS = 16
-MAX_NAME_BYTES = 31  # debug section: 32 bytes with the terminating zero
-
-IMAGE_TYPE: Mapping[ImageKind, int] = MappingProxyType(
-    {
-        # Not OneBL: the library pads that type to a fixed 16 KiB.
-        ImageKind.BOOT_LOADER: ImageType.NormalWorldLoader,
-        ImageKind.SECURITY_MONITOR: ImageType.SecurityMonitor,
-        ImageKind.OS: ImageType.NormalWorldKernel,
-        # As on Azure Sphere, real-time and high-level applications share a type; Uptane's hardware id and the
-        # reference values of a slot tell them apart.
-        ImageKind.APPLICATION: ImageType.Applications,
-        ImageKind.FIRMWARE: ImageType.Applications,
-        ImageKind.MODEL: ImageType.Other,
-    }
+from protocol.identity import spki_der
+from protocol.image_info import (
+    IMAGE_TYPE,
+    MAX_NAME_BYTES,
+    Compression,
+    ImageInfo,
+    Interface,
+    Runtime,
+    TemporaryFlags,
+    flag_names,
+    parse_sections,
+    read_info,
+    to_sections,
 )
+from protocol.image_layout import (
+    MAX_PACKAGE_BYTES,
+    MAX_SECTIONS,
+    MIN_PACKAGE_BYTES,
+    PackageError,
+    PackageLayout,
+    Section,
+    SectionId,
+    check_sections,
+    read_layout,
+    signed_part,
+)
+from protocol.signing import RAW_SIGNATURE_BYTES, Signer, der_from_raw, raw_from_der, verify
 
+__all__ = [
+    "DEVELOPMENT_KEY",
+    "IMAGE_TYPE",
+    "MAX_NAME_BYTES",
+    "MAX_PACKAGE_BYTES",
+    "MAX_SECTIONS",
+    "MIN_PACKAGE_BYTES",
+    "CompressedImageError",
+    "Compression",
+    "DevelopmentKeyError",
+    "ImageInfo",
+    "Interface",
+    "PackageError",
+    "PackageSignatureError",
+    "Runtime",
+    "TemporaryFlags",
+    "TemporaryImageError",
+    "VerifiedImage",
+    "compose",
+    "digest_of",
+    "flag_names",
+    "is_signed_by",
+    "key_id",
+    "key_thumbprint",
+    "read_info",
+    "resign",
+    "verify_package",
+]
 
 DEVELOPMENT_IMAGE_TYPES = frozenset({ImageType.Applications, ImageType.Other})
 """What a development key may sign: never the system, whose images are the maker's."""
@@ -69,10 +98,6 @@ DEVELOPMENT_IMAGE_TYPES = frozenset({ImageType.Applications, ImageType.Other})
 _DEVELOPMENT_CERTIFICATE = AppDevelopmentSigner().signing_map.ecdsa_256.cert.certificate
 DEVELOPMENT_KEY: ec.EllipticCurvePublicKey = _DEVELOPMENT_CERTIFICATE.public_key()
 """Public half of the key pair that azuresphere-imagemetadata ships for development."""
-
-
-class PackageError(MalformedError):
-    """The bytes are no image package of the expected form."""
 
 
 class PackageSignatureError(SignatureError):
@@ -83,30 +108,12 @@ class DevelopmentKeyError(PackageSignatureError):
     """The public development key signed the image package, where that does not count."""
 
 
-@dataclass(frozen=True, slots=True)
-class ImageInfo:
-    """What an image package says of itself.
+class CompressedImageError(PackageError):
+    """The payload is compressed, and nothing here uncompresses one."""
 
-    Attributes:
-        image_type: Azure Sphere image type, see `IMAGE_TYPE`.
-        component_id: GUID of what the image is.
-        image_id: GUID of this one build of it.
-        name: `name@version`, at most 31 bytes of UTF-8.
-        security_version: checked against the device's fuses; never falls. 32 bits.
-        built_at: UTC, aware, whole seconds.
-    """
 
-    image_type: int
-    component_id: str
-    image_id: str
-    name: str
-    security_version: int
-    built_at: datetime
-
-    @property
-    def version(self) -> str:
-        """The part of the name after `@`, or an empty string."""
-        return self.name.partition("@")[2]
+class TemporaryImageError(PackageError):
+    """The image is for development, on a device that is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,42 +177,30 @@ def compose(payload: bytes, info: ImageInfo, signer: Signer) -> bytes:
     """
     if not 0 < len(payload) <= MAX_PACKAGE_BYTES - 1024:
         raise PackageError(f"payload: expected 1 to {MAX_PACKAGE_BYTES - 1024} bytes, found {len(payload)}")
+    if info.compression is not None:
+        raise CompressedImageError("payload: expected one that is not compressed, found another")
     image = Image()
     image.data = payload
     image.metadata = ImageMetadata(None)
-    for section in (_identity_section(info), _revocation_section(info), _debug_section(info)):
+    for section in to_sections(info):
         image.metadata.add_section(section)
     return bytes(image.serialize(_PackageSigner(signer)))
 
 
-def _identity_section(info: ImageInfo) -> IdentitySection:
-    if info.image_type not in IMAGE_TYPE.values():
-        raise PackageError(f"image type: expected one of {sorted(set(IMAGE_TYPE.values()))}, found {info.image_type}")
-    section = IdentitySection()
-    section.image_type = info.image_type
-    section.component_uid = parse_guid(info.component_id)
-    section.image_uid = parse_guid(info.image_id)
-    return section
+def resign(unverified_package: bytes, signer: Signer) -> bytes:
+    """Sign a package anew: the same payload and sections, but for the signature section, which names the signer's key.
 
+    Nothing of the package is verified; whoever signs it vouches for it.
 
-def _revocation_section(info: ImageInfo) -> RevocationSection:
-    if not 0 <= info.security_version < 1 << 32:
-        raise PackageError(f"security version: expected 0 to 2^32 − 1, found {info.security_version}")
-    section = RevocationSection()
-    section.version = info.security_version
-    return section
-
-
-def _debug_section(info: ImageInfo) -> DebugSection:
-    name = info.name.encode()
-    if not 0 < len(name) <= MAX_NAME_BYTES or b"\0" in name:
-        raise PackageError(f"image name: expected 1 to {MAX_NAME_BYTES} bytes, found {len(name)}: {info.name!r}")
-    section = DebugSection()
-    section.debug_time = int(info.built_at.timestamp())
-    if section.debug_time < 0:
-        raise PackageError(f"build time: expected one after 1970, found {info.built_at}")
-    section.image_name_raw = name.ljust(MAX_NAME_BYTES + 1, b"\0")
-    return section
+    Raises:
+        PackageError: the bytes are no package, or its sections are not those of one.
+    """
+    layout = read_layout(unverified_package)
+    check_sections(layout)
+    body = key_thumbprint(signer.public_key) + struct.pack("<I", SigningType.ECDsa256)
+    sections = [Section(s.section_id, body if s.section_id == SectionId.SIGNATURE else s.body) for s in layout.sections]
+    content = signed_part(layout.payload, sections)
+    return content + raw_from_der(signer.sign(content))
 
 
 def verify_package(
@@ -221,27 +216,34 @@ def verify_package(
         unverified_package: the whole package.
         trusted_keys: package keys of the catalog, or the maker's for system images.
         kind: the kind of image that is expected here; None accepts every kind.
-        allow_development: also trust `DEVELOPMENT_KEY`, for `DEVELOPMENT_IMAGE_TYPES`; only for a device with the
-            AppDevelopment capability.
+        allow_development: also trust `DEVELOPMENT_KEY`, for `DEVELOPMENT_IMAGE_TYPES`, and take temporary images; only
+            for a device with the AppDevelopment capability.
 
     Raises:
         PackageError: steps 1, 3, 4 or 5.
         DevelopmentKeyError: step 2; the development key signed it.
         PackageSignatureError: step 2; no trusted key did.
+        CompressedImageError, TemporaryImageError: step 6.
     """
     # Step 1: length.
     size = len(unverified_package)
     if not MIN_PACKAGE_BYTES <= size <= MAX_PACKAGE_BYTES:
         raise PackageError(f"image package: expected {MIN_PACKAGE_BYTES} to {MAX_PACKAGE_BYTES} bytes, found {size}")
     signing_key = _signing_key(unverified_package, trusted_keys, allow_development=allow_development)
-    image, info = _parse(unverified_package, signing_key)
+    # Step 3: metadata.
+    layout = read_layout(unverified_package)
+    check_sections(layout)
+    _check_signature_section(layout, signing_key)
+    info = parse_sections(unverified_package)
+    _check_development(info, signing_key)
     # Step 5: image type.
     if kind is not None and info.image_type != IMAGE_TYPE[kind]:
         raise PackageError(
             f"image type: expected {IMAGE_TYPE[kind]} ({kind.value}), found {info.image_type} "
             f"({ImageType.get_name(info.image_type)})"
         )
-    return VerifiedImage(info, digest_of(unverified_package), bytes(image.data), key_id(signing_key))
+    _check_installable(info, allow_development=allow_development)
+    return VerifiedImage(info, digest_of(unverified_package), layout.payload, key_id(signing_key))
 
 
 def _signing_key(
@@ -273,72 +275,32 @@ def is_signed_by(unverified_package: bytes, key: ec.EllipticCurvePublicKey) -> b
     return True
 
 
-def _parse(package: bytes, signing_key: ec.EllipticCurvePublicKey) -> tuple[Image, ImageInfo]:
-    try:
-        # Step 3: metadata.
-        _check_layout(package)
-        image = Image(package)
-        identity = _only_section(image, MetadataSectionId.Identity)
-        signature = _only_section(image, MetadataSectionId.Signature)
-        revocation = _only_section(image, MetadataSectionId.Revocation)
-        debug = _only_section(image, MetadataSectionId.Debug)
-        # Step 4: signature section.
-        _check_signature_section(signature, signing_key)
-        _check_development(identity, signing_key)
-        return image, _info(identity, revocation, debug)
-    except (
-        ImageMetadataConversionError,
-        struct.error,
-        ValueError,
-        IndexError,
-        OverflowError,
-        OSError,
-    ) as error:
-        raise PackageError(f"image metadata: expected Azure Sphere sections, found {error}") from error
-
-
-def _check_layout(package: bytes) -> None:
-    # Pins the library to this module's layout: it would also try others, and loop as often as the count says.
-    end = len(package) - RAW_SIGNATURE_BYTES
-    (length,) = struct.unpack_from("<I", package, end - 4)
-    if not MIN_METADATA_BYTES <= length <= end:
-        raise PackageError(f"image metadata: expected {MIN_METADATA_BYTES} to {end} bytes, found {length}")
-    (count,) = struct.unpack_from("<I", package, end - length + 4)
-    if not 0 < count <= MAX_SECTIONS:
-        raise PackageError(f"image metadata: expected 1 to {MAX_SECTIONS} sections, found {count}")
-
-
-def _only_section(image: Image, section_id: int) -> Any:
-    sections = image.metadata.sections_by_id(section_id)
-    if len(sections) != 1:
-        raise PackageError(f"section {section_id:#06x}: expected exactly one, found {len(sections)}")
-    return sections[0]
-
-
-def _check_signature_section(section: Any, signing_key: ec.EllipticCurvePublicKey) -> None:
-    if section.signing_type.signing_type != SigningType.ECDsa256:
-        raise PackageError(
-            f"signing type: expected {SigningType.ECDsa256} (ECDSA P-256), found {section.signing_type.signing_type}"
-        )
-    if section.signing_cert_thumbprint != key_thumbprint(signing_key):
+def _check_signature_section(layout: PackageLayout, signing_key: ec.EllipticCurvePublicKey) -> None:
+    # Step 4: signature section.
+    thumbprint, signing_type = struct.unpack("<20sI", layout.body(SectionId.SIGNATURE))
+    if signing_type != SigningType.ECDsa256:
+        raise PackageError(f"signing type: expected {SigningType.ECDsa256} (ECDSA P-256), found {signing_type}")
+    if thumbprint != key_thumbprint(signing_key):
         raise PackageError("signature section: expected the thumbprint of the signing key, found another")
 
 
-def _check_development(identity: Any, signing_key: ec.EllipticCurvePublicKey) -> None:
+def _check_development(info: ImageInfo, signing_key: ec.EllipticCurvePublicKey) -> None:
     # Step 2: what the development key may sign, known only after step 3.
-    if signing_key == DEVELOPMENT_KEY and identity.image_type not in DEVELOPMENT_IMAGE_TYPES:
+    if signing_key == DEVELOPMENT_KEY and info.image_type not in DEVELOPMENT_IMAGE_TYPES:
         raise DevelopmentKeyError(
-            f"image type {ImageType.get_name(identity.image_type)}: expected a signature by the maker, found one by "
+            f"image type {ImageType.get_name(info.image_type)}: expected a signature by the maker, found one by "
             "the public development key, whose are applications, firmware and models alone"
         )
 
 
-def _info(identity: Any, revocation: Any, debug: Any) -> ImageInfo:
-    return ImageInfo(
-        image_type=identity.image_type,
-        component_id=parse_guid(identity.component_uid),
-        image_id=parse_guid(identity.image_uid),
-        name=debug.image_name,
-        security_version=revocation.version,
-        built_at=datetime.fromtimestamp(debug.debug_time, UTC),
-    )
+def _check_installable(info: ImageInfo, *, allow_development: bool) -> None:
+    # Step 6: what can be installed.
+    if info.compression is not None:
+        raise CompressedImageError(
+            f"{info.name}: expected a payload that runs as it is, found a compressed one, which no device here unpacks"
+        )
+    if info.temporary and not allow_development:
+        raise TemporaryImageError(
+            f"{info.name}: expected an image that stays, found a temporary one ({flag_names(info.temporary)}), which "
+            "runs on a device with the AppDevelopment capability alone"
+        )
