@@ -14,6 +14,7 @@ from service.api import (
     catalog,
     claims,
     devices,
+    documents,
     events,
     fleet,
     images,
@@ -25,6 +26,7 @@ from service.api import (
     repository,
     revocation,
     rollouts,
+    sbom,
     telemetry,
 )
 from service.api.problems import PROBLEM_RESPONSES, Problem, add_problem_handlers
@@ -41,6 +43,8 @@ _ROUTERS: Sequence[APIRouter] = (
     approvals.router,
     artifacts.router,
     images.router,
+    documents.router,
+    sbom.router,
     repository.router,
     revocation.router,
     issuance.router,

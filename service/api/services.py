@@ -15,6 +15,7 @@ from service.application.clock import Clock
 from service.application.custody import Custody
 from service.application.device_identity import DeviceIdentities
 from service.application.devices import Devices
+from service.application.documents import Documents
 from service.application.events import EventFeed
 from service.application.explanation import Explanations
 from service.application.fleet import Fleet
@@ -79,6 +80,7 @@ class Services:
     attestations: AttestationResults
     rollout_facts: RolloutFacts
     artifacts: Artifacts
+    documents: Documents
     repository: ImageRepository
     releases: Releases
     rollouts: Rollouts

@@ -25,6 +25,7 @@ from service.application.device_repositories import (
     OperatorRepository,
     ProductRepository,
 )
+from service.application.document_repository import DocumentRepository
 from service.application.events import Event, EventLog
 from service.application.issuance import IssuanceLog
 from service.application.revocation_repository import RevocationRepository
@@ -61,6 +62,7 @@ class UnitOfWork(Protocol):
     actions: ActionRepository
     director: DirectorRepository
     installed: InstalledRepository
+    documents: DocumentRepository
     leases: LeaseRepository
 
     def record(self, event: Event) -> None:

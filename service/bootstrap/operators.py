@@ -58,6 +58,7 @@ def operator_services(core: Core, gateway: Gateway, *, identity: Identity, updat
         attestations=identity.attestations,
         rollout_facts=facts,
         artifacts=updates.artifacts,
+        documents=updates.documents,
         repository=updates.repository,
         releases=updates.releases,
         rollouts=updates.rollouts,

@@ -9,6 +9,7 @@ from service.adapters.database.gateway_stores import SqlCommandQueue
 from service.adapters.metadata_signer import PkiMetadata, load_genesis, load_trusted_keys
 from service.application.artifacts import Artifacts
 from service.application.director import Director
+from service.application.documents import DocumentIndex, Documents
 from service.application.poll import PendingActions, Poll, PollPacing
 from service.application.releases import Releases
 from service.application.reports import Reports
@@ -26,6 +27,7 @@ class Updates:
     """The update half: releases, rollouts, the Director."""
 
     artifacts: Artifacts
+    documents: Documents
     repository: ImageRepository
     releases: Releases
     rollouts: Rollouts
@@ -39,10 +41,11 @@ async def open_updates(core: Core, gateway: Gateway) -> Updates:
     """Publish the first metadata if there is none, load what is unfinished, and make the use cases."""
     settings, clock, entropy, unit_of_work = core.settings, core.clock, core.entropy, core.unit_of_work
     metadata = PkiMetadata.load(settings.data_dir)
-    repository = ImageRepository(unit_of_work, metadata=metadata, clock=clock)
-    await repository.begin(load_genesis(settings.data_dir))
     behind = open_store(settings.artifacts_url, default_folder=settings.data_dir / "artifacts")
     store = CachedArtifacts(ObjectArtifactStore(behind), max_bytes=settings.artifact_cache_bytes)
+    listeners = (DocumentIndex(store),)
+    repository = ImageRepository(unit_of_work, metadata=metadata, clock=clock, listeners=listeners)
+    await repository.begin(load_genesis(settings.data_dir))
     pending = PendingActions()
     await pending.load(unit_of_work)
     worker = _worker(core, repository)
@@ -51,6 +54,7 @@ async def open_updates(core: Core, gateway: Gateway) -> Updates:
     pacing = PollPacing(settings.poll_seconds, min(settings.poll_seconds, settings.busy_poll_seconds))
     return Updates(
         artifacts=Artifacts(unit_of_work, store=store, keys=load_trusted_keys(settings.data_dir), clock=clock),
+        documents=Documents(unit_of_work),
         repository=repository,
         releases=Releases(unit_of_work, repository=repository, clock=clock, entropy=entropy),
         rollouts=Rollouts(unit_of_work, clock=clock, entropy=entropy),

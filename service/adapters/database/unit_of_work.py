@@ -14,6 +14,7 @@ from service.adapters.database.attestations import SqlAttestations
 from service.adapters.database.claims import SqlClaims
 from service.adapters.database.devices import SqlDevices
 from service.adapters.database.director_sets import SqlDirectorSets, SqlInstalled
+from service.adapters.database.documents import SqlDocuments
 from service.adapters.database.engine import Database
 from service.adapters.database.issuance import SqlIssuanceLog
 from service.adapters.database.leases import SqlLeases
@@ -35,6 +36,7 @@ from service.application.device_repositories import (
     OperatorRepository,
     ProductRepository,
 )
+from service.application.document_repository import DocumentRepository
 from service.application.events import Event, EventLog
 from service.application.issuance import IssuanceLog
 from service.application.revocation_repository import RevocationRepository
@@ -77,6 +79,7 @@ class SqlUnitOfWork:
         self.actions: ActionRepository = SqlActions(connection)
         self.director: DirectorRepository = SqlDirectorSets(connection)
         self.installed: InstalledRepository = SqlInstalled(connection)
+        self.documents: DocumentRepository = SqlDocuments(connection)
         self.leases: LeaseRepository = SqlLeases(connection)
 
     def record(self, event: Event) -> None:
