@@ -69,6 +69,11 @@ class EventLog(Protocol):
     async def after(self, sequence: int, *, limit: int = PAGE_EVENTS) -> Sequence[StoredEvent]:
         """Return at most `limit` events with higher sequence numbers, oldest first."""
 
+    async def page(
+        self, type_: EventType, *, before: int | None, limit: int, subject_id: str | None = None
+    ) -> Sequence[StoredEvent]:
+        """Return at most `limit` events of a type, newest first, with sequence numbers below `before`."""
+
     async def last_sequence(self) -> int:
         """Return the highest sequence number, 0 if there is none."""
 

@@ -7,7 +7,6 @@ Verification of a version manifest, in this order:
        the last one, but newly signed, tells of a second device with this identity key.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 
@@ -16,14 +15,15 @@ from protocol.geometry import Slot
 from protocol.messages import MANIFEST_PAYLOAD_TYPE, ActionReport, ActionState, Cause, VersionManifest
 from service.application.clock import Clock
 from service.application.clones import Clones
-from service.application.events import Event, EventType
 from service.application.rollout_changes import store_actions, store_rollout
+from service.application.security_events import indicated, refused
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.application.update_repositories import StoredManifest, StoredRollout
 from service.domain.action import Action, UnknownActionError, apply_report
 from service.domain.clone import manifest_suspicion
 from service.domain.device import UnknownDeviceError
 from service.domain.errors import ConflictError, ForbiddenError
+from service.domain.release import Release
 
 MAX_MANIFEST_BYTES = 16 * 1024
 
@@ -43,7 +43,7 @@ class Reports:
         self._unit_of_work = unit_of_work
         self._clones = clones
         self._clock = clock
-        self._digests: dict[str, Mapping[Slot, str]] = {}  # by release id
+        self._releases: dict[str, Release] = {}  # by id
 
     async def report(self, device_id: str, report: ActionReport) -> None:
         """Take a device's report; twice, late or out of order, it changes nothing.
@@ -59,22 +59,24 @@ class Reports:
         now = self._clock.now()
         async with self._unit_of_work() as work:
             stored, action = await _part_of(work, device_id, report.action_id)
-            digests = await self._digests_of(work, stored.rollout.release_id)
+            release = await self._release(work, stored.rollout.release_id)
             timeout = stored.rollout.conditions.action_timeout
-            after = apply_report(action, report, digests, now=now, timeout=timeout)
+            after = apply_report(action, report, release.digests, now=now, timeout=timeout)
             if report.state.is_final and report.sequence > action.sequence:
                 await work.installed.put(device_id, report.digests, at=now)
             if after != action:
                 rollout = await store_actions(work, stored.rollout, [(action, after)], now=now)
                 await store_rollout(work, stored, rollout, now=now)
                 await _follow_up(work, after, now=now)
+                if after.state is ActionState.FAILED and (report.attack or after.cause is Cause.VERIFY):
+                    work.record(refused(after, report, release=release.name, now=now))
             await work.commit()
 
-    async def _digests_of(self, work: UnitOfWork, release_id: str) -> Mapping[Slot, str]:
+    async def _release(self, work: UnitOfWork, release_id: str) -> Release:
         # A release never changes, so it is read once.
-        if release_id not in self._digests:
-            self._digests[release_id] = (await work.releases.get(release_id)).digests
-        return self._digests[release_id]
+        if release_id not in self._releases:
+            self._releases[release_id] = await work.releases.get(release_id)
+        return self._releases[release_id]
 
     async def manifest(self, device_id: str, unverified_envelope: bytes) -> None:
         """Take a version manifest.
@@ -139,14 +141,11 @@ async def _part_of(work: UnitOfWork, device_id: str, action_id: str) -> tuple[St
 
 
 async def _follow_up(work: UnitOfWork, action: Action, *, now: datetime) -> None:
-    """Give the next action in line its whole time, and tell of a device that lied."""
+    """Give the next action in line its whole time."""
     if not action.state.is_final:
         return
     waiting = [other for other in await work.actions.queue(action.device_id) if other.state is ActionState.SCHEDULED]
     await work.actions.save([replace(other, progressed_at=now) for other in waiting[:1]])
-    if action.state is ActionState.FAILED and action.cause is Cause.VERIFY:
-        data = {"action_id": action.action_id, "detail": action.detail}
-        work.record(Event(EventType.SECURITY, action.device_id, "verification-failed", now, dict(data)))
 
 
 async def _store_manifest(work: UnitOfWork, manifest: VersionManifest, envelope: bytes, *, now: datetime) -> bool:
@@ -158,11 +157,12 @@ async def _store_manifest(work: UnitOfWork, manifest: VersionManifest, envelope:
         envelope=envelope,
         received_at=now,
     )
+    last = await work.installed.manifest(manifest.device_id) if manifest.attack_indicator else None
     if not await work.installed.put_manifest(stored):
         return False
     images: dict[Slot, str] = dict(manifest.images)
     await work.installed.put(manifest.device_id, images, at=now)
-    if manifest.attack_indicator:
-        indicator = {"indicator": manifest.attack_indicator}
-        work.record(Event(EventType.SECURITY, manifest.device_id, "attack-indicated", now, dict(indicator)))
+    # Every manifest repeats the last indicator, as after a restart.
+    if manifest.attack_indicator and (last is None or last.attack_indicator != manifest.attack_indicator):
+        work.record(indicated(manifest, now=now))
     return True

@@ -10,12 +10,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from protocol.messages import ActionState
 from service.application.clock import Clock
 from service.application.enrolment import enrol
 from service.application.entropy import Entropy
 from service.application.events import EventType, StoredEvent
 from service.application.healing import heal
 from service.application.rollout_changes import store_actions, store_rollout
+from service.application.security_events import unheard
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.application.update_repositories import Lease, StoredRollout
 from service.domain.action import Action, cancel, withdraw
@@ -185,8 +187,19 @@ class RolloutTicks:
                 is_busy=busy.get(action.device_id, action.action_id) != action.action_id,
             )
             changes.append((action, after))
+            if device is not None and after.state is ActionState.TIMED_OUT:
+                await _tell_if_unheard(work, stored, action, device, now=now)
         rollout = await store_actions(work, stored.rollout, changes, now=now)
         await store_rollout(work, stored, rollout, now=now)
+
+
+async def _tell_if_unheard(
+    work: UnitOfWork, stored: StoredRollout, action: Action, device: Device, *, now: datetime
+) -> None:
+    release = await work.releases.get(stored.rollout.release_id)
+    event = unheard(action, device, release=release.name, now=now)
+    if event is not None:
+        work.record(event)
 
 
 async def _close(work: UnitOfWork, stored: StoredRollout, *, now: datetime) -> None:

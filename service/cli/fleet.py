@@ -1,10 +1,12 @@
-"""`tinyfleet fleet`: the whole at a glance."""
+"""`tinyfleet fleet`: the whole at a glance, and what looks like an attack."""
+
+from typing import Annotated
 
 import typer
 
-from service.cli.client import connect
+from service.cli.client import JsonObject, connect
 from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption
-from service.cli.output import print_facts, print_json
+from service.cli.output import moment, print_facts, print_json, print_table, short
 
 app = typer.Typer(help="The whole fleet.", no_args_is_help=True)
 
@@ -20,3 +22,35 @@ def summary(*, operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR, as_json: 
     with connect(operator_dir) as client:
         answer = client.get("/fleet/summary")
     print_json(answer) if as_json else print_facts(answer)
+
+
+@app.command()
+def security(
+    *,
+    device: Annotated[str, typer.Option(help="Of this device alone; its whole id.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many events at most.")] = 50,
+    operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
+    as_json: JsonOption = False,
+) -> None:
+    """List the latest security events: refused updates with the attack they indicate, refusals at the gateway."""
+    only = {"subject": device} if device else {}
+    with connect(operator_dir) as client:
+        events = client.get("/events", type="security", limit=limit, **only)["items"]
+    if as_json:
+        print_json(events)
+        return
+    columns = ("at", "on", "what", "attack", "rule", "release", "action", "detail")
+    print_table("Security events", columns, map(_security_row, events))
+
+
+def _security_row(event: JsonObject) -> tuple[object, ...]:
+    data = event["data"]
+    facts = [str(data.get(name) or "") for name in ("attack", "rule", "release")]
+    return (
+        moment(event["at"]),
+        short(event["id"]),
+        event["change"],
+        *facts,
+        short(str(data.get("action_id") or "")),
+        str(data.get("detail") or data.get("indicator") or ""),
+    )

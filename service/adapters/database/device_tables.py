@@ -171,6 +171,7 @@ events = Table(
     Column("change", String(64), nullable=False),
     Column("at", UtcDateTime, nullable=False, index=True),
     Column("data", JSON_TYPE, nullable=False),
+    Index(None, "type", "sequence"),
     sqlite_autoincrement=True,  # a pruned sequence number never comes back
 )
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import Row, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -60,10 +61,18 @@ class SqlEventLog:
     async def after(self, sequence: int, *, limit: int = PAGE_EVENTS) -> Sequence[StoredEvent]:
         """See `EventLog.after`."""
         query = select(events).where(events.c.sequence > sequence).order_by(events.c.sequence).limit(limit)
-        return [
-            StoredEvent(row.sequence, Event(EventType(row.type), row.subject_id, row.change, row.at, row.data))
-            for row in await self._connection.execute(query)
-        ]
+        return [_stored_event(row) for row in await self._connection.execute(query)]
+
+    async def page(
+        self, type_: EventType, *, before: int | None, limit: int, subject_id: str | None = None
+    ) -> Sequence[StoredEvent]:
+        """See `EventLog.page`."""
+        query = select(events).where(events.c.type == type_).order_by(events.c.sequence.desc()).limit(limit)
+        if before is not None:
+            query = query.where(events.c.sequence < before)
+        if subject_id is not None:
+            query = query.where(events.c.subject_id == subject_id)
+        return [_stored_event(row) for row in await self._connection.execute(query)]
 
     async def last_sequence(self) -> int:
         """See `EventLog.last_sequence`."""
@@ -72,6 +81,10 @@ class SqlEventLog:
     async def prune(self, before: datetime) -> int:
         """See `EventLog.prune`."""
         return (await self._connection.execute(delete(events).where(events.c.at < before))).rowcount
+
+
+def _stored_event(row: Row[Any]) -> StoredEvent:
+    return StoredEvent(row.sequence, Event(EventType(row.type), row.subject_id, row.change, row.at, row.data))
 
 
 class SqlIdempotency:

@@ -17,6 +17,7 @@ _TIME = sa.DateTime(timezone=True)
 _SHA256 = sa.String(64)
 _TARGET = sa.String(300)
 _INSTALLED = "ix_installed_images_slot_sha256_device_id"
+_EVENTS = "ix_events_type_sequence"
 
 
 def upgrade() -> None:
@@ -32,6 +33,7 @@ def upgrade() -> None:
     _log()
     op.drop_index("ix_installed_images_slot_sha256", "installed_images")
     op.create_index(_INSTALLED, "installed_images", ["slot", "sha256", "device_id"])
+    op.create_index(_EVENTS, "events", ["type", "sequence"])
 
 
 def _release_columns() -> tuple[sa.Column[Any], ...]:
@@ -160,6 +162,7 @@ def _log() -> None:
 
 def downgrade() -> None:
     """Remove what was added."""
+    op.drop_index(_EVENTS, "events")
     op.drop_index(_INSTALLED, "installed_images")
     op.create_index("ix_installed_images_slot_sha256", "installed_images", ["slot", "sha256"])
     op.drop_table("vex_statements")
