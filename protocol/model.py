@@ -23,6 +23,7 @@ from pydantic import Field, field_validator
 from protocol.document import Document, canonical_json, parse_document
 from protocol.errors import MalformedError
 from protocol.geometry import Core
+from protocol.versions import Requirements
 
 MAGIC = b"TFM1"
 ALIGNMENT_BYTES = 16  # int8 kernels load weights in words; XIP flash rows are 16 bytes
@@ -40,35 +41,142 @@ class ModelPackageError(MalformedError):
     """The payload is no model package."""
 
 
+Shape = tuple[Annotated[int, Field(ge=0, le=1 << 31)], ...]
+Dtype = Literal["int8", "uint8", "float32"]
+Meaning = Annotated[str, Field(max_length=200)]
+Notes = Annotated[str, Field(max_length=400)]
+
+
+class Quantised(Document):
+    """How a stored integer stands for a real number: real = scale · (stored − zero point)."""
+
+    scale: Annotated[Number, Field(gt=0)]
+    zero_point: Annotated[int, Field(ge=-(1 << 31), lt=1 << 31)]
+
+
 class InputContract(Document):
-    """How a photo or signal becomes the input tensor: value = sample · scale + offset, then cast to dtype."""
+    """How a photo or signal becomes the input tensor: value = sample · scale + offset, then cast to dtype.
+
+    Attributes:
+        quantised: what a stored integer stands for inside the model; None for a float tensor.
+        meaning: what a sample is.
+    """
 
     shape: tuple[int, ...]
-    dtype: Literal["int8", "uint8", "float32"]
+    dtype: Dtype
     scale: Number = 1.0
     offset: Number = 0.0
+    quantised: Quantised | None = None
+    meaning: Meaning = ""
+
+
+class OutputContract(Document):
+    """The tensor that the model answers with: one value per label, once dequantised.
+
+    Attributes:
+        quantised: what a stored integer stands for; None for a float tensor.
+        meaning: what a value is, such as a probability.
+    """
+
+    shape: Shape
+    dtype: Dtype
+    quantised: Quantised | None = None
+    meaning: Meaning = ""
 
 
 class Measured(Document):
-    """What packing measured; nobody has to believe the author."""
+    """What packing measured; nobody has to believe the author.
+
+    Attributes:
+        model_bytes: length of the .tflite file.
+        arena_bytes: smallest arena of the TFLM interpreter.
+        macs: multiply-accumulates of one inference.
+        flash_bytes: whole sectors that the package takes; 0 on cards from before this was measured.
+    """
 
     model_bytes: int
-    arena_bytes: int  # smallest arena of the TFLM interpreter
-    macs: int  # multiply-accumulates of one inference
+    arena_bytes: int
+    macs: int
+    flash_bytes: Annotated[int, Field(ge=0)] = 0
+
+
+class PredictedLatency(Document):
+    """How long one inference is modelled to take on the core, with a software stack (`tinyml.latency`).
+
+    Attributes:
+        profile: the stack.
+        milliseconds: the model's figure.
+        error_share: how far the truth may be off, as a share of the figure: 0.35 is ±35 %; from 1 on, a factor of
+            1 + share either way.
+    """
+
+    profile: Annotated[str, Field(min_length=1, max_length=32)]
+    milliseconds: Annotated[Number, Field(ge=0)]
+    error_share: Annotated[Number, Field(ge=0)]
+
+
+class GoldenReference(Document):
+    """The golden vectors that the model answered when it was packed.
+
+    Attributes:
+        component_id: whose they are.
+        sha256: of the signed envelope, hex.
+        vectors: how many.
+    """
+
+    component_id: Guid
+    sha256: Sha256Hex
+    vectors: Annotated[int, Field(ge=1)]
+
+
+class Evaluation(Document):
+    """How good the model was found to be, by its author's word.
+
+    Attributes:
+        dataset: what it was evaluated on.
+        metric: such as accuracy.
+        value: of the metric.
+        samples: of the data set.
+    """
+
+    dataset: Annotated[str, Field(min_length=1, max_length=100)]
+    metric: Annotated[str, Field(min_length=1, max_length=50)]
+    value: Number
+    samples: Annotated[int, Field(ge=1)]
 
 
 class ModelCard(Document):
-    """The facts that decide where a model may run, and what its answers mean."""
+    """The facts that decide where a model may run, and what its answers mean.
+
+    What packing measures or predicts: `output`, quantisation of the input, `measured`, `latency`, `golden`. The rest is
+    the author's word. Fields with a default may be missing on cards of earlier packages.
+
+    Attributes:
+        labels: one per output value.
+        licence: an SPDX id or expression, or a name.
+        licence_notes: who has to be named, what may not be done.
+        trained_on: which data, and where it came from.
+        evaluated_on: which data, and how it differs from that of training.
+        requires: of the images that run beside the model: name → versions.
+    """
 
     name: Annotated[str, Field(min_length=1, max_length=24, pattern=r"^[a-z0-9-]+$")]
     version: Version
     component_id: Guid
     core: Core
     input: InputContract
+    output: OutputContract | None = None
     labels: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...]
     measured: Measured
+    latency: Annotated[tuple[PredictedLatency, ...], Field(max_length=8)] = ()
+    golden: GoldenReference | None = None
+    evaluation: Annotated[tuple[Evaluation, ...], Field(max_length=8)] = ()
+    requires: Requirements = Field(default_factory=dict)
     description: Annotated[str, Field(max_length=1000)] = ""
     licence: Annotated[str, Field(max_length=200)] = ""
+    licence_notes: Notes = ""
+    trained_on: Notes = ""
+    evaluated_on: Notes = ""
 
 
 class GoldenVector(Document):
