@@ -11,7 +11,8 @@ relayed to another key. Verification of an unverified token, in this order:
 Not checked here: nonce freshness, life cycle policy and measurements; service/domain/attestation appraises those.
 
 What RFC 9783 allows and this verifier refuses, because no device of ours sends it:
-    · §5.1.1: CBOR that is not in preferred serialisation, tags and floats in claims that it does not know;
+    · §5.1.1: CBOR that is not in preferred serialisation, and tags, floats, and keys that are neither numbers nor
+      strings in claims that it does not know;
     · §5.2: COSE_Mac0, ES384 and ES512: an identity key is on P-256, and a verifier that knows one algorithm cannot be
       talked into another; a header without kid or with anything besides it;
     · §4.1.1: nonces of 48 and 64 bytes; §4.4.1.2, §4.4.1.4: measurements and signer ids of 48 and 64 bytes, because
@@ -48,7 +49,7 @@ MAX_TEXT = 64  # characters; the longest name that our formats carry
 CLIENT_ID = -1  # RFC 9783 §4.1.2: the caller is in the non-secure world
 _SIGN1_TAG = 18
 _ES256 = -7
-_KEY_TYPES = {int, str}
+_KEY_TYPES = frozenset({int, str})
 _PROTECTED_HEADER = cbor2.dumps({1: _ES256})
 _MEASUREMENT_DESCRIPTION = "sha-256"  # RFC 9783 §4.4.1.5: a name of IANA's Named Information Hash Algorithm Registry
 _BOOT_SEED_BYTES = range(8, 33)  # RFC 9783 §4.3.2
@@ -56,7 +57,7 @@ _LIFE_CYCLES = range(0x10000)  # RFC 9783 §4.3.1: two bytes
 _CERTIFICATION_REFERENCE = re.compile(r"[0-9]{13}-[0-9]{5}\Z")  # RFC 9783 §4.2.3: EAN-13+5
 _MANDATORY_CLAIMS = frozenset({10, 256, 265, 268, 2394, 2395, 2396, 2399})
 _MANDATORY_ATTRIBUTES = frozenset({1, 2, 5})
-_OPTIONAL_ATTRIBUTES = frozenset({4, 6})
+_ATTRIBUTES = _MANDATORY_ATTRIBUTES | {4, 6}
 
 
 class LifeCycle(IntEnum):
@@ -188,10 +189,10 @@ def verify_evidence(unverified_token: bytes, identity_key: ec.EllipticCurvePubli
         TokenSignatureError: step 4.
     """
     # Steps 1 and 2: length and form.
-    tagged = _decode(unverified_token, "token", tag=_SIGN1_TAG)
-    if not _is_sign1(tagged.value):
+    parts = _decode(unverified_token, "token", tag=_SIGN1_TAG)
+    if not _is_sign1(parts):
         raise TokenError("token: expected the four parts of a COSE_Sign1, found another array or item")
-    protected, unprotected, payload, signature = tagged.value
+    protected, unprotected, payload, signature = parts
     identity_spki = spki_der(identity_key)
     _check_header(protected, unprotected, kid=hashlib.sha512(identity_spki).digest())
     # Step 4: signature (RFC 9052 §4.4).
@@ -249,7 +250,7 @@ def _components(claim: Any) -> tuple[SoftwareComponent, ...]:
 
 
 def _component(part: Any) -> SoftwareComponent:
-    _check_keys(part, "software component", mandatory=_MANDATORY_ATTRIBUTES, optional=_OPTIONAL_ATTRIBUTES)
+    _check_keys(part, "software component", mandatory=_MANDATORY_ATTRIBUTES, known=_ATTRIBUTES)
     if part.get(6, _MEASUREMENT_DESCRIPTION) != _MEASUREMENT_DESCRIPTION:
         raise TokenError(f"measurement description: expected {_MEASUREMENT_DESCRIPTION}, found another")
     return SoftwareComponent(
@@ -260,13 +261,11 @@ def _component(part: Any) -> SoftwareComponent:
     )
 
 
-def _check_keys(value: Any, what: str, *, mandatory: frozenset[int], optional: frozenset[int] | None = None) -> None:
-    """Check the keys of a map; None for `optional` lets any others be there, too."""
-    # True is equal to 1 as a key of a dict, but is another claim.
-    if not isinstance(value, dict) or not set(map(type, value)) <= _KEY_TYPES:
+def _check_keys(value: Any, what: str, *, mandatory: frozenset[int], known: frozenset[int] | None = None) -> None:
+    """Check the keys of a map; None for `known` lets any others be there, too."""
+    if not isinstance(value, dict) or not _KEY_TYPES.issuperset(map(type, value)):
         raise TokenError(f"{what}: expected a map from integers and text, found another item")
-    unknown = set() if optional is None else value.keys() - mandatory - optional
-    if not mandatory <= value.keys() or unknown:
+    if not mandatory <= value.keys() or (known is not None and not value.keys() <= known):
         raise TokenError(f"{what}: expected the keys {sorted(mandatory)}, found others")
 
 
