@@ -6,6 +6,7 @@ certificate is decided by the caller, who has verified the CSR (pki/csr.py) and 
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -20,6 +21,7 @@ from protocol.signing import Signer
 
 CRL_FOLDER = "/pki/crl/"
 OCSP_PATH = "/pki/ocsp"
+Extension: TypeAlias = x509.Extension[x509.ExtensionType]
 SerialNumbers = Callable[[], int]
 random_serial_numbers: SerialNumbers = x509.random_serial_number  # 159 random bits in 20 octets
 
@@ -35,6 +37,7 @@ class CertificateAuthority:
 
     Attributes:
         certificate_sha256: of the authority's own certificate, DER, hex.
+        chain_text: the authority's chain, PEM.
 
     Raises:
         ChainError: the signer's key is not that of the first certificate.
@@ -51,11 +54,15 @@ class CertificateAuthority:
         self._chain = tuple(chain)
         self._key = SignerKey(signer)
         self._serial_numbers = serial_numbers
-        self._chain_pem = chain_pem(self._chain)
+        self.chain_text = chain_pem(self._chain).decode()
         self.certificate_sha256 = self.certificate.fingerprint(hashes.SHA256()).hex()
         if self.certificate.public_key() != signer.public_key:
             raise ChainError("authority: expected the private key of its certificate, found another")
         self._publish_url = publish_url or publish_url_in(self.certificate)
+        self._extensions = {
+            revocation: _issuer_extensions(revocation, self.certificate, publish_url=self._publish_url)
+            for revocation in Revocation
+        }
 
     @property
     def certificate(self) -> x509.Certificate:
@@ -69,9 +76,8 @@ class CertificateAuthority:
 
     def issue(self, profile: Profile, public_key: ec.EllipticCurvePublicKey) -> x509.Certificate:
         """Issue a certificate for a public key whose possession has been proved."""
-        issuer = self.certificate
-        extensions = extensions_of(profile, public_key, issuer=issuer, publish_url=self._publish_url)
-        builder = _builder(profile, public_key, extensions, issuer=issuer.subject)
+        extensions = _own_extensions(profile, public_key) + self._extensions[profile.revocation]
+        builder = _builder(profile, public_key, extensions, issuer=self.certificate.subject)
         return builder.serial_number(self._serial_numbers()).sign(self._key, hashes.SHA256())
 
     def sign_crl(self, builder: x509.CertificateRevocationListBuilder) -> x509.CertificateRevocationList:
@@ -80,7 +86,7 @@ class CertificateAuthority:
 
     def chain_pem(self, leaf: x509.Certificate) -> bytes:
         """Return a chain file: the leaf, then the authority's chain."""
-        return chain_pem([leaf]) + self._chain_pem
+        return chain_pem([leaf]) + self.chain_text.encode()
 
 
 def self_signed_root(
@@ -124,8 +130,8 @@ def extensions_of(
     *,
     issuer: x509.Certificate | None,
     publish_url: str | None,
-) -> list[tuple[x509.ExtensionType, bool]]:
-    """Return the extensions that a certificate has, each with whether it is critical.
+) -> list[Extension]:
+    """Return the extensions that a certificate has.
 
     Args:
         profile: what the certificate says.
@@ -133,26 +139,33 @@ def extensions_of(
         issuer: its issuer's certificate; None for a root.
         publish_url: where its issuer publishes revocations; None nowhere.
     """
-    extensions: list[tuple[x509.ExtensionType, bool]] = [
-        (x509.BasicConstraints(profile.is_authority, profile.path_length), True),
-        (_key_usage(is_authority=profile.is_authority), True),
-        (x509.SubjectKeyIdentifier.from_public_key(public_key), False),
+    own = _own_extensions(profile, public_key)
+    return own if issuer is None else own + _issuer_extensions(profile.revocation, issuer, publish_url=publish_url)
+
+
+def _own_extensions(profile: Profile, public_key: ec.EllipticCurvePublicKey) -> list[Extension]:
+    extensions = [
+        _basic_constraints(is_authority=profile.is_authority, path_length=profile.path_length),
+        _key_usage(is_authority=profile.is_authority),
+        _extension(x509.SubjectKeyIdentifier.from_public_key(public_key)),
     ]
     if profile.purposes:
-        extensions.append((x509.ExtendedKeyUsage(profile.purposes), False))
+        extensions.append(_purposes(profile.purposes))
     if profile.constraints is not None:
-        extensions.append((profile.constraints, True))
+        extensions.append(_extension(profile.constraints, critical=True))
     if profile.policies:
-        policies = [x509.PolicyInformation(policy, None) for policy in profile.policies]
-        extensions.append((x509.CertificatePolicies(policies), False))
+        extensions.append(_policies(profile.policies))
     if profile.names:
         # RFC 5280 §4.2.1.6: critical where the subject is empty.
-        extensions.append((x509.SubjectAlternativeName(profile.names), not profile.subject.rdns))
-    if issuer is not None:
-        extensions.append((_authority_key_id(issuer), False))
-        published = _published(profile.revocation, issuer, publish_url=publish_url)
-        extensions.extend((extension, False) for extension in published)
+        extensions.append(_extension(x509.SubjectAlternativeName(profile.names), critical=not profile.subject.rdns))
     return extensions
+
+
+def _issuer_extensions(revocation: Revocation, issuer: x509.Certificate, *, publish_url: str | None) -> list[Extension]:
+    """Return what all certificates of an issuer, and of this kind of revocation, have in common."""
+    key_id = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(_subject_key_id(issuer))
+    published = _published(revocation, issuer, publish_url=publish_url)
+    return [_extension(key_id), *map(_extension, published)]
 
 
 def _published(
@@ -170,40 +183,44 @@ def _published(
         yield x509.AuthorityInformationAccess([x509.AccessDescription(AuthorityInformationAccessOID.OCSP, responder)])
 
 
-@functools.lru_cache
-def _authority_key_id(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
-    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(_subject_key_id(issuer))
-
-
 def _subject_key_id(certificate: x509.Certificate) -> x509.SubjectKeyIdentifier:
     return certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
 
 
 def _builder(
-    profile: Profile,
-    public_key: ec.EllipticCurvePublicKey,
-    extensions: Sequence[tuple[x509.ExtensionType, bool]],
-    *,
-    issuer: x509.Name,
+    profile: Profile, public_key: ec.EllipticCurvePublicKey, extensions: list[Extension], *, issuer: x509.Name
 ) -> x509.CertificateBuilder:
     """Everything but serial number and signature."""
-    # All extensions at once: `add_extension` would copy the builder for each of them.
-    together: list[x509.Extension[x509.ExtensionType]] = [
-        x509.Extension(extension.oid, critical, extension) for extension, critical in extensions
-    ]
-    return (
-        x509.CertificateBuilder(extensions=together)
-        .subject_name(profile.subject)
-        .issuer_name(issuer)
-        .public_key(public_key)
-        .not_valid_before(profile.not_before)
-        .not_valid_after(profile.not_after)
-    )
+    # At once what can be: each setter copies the builder, and `add_extension` its extensions as well.
+    builder = x509.CertificateBuilder(issuer, profile.subject, public_key, extensions=extensions)
+    return builder.not_valid_before(profile.not_before).not_valid_after(profile.not_after)
+
+
+def _extension(value: x509.ExtensionType, *, critical: bool = False) -> Extension:
+    return x509.Extension(value.oid, critical, value)
+
+
+# What is the same in many certificates is made once.
+
+
+@functools.lru_cache
+def _purposes(purposes: tuple[x509.ObjectIdentifier, ...]) -> Extension:
+    return _extension(x509.ExtendedKeyUsage(purposes))
+
+
+@functools.lru_cache
+def _policies(policies: tuple[x509.ObjectIdentifier, ...]) -> Extension:
+    return _extension(x509.CertificatePolicies([x509.PolicyInformation(policy, None) for policy in policies]))
+
+
+@functools.lru_cache
+def _basic_constraints(*, is_authority: bool, path_length: int | None) -> Extension:
+    return _extension(x509.BasicConstraints(is_authority, path_length), critical=True)
 
 
 @functools.cache
-def _key_usage(*, is_authority: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
+def _key_usage(*, is_authority: bool) -> Extension:
+    usage = x509.KeyUsage(
         digital_signature=not is_authority,
         key_cert_sign=is_authority,
         crl_sign=is_authority,
@@ -214,3 +231,4 @@ def _key_usage(*, is_authority: bool) -> x509.KeyUsage:
         encipher_only=False,
         decipher_only=False,
     )
+    return _extension(usage, critical=True)

@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from pki import profiles
-from pki.authority import extensions_of
+from pki.authority import Extension, extensions_of
 from pki.ceremony_declaration import Declaration
 from pki.chains import issued_by
 from pki.errors import CeremonyError
@@ -138,24 +138,18 @@ def differences(
         yield "key: expected one on P-256, found another type"
         return
     above = None if planned.issuer is None else issuer
-    expected = dict(_by_oid(extensions_of(planned.profile, public_key, issuer=above, publish_url=publish_url)))
-    found = {extension.oid: (extension.value, extension.critical) for extension in certificate.extensions}
+    planned_extensions = extensions_of(planned.profile, public_key, issuer=above, publish_url=publish_url)
+    expected = {extension.oid: extension for extension in planned_extensions}
+    found = {extension.oid: extension for extension in certificate.extensions}
     for oid in sorted(expected.keys() | found.keys(), key=lambda oid: oid.dotted_string):
         if expected.get(oid) != found.get(oid):
             yield f"{oid._name}: expected {_text(expected.get(oid))}, found {_text(found.get(oid))}"  # noqa: SLF001
 
 
-def _by_oid(
-    extensions: list[tuple[x509.ExtensionType, bool]],
-) -> Iterator[tuple[x509.ObjectIdentifier, tuple[x509.ExtensionType, bool]]]:
-    return ((value.oid, (value, critical)) for value, critical in extensions)
-
-
-def _text(extension: tuple[x509.ExtensionType, bool] | None) -> str:
+def _text(extension: Extension | None) -> str:
     if extension is None:
         return "none"
-    value, critical = extension
-    return f"{'critical ' if critical else ''}{value}"
+    return f"{'critical ' if extension.critical else ''}{extension.value}"
 
 
 def _authority(declaration: Declaration, role: str, *, began_at: datetime) -> PlannedCertificate:
