@@ -28,9 +28,9 @@ from cryptography.x509.oid import NameOID, SignatureAlgorithmOID
 from pki.errors import CsrError
 from pki.signer_key import SignerKey
 from pki.weak_keys import weakness
-from protocol.errors import ProtocolError
+from protocol.errors import ProtocolError, SignatureError
 from protocol.identity import X509_ERRORS, DeviceId, IdentityError, device_id_in, device_id_of, p256_key, spki_der
-from protocol.signing import Signer
+from protocol.signing import Signer, verify
 
 MAX_CSR_BYTES = 4096
 
@@ -43,20 +43,23 @@ class VerifiedCsr:
         device_id: the device that the request names.
         public_key: P-256; its possession has been proved.
         spki: the key as DER SubjectPublicKeyInfo.
+        key_sha256: of this, hex.
     """
 
     device_id: DeviceId
     public_key: ec.EllipticCurvePublicKey
     spki: bytes
+    key_sha256: str
 
 
 @dataclass(frozen=True, slots=True)
 class _Possessed:
-    """A request whose steps 1 to 4 passed, its key, and the key's DER SubjectPublicKeyInfo."""
+    """A request whose steps 1 to 4 passed, its key, and the key's DER SubjectPublicKeyInfo with its SHA-256, hex."""
 
     request: x509.CertificateSigningRequest
     public_key: ec.EllipticCurvePublicKey
     spki: bytes
+    key_sha256: str
 
 
 def make_csr(signer: Signer, common_name: str) -> bytes:
@@ -109,9 +112,9 @@ def verify_ldevid_csr(
     """
     verified = _named(_possessed(unverified_csr), device_id)
     # Step 8: a fresh key.
-    if verified.public_key == identity_key:
+    if verified.spki == spki_der(identity_key):
         raise CsrError("CSR: expected a fresh key, found the identity key")
-    if hashlib.sha256(verified.spki).hexdigest() in reserved_keys:
+    if verified.key_sha256 in reserved_keys:
         raise CsrError("CSR: expected a fresh key, found one of the service or of an authority")
     return verified
 
@@ -126,18 +129,20 @@ def _possessed(unverified_csr: bytes) -> _Possessed:
         # Step 3: key.
         public_key = p256_key(request)
         spki = spki_der(public_key)
-        if source := weakness(hashlib.sha256(spki).hexdigest()):
+        key_sha256 = hashlib.sha256(spki).hexdigest()
+        if source := weakness(key_sha256):
             raise CsrError(f"CSR: expected a key of the device's own, found a published one ({source})")
         # Step 4: proof of possession.
         if request.signature_algorithm_oid != SignatureAlgorithmOID.ECDSA_WITH_SHA256:
             raise CsrError(f"CSR: expected ECDSA with SHA-256, found {request.signature_algorithm_oid.dotted_string}")
-        if not request.is_signature_valid:
-            raise CsrError("CSR: expected a signature by its own key, found another")
+        verify(public_key, request.signature, request.tbs_certrequest_bytes)
     except X509_ERRORS as error:
         raise CsrError(f"CSR: expected one PKCS#10 request, found {type(error).__name__}") from error
+    except SignatureError as error:
+        raise CsrError("CSR: expected a signature by its own key, found another") from error
     except IdentityError as error:
         raise CsrError(f"CSR: {error}") from error
-    return _Possessed(request, public_key, spki)
+    return _Possessed(request, public_key, spki, key_sha256)
 
 
 def _load(unverified_csr: bytes) -> x509.CertificateSigningRequest:
@@ -163,7 +168,7 @@ def _named(possessed: _Possessed, device_id: DeviceId) -> VerifiedCsr:
         raise CsrError(f"CSR: expected no common name, found {len(common_names)}")
     if asks_for_ca:
         raise CsrError("CSR: expected an end entity, found a request for an authority")
-    return VerifiedCsr(device_id, possessed.public_key, possessed.spki)
+    return VerifiedCsr(device_id, possessed.public_key, possessed.spki, possessed.key_sha256)
 
 
 def _asks_for_authority(value: x509.ExtensionType) -> bool:

@@ -4,6 +4,8 @@ An operator's client certificate counts only if the root itself issued it, so th
 the factory can make an operator.
 """
 
+import hashlib
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,13 +13,14 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from pki.authority import CertificateAuthority, issuer_key_id
 from pki.chains import issued_by, load_chain, verify_idevid, verify_ldevid
 from pki.csr import verify_ldevid_csr
 from pki.errors import ChainError, CsrError
-from pki.issuance import CertificateFacts, IssuanceKind, certificate_sha256
+from pki.issuance import CertificateFacts, IssuanceKind
 from pki.manufacturers import Manufacturer, trusted_manufacturers
 from pki.online import load_certificate, online_keys
 from pki.profiles import ldevid
@@ -203,7 +206,7 @@ class PkiIssuer:
             )
         except CsrError as error:
             raise CsrRefusedError(str(error)) from error
-        return CertificateRequest(verified.device_id, verified.public_key, verified.spki)
+        return CertificateRequest(verified.device_id, verified.public_key, verified.spki, verified.key_sha256)
 
     def issue(
         self, request: CertificateRequest, *, access: Access = Access.FULL, lifetime: timedelta | None = None
@@ -213,17 +216,18 @@ class PkiIssuer:
         now, authority = self._clock.now(), self._authorities.issuing_ca
         profile = ldevid(request.device_id, now=now, lifetime=lifetime, access=access)
         leaf = authority.issue(profile, request.public_key)
+        der = leaf.public_bytes(Encoding.DER)
         facts = CertificateFacts(
             at=now,
             kind=IssuanceKind.LDEVID,
             serial=f"{leaf.serial_number:x}",
             subject=device_uri(request.device_id),
             key_sha256=request.key_sha256,
-            certificate_sha256=certificate_sha256(leaf),
+            certificate_sha256=hashlib.sha256(der).hexdigest(),
             issuer_sha256=authority.certificate_sha256,
-            not_after=leaf.not_valid_after_utc,
+            not_after=profile.not_after,
         )
-        chain = authority.chain_pem(leaf).decode()
+        chain = ssl.DER_cert_to_PEM_cert(der) + authority.chain_text
         return IssuedCertificate(chain, facts.serial, facts.not_after, access, facts)
 
     def sign_time(self, device_nonce: bytes) -> bytes:

@@ -93,16 +93,13 @@ class CertificateRequest:
     Attributes:
         public_key: fresh P-256 key whose possession is proved.
         spki: the key as DER SubjectPublicKeyInfo.
+        key_sha256: of this, hex.
     """
 
     device_id: DeviceId
     public_key: ec.EllipticCurvePublicKey
     spki: bytes
-
-    @property
-    def key_sha256(self) -> str:
-        """SHA-256 of the key's SubjectPublicKeyInfo, hex."""
-        return hashlib.sha256(self.spki).hexdigest()
+    key_sha256: str
 
     @property
     def key_device_id(self) -> DeviceId:

@@ -289,7 +289,9 @@ def _with_key(
 
 
 def _der(tag: int, content: bytes) -> bytes:
-    length = bytes([len(content)]) if len(content) < 128 else b"\x82" + len(content).to_bytes(2, "big")
+    size = len(content)
+    octets = size.to_bytes((size.bit_length() + 7) // 8, "big")
+    length = bytes([size]) if size < 0x80 else bytes([0x80 | len(octets)]) + octets  # X.690 §10.1: as short as can be
     return bytes([tag]) + length + content
 
 
