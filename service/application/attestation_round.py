@@ -5,6 +5,7 @@ number of statements does not grow with them. Devices are locked in the order of
 lets one writer in at a time, is written last.
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -81,6 +82,27 @@ class _Facts:
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
+    """A claim with its appraisal, before anything is issued.
+
+    Attributes:
+        device: None if there is no such device.
+        noted: the device with what a fresh boot seed says; None of evidence that is not fresh.
+        policy: of the device's group; None where the claim did not come so far.
+        suspicion: what the boot seed raised.
+        is_unfit: whether what it booted is refused, whatever else is wrong.
+    """
+
+    claim: Claim
+    appraisal: Appraisal
+    device: Device | None
+    noted: Device | None = None
+    policy: AttestationPolicy | None = None
+    suspicion: CloneSuspicion | None = None
+    is_unfit: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Settled:
     """A claim with its result and the device before and after it; both None if there is no such device."""
 
     claim: Claim
@@ -88,7 +110,6 @@ class _Judged:
     before: Device | None
     after: Device | None
     issued: IssuedCertificate | None
-    suspicion: CloneSuspicion | None = None
 
     @property
     def moved_to(self) -> DeviceState | None:
@@ -119,13 +140,16 @@ class AttestationRound:
         """
         facts = await self._gather(work, claims, now=now)
         judged = [self._judge(claim, facts, now=now) for claim in claims]
-        await work.devices.save_attested([one.after for one in judged if one.after and one.after != one.before])
-        for one in judged:
-            if one.after is not None and one.suspicion is not None:
-                await self._clones.tell(work, one.after, one.suspicion)
-        await _record(work, judged, now=now)
-        await work.issuance.append([one.issued.facts for one in judged if one.issued])
-        return [Outcome(one.claim.peer.device_id, one.appraisal, one.issued, one.moved_to) for one in judged]
+        # In a thread, because a token takes its time for each signature.
+        issued = await asyncio.to_thread(lambda: [self._issue(one) for one in judged])
+        settled = [_settled(one, its, now=now) for one, its in zip(judged, issued, strict=True)]
+        await work.devices.save_attested([one.after for one in settled if one.after and one.after is not one.before])
+        for one, its in zip(judged, settled, strict=True):
+            if its.after is not None and one.suspicion is not None:
+                await self._clones.tell(work, its.after, one.suspicion)
+        await _record(work, settled, now=now)
+        await work.issuance.append([its.facts for its in issued if its])
+        return [Outcome(one.claim.peer.device_id, one.appraisal, one.issued, one.moved_to) for one in settled]
 
     async def _gather(self, work: UnitOfWork, claims: Sequence[Claim], *, now: datetime) -> _Facts:
         devices = await work.devices.find_many({claim.peer.device_id for claim in claims}, lock=True)
@@ -146,9 +170,9 @@ class AttestationRound:
         # Step 3: standing.
         refused = check_standing(device)
         if refused is not None:
-            return _Judged(claim, refused, device, device, None)
+            return _Judged(claim, refused, device)
         if isinstance(claim.evidence, Appraisal):
-            return _Judged(claim, claim.evidence, device, device, None)
+            return _Judged(claim, claim.evidence, device)
         return self._appraise(claim, claim.evidence, facts=facts, now=now)
 
     def _appraise(self, claim: Claim, evidence: Evidence, *, facts: _Facts, now: datetime) -> _Judged:
@@ -162,18 +186,19 @@ class AttestationRound:
         # Step 6: key.
         if appraisal.verdict.access is not None and claim.wanted.key_sha256 in facts.used_keys:
             appraisal = refusal("certificate key", expected="a fresh one", found="one that has been used before")
-        shown, suspicion = device, None
+        noted, suspicion = None, None
         if evidence.nonce == expected:
-            shown = _remember(device, claim, measured, now=now)
-            shown, suspicion = note_boot_seed(shown, evidence.boot_seed, now)
+            noted, suspicion = note_boot_seed(device, evidence.boot_seed, now)
         if suspicion is not None and self._clones.blocks:
             appraisal = refusal("identity", expected="one live device", found=suspicion.text[:200])
-        access = appraisal.verdict.access
-        if access is None:
-            return _Judged(claim, appraisal, device, shown, None, suspicion)
-        issued = self._issuer.issue(claim.wanted, access=access, lifetime=_lifetime(access, policy))
-        certified = _certified(shown, claim.wanted, issued, now=now)
-        return _Judged(claim, appraisal, device, certified, issued, suspicion)
+        is_unfit = measured.verdict is Verdict.REFUSED
+        return _Judged(claim, appraisal, device, noted, policy, suspicion, is_unfit)
+
+    def _issue(self, judged: _Judged) -> IssuedCertificate | None:
+        access, policy = judged.appraisal.verdict.access, judged.policy
+        if access is None or policy is None:
+            return None
+        return self._issuer.issue(judged.claim.wanted, access=access, lifetime=_lifetime(access, policy))
 
 
 def check_standing(device: Device | None) -> Appraisal | None:
@@ -197,35 +222,45 @@ def _used_keys(claims: Sequence[Claim], known: Collection[str]) -> set[str]:
     return found | {key for key, count in keys.items() if count > 1 or key in known}
 
 
-def _remember(device: Device, claim: Claim, measured: Appraisal, *, now: datetime) -> Device:
-    """Return the device with what fresh evidence, accepted or not, leaves in the registry.
-
-    What the device booted is refused: the certificate of before opens nothing more. Only the device can bring that
-    about, as fresh evidence is signed by its identity key over a nonce of this moment.
-    """
-    shown = device.show(claim.token, now)
-    return shown.refuse() if measured.verdict is Verdict.REFUSED else shown
-
-
 def _lifetime(access: Access, policy: AttestationPolicy) -> timedelta | None:
     if access is Access.FULL:
         return policy.certificate_lifetime
     return min(policy.certificate_lifetime or RESTRICTED_LIFETIME, RESTRICTED_LIFETIME)
 
 
-def _certified(device: Device, wanted: CertificateRequest, issued: IssuedCertificate, *, now: datetime) -> Device:
-    return device.certify(
-        issued.serial, key_sha256=wanted.key_sha256, not_after=issued.not_after, at=now, access=issued.access
-    )
+def _settled(judged: _Judged, issued: IssuedCertificate | None, *, now: datetime) -> _Settled:
+    return _Settled(judged.claim, judged.appraisal, judged.device, _after(judged, issued, now=now), issued)
 
 
-async def _record(work: UnitOfWork, judged: Sequence[_Judged], *, now: datetime) -> None:
+def _after(judged: _Judged, issued: IssuedCertificate | None, *, now: datetime) -> Device | None:
+    """Return the device with what fresh evidence, accepted or not, leaves in the registry.
+
+    What the device booted is refused: the certificate of before opens nothing more. Only the device can bring that
+    about, as fresh evidence is signed by its identity key over a nonce of this moment.
+    """
+    noted, claim = judged.noted, judged.claim
+    if noted is None:
+        return judged.device
+    if issued is not None:
+        return noted.certify(
+            issued.serial,
+            evidence=claim.token,
+            key_sha256=claim.wanted.key_sha256,
+            not_after=issued.not_after,
+            at=now,
+            access=issued.access,
+        )
+    shown = noted.show(claim.token, now)
+    return shown.refuse() if judged.is_unfit else shown
+
+
+async def _record(work: UnitOfWork, settled: Sequence[_Settled], *, now: datetime) -> None:
     """Store the results with the events that tell of them."""
-    for one in judged:
+    for one in settled:
         if one.after is not None and (one.moved_to is not None or one.is_quarantined_again):
             work.record(_state_event(one.after, now))
-    changed = await record_results(work, {one.claim.peer.device_id: one.appraisal for one in judged}, now=now)
-    for one in judged:
+    changed = await record_results(work, {one.claim.peer.device_id: one.appraisal for one in settled}, now=now)
+    for one in settled:
         if one.after is None or one.appraisal.verdict.access is not _RESTRICTED:
             continue
         # No rollout of this catalog put there what it runs, so its reports do not tell.

@@ -190,7 +190,7 @@ def appraise(
     findings = (
         _check_nonce(evidence.nonce, expected_nonce),
         _check_life_cycle(evidence.lifecycle, policy),
-        _check_order(components),
+        _check_order(tuple(component.type for component in components)),
         *_check_presence(components, policy),
         *(_check_measurement(component, reference_values, policy) for component in components),
     )
@@ -218,6 +218,7 @@ def _check_nonce(found: bytes, expected: bytes | None) -> Finding:
     return _plain("nonce", expected="the service's nonce bound to the key of the CSR", found=wording, accepted=fresh)
 
 
+@functools.lru_cache  # the devices of a group mostly show the same
 def _check_life_cycle(found: int, policy: AttestationPolicy) -> Finding:
     # Step 2: life cycle.
     stage = found & _LIFE_CYCLE_MASK
@@ -232,10 +233,10 @@ def life_cycle_name(claim: int) -> str:
     return _LIFE_CYCLES[stage] if stage in _LIFE_CYCLES else f"0x{claim & 0xFFFF:04x}"
 
 
-def _check_order(components: Sequence[SoftwareComponent]) -> Finding:
+@functools.lru_cache  # as above
+def _check_order(names: tuple[str, ...]) -> Finding:
     # Step 3: form of the boot.
-    names = [component.type for component in components]
-    in_order = [name for name in _SLOTS if name in names]
+    in_order = tuple(name for name in _SLOTS if name in names)
     return _plain(
         "boot-order",
         expected=" → ".join(in_order) or "the slots of the MT3620",

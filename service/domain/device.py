@@ -232,11 +232,20 @@ class Device:
         return replace(self, access=None)
 
     def certify(
-        self, serial: str, *, key_sha256: str, not_after: datetime, at: datetime, access: Access = Access.FULL
+        self,
+        serial: str,
+        *,
+        evidence: bytes,
+        key_sha256: str,
+        not_after: datetime,
+        at: datetime,
+        access: Access = Access.FULL,
     ) -> "Device":
-        """Return the device with a new LDevID; the first one of full access makes it active."""
+        """Return the device with a new LDevID for fresh evidence; the first one of full access makes it active."""
         return replace(
             self,
+            evidence=evidence,
+            evidence_at=at,
             certificate_serial=serial,
             certificate_key_sha256=key_sha256,
             certificate_not_after=not_after,

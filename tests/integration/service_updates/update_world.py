@@ -186,7 +186,9 @@ class UpdateWorld:
                 claimed_by="releaser",
             )
             await work.devices.add(device)
-            certified = device.certify("01", key_sha256="00", not_after=now + timedelta(days=1), at=now)
+            certified = device.certify(
+                "01", evidence=b"token", key_sha256="00", not_after=now + timedelta(days=1), at=now
+            )
             await work.devices.save_attested([certified])
             work.record(Event(EventType.DEVICE, device_id, "activated", now))
             await work.commit()

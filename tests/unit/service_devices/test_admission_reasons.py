@@ -21,7 +21,7 @@ CLAIMED = Device(
     claimed_at=NOW,
     claimed_by="operator",
 )
-ACTIVE = CLAIMED.certify("1", key_sha256="00", not_after=NOW + timedelta(hours=1), at=NOW)
+ACTIVE = CLAIMED.certify("1", evidence=b"token", key_sha256="00", not_after=NOW + timedelta(hours=1), at=NOW)
 
 
 def record(appraisal: Appraisal) -> AttestationRecord:

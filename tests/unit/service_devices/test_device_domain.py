@@ -25,7 +25,7 @@ CLAIMED = Device(
 
 
 def certified(device: Device, at: datetime = NOW) -> Device:
-    return device.certify("1f", key_sha256="00" * 32, not_after=at + timedelta(days=1), at=at)
+    return device.certify("1f", evidence=b"token", key_sha256="00" * 32, not_after=at + timedelta(days=1), at=at)
 
 
 def test_first_certificate_makes_a_device_active_for_good() -> None:
