@@ -49,6 +49,8 @@ class Settings(BaseSettings):
         tick_seconds: longest time between two looks of the worker at rollouts.
         two_person_actions: what takes two operators: device.block, device.unblock, device.decommission, …
         approval_lifetime_seconds: for a second operator to decide.
+        witnesses: of the transparency log, each a verifier key, a space and the URL that takes its checkpoints.
+        witness_ca_file: PEM certificates that witnesses' TLS certificates chain to; None for the machine's.
         on_clone: what becomes of a device that two live ones seem to be: an alarm, or a block as well.
     """
 
@@ -79,6 +81,8 @@ class Settings(BaseSettings):
     tick_seconds: Seconds = 1.0
     two_person_actions: tuple[str, ...] = ()
     approval_lifetime_seconds: Seconds = 86_400.0
+    witnesses: tuple[str, ...] = ()
+    witness_ca_file: Path | None = None
     on_clone: Literal["alarm", "block"] = "alarm"
 
     @classmethod

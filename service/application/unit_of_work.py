@@ -29,6 +29,7 @@ from service.application.document_repository import DocumentRepository
 from service.application.events import Event, EventLog
 from service.application.issuance import IssuanceLog
 from service.application.revocation_repository import RevocationRepository
+from service.application.transparency_repository import LogRepository
 from service.application.update_repositories import (
     ActionRepository,
     ArtifactRepository,
@@ -64,6 +65,7 @@ class UnitOfWork(Protocol):
     installed: InstalledRepository
     documents: DocumentRepository
     leases: LeaseRepository
+    log: LogRepository
 
     def record(self, event: Event) -> None:
         """Add an event that becomes real with the commit."""

@@ -6,8 +6,11 @@ from datetime import timedelta
 from service.adapters.artifact_cache import CachedArtifacts
 from service.adapters.artifact_store import ObjectArtifactStore, open_store
 from service.adapters.database.gateway_stores import SqlCommandQueue
+from service.adapters.log_signer import open_log_key
 from service.adapters.metadata_signer import PkiMetadata, load_genesis, load_trusted_keys
+from service.adapters.witnesses import HttpWitnesses, parse_witnesses
 from service.application.artifacts import Artifacts
+from service.application.checkpoints import Checkpoints
 from service.application.director import Director
 from service.application.documents import DocumentIndex, Documents
 from service.application.poll import PendingActions, Poll, PollPacing
@@ -17,6 +20,7 @@ from service.application.repository import ImageRepository
 from service.application.retention import Retention
 from service.application.rollout_ticks import RolloutTicks
 from service.application.rollouts import Rollouts
+from service.application.transparency import Transparency
 from service.bootstrap.core import Core
 from service.gateway.server import Gateway
 from service.worker import Waker, Worker, WorkerPorts
@@ -26,6 +30,8 @@ from service.worker import Waker, Worker, WorkerPorts
 class Updates:
     """The update half: releases, rollouts, the Director."""
 
+    transparency: Transparency
+    checkpoints: Checkpoints
     artifacts: Artifacts
     documents: Documents
     repository: ImageRepository
@@ -43,16 +49,28 @@ async def open_updates(core: Core, gateway: Gateway) -> Updates:
     metadata = PkiMetadata.load(settings.data_dir)
     behind = open_store(settings.artifacts_url, default_folder=settings.data_dir / "artifacts")
     store = CachedArtifacts(ObjectArtifactStore(behind), max_bytes=settings.artifact_cache_bytes)
-    listeners = (DocumentIndex(store),)
+    log_key = open_log_key(settings.data_dir)
+    transparency = Transparency(unit_of_work, key=log_key.key, clock=clock)
+    checkpoints = Checkpoints(
+        unit_of_work,
+        signer=log_key,
+        witnesses=parse_witnesses(settings.witnesses),
+        client=HttpWitnesses(settings.witness_ca_file),
+        clock=clock,
+    )
+    listeners = (DocumentIndex(store), transparency)
     repository = ImageRepository(unit_of_work, metadata=metadata, clock=clock, listeners=listeners)
     await repository.begin(load_genesis(settings.data_dir))
+    await transparency.begin()
     pending = PendingActions()
     await pending.load(unit_of_work)
     worker = _worker(core, repository)
-    for listener in (pending.hear, Waker(pending, gateway).hear, worker.hear):
+    for listener in (pending.hear, Waker(pending, gateway).hear, worker.hear, checkpoints.hear):
         core.feed.subscribe(listener)
     pacing = PollPacing(settings.poll_seconds, min(settings.poll_seconds, settings.busy_poll_seconds))
     return Updates(
+        transparency=transparency,
+        checkpoints=checkpoints,
         artifacts=Artifacts(unit_of_work, store=store, keys=load_trusted_keys(settings.data_dir), clock=clock),
         documents=Documents(unit_of_work),
         repository=repository,

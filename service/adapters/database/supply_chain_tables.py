@@ -2,7 +2,7 @@
 
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, String, Table, Text, text
 
-from service.adapters.database.schema import JSON_TYPE, SEQUENCE_TYPE, UtcDateTime, metadata
+from service.adapters.database.schema import SEQUENCE_TYPE, UtcDateTime, metadata
 from service.adapters.database.update_tables import ROLE_TYPE, SHA256_TYPE, STATE_TYPE, TARGET_TYPE
 
 NAME_KEY_TYPE = String(600)  # casefolded: "ŉ" becomes two letters, and no letter more than three
@@ -88,12 +88,12 @@ log_entries = Table(
     metadata,
     Column("number", BigInteger, primary_key=True, autoincrement=False),  # from 0: the leaf's index
     Column("kind", String(16), nullable=False),
-    Column("subject", String(64), nullable=False),  # SHA-256 of the image or root, hex
+    Column("name", TARGET_TYPE, nullable=False, index=True),  # of the image's target; repository/version of a root
+    Column("subject", SHA256_TYPE, nullable=False, index=True),  # SHA-256 of the image or root
     Column("entry", LargeBinary, nullable=False),
     Column("leaf_hash", LargeBinary, nullable=False),
-    Column("facts", JSON_TYPE, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
-    Index("uq_log_entries_subject_kind", "subject", "kind", unique=True),
+    Index("uq_log_entries_leaf_hash", "leaf_hash", unique=True),
 )
 
 # Hash tiles (C2SP tlog-tiles): at most 256 hashes each, the last of a level may be partial.

@@ -26,6 +26,7 @@ from service.adapters.database.products import SqlProducts
 from service.adapters.database.releases import SqlReleases
 from service.adapters.database.revocations import SqlRevocations
 from service.adapters.database.rollouts import SqlRollouts
+from service.adapters.database.transparency import SqlLog
 from service.application.audit import AuditLog
 from service.application.device_repositories import (
     ApprovalRepository,
@@ -40,6 +41,7 @@ from service.application.document_repository import DocumentRepository
 from service.application.events import Event, EventLog
 from service.application.issuance import IssuanceLog
 from service.application.revocation_repository import RevocationRepository
+from service.application.transparency_repository import LogRepository
 from service.application.update_repositories import (
     ActionRepository,
     ArtifactRepository,
@@ -81,6 +83,7 @@ class SqlUnitOfWork:
         self.installed: InstalledRepository = SqlInstalled(connection)
         self.documents: DocumentRepository = SqlDocuments(connection)
         self.leases: LeaseRepository = SqlLeases(connection)
+        self.log: LogRepository = SqlLog(connection)
 
     def record(self, event: Event) -> None:
         """See `UnitOfWork.record`."""

@@ -136,14 +136,16 @@ def _log() -> None:
         "log_entries",
         sa.Column("number", sa.BigInteger, autoincrement=False, nullable=False),
         sa.Column("kind", sa.String(16), nullable=False),
-        sa.Column("subject", sa.String(64), nullable=False),
+        sa.Column("name", _TARGET, nullable=False),
+        sa.Column("subject", _SHA256, nullable=False),
         sa.Column("entry", sa.LargeBinary, nullable=False),
         sa.Column("leaf_hash", sa.LargeBinary, nullable=False),
-        sa.Column("facts", _JSON, nullable=False),
         sa.Column("created_at", _TIME, nullable=False),
         sa.PrimaryKeyConstraint("number", name="pk_log_entries"),
     )
-    op.create_index("uq_log_entries_subject_kind", "log_entries", ["subject", "kind"], unique=True)
+    op.create_index("ix_log_entries_name", "log_entries", ["name"])
+    op.create_index("ix_log_entries_subject", "log_entries", ["subject"])
+    op.create_index("uq_log_entries_leaf_hash", "log_entries", ["leaf_hash"], unique=True)
     op.create_table(
         "log_tiles",
         sa.Column("level", sa.Integer, autoincrement=False, nullable=False),

@@ -1,0 +1,16 @@
+"""The transparency log's key, from the service's folder."""
+
+from pathlib import Path
+
+from pki.log_key import load_log_key, request_log_key
+from protocol.notes import Ed25519Signer
+
+
+def open_log_key(data_dir: Path) -> Ed25519Signer:
+    """Return the log's signer; a folder of an earlier version gets a key first.
+
+    Raises:
+        KeyStoreError: the key is missing though it was requested, or cannot be used.
+    """
+    request_log_key(data_dir)
+    return load_log_key(data_dir)
