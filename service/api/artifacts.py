@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response, status
 from pydantic import BaseModel
@@ -27,6 +27,13 @@ _RAW_BODY = {
     }
 }
 
+_RAW: dict[str, Any] = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+_RAW_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {**_RAW, "description": "All of its bytes."},
+    206: {**_RAW, "description": "The bytes of the range."},
+    416: {"description": "There are no bytes in the range."},
+}
+
 
 class ArtifactModel(BaseModel):
     """Bytes that were verified and stored."""
@@ -40,7 +47,7 @@ class ArtifactModel(BaseModel):
 async def put_artifact(
     actor: ReleaserActor, services: ServicesParameter, sha256: Sha256, request: Request
 ) -> ArtifactModel:
-    """Store a package, golden vectors or a release document; repeated, it changes nothing."""
+    """Store a package, golden vectors, a release document or a document about them; repeated, it changes nothing."""
     return _model(await services.artifacts.take(actor, sha256, request.stream()))
 
 
@@ -49,6 +56,12 @@ async def find_artifact(_actor: ViewerActor, services: ServicesParameter, sha256
     """Say whether an artifact is stored."""
     length = await services.artifacts.length(sha256)
     return Response(headers={"ETag": f'"{sha256}"', "Content-Length": str(length)})
+
+
+@router.get("/{sha256}", response_class=Response, responses=_RAW_ANSWERS)
+async def read_artifact(_actor: ViewerActor, services: ServicesParameter, sha256: Sha256, request: Request) -> Response:
+    """Return an artifact's bytes, whole or in a range; the signed targets name their length and hash."""
+    return await _answer(services.artifacts, sha256, request)
 
 
 def artifact_routes(artifacts: Artifacts) -> list[Route]:

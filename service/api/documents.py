@@ -1,7 +1,7 @@
 """Documents in force: bills of materials, provenance, exploitability statements; handed out as they came."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel
@@ -14,7 +14,9 @@ from service.application.document_repository import StoredDocument
 
 router = APIRouter(tags=["documents"])
 
-_JSON_FILE = {200: {"content": {"application/json": {"schema": {"type": "object"}}}}}
+_JSON_FILE: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/json": {"schema": {"type": "object"}}}, "description": "The document."},
+}
 
 
 class DocumentModel(BaseModel):

@@ -7,6 +7,7 @@ give equal bytes: the serial number follows from the image's digest and its make
 
 import uuid
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 
 from packageurl import PackageURL
@@ -29,8 +30,10 @@ from protocol.document import canonical_json
 from protocol.geometry import ImageKind, Slot
 from protocol.image import VerifiedImage
 from protocol.model import parse_model_payload
-from service.cli.bills_maker import MakerBom
+from service.cli.bills_maker import MakerBom, load_maker_bom
 from service.cli.bills_model import described
+from service.cli.offered import OfferedImage
+from service.cli.output import remark
 
 IMAGE_ID = "tinyfleet:image-id"
 COMPONENT_ID = "tinyfleet:component-id"
@@ -66,6 +69,19 @@ def image_bom(slot: Slot, image: VerifiedImage, *, maker: MakerBom | None = None
     check_size((bom.metadata.component, *bom.components))
     check_references(bom)
     return canonical_json(bom)
+
+
+def check_maker_bom(path: Path, offered: OfferedImage) -> None:
+    """Check that a maker's bill of materials can be taken in, and say what is left out of it.
+
+    Raises:
+        MakerBomError: it cannot be read, or is no bill that we take.
+        BomError: its references are wrong.
+    """
+    maker = load_maker_bom(path)
+    image_bom(offered.slot, offered.image, maker=maker)
+    for name, count in sorted(maker.left_out.items()):
+        remark(f"{path.name}: {name} is not taken over ({count} times)")
 
 
 def is_complete(bom: Bom) -> bool:

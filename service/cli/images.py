@@ -11,6 +11,7 @@ from protocol.geometry import Core, ImageKind, Slot, slot_for
 from protocol.identity import parse_guid
 from protocol.image import IMAGE_TYPE, MAX_PACKAGE_BYTES, ImageInfo
 from service.cli import clock
+from service.cli.bills import check_maker_bom
 from service.cli.errors import BadArgumentError
 from service.cli.image_sections import explain_package
 from service.cli.offered import OfferedImage, read_input, verify_offered, write_offered
@@ -30,6 +31,7 @@ def pack(
     component_id: Annotated[str, typer.Option(help="GUID of what the image is; stays the same from build to build.")],
     core: Annotated[Core, typer.Option(help="Core that runs it.")] = Core.A7,
     security_version: Annotated[int, typer.Option(min=0, help="Anti-rollback counter, checked against a fuse.")] = 1,
+    bom: Annotated[Path | None, typer.Option(help="Its maker's bill of materials: CycloneDX 1.4 to 1.6, JSON.")] = None,
     out: Annotated[Path | None, typer.Option(help="Package file; default {name}-{version}.img.")] = None,
     operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
     as_json: JsonOption = False,
@@ -48,7 +50,9 @@ def pack(
     package = sign_package(content, info, kind=_slot(core).kind, keys=keys)
     offered = OfferedImage(_slot(core), package, verify_offered(package, _slot(core), keys))
     path = out or Path(f"{name}-{version}.img")
-    write_offered(path, offered)
+    if bom is not None:
+        check_maker_bom(bom, offered)
+    write_offered(path, offered, bom=bom)
     print_packed(path, offered, as_json=as_json)
 
 

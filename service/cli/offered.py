@@ -16,6 +16,7 @@ from pki.files import PUBLIC_MODE, replace_file
 from pki.keystore import KeyStore
 from pki.packages import SIGNING_KEY
 from pki.roles import OfflineKey
+from protocol.cyclonedx import MAX_BOM_BYTES
 from protocol.document import Document, canonical_json, parse_document, verify_document
 from protocol.geometry import HOME_BYTES, SPARE_BYTES, SYSTEM_SLOTS, ImageKind, Slot
 from protocol.image import MAX_PACKAGE_BYTES, VerifiedImage, digest_of, verify_package
@@ -40,6 +41,7 @@ class Note(Document):
         sha256: of the package.
         golden: file of the signed golden vectors, relative to the note; models only.
         requires: of the images that run beside it; the Image repository's targets will say so, signed.
+        bom: file of its maker's bill of materials, relative to the note.
     """
 
     slot: Slot
@@ -49,6 +51,7 @@ class Note(Document):
     sha256: Sha256Hex
     golden: str | None = None
     requires: Requirements = Field(default_factory=dict)
+    bom: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ class OfferedImage:
         image: what it holds.
         golden: signed golden vectors, a DSSE envelope; None for anything but a model.
         requires: of the images that run beside it: name → versions.
+        bom: its maker's bill of materials, unverified; None where there is none.
     """
 
     slot: Slot
@@ -68,6 +72,7 @@ class OfferedImage:
     image: VerifiedImage
     golden: bytes | None = None
     requires: Mapping[str, str] = field(default_factory=dict)
+    bom: bytes | None = None
 
 
 def read_input(path: Path, *, max_bytes: int) -> bytes:
@@ -90,13 +95,14 @@ def note_path(package: Path) -> Path:
     return package.with_name(package.name + ".json")
 
 
-def write_offered(path: Path, offered: OfferedImage, *, golden: Path | None = None) -> None:
+def write_offered(path: Path, offered: OfferedImage, *, golden: Path | None = None, bom: Path | None = None) -> None:
     """Write a package and its note, each whole or not at all; the note last.
 
     Args:
         path: the package's file; its folder is made.
         offered: the package and its slot.
         golden: file of the golden vectors.
+        bom: file of its maker's bill of materials.
     """
     info = offered.image.info
     note = Note(
@@ -107,6 +113,7 @@ def write_offered(path: Path, offered: OfferedImage, *, golden: Path | None = No
         sha256=offered.image.digest,
         golden=os.path.relpath(golden, path.parent) if golden else None,
         requires=offered.requires,
+        bom=os.path.relpath(bom, path.parent) if bom else None,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, offered.package, mode=PUBLIC_MODE)
@@ -135,7 +142,8 @@ def load_offered(path: Path, keys: KeyStore, *, makers: PublicKeys = ()) -> Offe
     golden = None if note.golden is None else path.parent / note.golden
     is_model = note.slot.kind == ImageKind.MODEL
     vectors = _golden_of_model(golden, image, keys) if is_model else None
-    return OfferedImage(note.slot, package, image, vectors, note.requires)
+    bom = None if note.bom is None else read_input(path.parent / note.bom, max_bytes=MAX_BOM_BYTES)
+    return OfferedImage(note.slot, package, image, vectors, note.requires, bom)
 
 
 def verify_offered(package: bytes, slot: Slot, keys: KeyStore, *, makers: PublicKeys = ()) -> VerifiedImage:
