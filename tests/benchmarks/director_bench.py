@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -87,11 +87,12 @@ def director_rows() -> list[dict[str, Any]]:
 
     def theirs(version: int) -> None:
         meta = MetaFile(version)
-        for signed in (
+        each: tuple[Any, ...] = (
             Targets(version, expires=expires, targets={target.path: target}, unrecognized_fields=named),
             Snapshot(version, expires=expires, meta={"targets.json": meta}),
             Timestamp(version, expires=expires, snapshot_meta=meta),
-        ):
+        )
+        for signed in each:
             metadata = Metadata(signed)
             metadata.sign(peer)
             metadata.to_bytes(_COMPACT)
@@ -151,13 +152,24 @@ class Files:
         self.files = files
         self.bytes = 0
 
-    def request(self, _method: str, url: str, **_: Any) -> HttpResponse:
+    def request(
+        self,
+        method: str,  # noqa: ARG002 - as the port has it
+        path: str,
+        *,
+        max_bytes: int,  # noqa: ARG002
+        body: bytes | None = None,  # noqa: ARG002
+        headers: Mapping[str, str] | None = None,  # noqa: ARG002
+    ) -> HttpResponse:
         """Answer with a file or 404."""
-        content = self.files.get(url.rpartition("/")[2])
+        content = self.files.get(path.rpartition("/")[2])
         if content is None:
             return HttpResponse(404, {}, b"")
         self.bytes += len(content)
         return HttpResponse(200, {}, content)
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 class Memory:

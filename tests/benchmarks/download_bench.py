@@ -126,7 +126,7 @@ def measure() -> Iterator[dict[str, Any]]:
         with service(data_dir) as running, nginx(data_dir, artifacts) as peer_port:
             our_port = int(running["device_url"].rsplit(":", 1)[1])
             for length, step in CASES:
-                load = {"sha256": files[length], "length": length, "step": step}
+                load: dict[str, Any] = {"sha256": files[length], "length": length, "step": step}
                 rounds = [
                     [megabytes_per_second(port, running["ca"], clients, **load) for port in (our_port, peer_port)]
                     for _ in range(ROUNDS)

@@ -43,7 +43,7 @@ def fetch(tls: ssl.SSLSocket, plan: dict[str, Any], buffer: memoryview, *, start
         if not read:
             raise LoadError(f"expected {missing} bytes more, found a closed connection")
         missing -= read
-    return end - start
+    return int(end - start)
 
 
 def run(plan: dict[str, Any], client: dict[str, str], totals: list[int], errors: list[Exception]) -> None:

@@ -10,7 +10,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-SCRIPTS = ("poll_bench", "gateway_bench", "attest_bench", "issue_bench", "hsm_bench", "rollout_bench", "director_bench", "download_bench")
+SCRIPTS = (
+    "poll_bench",
+    "gateway_bench",
+    "attest_bench",
+    "issue_bench",
+    "hsm_bench",
+    "rollout_bench",
+    "director_bench",
+    "download_bench",
+)
 LIMIT_SECONDS = 1200  # per script
 OUT = Path("build/bench.json")
 
