@@ -12,7 +12,7 @@ Verification of unverified bytes, in this order (`read_bom`, `read_vex`):
 Who signed it is not asked here: the Image targets metadata that lists its hash does.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from enum import StrEnum
 from typing import Annotated, Literal, Self, TypeVar
 
@@ -34,6 +34,9 @@ class BomError(DocumentError):
     """A bill of materials or an exploitability document breaks a rule of its form."""
 
 
+ItemT = TypeVar("ItemT", bound=Hashable)
+
+
 def _check_purl(value: str) -> str:
     try:
         PackageURL.from_string(value)
@@ -48,9 +51,16 @@ def _check_licence_id(value: str) -> str:
     return value
 
 
+def _check_unique(values: tuple[ItemT, ...]) -> tuple[ItemT, ...]:
+    if len(set(values)) != len(values):
+        raise ValueError("expected each once, found one twice")
+    return values
+
+
 Word = Annotated[Printable, Field(min_length=1, max_length=200)]
 Text = Annotated[str, Field(max_length=4000)]
 Reference = Annotated[Printable, Field(min_length=1, max_length=300)]
+References = Annotated[tuple[Reference, ...], Field(max_length=MAX_COMPONENTS), AfterValidator(_check_unique)]
 Version = Annotated[Printable, Field(max_length=100)]
 Purl = Annotated[str, Field(max_length=300), AfterValidator(_check_purl)]
 LicenceId = Annotated[str, Field(max_length=100), AfterValidator(_check_licence_id)]
@@ -296,15 +306,15 @@ class Dependency(Part):
     """What a component needs."""
 
     ref: Reference
-    depends_on: Annotated[tuple[Reference, ...], Field(max_length=MAX_COMPONENTS)] = ()
+    depends_on: References = ()
 
 
 class Composition(Part):
     """How complete what is said of some components is."""
 
     aggregate: Aggregate
-    assemblies: Annotated[tuple[Reference, ...], Field(max_length=MAX_COMPONENTS)] = ()
-    dependencies: Annotated[tuple[Reference, ...], Field(max_length=MAX_COMPONENTS)] = ()
+    assemblies: References = ()
+    dependencies: References = ()
 
 
 class Metadata(Part):
@@ -351,7 +361,7 @@ class Statement(Part):
 
     id: Vulnerability
     analysis: Analysis
-    affects: Annotated[tuple[Affected, ...], Field(min_length=1, max_length=_MAX_ITEMS)]
+    affects: Annotated[tuple[Affected, ...], Field(min_length=1, max_length=_MAX_ITEMS), AfterValidator(_check_unique)]
 
 
 class Vex(_Head):
