@@ -155,6 +155,7 @@ class Attack(StrEnum):
     ARBITRARY_SOFTWARE = "arbitrary-software"
     WRONG_HARDWARE = "wrong-hardware"
     WRONG_DEVICE = "wrong-device"  # another device's Director metadata
+    SPLIT_VIEW = "split-view"  # another view of the transparency log than everybody has
 
 
 class ActionReport(Document):

@@ -28,7 +28,7 @@ from protocol.merkle import check_inclusion, leaf_hash
 from protocol.model import Sha256Hex
 from protocol.notes import MAX_VKEY_CHARACTERS, NoteFormError, SignatureKind, VerifierKey, parse_vkey, verify_note
 from protocol.tlog import Checkpoint, parse_checkpoint, parse_proof
-from protocol.updates import DocumentKind, image_custom
+from protocol.updates import DocumentKind, ImageCustom, image_custom
 
 LOG_FIELD = "tinyfleet_log"  # field of the Image repository's root.signed
 MAX_WITNESSES = 16
@@ -150,27 +150,41 @@ class VerifiedCheckpoint:
     witnessed: Mapping[str, int]
 
 
-def image_entry(target: TargetFile) -> ImageEntry:
-    """Return what the log says of an image target.
+def target_entry(target: TargetFile) -> ImageEntry:
+    """Return what the log says of an image target. Raises as `image_entry`.
 
     Raises:
         UpdateMetadataError: its custom metadata is malformed.
-        LogEntryError: it has no SHA-256, or its bill of materials is no such target.
     """
-    custom = image_custom(target)
+    sha256 = target.hashes.get("sha256", "")
+    return image_entry(target.path, image_custom(target), sha256=sha256, length=target.length)
+
+
+def image_entry(target: str, custom: ImageCustom, *, sha256: str, length: int) -> ImageEntry:
+    """Return what the log says of an image.
+
+    Args:
+        target: name in the Image repository.
+        custom: what the Image repository says of it.
+        sha256: of the package, hex.
+        length: of the package, bytes.
+
+    Raises:
+        LogEntryError: the digest is none, or its bill of materials is no such target.
+    """
     try:
         return ImageEntry(
-            target=target.path,
+            target=target,
             name=custom.name,
-            sha256=target.hashes.get("sha256", ""),
-            length=target.length,
+            sha256=sha256,
+            length=length,
             slot_kind=custom.slot_kind,
             hardware_ids=custom.hardware_ids,
             security_counter=custom.security_counter,
             bom=None if custom.bom is None else _bom_sha256(custom.bom),
         )
     except ValidationError as error:
-        raise LogEntryError(f"target {target.path[:80]}: {error.errors()[0]['msg']}") from error
+        raise LogEntryError(f"target {target[:80]}: {error.errors()[0]['msg']}") from error
 
 
 def entry_bytes(entry: LogEntry) -> bytes:

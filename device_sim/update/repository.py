@@ -209,6 +209,11 @@ class Repository(Updater):
         self._store.save()
         return self._trusted_set.targets
 
+    @property
+    def root(self) -> Root:
+        """The newest verified root."""
+        return self._trusted_set.root
+
     def find(self, name: str) -> TargetFile | None:
         """Return a target's verified description, through delegations, or None. Raises as `check`."""
         try:

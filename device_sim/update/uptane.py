@@ -14,7 +14,9 @@ The steps, in this order:
     9. what will run together lacks nothing: the release's images and those in the other slots, whose requirements are
        the Image repository's word, too (protocol/versions.py);
     10. golden vectors, for a model: length and hash by the Image repository, signature by a golden key of the voucher,
-        the image's component.
+        the image's component;
+    11. transparency log, where the Image repository's root asks for it: each image is in it
+        (device_sim/update/transparency.py).
 The image's own bytes are checked by device_sim/update/download.py.
 """
 
@@ -47,6 +49,7 @@ from device_sim.update.errors import (
     WrongHardwareError,
 )
 from device_sim.update.repository import MetadataFetcher, MetadataStore, Repository, Storage
+from device_sim.update.transparency import LogGate, required_policy
 from protocol import updates
 from protocol.document import MAX_DOCUMENT_BYTES, parse_document, verify_document
 from protocol.errors import ProtocolError
@@ -140,6 +143,7 @@ class UptaneClient:
 
     def __init__(self, device_id: DeviceId, voucher: Voucher, storage: Storage) -> None:
         self._device_id = device_id
+        self._storage = storage
         self._director = MetadataStore(storage, "uptane/director", anchor=voucher.director_root)
         self._images = MetadataStore(storage, "uptane/image", anchor=voucher.image_root)
         self._golden_keys = public_keys(voucher.golden_keys)
@@ -178,7 +182,8 @@ class UptaneClient:
         # Step 5: Image repository.
         images = Repository(self._images, IMAGE_PATH, fetcher=fetcher, now=now)
         images.check(_accept_any)
-        check = _ReleaseCheck(transport, images, floors, installed, self._golden_keys)
+        log = LogGate(self._storage, transport, required_policy(images.root))
+        check = _ReleaseCheck(transport, images, floors, installed, self._golden_keys, log)
         return Instruction(device.action_id, check.verify(wanted))
 
     def _check_device(self, director: Targets) -> None:
@@ -241,9 +246,10 @@ class _ReleaseCheck:
     floors: Floors
     installed: Mapping[Slot, InstalledImage]
     golden_keys: Sequence[ec.EllipticCurvePublicKey]
+    log: LogGate
 
     def verify(self, wanted: Mapping[Slot, _Wanted]) -> tuple[ImageTarget, ...]:
-        """Run steps 6 to 10 on what the Director wants; at least one target."""
+        """Run steps 6 to 11 on what the Director wants; at least one target."""
         release = self._release({each.custom.release for each in wanted.values()})
         # Step 7: the release whole.
         missing, foreign = release.images.keys() - wanted.keys(), wanted.keys() - release.images.keys()
@@ -301,6 +307,8 @@ class _ReleaseCheck:
             raise DisagreementError(str(error)) from error
 
     def _image(self, slot: Slot, director: TargetFile, offered: ImageCustom, release: ReleaseDocument) -> ImageTarget:
+        # Step 11: transparency log.
+        self.log.require(director.path, offered, sha256=director.hashes["sha256"], length=director.length)
         return ImageTarget(
             slot=slot,
             name=director.path,

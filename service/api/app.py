@@ -28,6 +28,7 @@ from service.api import (
     rollouts,
     sbom,
     telemetry,
+    transparency,
 )
 from service.api.problems import PROBLEM_RESPONSES, Problem, add_problem_handlers
 from service.api.services import Services
@@ -47,6 +48,7 @@ _ROUTERS: Sequence[APIRouter] = (
     sbom.router,
     repository.router,
     revocation.router,
+    transparency.router,
     issuance.router,
     issuing_ca.router,
     releases.router,
@@ -77,6 +79,7 @@ def operator_app(services: Services) -> FastAPI:
         app.include_router(router, prefix=BASE_PATH)
     app.include_router(fleet.plain_router)
     app.include_router(revocation.public_router)
+    app.include_router(transparency.public_router)
     app.openapi = partial(_openapi, app)  # type: ignore[method-assign]  # FastAPI's documented way to extend it
     return app
 

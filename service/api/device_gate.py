@@ -47,6 +47,7 @@ REACH: Sequence[tuple[str, frozenset[Caller]]] = (
     (f"{BASE_PATH}/poll", frozenset({Caller.FULL, Caller.UPDATE_ONLY})),
     (f"{BASE_PATH}/uptane", frozenset({Caller.FULL, Caller.UPDATE_ONLY})),
     (f"{BASE_PATH}/artifacts", frozenset({Caller.FULL, Caller.UPDATE_ONLY})),
+    (f"{BASE_PATH}/transparency", frozenset({Caller.FULL, Caller.UPDATE_ONLY})),
     (f"{BASE_PATH}/reports", frozenset({Caller.FULL, Caller.UPDATE_ONLY})),
     (f"{BASE_PATH}/manifest", frozenset({Caller.FULL, Caller.UPDATE_ONLY})),
     (ATTEST_PATH, frozenset({Caller.IDEVID})),

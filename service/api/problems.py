@@ -21,6 +21,7 @@ from protocol.errors import MalformedError, ProtocolError, SignatureError
 from service.application.est import EstMediaTypeError, EstRequestError, EstTooLongError
 from service.application.messaging import CommandQueueFullError, MessagingError
 from service.application.request_rate import RateError
+from service.application.transparency import NotCoveredError
 from service.domain.errors import (
     ConflictError,
     ForbiddenError,
@@ -50,6 +51,7 @@ STATUS: Mapping[type[Exception], HTTPStatus] = {
     TooManyRequestsError: HTTPStatus.TOO_MANY_REQUESTS,
     CommandQueueFullError: HTTPStatus.TOO_MANY_REQUESTS,
     MessagingError: HTTPStatus.SERVICE_UNAVAILABLE,
+    NotCoveredError: HTTPStatus.SERVICE_UNAVAILABLE,
     MalformedError: HTTPStatus.UNPROCESSABLE_ENTITY,
     SignatureError: HTTPStatus.FORBIDDEN,
     ProtocolError: HTTPStatus.CONFLICT,
@@ -110,7 +112,7 @@ def problem(error: Exception, instance: str) -> ProblemResponse:
         return _response(status, "key-store", "a key of the service cannot sign now; its log says why", instance)
     members = error.members if isinstance(error, ServiceError) else {}
     response = _response(status, _rule(error), str(error), instance, members=members)
-    if isinstance(error, RateError):
+    if isinstance(error, RateError | NotCoveredError):
         response.headers["Retry-After"] = str(error.retry_after_seconds)
     return response
 

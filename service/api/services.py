@@ -10,6 +10,7 @@ from pki.manufacturers import Manufacturer
 from service.application.approvals import Approvals
 from service.application.artifacts import Artifacts
 from service.application.attestation import AttestationResults
+from service.application.checkpoints import Checkpoints
 from service.application.claims import Claims
 from service.application.clock import Clock
 from service.application.custody import Custody
@@ -33,6 +34,7 @@ from service.application.revocation import Revocations
 from service.application.rollout_facts import RolloutFacts
 from service.application.rollouts import Rollouts
 from service.application.telemetry import Telemetry
+from service.application.transparency import Transparency
 from service.application.unit_of_work import UnitOfWorkFactory
 
 
@@ -82,6 +84,8 @@ class Services:
     artifacts: Artifacts
     documents: Documents
     repository: ImageRepository
+    transparency: Transparency
+    checkpoints: Checkpoints
     releases: Releases
     rollouts: Rollouts
     telemetry: Telemetry

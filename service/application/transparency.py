@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from tuf.api.metadata import Metadata, Root, TargetFile
+from tuf.api.metadata import Metadata, Root
 
 from protocol.errors import ProtocolError
 from protocol.merkle import HASH_BYTES, inclusion_ranges, prove
@@ -28,6 +28,7 @@ from protocol.tiles import (
 )
 from protocol.tlog import UnverifiedProof, parse_checkpoint
 from protocol.transparency import (
+    ImageEntry,
     LogEntry,
     LogPolicy,
     RootEntry,
@@ -35,6 +36,7 @@ from protocol.transparency import (
     entry_hash,
     image_entry,
     policy_of,
+    target_entry,
     verify_checkpoint,
 )
 from service.application.clock import Clock
@@ -141,7 +143,7 @@ class Transparency:
         for root in roots:
             self._check_policy(root)
         images = [target for name, target in publication.added.items() if name.startswith(IMAGE_PREFIX)]
-        entries: list[LogEntry] = [*(_root_entry(root) for root in roots), *(image_entry(image) for image in images)]
+        entries: list[LogEntry] = [*(_root_entry(root) for root in roots), *(target_entry(image) for image in images)]
         await self._append(work, entries, now=now)
 
     async def proof(self, leaf: bytes) -> bytes:
@@ -242,7 +244,7 @@ class Transparency:
         async with self._unit_of_work() as work:
             await work.log.hold()
             images = await work.log.unlogged_images(limit=PAGE_IMAGES)
-            await self._append(work, [image_entry(_target(image)) for image in images], now=now)
+            await self._append(work, [_image_entry(image) for image in images], now=now)
             await work.commit()
         return bool(images)
 
@@ -299,6 +301,5 @@ def _rows(size: int, entries: dict[bytes, LogEntry]) -> Iterator[LoggedEntry]:
         yield LoggedEntry(number, entry.kind, name, entry.sha256, entry_bytes(entry), leaf)
 
 
-def _target(image: ImageTarget) -> TargetFile:
-    custom = {"custom": image.custom.model_dump(mode="json")}
-    return TargetFile(image.length, {"sha256": image.sha256}, image.path, custom)
+def _image_entry(image: ImageTarget) -> ImageEntry:
+    return image_entry(image.path, image.custom, sha256=image.sha256, length=image.length)

@@ -19,6 +19,7 @@ from service.api.est import est_routes
 from service.api.listeners import DeviceConnections, Listener, ServerFiles, tls_context
 from service.api.reports import report_routes
 from service.api.services import Services
+from service.api.transparency import transparency_routes
 from service.api.uptane import uptane_routes
 from service.bootstrap.core import Core
 from service.bootstrap.identity import Identity
@@ -43,6 +44,7 @@ def listening(
             *est_routes(identity.est, nonce_seconds=settings.nonce_lifetime_seconds),
             *uptane_routes(updates.director, updates.repository),
             *artifact_routes(updates.artifacts),
+            *transparency_routes(updates.transparency),
             *report_routes(updates.reports),
         ],
         exact={POLL_PATH: PollEndpoint(updates.poll, fleet_size=core.standings.count)},

@@ -60,6 +60,8 @@ def operator_services(core: Core, gateway: Gateway, *, identity: Identity, updat
         artifacts=updates.artifacts,
         documents=updates.documents,
         repository=updates.repository,
+        transparency=updates.transparency,
+        checkpoints=updates.checkpoints,
         releases=updates.releases,
         rollouts=updates.rollouts,
         telemetry=Telemetry(core.telemetry_store, arrived=core.gateway_events.telemetry_arrived),
