@@ -50,9 +50,12 @@ from protocol.image_info import (
     to_sections,
 )
 from protocol.image_layout import (
+    BODY_BYTES,
+    MANDATORY_SECTIONS,
     MAX_PACKAGE_BYTES,
     MAX_SECTIONS,
     MIN_PACKAGE_BYTES,
+    PAYLOAD_ALIGNMENT_BYTES,
     PackageError,
     PackageLayout,
     Section,
@@ -87,6 +90,7 @@ __all__ = [
     "is_signed_by",
     "key_id",
     "key_thumbprint",
+    "package_bytes",
     "read_info",
     "resign",
     "verify_package",
@@ -185,6 +189,13 @@ def compose(payload: bytes, info: ImageInfo, signer: Signer) -> bytes:
     for section in to_sections(info):
         image.metadata.add_section(section)
     return bytes(image.serialize(_PackageSigner(signer)))
+
+
+def package_bytes(payload_bytes: int) -> int:
+    """Return the length of a package with the mandatory sections alone, for a payload of some length."""
+    padded = payload_bytes + -payload_bytes % PAYLOAD_ALIGNMENT_BYTES
+    sections = [Section(section_id, bytes(BODY_BYTES[section_id])) for section_id in MANDATORY_SECTIONS]
+    return padded + len(signed_part(b"", sections)) + RAW_SIGNATURE_BYTES
 
 
 def resign(unverified_package: bytes, signer: Signer) -> bytes:

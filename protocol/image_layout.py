@@ -22,6 +22,7 @@ MAX_PACKAGE_BYTES = 16 * 1024 * 1024  # the flash of the whole chip
 MIN_PACKAGE_BYTES = RAW_SIGNATURE_BYTES + 12
 MIN_METADATA_BYTES = 29  # a shorter one would be taken for a first boot loader's
 MAX_SECTIONS = 16
+PAYLOAD_ALIGNMENT_BYTES = 4
 HEADER_MAGIC: int = ImageMetadataHeader.CorrectMagicValue
 HEADER = struct.Struct("<II")  # magic, number of sections
 SECTION_HEADER = struct.Struct("<HH")  # id, length
@@ -49,7 +50,7 @@ class SectionId(IntEnum):
 
 
 MANDATORY_SECTIONS = (SectionId.IDENTITY, SectionId.SIGNATURE, SectionId.REVOCATION, SectionId.DEBUG)
-_BODY_BYTES = {
+BODY_BYTES = {  # of sections that have one length
     SectionId.IDENTITY: 36,
     SectionId.SIGNATURE: 24,
     SectionId.DEBUG: 40,
@@ -166,7 +167,7 @@ def check_sections(layout: PackageLayout) -> None:
 
 def _expected_bytes(section_id: SectionId, body: bytes) -> int:
     if section_id not in {SectionId.DEPENDS, SectionId.PROVIDES}:
-        return _BODY_BYTES[section_id]
+        return BODY_BYTES[section_id]
     (count,) = LENGTH.unpack(body[: LENGTH.size].ljust(LENGTH.size, b"\0"))
     return LENGTH.size + ABI_BYTES * int(count)
 

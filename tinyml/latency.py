@@ -56,6 +56,7 @@ class LatencyEstimate:
         low_ms: lower end of the band.
         high_ms: upper end of the band.
         band: how good the figure is, in words.
+        error_share: the same as a share of the figure; from 1 on, a factor of 1 + share either way.
         profile: name of the software stack.
         source: what the coefficients are fitted to.
     """
@@ -64,6 +65,7 @@ class LatencyEstimate:
     low_ms: float
     high_ms: float
     band: str
+    error_share: float
     profile: str
     source: str
 
@@ -90,6 +92,7 @@ def predict(macs: MacCounts, profile: Profile, *, clock_hz: int = M4_CLOCK_HZ) -
         low_ms=ms * low,
         high_ms=ms * high,
         band="±35 %" if separable else "a factor of 2 or worse",
+        error_share=_SEPARABLE_BAND if separable else _OTHER_FACTOR - 1,
         profile=stack.name,
         source=stack.source,
     )

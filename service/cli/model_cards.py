@@ -3,34 +3,66 @@
     name: person-detection
     version: 1.0.0
     component_id: 6f1e…            # stays the same from version to version
-    input: {shape: [1, 96, 96, 3], dtype: float32, scale: 1.0, offset: 0.0}
+    input: {shape: [1, 96, 96, 3], dtype: float32, scale: 1.0, offset: 0.0, meaning: RGB picture, 0 to 255}
+    output: {meaning: probability of each label}
     labels: [no person, person]    # one per output value
     description: Person in the picture?
     licence: Apache-2.0
+    licence_notes: Name the authors.
+    trained_on: Visual Wake Words (COCO 2014, training part)
+    evaluated_on: its validation part
+    evaluation: [{dataset: Visual Wake Words, metric: accuracy, value: 0.83, samples: 8059}]
+    requires: {telemetry-app: ">=2.1"}
 
-What the author cannot say is measured: model bytes, arena, multiply-accumulates.
+What the author cannot say is measured: model bytes, flash, arena, multiply-accumulates, shape and scale of the output,
+scale of the input; or predicted: how long an inference takes.
 """
 
 import json
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import yaml
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from protocol.document import Document, parse_document
-from protocol.geometry import Core
-from protocol.model import Guid, InputContract, Measured, ModelCard, Version
+from protocol.geometry import SECTOR_BYTES, Core
+from protocol.image import package_bytes
+from protocol.model import (
+    Dtype,
+    Evaluation,
+    GoldenReference,
+    Guid,
+    InputContract,
+    Meaning,
+    Measured,
+    ModelCard,
+    Notes,
+    OutputContract,
+    PredictedLatency,
+    Quantised,
+    Version,
+    compose_model_payload,
+)
+from protocol.versions import Requirements
 from service.cli.errors import CliError
 from service.cli.offered import read_input
-from tinyml.flatbuffer import ModelFacts
+from tinyml.flatbuffer import ModelFacts, TensorFacts
+from tinyml.latency import Profile, predict
+from tinyml.macs import MacCounts
 
 MAX_CARD_FILE_BYTES = 64 * 1024
 
 
 class CardError(CliError):
     """The card is not of the expected form, or does not describe the model."""
+
+
+class AuthorOutput(Document):
+    """What the author says of the output; shape, type and scale are the model's."""
+
+    meaning: Meaning
 
 
 class CardFile(Document):
@@ -41,13 +73,15 @@ class CardFile(Document):
     component_id: Guid
     core: Core | None = None
     input: InputContract
+    output: AuthorOutput = AuthorOutput(meaning="")
     labels: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...]
     description: Annotated[str, Field(max_length=1000)] = ""
     licence: Annotated[str, Field(max_length=200)] = ""
-
-    def measured(self, core: Core, measured: Measured) -> ModelCard:
-        """Complete the card by what packing measured."""
-        return ModelCard(**dict(self) | {"core": core, "measured": measured})
+    licence_notes: Notes = ""
+    trained_on: Notes = ""
+    evaluated_on: Notes = ""
+    evaluation: Annotated[tuple[Evaluation, ...], Field(max_length=8)] = ()
+    requires: Requirements = Field(default_factory=dict)
 
 
 def load_card(path: Path) -> CardFile:
@@ -80,7 +114,7 @@ def check_card(card: CardFile, facts: ModelFacts) -> None:
     """Refuse a card that does not describe the model.
 
     Raises:
-        CardError: more than one input or output, another shape or type, or not one label per output value.
+        CardError: more than one input or output, another shape, type or scale, or not one label per output value.
     """
     if len(facts.inputs) != 1 or len(facts.outputs) != 1:
         raise CardError(f"model: expected one input and one output, found {len(facts.inputs)} and {len(facts.outputs)}")
@@ -90,6 +124,75 @@ def check_card(card: CardFile, facts: ModelFacts) -> None:
             f"card, input: expected {wanted.dtype} of shape {wanted.shape} as the model has it, "
             f"found {found.dtype} of shape {found.shape}"
         )
+    quantised = _quantised("input", wanted)
+    if found.quantised not in (None, quantised):
+        raise CardError(f"card, input: expected {quantised} as the model has it, found {found.quantised}")
     values = math.prod(facts.outputs[0].shape)
     if len(card.labels) != values:
         raise CardError(f"card, labels: expected {values}, one per output value, found {len(card.labels)}")
+
+
+def complete_card(
+    author: CardFile, facts: ModelFacts, *, core: Core, content: bytes, arena_bytes: int, golden: GoldenReference | None
+) -> ModelCard:
+    """Complete a card that describes the model by what is measured and predicted.
+
+    Args:
+        author: the author's card, checked.
+        facts: of the model.
+        core: that is to run it.
+        content: the .tflite file.
+        arena_bytes: smallest arena that it loads in.
+        golden: the vectors that it must answer, None where there are none yet.
+
+    Raises:
+        CardError: an output that no card can describe.
+        ModelPackageError: the card is too large.
+    """
+    said = {name: getattr(author, name) for name in CardFile.model_fields if name not in {"input", "output", "core"}}
+    card = ModelCard(
+        **said,
+        core=core,
+        input=author.input.model_copy(update={"quantised": _quantised("input", facts.inputs[0])}),
+        output=_output(facts.outputs[0], author.output.meaning),
+        measured=Measured(model_bytes=len(content), arena_bytes=arena_bytes, macs=facts.macs.total),
+        latency=_latency(facts.macs),
+        golden=golden,
+    )
+    return _with_flash(card, content)
+
+
+def _quantised(what: str, tensor: TensorFacts) -> Quantised | None:
+    if tensor.quantisation is None:
+        return None
+    try:
+        return Quantised(scale=tensor.quantisation.scale, zero_point=tensor.quantisation.zero_point)
+    except ValidationError as error:
+        raise CardError(f"model, {what}: expected a scale above 0, found {tensor.quantisation}") from error
+
+
+def _output(tensor: TensorFacts, meaning: str) -> OutputContract:
+    for dtype in get_args(Dtype):
+        if tensor.dtype == dtype:
+            return OutputContract(
+                shape=tensor.shape, dtype=dtype, quantised=_quantised("output", tensor), meaning=meaning
+            )
+    raise CardError(f"model, output: expected one of {', '.join(get_args(Dtype))}, found {tensor.dtype}")
+
+
+def _latency(macs: MacCounts) -> tuple[PredictedLatency, ...]:
+    estimates = [predict(macs, profile) for profile in Profile]
+    return tuple(
+        PredictedLatency(profile=each.profile, milliseconds=round(each.ms, 2), error_share=each.error_share)
+        for each in estimates
+    )
+
+
+def _with_flash(card: ModelCard, content: bytes) -> ModelCard:
+    """Say how many sectors the package takes; it holds the card that says so, so until it is true."""
+    while True:
+        sectors = -(-package_bytes(len(compose_model_payload(card, content))) // SECTOR_BYTES)
+        if sectors * SECTOR_BYTES == card.measured.flash_bytes:
+            return card
+        measured = card.measured.model_copy(update={"flash_bytes": sectors * SECTOR_BYTES})
+        card = card.model_copy(update={"measured": measured})

@@ -18,17 +18,19 @@ import typer
 from pki.keystore import KeyStore
 from pki.packages import sign_package
 from protocol.geometry import Core, ImageKind
-from protocol.image import IMAGE_TYPE, ImageInfo
-from protocol.model import GoldenVectors, Measured, ModelCard, compose_model_payload
+from protocol.image import IMAGE_TYPE, MAX_PACKAGE_BYTES, ImageInfo, digest_of
+from protocol.image_layout import read_layout
+from protocol.model import GoldenReference, GoldenVectors, ModelCard, compose_model_payload, parse_model_payload
 from service.cli import clock
+from service.cli.card_words import explain_card
 from service.cli.errors import CliError
 from service.cli.host_run import inference, model_slot
 from service.cli.images import print_packed
-from service.cli.model_cards import CardFile, check_card, check_core, load_card
+from service.cli.model_cards import CardFile, check_card, check_core, complete_card, load_card
 from service.cli.offered import OfferedImage, check_component, load_golden, read_input, verify_offered, write_offered
 from service.cli.offline_keys import offline_keys
 from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption
-from service.cli.output import print_line, remark
+from service.cli.output import print_facts, print_json, print_line, remark
 from tinyml.fetch import DEMO_MODELS, fetch_model
 from tinyml.fit import check_fit, core_budget
 from tinyml.flatbuffer import MAX_MODEL_BYTES, ModelFacts, read_model_facts
@@ -51,6 +53,14 @@ class JudgedModel:
     card: ModelCard
     content: bytes
     facts: ModelFacts
+
+
+@dataclass(frozen=True, slots=True)
+class SignedVectors:
+    """Golden vectors, verified, and how a card refers to them."""
+
+    vectors: GoldenVectors
+    reference: GoldenReference
 
 
 @app.command()
@@ -90,19 +100,33 @@ def pack(
     keys = offline_keys(operator_dir)
     vectors = _vectors(golden, author, keys)
     with InferencePool(workers=1) as pool:
-        judged = judge(content, author, core=core, pool=pool)
+        judged = judge(content, author, core=core, pool=pool, golden=None if vectors is None else vectors.reference)
         package = sign_model(judged, keys, security_version=security_version)
         _require_fit(judged, package)
         if vectors is not None:
-            require_golden(judged, vectors, pool)
+            require_golden(judged, vectors.vectors, pool)
     slot = model_slot(core)
-    offered = OfferedImage(slot, package, verify_offered(package, slot, keys))
+    offered = OfferedImage(slot, package, verify_offered(package, slot, keys), requires=judged.card.requires)
     path = out or Path(f"{author.name}-{author.version}-{core}.img")
     write_offered(path, offered, golden=golden)
     print_packed(path, offered, as_json=as_json)
 
 
-def judge(content: bytes, author: CardFile, *, core: Core, pool: InferencePool) -> JudgedModel:
+@app.command()
+def show(
+    package: Annotated[Path, typer.Argument(help="Model package.")],
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Explain the card of a model package in words; who signed it is for `image verify` to say."""
+    layout = read_layout(read_input(package, max_bytes=MAX_PACKAGE_BYTES))
+    card = parse_model_payload(layout.payload).card
+    print_json(card.model_dump(mode="json")) if as_json else print_facts(explain_card(card))
+
+
+def judge(
+    content: bytes, author: CardFile, *, core: Core, pool: InferencePool, golden: GoldenReference | None = None
+) -> JudgedModel:
     """Read and measure a model.
 
     Raises:
@@ -112,8 +136,9 @@ def judge(content: bytes, author: CardFile, *, core: Core, pool: InferencePool) 
     """
     facts = read_model_facts(content)
     check_card(author, facts)
-    measured = Measured(model_bytes=len(content), arena_bytes=pool.smallest_arena(content), macs=facts.macs.total)
-    return JudgedModel(author.measured(core, measured), content, facts)
+    arena_bytes = pool.smallest_arena(content)
+    card = complete_card(author, facts, core=core, content=content, arena_bytes=arena_bytes, golden=golden)
+    return JudgedModel(card, content, facts)
 
 
 def sign_model(judged: JudgedModel, keys: KeyStore, *, security_version: int) -> bytes:
@@ -152,12 +177,14 @@ def require_golden(judged: JudgedModel, vectors: GoldenVectors, pool: InferenceP
         raise GoldenVectorsFailedError(f"{judged.card.name}@{judged.card.version}: golden vectors: {failures}")
 
 
-def _vectors(path: Path | None, author: CardFile, keys: KeyStore) -> GoldenVectors | None:
+def _vectors(path: Path | None, author: CardFile, keys: KeyStore) -> SignedVectors | None:
     if path is None:
         return None
-    _, vectors = load_golden(path, keys)
+    envelope, vectors = load_golden(path, keys)
     check_component(vectors, author.component_id, author.name)
-    return vectors
+    count = len(vectors.vectors)
+    reference = GoldenReference(component_id=vectors.component_id, sha256=digest_of(envelope), vectors=count)
+    return SignedVectors(vectors, reference)
 
 
 def _require_fit(judged: JudgedModel, package: bytes) -> None:
