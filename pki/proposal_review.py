@@ -33,7 +33,7 @@ from pki.errors import (
 )
 from pki.metadata import add_signature
 from pki.proposals import Proposal, ProposedRepository
-from pki.repository import MAX_METADATA_BYTES
+from pki.repository import MAX_METADATA_BYTES, delegated_roles, hash_bins
 from protocol.document import parse_document
 from protocol.signing import Signer, tuf_key
 from protocol.updates import MAX_RELEASE_BYTES, ReleaseDocument, release_target_name
@@ -205,11 +205,6 @@ def sign_proposal(review: Review, signer: Signer) -> Proposal:
     return review.proposal.model_copy(update={"metadata": {**files, **signed}})
 
 
-def delegated_roles(delegator: Targets) -> Mapping[str, DelegatedRole]:
-    """Return the roles that are delegated to by name, in their order; hash bins are not here."""
-    return {} if delegator.delegations is None else delegator.delegations.roles or {}
-
-
 def _parse(role: str, content: bytes, repository: ProposedRepository) -> Metadata[Root] | Metadata[Targets]:
     # Step 1: roles.
     is_signed_by_people = role not in {Timestamp.type, Snapshot.type}
@@ -295,7 +290,7 @@ def _is_named_by_digest(key_id: str, key: Key) -> bool:
 def _named_roles(signed: Delegator) -> Mapping[str, Role]:
     if isinstance(signed, Root):
         return signed.roles
-    bins = None if signed.delegations is None else signed.delegations.succinct_roles
+    bins = hash_bins(signed)
     return delegated_roles(signed) if bins is None else {f"{bins.name_prefix}-*": bins}
 
 
