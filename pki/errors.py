@@ -215,3 +215,21 @@ class SignerRefusedError(ProposalError):
 
 class LogRequestError(PkiError):
     """The service's request for its log key is missing, malformed, or not by the key that it names."""
+
+
+class WitnessRefusedError(PkiError):
+    """A witness does not cosign a checkpoint.
+
+    Attributes:
+        status: HTTP status that C2SP tlog-witness gives the reason.
+        size: of the checkpoint that it has cosigned, where that is the reason; else None.
+    """
+
+    def __init__(self, status: int, message: str, *, size: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.size = size
+
+
+class WitnessStateError(PkiError):
+    """What a witness has cosigned cannot be read or kept; it cosigns nothing until it can."""
