@@ -62,6 +62,7 @@ CONFIG = UpdaterConfig(
 MAX_KEPT_DELEGATED = 32  # roles
 _FILE = re.compile(r"(?:\d+\.)?([^/]+)\.json\Z")
 _ORDERED_ROLES = frozenset({Root.type, Timestamp.type, Snapshot.type})  # a wrong version of these is an older one
+_FORGOTTEN = "missing info for"  # ngclient's words for a snapshot without a role that it had (client workflow 5.5.5)
 OK = 200
 MISSING = frozenset({403, 404})
 
@@ -270,7 +271,7 @@ class Repository(Updater):
 def _broken_rule(error: Exception, role: str) -> type[MetadataRefusedError]:
     if isinstance(error, ExpiredMetadataError):
         return MetadataExpiredError
-    if isinstance(error, BadVersionNumberError) and role in _ORDERED_ROLES:
+    if role in _ORDERED_ROLES and (isinstance(error, BadVersionNumberError) or _FORGOTTEN in str(error)):
         return MetadataRollbackError
     if isinstance(error, BadVersionNumberError | LengthOrHashMismatchError):
         return MetadataMixError

@@ -168,10 +168,15 @@ class Catalog:
         director = DirectorSigner(self.keys.director).sign_set(
             device, self.director_targets, version=version, expires=moment
         )
-        targets = sign_targets(list(self.targets.values()), self.keys.targets, version=version, expires=moment)
-        snapshot = sign_snapshot(
-            {"targets": listed_file(targets, version=version)}, self.keys.snapshot, version=version, expires=moment
+        targets = sign_targets(
+            list(self.targets.values()),
+            self.keys.targets,
+            version=version,
+            expires=moment,
+            delegations=self.delegations,
         )
+        listed = {"targets": listed_file(targets, version=version), **self.listed_roles()}
+        snapshot = sign_snapshot(listed, self.keys.snapshot, version=version, expires=moment)
         timestamp = sign_timestamp(
             snapshot, self.keys.timestamp, snapshot_version=version, version=version, expires=moment
         )
