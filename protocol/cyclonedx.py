@@ -58,14 +58,14 @@ def _check_unique(values: tuple[ItemT, ...]) -> tuple[ItemT, ...]:
 
 
 Word = Annotated[Printable, Field(min_length=1, max_length=200)]
-Text = Annotated[str, Field(max_length=4000)]
+Text = Annotated[str, Field(max_length=10_000)]
 Reference = Annotated[Printable, Field(min_length=1, max_length=300)]
 References = Annotated[tuple[Reference, ...], Field(max_length=MAX_COMPONENTS), AfterValidator(_check_unique)]
 Version = Annotated[Printable, Field(max_length=100)]
 Purl = Annotated[str, Field(max_length=300), AfterValidator(_check_purl)]
 LicenceId = Annotated[str, Field(max_length=100), AfterValidator(_check_licence_id)]
 SerialNumber = Annotated[str, Field(pattern=r"^urn:uuid:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
-Address = Annotated[str, Field(max_length=500, pattern=r"^[!#-;=?-\[\]_a-z~]+$")]  # what RFC 3986 lets a URI hold
+Address = Annotated[str, Field(max_length=2000, pattern=r"^[!#-;=?-\[\]_a-z~]+$")]  # what RFC 3986 lets a URI hold
 Vulnerability = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
@@ -243,9 +243,9 @@ class ModelParameters(Part):
 class PerformanceMetric(Part):
     """One figure of a model's evaluation."""
 
-    type: Word
-    value: Word
-    slice: Word | None = None
+    type: Text
+    value: Text
+    slice: Text | None = None
 
 
 class QuantitativeAnalysis(Part):

@@ -11,10 +11,12 @@ from pathlib import Path
 from types import MappingProxyType
 
 from packageurl import PackageURL
+from pydantic import ValidationError
 
 from protocol.cyclonedx import (
     Aggregate,
     Bom,
+    BomError,
     Component,
     ComponentType,
     Composition,
@@ -31,7 +33,7 @@ from protocol.geometry import ImageKind, Slot
 from protocol.image import VerifiedImage
 from protocol.model import parse_model_payload
 from service.cli.bills_maker import MakerBom, load_maker_bom
-from service.cli.bills_model import described
+from service.cli.bills_model import data_components, described
 from service.cli.offered import OfferedImage
 from service.cli.output import remark
 
@@ -61,11 +63,14 @@ def image_bom(slot: Slot, image: VerifiedImage, *, maker: MakerBom | None = None
         supplier: name of who signs it, where that is known.
 
     Raises:
-        BomError: the maker's references are wrong, or are those of the image.
+        BomError: the maker's references are wrong, or are those of the image; or a text is none for CycloneDX.
         ModelPackageError: a model whose payload is none.
     """
-    component = _component(slot, image, supplier)
-    bom = _alone(component, image) if maker is None else _above(component, image, maker)
+    try:
+        bom = _bom(slot, image, maker, supplier)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise BomError(f"{image.info.name}: expected what CycloneDX takes, found: {first['msg']}") from error
     check_size((bom.metadata.component, *bom.components))
     check_references(bom)
     return canonical_json(bom)
@@ -91,10 +96,17 @@ def is_complete(bom: Bom) -> bool:
     return bool(said) and all(aggregate is Aggregate.COMPLETE for aggregate in said)
 
 
+def _bom(slot: Slot, image: VerifiedImage, maker: MakerBom | None, supplier: str | None) -> Bom:
+    component = _component(slot, image, supplier)
+    if slot.kind is ImageKind.MODEL:
+        return _of_model(component, image)
+    return _alone(component, image) if maker is None else _above(component, image, maker)
+
+
 def _component(slot: Slot, image: VerifiedImage, supplier: str | None) -> Component:
     info = image.info
     name, _, version = info.name.partition("@")
-    component = Component(
+    return Component(
         type=_TYPES[slot.kind],
         bom_ref=info.image_id,
         supplier=None if supplier is None else Organization(name=supplier),
@@ -107,22 +119,31 @@ def _component(slot: Slot, image: VerifiedImage, supplier: str | None) -> Compon
             Property(name=COMPONENT_ID, value=info.component_id),
         ),
     )
-    if slot.kind is not ImageKind.MODEL:
-        return component
-    return described(component, parse_model_payload(image.payload).card)
+
+
+def _of_model(component: Component, image: VerifiedImage) -> Bom:
+    card = parse_model_payload(image.payload).card
+    data, own = tuple(data_components(card)), (image.info.image_id,)
+    # A model and its card are all that a model package holds; what it was made of is known as far as the card says it.
+    made_of = Aggregate.COMPLETE if card.trained_on else Aggregate.INCOMPLETE
+    return Bom(
+        serial_number=_serial_number(image, ""),
+        metadata=Metadata(timestamp=image.info.built_at, component=described(component, card)),
+        components=data,
+        dependencies=(Dependency(ref=own[0], depends_on=tuple(each.bom_ref or "" for each in data)),),
+        compositions=(
+            Composition(aggregate=Aggregate.COMPLETE, assemblies=own),
+            Composition(aggregate=made_of, dependencies=own),
+        ),
+    )
 
 
 def _alone(component: Component, image: VerifiedImage) -> Bom:
-    # A model is all that a model package holds; of other images nobody has said what is inside.
-    inside = Aggregate.COMPLETE if component.type is ComponentType.MODEL else Aggregate.INCOMPLETE
     own = (image.info.image_id,)
     return Bom(
         serial_number=_serial_number(image, ""),
         metadata=Metadata(timestamp=image.info.built_at, component=component),
-        compositions=(
-            Composition(aggregate=inside, assemblies=own),
-            Composition(aggregate=Aggregate.INCOMPLETE, dependencies=own),
-        ),
+        compositions=(Composition(aggregate=Aggregate.INCOMPLETE, assemblies=own, dependencies=own),),
     )
 
 
