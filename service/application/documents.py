@@ -8,13 +8,14 @@ import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import PurePosixPath
 
 from tuf.api.metadata import TargetFile
 
 from protocol.cyclonedx import Bom, Vex, every_component, read_bom, read_vex
 from protocol.geometry import Slot
-from protocol.updates import DocumentKind, document_custom
-from service.application.artifacts import ArtifactStore
+from protocol.updates import DocumentKind, document_custom, image_custom
+from service.application.artifacts import ArtifactStore, UnknownArtifactError
 from service.application.document_repository import (
     ComponentQuery,
     ListedComponent,
@@ -25,10 +26,15 @@ from service.application.document_repository import (
 from service.application.publication import Publication
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.application.update_repositories import ImageTarget
-from service.domain.errors import CursorError, NotFoundError
+from service.domain.errors import CursorError, InvalidError, NotFoundError
 from service.domain.release import target_sha256
 
 DOCUMENTS = "documents/"
+IMAGES = "images/"
+
+
+class ForeignBomError(InvalidError):
+    """An image names a bill of materials of another image."""
 
 
 class UnknownDocumentError(NotFoundError):
@@ -70,25 +76,41 @@ class DocumentIndex:
         self._store = store
 
     async def published(self, work: UnitOfWork, publication: Publication, *, now: datetime) -> None:
-        """See `PublicationListener.published`."""
+        """See `PublicationListener.published`.
+
+        Raises:
+            ForeignBomError: an image names a bill of materials that is not of its bytes.
+        """
         for name, target in publication.added.items():
             if name.startswith(DOCUMENTS):
-                await self._take(work, target, now=now)
+                await self._document(work, target, now=now)
+            elif name.startswith(IMAGES):
+                await self._image(work, target)
 
-    async def _take(self, work: UnitOfWork, target: TargetFile, *, now: datetime) -> None:
+    async def _document(self, work: UnitOfWork, target: TargetFile, *, now: datetime) -> None:
         custom, sha256 = document_custom(target), target_sha256(target)
         document = StoredDocument(target.path, custom.kind, custom.subject, sha256, target.length, now)
         await work.documents.add(document)
-        if custom.kind is DocumentKind.BOM:
-            bom = await asyncio.to_thread(read_bom, await self._bytes(document))
-            await work.documents.add_components(list(_components(bom)))
-        elif custom.kind is DocumentKind.VEX:
-            vex = await asyncio.to_thread(read_vex, await self._bytes(document))
+        if custom.kind is DocumentKind.VEX:
+            vex = await asyncio.to_thread(read_vex, await self._bytes(sha256))
             await work.documents.add_statements(list(_statements(vex, document)))
 
-    async def _bytes(self, document: StoredDocument) -> bytes:
-        blocks = self._store.read(document.sha256, start=0, end=document.length)
-        return b"".join([block async for block in blocks])
+    async def _image(self, work: UnitOfWork, target: TargetFile) -> None:
+        name = image_custom(target).bom
+        if name is None:
+            return
+        # Only the bill that its image names is indexed: a team may list bills, but not for others' images.
+        bom = await asyncio.to_thread(read_bom, await self._bytes(PurePosixPath(name).stem))
+        found = [each.content for each in bom.metadata.component.hashes if each.alg == "SHA-256"]
+        if found != [target_sha256(target)]:
+            raise ForeignBomError(f"target {target.path}: expected a bill of materials of its bytes, found another")
+        await work.documents.add_components(list(_components(bom, target_sha256(target))))
+
+    async def _bytes(self, sha256: str) -> bytes:
+        length = await self._store.length(sha256)
+        if length is None:
+            raise UnknownArtifactError(f"document: expected its bytes in the service, found no artifact {sha256[:12]}…")
+        return b"".join([block async for block in self._store.read(sha256, start=0, end=length)])
 
 
 class Documents:
@@ -203,8 +225,7 @@ async def _page(
     return found
 
 
-def _components(bom: Bom) -> Iterator[ListedComponent]:
-    (image_sha256,) = (each.content for each in bom.metadata.component.hashes if each.alg == "SHA-256")
+def _components(bom: Bom, image_sha256: str) -> Iterator[ListedComponent]:
     for each in every_component(bom):
         yield ListedComponent(image_sha256, each.type, each.name, each.version or "", each.purl or "")
 
