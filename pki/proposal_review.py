@@ -143,10 +143,6 @@ class Review:
         """Whether it can come into force."""
         return not self.lacking
 
-    def counts(self, key_id: str) -> bool:
-        """Say whether a signature by a key would count and is not there yet."""
-        return any(key_id in quorum.keys and key_id not in quorum.signed for quorum in self.quorums)
-
 
 def review_proposal(proposal: Proposal, in_force: InForce, *, now: datetime) -> Review:
     """Verify a proposal against the metadata in force.
@@ -319,10 +315,11 @@ def _quorum(role: str, file: Metadata[Root] | Metadata[Targets], delegator: Dele
 
 def _delegators(role: str, files: _Files, in_force: InForce, after: Mapping[str, Targets]) -> dict[str, Delegator]:
     """Return who must find enough signatures on a role's file, by name."""
-    if role in {Root.type, Targets.type}:
-        # A root is signed by the root before it and by itself; so are targets that must hold under both.
-        new = files[Root.type].signed if Root.type in files else None
-        return {Root.type: in_force.root} | ({} if new is None else {f"new {Root.type}": new})
+    new = {f"new {Root.type}": files[Root.type].signed} if Root.type in files else {}
+    if role == Root.type:
+        return {Root.type: in_force.root, **new}
+    if role == Targets.type:
+        return new or {Root.type: in_force.root}  # a root that comes into force with them is the one that counts
     return {name: each for name, each in after.items() if _delegates(each, role)}
 
 

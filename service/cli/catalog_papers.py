@@ -22,6 +22,7 @@ from protocol.voucher import MAX_VOUCHER_BYTES, encode_public_keys
 from service.cli.errors import BadArgumentError
 from service.cli.offered import read_input
 from service.cli.output import print_line, remark
+from service.cli.working_copy import WorkingCopy
 
 FingerprintOption = Annotated[
     str | None,
@@ -35,20 +36,25 @@ OutOption = Annotated[Path | None, typer.Option(help="File to write; else standa
 def own_handover(operator_dir: Path, *, now: datetime) -> Handover:
     """Return what vouchers to this catalog hand over; from the operator's side alone, never from the service.
 
+    Of both repositories it is the newest root that was verified here. A device could follow from the first one, too,
+    but it would trust keys on the way that have been rotated out, perhaps because somebody stole them.
+
     Raises:
         PkiError: the ceremony's files are missing or malformed.
+        WorkingCopyError: a root is missing.
         OSError: a file cannot be read.
     """
     repository = operator_dir / "repository"
     catalog = load_catalog(repository / "catalog.json")
     root = load_certificate(operator_dir / "certificates" / "root.pem")
+    director_root, image_root = WorkingCopy(operator_dir).newest_roots()
     return Handover(
         catalog_id=catalog.catalog_id,
         catalog_name=catalog.name,
         made_at=now,
         tls_root=root.public_bytes(Encoding.DER),
-        director_root=(repository / "director.root.json").read_bytes(),
-        image_root=(repository / "1.root.json").read_bytes(),
+        director_root=director_root,
+        image_root=image_root,
         package_keys=encode_public_keys(catalog.package_keys),
         golden_keys=encode_public_keys(catalog.golden_keys),
     )

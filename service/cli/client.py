@@ -108,6 +108,10 @@ class ApiClient:
         """Read one resource; a query value of None is left out."""
         return _object(self._send("GET", path, params=_given(query)))
 
+    def get_list(self, path: str) -> list[JsonObject]:
+        """Read a list that comes whole."""
+        return _objects(self._send("GET", path))
+
     def items(self, path: str, **query: str | float | None) -> Iterator[JsonObject]:
         """Read a list, page after page."""
         cursor: str | None = None
@@ -239,6 +243,13 @@ def _object(answer: httpx.Response) -> JsonObject:
         raise AnswerError(f"{answer.request.url.path}: expected JSON, found {answer.content[:40]!r}") from error
     if not isinstance(value, dict):
         raise AnswerError(f"{answer.request.url.path}: expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def _objects(answer: httpx.Response) -> list[JsonObject]:
+    value = answer.json()
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        raise AnswerError(f"{answer.request.url.path}: expected a JSON list of objects, found something else")
     return value
 
 

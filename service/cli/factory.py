@@ -29,8 +29,9 @@ from service.cli.offered import read_input
 from service.cli.offline_keys import offline_keys
 from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption
 from service.cli.output import print_facts, print_json, print_line
-from service.cli.publishing import propose, publish
-from service.cli.releases import show_changes
+from service.cli.publishing import NewRelease
+from service.cli.release_drafts import propose_release
+from service.cli.settling import Consent, Session, report, settle
 from service.cli.working_copy import WorkingCopy, WorkingCopyError, find_release
 
 app = typer.Typer(help="The manufacturer: factory images, birth certificates, vouchers.", no_args_is_help=True)
@@ -56,10 +57,10 @@ def images(
             print_json({"already": True}) if as_json else print_line("the factory release is in force already")
             return
         built = list(build_factory_images(keys, working_copy, now=clock.now()))
-        proposal = propose(in_force, built, keys, name=FACTORY_RELEASE, factory=True, now=clock.now())
-        show_changes(proposal, as_json=as_json)
-        release = publish(client, working_copy, proposal)
-    print_json(release) if as_json else print_facts(release)
+        session = Session(client, working_copy, keys, clock.now())
+        draft = propose_release(session, NewRelease(FACTORY_RELEASE, offered=built, factory=True))
+        answer = settle(session, draft, Consent(yes=True, quiet=as_json))
+    report(answer, as_json=as_json)
 
 
 @app.command()
@@ -94,7 +95,7 @@ def _factory_packages(working_copy: WorkingCopy) -> dict[Slot, bytes]:
     release = _factory_release(in_force, working_copy)
     if release is None:
         raise WorkingCopyError("working copy: expected a factory release, found none; make it by `factory images`")
-    return {slot: working_copy.read(in_force.targets.targets[image.target]) for slot, image in release.images.items()}
+    return {slot: working_copy.read_listed(in_force, image.target) for slot, image in release.images.items()}
 
 
 def _factory_release(in_force: RepositoryInForce, working_copy: WorkingCopy) -> ReleaseDocument | None:

@@ -177,6 +177,6 @@ def _write_system_images(folder: Path, operator_dir: Path) -> None:
         raise WorkingCopyError("working copy: expected a factory release, found none; make it by `factory images`")
     listed = working_copy.release(target).images
     for slot in SYSTEM_SLOTS:
-        package = working_copy.read(in_force.targets.targets[listed[slot].target])
+        package = working_copy.read_listed(in_force, listed[slot].target)
         offered = OfferedImage(slot, package, verify_offered(package, slot, keys))
         write_offered(folder / f"{slot.value}.img", offered)

@@ -10,7 +10,9 @@ from pathlib import Path
 import typer
 
 from pki.keystore import passphrase_source
+from pki.public_keys import public_half
 from pki.stores import KeyStores, open_keys
+from protocol.signing import tuf_key
 
 PASSPHRASE_FILE = "passphrase"  # noqa: S105 - the file's name
 
@@ -31,6 +33,17 @@ def offline_keys(operator_dir: Path, *, is_new: bool = False) -> KeyStores:
         prompt=lambda: _ask(is_new=is_new),
     )
     return open_keys(operator_dir, passphrase=passphrase)
+
+
+def own_key_ids(keys: KeyStores) -> dict[str, str]:
+    """Return the names of one's own keys that may sign update metadata, by their TUF key ids.
+
+    Asks for the passphrase where the public half of a key is not noted yet.
+
+    Raises:
+        KeyStoreError: such a key cannot be used.
+    """
+    return {tuf_key(public_half(keys, name)).keyid: name for name in keys.metadata_keys()}
 
 
 def _ask(*, is_new: bool) -> str:

@@ -32,3 +32,8 @@ OperatorDirOption = Annotated[
     ),
 ]
 DEFAULT_OPERATOR_DIR = Path("operator")
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask before signing.")]
+ProposeOption = Annotated[
+    Path | None,
+    typer.Option("--propose", help="Write the proposal to this file for others to sign, and publish nothing yet."),
+]

@@ -1,37 +1,43 @@
-"""Publish a release: targets for its images, golden vectors and release document, signed here and taken by the service.
+"""Make a release: targets for its images, golden vectors and documents, and the release document that holds them.
 
-Order, so that an interruption leaves nothing half done: the files go to the working copy, then to the service, where
-nothing refers to them yet; then the metadata, which the service takes as a whole or not at all.
+What is made here is a draft; service/cli/settling.py signs and publishes it. Order, so that an interruption leaves
+nothing half done: the files go to the working copy, then to the service, where nothing refers to them yet; then the
+metadata, which the service takes as a whole or not at all.
 """
 
-import base64
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from tuf.api.metadata import TargetFile, Targets
 
-from pki.keystore import KeyStore
-from pki.metadata import add_signature, content_target
-from pki.next_versions import next_release_counter, next_targets
+from pki.listings import check_team, next_listings, releasers_role
+from pki.metadata import content_target
+from pki.next_versions import next_release_counter
 from pki.online import TARGETS_METADATA_LIFETIME
-from pki.repository import Differences, RepositoryInForce, differences, verify_targets
-from pki.roles import OfflineKey
+from pki.proposals import Proposal, ProposedRelease, ProposedRepository
+from pki.repository import RepositoryInForce
 from protocol.document import canonical_json
+from protocol.geometry import Slot
 from protocol.image import digest_of
 from protocol.updates import (
+    DocumentCustom,
+    DocumentKind,
     ImageCustom,
     ReleaseDocument,
     ReleaseImage,
     golden_target_name,
+    image_custom,
     image_target_name,
     release_target_name,
+    slot_of_image_target,
 )
-from service.cli.client import ApiClient, JsonObject
 from service.cli.errors import BadArgumentError, CliError
 from service.cli.offered import OfferedImage
-from service.cli.working_copy import WorkingCopy, find_release
+from service.cli.settling import Draft, image_in_force
+from service.cli.way_back import WayBackMaker
+from service.cli.working_copy import find_release
 
 _RELEASE_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -41,74 +47,108 @@ class ReleaseRefusedError(CliError):
 
 
 @dataclass(frozen=True, slots=True)
-class Proposal:
-    """A signed next version of the Image repository.
+class ReleaseDocuments:
+    """What is said of a release and its images beside the release document itself.
 
     Attributes:
-        document: the release.
-        release_target: target name of its document.
-        contents: every new target's bytes, by target name.
-        targets_metadata: the signed targets.json.
-        version: of it.
-        differences: against the metadata in force.
+        contents: bytes and custom metadata of further targets, by name.
+        boms: target name of an image's bill of materials, by image id.
+        of_release: target names of what is said of the release as a whole, by kind.
     """
 
-    document: ReleaseDocument
-    release_target: str
-    contents: Mapping[str, bytes]
-    targets_metadata: bytes
-    version: int
-    differences: Differences
+    contents: Mapping[str, tuple[bytes, DocumentCustom]] = field(default_factory=dict)
+    boms: Mapping[str, str] = field(default_factory=dict)
+    of_release: Mapping[DocumentKind, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NewRelease:
+    """What a release is to be.
+
+    Attributes:
+        offered: images that are new, from package files.
+        listed: targets of images that are in force already.
+        factory: the images that devices are made with.
+        support_ends: until when its maker mends it, UTC, aware.
+        documents: what is said of it.
+    """
+
+    name: str
+    offered: Sequence[OfferedImage] = ()
+    listed: Sequence[TargetFile] = ()
+    factory: bool = False
+    support_ends: datetime | None = None
+    documents: ReleaseDocuments = field(default_factory=ReleaseDocuments)
+
+
+def new_names(images: Iterable[OfferedImage], documents: ReleaseDocuments) -> list[str]:
+    """Return the target names that a release lists anew, its own documents aside."""
+    return [*_contents(images, documents)]
 
 
 def propose(
-    in_force: RepositoryInForce,
-    images: Sequence[OfferedImage],
-    keys: KeyStore,
-    *,
-    name: str,
-    factory: bool,
-    now: datetime,
-) -> Proposal:
-    """Make and sign a release on top of the metadata in force.
+    in_force: RepositoryInForce, release: NewRelease, *, now: datetime, way_back: WayBackMaker | None = None
+) -> Draft:
+    """Draft a release on top of the metadata in force.
+
+    Args:
+        in_force: verified, with the roles of every name that the release lists; see `new_names`.
+        release: what it is to be.
+        now: UTC, aware.
+        way_back: makes the release that undoes it, to be signed together with it.
 
     Raises:
         ReleaseRefusedError: two images for one slot, or a name that is taken.
-        PkiError: the image-targets key is not the one that the root names, or cannot be used.
+        WayBackError: there is no way back.
+        PkiError: a target would change, or a role is missing.
     """
-    _refuse_taken_name(in_force.targets, name)
-    document = _document(images, name=name, counter=next_release_counter(in_force.targets), factory=factory)
-    release_target = release_target_name(document.counter, name)
-    contents = _contents(images) | {release_target: canonical_json(document)}
-    unsigned = next_targets(
-        in_force,
-        [*_image_targets(images), content_target(release_target, contents[release_target])],
-        expires=now + TARGETS_METADATA_LIFETIME,
+    _refuse_taken_name(in_force.targets, release.name)
+    document = _document(release, counter=next_release_counter(in_force.targets))
+    back = None if way_back is None else way_back(document, _security_counters(release))
+    both = [document] if back is None else [document, back]
+    for each in both:
+        _refuse_taken_name(in_force.targets, each.name)
+    papers = {release_target_name(each.counter, each.name): canonical_json(each) for each in both}
+    targets = [
+        *_new_targets(release.offered, release.documents),
+        *(content_target(name, content) for name, content in papers.items()),
+    ]
+    by_role: dict[str, list[TargetFile]] = {}
+    for target in targets:
+        by_role.setdefault(releasers_role(in_force, target.path), []).append(target)
+    names = [*papers]
+    proposal = Proposal(
+        repository=ProposedRepository.IMAGE,
+        purpose=f"release {release.name}",
+        metadata=next_listings(in_force, by_role, expires=now + TARGETS_METADATA_LIFETIME),
+        release=ProposedRelease(target=names[0], way_back=None if back is None else names[1]),
+        documents=papers,
     )
-    metadata = add_signature(unsigned["targets"], keys.load(OfflineKey.IMAGE_TARGETS))
-    version = in_force.targets.version + 1
-    proposed = verify_targets(metadata, root=in_force.root, now=now, version=version)
-    changes = differences(in_force.targets, proposed)
-    return Proposal(document, release_target, contents, metadata, version, changes)
+    return Draft(proposal, image_in_force(in_force), _contents(release.offered, release.documents))
 
 
-def publish(client: ApiClient, working_copy: WorkingCopy, proposal: Proposal) -> JsonObject:
-    """Hand a proposal to the service; returns the release as the service knows it.
+def propose_images(
+    in_force: RepositoryInForce,
+    images: Sequence[OfferedImage],
+    *,
+    role: str,
+    documents: ReleaseDocuments,
+    now: datetime,
+) -> Draft:
+    """Draft the listing of images in a team's role, without a release.
 
     Raises:
-        CliError: the service does not answer, or refuses.
+        DelegationError: an image, its golden vectors or its bill are outside what the team may list.
+        PkiError: a target would change, or the role is missing.
     """
-    for target, content in proposal.contents.items():
-        working_copy.keep(target, content)
-        _upload(client, content)
-    body = {
-        "name": proposal.document.name,
-        "targets_metadata": base64.b64encode(proposal.targets_metadata).decode(),
-        "release_target": proposal.release_target,
-    }
-    release = client.post("/releases", body)
-    working_copy.keep_targets_metadata(proposal.version, proposal.targets_metadata)
-    return release
+    targets = _new_targets(images, documents)
+    check_team(in_force, role, [target.path for target in targets])
+    metadata = next_listings(in_force, {role: targets}, expires=now + TARGETS_METADATA_LIFETIME)
+    if not metadata:
+        raise ReleaseRefusedError(f"role {role}: expected an image that is not in force yet, found none")
+    purpose = f"{len(images)} images of {role}"
+    proposal = Proposal(repository=ProposedRepository.IMAGE, purpose=purpose, metadata=metadata)
+    return Draft(proposal, image_in_force(in_force), _contents(images, documents))
 
 
 def _refuse_taken_name(targets: Targets, name: str) -> None:
@@ -117,45 +157,73 @@ def _refuse_taken_name(targets: Targets, name: str) -> None:
         raise ReleaseRefusedError(f"release name: expected one that is not taken, found {taken.path}")
 
 
-def _document(images: Sequence[OfferedImage], *, name: str, counter: int, factory: bool) -> ReleaseDocument:
-    slots = [offered.slot for offered in images]
+def _document(release: NewRelease, *, counter: int) -> ReleaseDocument:
+    if not _RELEASE_NAME.fullmatch(release.name):
+        raise BadArgumentError(
+            f"release name: expected 1 to 64 letters, digits, '.', '_' or '-', found {release.name[:80]!r}"
+        )
+    images = [(offered.slot, _offered_image(offered)) for offered in release.offered]
+    images += [(_slot_of(target), _listed_image(target)) for target in release.listed]
+    slots = [slot for slot, _ in images]
     twice = sorted({slot.value for slot in slots if slots.count(slot) > 1})
     if twice:
-        raise ReleaseRefusedError(f"release {name}: expected one image per slot, found two for {', '.join(twice)}")
-    if not _RELEASE_NAME.fullmatch(name):
-        raise BadArgumentError(f"release name: expected 1 to 64 letters, digits, '.', '_' or '-', found {name[:80]!r}")
+        raise ReleaseRefusedError(
+            f"release {release.name}: expected one image per slot, found two for {', '.join(twice)}"
+        )
     return ReleaseDocument(
-        name=name,
+        name=release.name,
         counter=counter,
-        images={
-            offered.slot: ReleaseImage(
-                target=_image_target(offered),
-                sha256=offered.image.digest,
-                length=len(offered.package),
-            )
-            for offered in images
-        },
-        factory=factory,
+        images=dict(images),
+        factory=release.factory,
+        support_ends=release.support_ends,
+        documents=release.documents.of_release,
     )
 
 
-def _contents(images: Sequence[OfferedImage]) -> dict[str, bytes]:
+def _offered_image(offered: OfferedImage) -> ReleaseImage:
+    return ReleaseImage(target=_image_target(offered), sha256=offered.image.digest, length=len(offered.package))
+
+
+def _listed_image(target: TargetFile) -> ReleaseImage:
+    return ReleaseImage(target=target.path, sha256=target.hashes["sha256"], length=target.length)
+
+
+def _slot_of(target: TargetFile) -> Slot:
+    slot = slot_of_image_target(target.path)
+    if slot is None:
+        raise ReleaseRefusedError(f"image {target.path}: expected a target named for a slot, found one that is not")
+    return slot
+
+
+def _security_counters(release: NewRelease) -> dict[Slot, int]:
+    offered = {each.slot: each.image.info.security_version for each in release.offered}
+    listed = {_slot_of(target): image_custom(target).security_counter for target in release.listed}
+    return offered | listed
+
+
+def _contents(images: Iterable[OfferedImage], documents: ReleaseDocuments) -> dict[str, bytes]:
     packages = {_image_target(offered): offered.package for offered in images}
     vectors = {_golden_target(offered): offered.golden for offered in images if offered.golden is not None}
-    return packages | vectors
+    return packages | vectors | {name: content for name, (content, _) in documents.contents.items()}
 
 
-def _image_targets(images: Sequence[OfferedImage]) -> list[TargetFile]:
+def _new_targets(images: Sequence[OfferedImage], documents: ReleaseDocuments) -> list[TargetFile]:
     vectors = [content_target(_golden_target(offered), offered.golden) for offered in images if offered.golden]
     packages = [
-        content_target(_image_target(offered), offered.package, _custom(offered).model_dump(mode="json"))
+        content_target(
+            _image_target(offered), offered.package, _custom(offered, documents.boms).model_dump(mode="json")
+        )
         for offered in images
     ]
+    further = [
+        content_target(name, content, custom.model_dump(mode="json"))
+        for name, (content, custom) in documents.contents.items()
+    ]
     unique = {target.path: target for target in vectors}
-    return [*packages, *unique.values()]
+    return [*packages, *unique.values(), *further]
 
 
-def _custom(offered: OfferedImage) -> ImageCustom:
+def _custom(offered: OfferedImage, boms: Mapping[str, str]) -> ImageCustom:
     info = offered.image.info
     return ImageCustom(
         slot_kind=offered.slot.kind,
@@ -165,8 +233,9 @@ def _custom(offered: OfferedImage) -> ImageCustom:
         name=info.name,
         security_counter=info.security_version,
         built_at=info.built_at,
-        golden=None if offered.golden is None else _golden_target(offered),
         requires=offered.requires,
+        golden=None if offered.golden is None else _golden_target(offered),
+        bom=boms.get(info.image_id),
     )
 
 
@@ -176,9 +245,3 @@ def _image_target(offered: OfferedImage) -> str:
 
 def _golden_target(offered: OfferedImage) -> str:
     return golden_target_name(offered.image.info.component_id, digest_of(offered.golden or b""))
-
-
-def _upload(client: ApiClient, content: bytes) -> None:
-    path = f"/artifacts/{digest_of(content)}"
-    if not client.has(path):
-        client.put_bytes(path, content)

@@ -1,48 +1,116 @@
-"""`tinyfleet release`: make releases of packages, and list them."""
+"""`tinyfleet release`: make releases of packages, sign them together, list them.
 
+Where more keys must sign than one's folder has, `create` writes a proposal; each of the others adds a signature by
+`sign`, and whoever has it when it is complete brings it into force by `publish`.
+"""
+
+from datetime import UTC, datetime, time
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from tuf.api.metadata import TargetFile
 
 from service.cli import clock
 from service.cli.catalog_papers import maker_keys
-from service.cli.client import JsonObject, connect
+from service.cli.client import ApiClient, JsonObject, connect
 from service.cli.errors import BadArgumentError
+from service.cli.metadata_files import publish as publish_proposal
+from service.cli.metadata_files import sign as sign_proposal
 from service.cli.offered import load_offered
 from service.cli.offline_keys import offline_keys
-from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption
-from service.cli.output import print_facts, print_json, print_table, remark, short
-from service.cli.publishing import Proposal, propose, publish
-from service.cli.working_copy import WorkingCopy
+from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption, ProposeOption, YesOption
+from service.cli.output import print_facts, print_json, print_table, short
+from service.cli.publishing import NewRelease, ReleaseDocuments, ReleaseRefusedError
+from service.cli.release_drafts import images_in_force, propose_release, propose_team_images
+from service.cli.settling import Consent, Session, release_facts, report, settle
+from service.cli.working_copy import WorkingCopy, find_release
 
-app = typer.Typer(help="Releases: make and list them.", no_args_is_help=True)
+app = typer.Typer(help="Releases: make, sign and list them.", no_args_is_help=True)
+app.command("sign")(sign_proposal)
+app.command("publish")(publish_proposal)
+
+PackagesArgument = Annotated[list[Path] | None, typer.Argument(help="Package files with their notes ({package}.json).")]
 
 
 @app.command()
 def create(
     name: Annotated[str, typer.Argument(help="Name of the release.")],
-    packages: Annotated[list[Path], typer.Argument(help="Package files with their notes ({package}.json).")],
+    packages: PackagesArgument = None,
     *,
+    images: Annotated[
+        list[str] | None, typer.Option("--images", help="Id of an image that is in force already; may be repeated.")
+    ] = None,
     reference: Annotated[
         bool, typer.Option("--reference", help="Images that devices are made with: known, but never rolled out.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before signing is made known.")] = False,
+    way_back: Annotated[
+        bool, typer.Option("--way-back", help="Sign the release that undoes this one, too: {NAME}-way-back.")
+    ] = False,
+    support_ends: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Last day on which you mend the release.")
+    ] = None,
+    propose: ProposeOption = None,
+    yes: YesOption = False,
     operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
     as_json: JsonOption = False,
 ) -> None:
-    """Verify the metadata in force, show what changes, sign it here, and hand it to the service."""
-    keys, working_copy = offline_keys(operator_dir), WorkingCopy(operator_dir)
+    """Verify the metadata in force, show what changes, sign it here, and hand it to the service or to co-signers."""
+    if not packages and not images:
+        raise BadArgumentError("release: expected packages or --images, found none")
+    keys = offline_keys(operator_dir)
     makers = maker_keys(operator_dir)
-    images = [load_offered(path, keys, makers=makers) for path in packages]
+    offered = [load_offered(path, keys, makers=makers) for path in packages or ()]
+    with connect(operator_dir) as client:
+        session = Session(client, WorkingCopy(operator_dir), keys, clock.now())
+        release = NewRelease(
+            name,
+            offered=offered,
+            listed=images_in_force(session, images) if images else (),
+            factory=reference,
+            support_ends=None if support_ends is None else datetime.combine(support_ends, time.max, UTC),
+            documents=ReleaseDocuments(),
+        )
+        draft = propose_release(session, release, way_back=way_back)
+        answer = settle(session, draft, Consent(yes=yes, propose=propose, quiet=as_json))
+    report(answer if as_json else _shown(answer), as_json=as_json)
+
+
+@app.command()
+def add_images(
+    packages: Annotated[list[Path], typer.Argument(help="Package files with their notes ({package}.json).")],
+    *,
+    role: Annotated[str, typer.Option(help="The team's role, whose keys sign.")],
+    propose: ProposeOption = None,
+    yes: YesOption = False,
+    operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
+    as_json: JsonOption = False,
+) -> None:
+    """Publish images in a team's role; the catalog's releaser makes releases of them (`create --images`)."""
+    keys = offline_keys(operator_dir)
+    makers = maker_keys(operator_dir)
+    offered = [load_offered(path, keys, makers=makers) for path in packages]
+    with connect(operator_dir) as client:
+        session = Session(client, WorkingCopy(operator_dir), keys, clock.now())
+        draft = propose_team_images(session, offered, role=role, documents=ReleaseDocuments())
+        answer = settle(session, draft, Consent(yes=yes, propose=propose, quiet=as_json))
+    answer["images"] = {each.slot: each.image.info.image_id for each in offered}
+    report(answer, as_json=as_json)
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="Name of the release.")],
+    *,
+    operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
+    as_json: JsonOption = False,
+) -> None:
+    """Show everything that a release says; its document is verified against the metadata in force."""
+    working_copy = WorkingCopy(operator_dir)
     with connect(operator_dir) as client:
         in_force = working_copy.fetch(client, now=clock.now())
-        proposal = propose(in_force, images, keys, name=name, factory=reference, now=clock.now())
-        show_changes(proposal, as_json=as_json)
-        if not yes and not typer.confirm("Publish this?", err=True):
-            raise BadArgumentError("release: expected a yes, found a no; nothing changed")
-        release = publish(client, working_copy, proposal)
-    print_json(release) if as_json else print_facts(release | {"images": _slots(release)})
+        document = working_copy.fetch_release(client, _listed(find_release(in_force.targets, name), name))
+    print_json(document.model_dump(mode="json")) if as_json else print_facts(release_facts(document))
 
 
 @app.command("list")
@@ -53,7 +121,7 @@ def list_releases(
 ) -> None:
     """List releases."""
     with connect(operator_dir) as client:
-        releases = list(client.items("/releases"))
+        releases = _releases(client)
     if as_json:
         print_json(releases)
         return
@@ -61,20 +129,19 @@ def list_releases(
     print_table(f"{len(releases)} releases", ("counter", "name", "factory", "images"), rows)
 
 
-def show_changes(proposal: Proposal, *, as_json: bool) -> None:
-    """Show what a proposal changes in the metadata in force."""
-    if as_json:
-        remark(f"targets version {proposal.version}: {len(proposal.differences.added)} targets more")
-        return
-    changes = proposal.differences
-    marked = (("+", changes.added), ("changed", changes.changed), ("−", changes.removed))
-    rows = [(mark, target, _size(proposal, target)) for mark, targets in marked for target in targets]
-    print_table(f"Image repository, targets version {proposal.version}", ("", "target", "bytes"), rows)
+def _releases(client: ApiClient) -> list[JsonObject]:
+    return list(client.items("/releases"))
+
+
+def _listed(target: TargetFile | None, name: str) -> TargetFile:
+    if target is None:
+        raise ReleaseRefusedError(f"release {name[:64]}: expected one in force, found none")
+    return target
+
+
+def _shown(answer: JsonObject) -> JsonObject:
+    return answer | {"images": _slots(answer)} if "images" in answer else answer
 
 
 def _slots(release: JsonObject) -> dict[str, str]:
     return {image["slot"]: short(image["sha256"]) for image in release.get("images", [])}
-
-
-def _size(proposal: Proposal, target: str) -> str:
-    return f"{len(proposal.contents[target]):,}" if target in proposal.contents else ""

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -16,7 +17,7 @@ from typer.testing import CliRunner, Result
 from pki.metadata import listed_file, sign_snapshot, sign_timestamp
 from pki.online import online_keys
 from pki.roles import OnlineKey
-from service.cli import factory, releases
+from service.cli import factory, metadata_files, releases
 from service.cli.client import ApiClient
 from service.cli.main import make_app
 from tests.service_folder import Folders
@@ -44,6 +45,7 @@ class OfflineService:
         self.version = 1
         self._signed: dict[tuple[bytes, int, datetime], dict[str, bytes]] = {}
         self.targets = (genesis / "image.targets.json").read_bytes()
+        self.taken: dict[str, object] = {}
 
     @property
     def files(self) -> dict[str, bytes]:
@@ -81,10 +83,11 @@ class OfflineService:
         self.artifacts[sha256] = request.content
         return httpx.Response(201)
 
-    def _take(self, body: dict[str, str]) -> httpx.Response:
+    def _take(self, body: dict[str, Any]) -> httpx.Response:
         if self.refuses:
             return _problem(409, "another release came first")
-        self.targets = base64.b64decode(body["targets_metadata"])
+        self.taken = body
+        self.targets = base64.b64decode(body["metadata"]["targets"])
         self.version += 1
         self.releases.append(body["name"])
         return httpx.Response(201, json=self._release(body["name"]))
@@ -141,5 +144,5 @@ def connect_to(service: OfflineService, monkeypatch: pytest.MonkeyPatch) -> None
         with httpx.Client(transport=httpx.MockTransport(service), base_url="https://service") as http:
             yield ApiClient(http)
 
-    for module in (releases, factory):
+    for module in (releases, factory, metadata_files):
         monkeypatch.setattr(module, "connect", connect)

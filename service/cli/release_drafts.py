@@ -1,0 +1,79 @@
+"""Draft a release on what is in force: fetch what it needs, work out its way back."""
+
+from collections.abc import Mapping, Sequence
+
+from tuf.api.metadata import TargetFile
+
+from pki.repository import RepositoryInForce
+from protocol.geometry import Slot
+from protocol.updates import ReleaseDocument
+from service.cli.client import JsonObject
+from service.cli.offered import OfferedImage
+from service.cli.options import one_id
+from service.cli.publishing import NewRelease, ReleaseDocuments, new_names, propose, propose_images
+from service.cli.settling import Draft, Session
+from service.cli.way_back import EarlierReleases, WayBackMaker, earlier_image
+from service.cli.working_copy import WorkingCopyError, release_targets
+
+
+def propose_release(session: Session, release: NewRelease, *, way_back: bool = False) -> Draft:
+    """Draft a release.
+
+    Raises:
+        ReleaseRefusedError: two images for one slot, or a name that is taken.
+        WayBackError: there is no way back.
+        PkiError: what is in force does not verify, or a target would change.
+        CliError: the service does not answer.
+    """
+    names = [*new_names(release.offered, release.documents), *(target.path for target in release.listed)]
+    in_force = session.working_copy.fetch(session.client, now=session.now, names=names)
+    maker = _way_back_maker(session, in_force, names) if way_back else None
+    return propose(in_force, release, now=session.now, way_back=maker)
+
+
+def propose_team_images(
+    session: Session, images: Sequence[OfferedImage], *, role: str, documents: ReleaseDocuments
+) -> Draft:
+    """Draft the listing of images in a team's role.
+
+    Raises:
+        DelegationError: the team may not list them.
+        PkiError: what is in force does not verify, or a target would change.
+        CliError: the service does not answer.
+    """
+    names = new_names(images, documents)
+    in_force = session.working_copy.fetch(session.client, now=session.now, names=names, roles=[role])
+    return propose_images(in_force, images, role=role, documents=documents, now=session.now)
+
+
+def images_in_force(session: Session, image_ids: Sequence[str]) -> list[TargetFile]:
+    """Return the targets of images in force; the service says where to look, the metadata says what they are.
+
+    Raises:
+        WorkingCopyError: an image is not in force under the name that the service says.
+        CliError: the service does not answer, or knows no such image.
+    """
+    names = [str(_image(session, image_id)["target"]) for image_id in image_ids]
+    in_force = session.working_copy.fetch(session.client, now=session.now, names=names)
+    found = {name: in_force.find(name) for name in names}
+    for name, image_id in zip(names, image_ids, strict=True):
+        if found[name] is None or image_id not in name:
+            raise WorkingCopyError(f"image {image_id}: expected it in force, found {name} is not, or is another")
+    return [target for target in found.values() if target is not None]
+
+
+def _image(session: Session, image_id: str) -> JsonObject:
+    return session.client.get(f"/images/{one_id(image_id)}")
+
+
+def _way_back_maker(session: Session, in_force: RepositoryInForce, names: Sequence[str]) -> WayBackMaker:
+    documents = [
+        session.working_copy.fetch_release(session.client, target) for target in release_targets(in_force.targets)
+    ]
+
+    def make(release: ReleaseDocument, counters: Mapping[Slot, int]) -> ReleaseDocument:
+        earlier = [image.target for slot in release.images if (image := earlier_image(documents, slot))]
+        known = session.working_copy.fetch(session.client, now=session.now, names=[*names, *earlier])
+        return EarlierReleases(documents, known).way_back(release, counters)
+
+    return make
