@@ -254,7 +254,7 @@ def _facts(audit: Audit, in_force: int) -> JsonObject:
 def _print_audit(audit: Audit, in_force: int) -> None:
     head, witnessed = audit.verified.checkpoint, audit.verified.witnessed
     print_line(
-        f"{head.origin}: {head.size} entries ({audit.images} images, {audit.roots} roots), {audit.before} when verified last"
+        f"{head.origin}: {head.size} entries ({audit.images} images, {audit.roots} roots), {audit.before} the last time"
     )
     print_line(f"root {head.root.hex()}, which every entry leads to; only added to since the last time")
     print_line("cosigned by " + (", ".join(f"{name} at {_time(at)}" for name, at in witnessed.items()) or "nobody"))
