@@ -29,6 +29,7 @@ HARNESSES = (
     "fuzz_messages",
     "fuzz_certificates",
     "fuzz_images",
+    "fuzz_delta",
     "fuzz_service",
 )
 OUR_CODE = ["protocol", "pki", "device_sim", "service"]
