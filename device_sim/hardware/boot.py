@@ -9,6 +9,9 @@ Verification of each image, in this order:
     2. package: form, signature and kind (`protocol.image.verify_package`), by the maker's ROM key for the system and
        by the catalog's package keys for everything else;
     3. security version: not below the slot's fuse.
+On a device with the AppDevelopment capability step 2 also takes what Azure Sphere's public development key signed, for
+applications, firmware and models that lie in their home slots: they came over the cable. Such an image burns no fuse,
+or everybody could make a device refuse its owner's images for ever.
 
 An image that fails stops the boot: the device runs nothing. Only a model's failure stops no more than its core, so
 that the application can replace it. Without a voucher in force the boot ends with the OS: nothing of any catalog runs.
@@ -33,9 +36,10 @@ from protocol.document import Document, DocumentError, parse_document
 from protocol.errors import ProtocolError
 from protocol.evidence import SoftwareComponent
 from protocol.geometry import SYSTEM_SLOTS, Core, ImageKind, Slot
-from protocol.image import VerifiedImage, verify_package
+from protocol.image import DEVELOPMENT_KEY, VerifiedImage, key_id, verify_package
 from protocol.voucher import Voucher, public_keys
 
+_DEVELOPMENT_SIGNER = key_id(DEVELOPMENT_KEY)
 Keys = Sequence[ec.EllipticCurvePublicKey]
 ReadImage = Callable[[Slot], bytes | None]
 """Returns the unverified image that a slot boots from, or None."""
@@ -92,7 +96,7 @@ class BootReport:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredImages:
-    """What the chain verified.
+    """What the chain verified; see `security_versions` for what it burns.
 
     Attributes:
         images: in boot order.
@@ -105,6 +109,12 @@ class MeasuredImages:
     voucher: Voucher | None
     voucher_refusal: str
     refused_models: Mapping[Core, BootStoppedError]
+
+    @property
+    def security_versions(self) -> dict[Slot, int]:
+        """What the fuses are raised to: the security version of every image that its owner or maker signed."""
+        owned = {slot: image for slot, image in self.images.items() if image.signer_id != _DEVELOPMENT_SIGNER}
+        return {slot: image.info.security_version for slot, image in owned.items()}
 
 
 def load_authorities(path: Path) -> Authorities:
@@ -126,9 +136,16 @@ def component_of(slot: Slot, image: VerifiedImage) -> SoftwareComponent:
 
 
 def verify_stage(
-    slot: Slot, unverified_image: bytes | None, keys: Keys, *, root_of_trust: RootOfTrust
+    slot: Slot, unverified_image: bytes | None, keys: Keys, *, root_of_trust: RootOfTrust, is_home: bool = True
 ) -> VerifiedImage:
     """Verify one image before it runs.
+
+    Args:
+        slot: where it runs.
+        unverified_image: the whole package, or None.
+        keys: that may have signed it.
+        root_of_trust: holds the fuses and the capability.
+        is_home: whether it lies in its home slot; False for the spare, which is filled over the air.
 
     Raises:
         BootStoppedError: steps 1 to 3.
@@ -138,7 +155,12 @@ def verify_stage(
         raise BootStoppedError(slot, expected="an image", found="an empty slot")
     # Step 2: package.
     try:
-        image = verify_package(unverified_image, keys, kind=slot.kind)
+        image = verify_package(
+            unverified_image,
+            keys,
+            kind=slot.kind,
+            allow_development=is_home and slot not in SYSTEM_SLOTS and root_of_trust.has_app_development,
+        )
     except ProtocolError as error:
         raise BootStoppedError(slot, expected=f"a signed {slot.kind} image", found=str(error)) from error
     # Step 3: security version.

@@ -350,7 +350,7 @@ class Machine:
         """
         unverified_image = self._parts.slots.require_complete(slot)
         try:
-            image = verify_stage(slot, unverified_image, self._package_keys, root_of_trust=self.rot)
+            image = verify_stage(slot, unverified_image, self._package_keys, root_of_trust=self.rot, is_home=False)
         except BootStoppedError:
             self._parts.slots.drop()
             raise
@@ -428,8 +428,8 @@ class Machine:
         self._voucher = measured.voucher
         self._package_keys = public_keys(measured.voucher.package_keys) if measured.voucher else []
         # A confirmed image burns its security version; after a cut this catches up with what `confirm` began.
-        for slot, image in measured.images.items():
-            self.rot.raise_fuse(slot, image.info.security_version)
+        for slot, security_version in measured.security_versions.items():
+            self.rot.raise_fuse(slot, security_version)
 
     def _start_cores(self) -> dict[Core, DeviceSimError]:
         started = {core: self._start_core(core) for core in self._cores}
@@ -454,7 +454,8 @@ class Machine:
         image = None if slot is None else self._read_image(slot)
         if slot is None or image is None:
             return None
-        return verify_stage(slot, image, self._package_keys, root_of_trust=self.rot)
+        is_home = self._trial is None or self._trial[0] != slot
+        return verify_stage(slot, image, self._package_keys, root_of_trust=self.rot, is_home=is_home)
 
     def _stop_cores(self) -> None:
         for core in self._cores.values():

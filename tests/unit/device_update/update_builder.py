@@ -27,6 +27,7 @@ from device_sim.update.progress import Progress
 from device_sim.update.uptane import UptaneClient
 from pki.metadata import (
     DirectorSigner,
+    add_signature,
     content_target,
     director_root,
     director_target,
@@ -85,6 +86,7 @@ class Catalog:
         self.artifacts: dict[str, bytes] = {}
         self.targets: dict[str, TargetFile] = {}
         self.director_targets: list[TargetFile] = []
+        self.more_targets_keys: list[SoftwareSigner] = []
         self.delegations: Delegations | None = None
         self.roles: dict[str, bytes] = {}  # delegated ones, signed
         self.files: dict[str, bytes] = {}
@@ -175,6 +177,8 @@ class Catalog:
             expires=moment,
             delegations=self.delegations,
         )
+        for signer in self.more_targets_keys:
+            targets = add_signature(targets, signer)
         listed = {"targets": listed_file(targets, version=version), **self.listed_roles()}
         snapshot = sign_snapshot(listed, self.keys.snapshot, version=version, expires=moment)
         timestamp = sign_timestamp(
@@ -197,7 +201,7 @@ class Catalog:
 
     def roll_out(self, images: Mapping[Slot, str], *, counter: int = 2, **changes: object) -> None:
         """Release images and have the Director want them; `changes` replace fields of the release document."""
-        self.direct(images, self.add_release(images, counter=counter, **changes))
+        self.direct(images, self.add_release(images, counter=counter, name="models", **changes))
         self.publish()
 
     def voucher(self, packages: SoftwareSigner) -> Voucher:
