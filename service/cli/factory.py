@@ -30,6 +30,7 @@ from service.cli.offline_keys import offline_keys
 from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption
 from service.cli.output import print_facts, print_json, print_line
 from service.cli.publishing import NewRelease
+from service.cli.release_documents import Origin, release_documents
 from service.cli.release_drafts import propose_release
 from service.cli.settling import Consent, Session, report, settle
 from service.cli.working_copy import WorkingCopy, WorkingCopyError, find_release
@@ -58,7 +59,8 @@ def images(
             return
         built = list(build_factory_images(keys, working_copy, now=clock.now()))
         session = Session(client, working_copy, keys, clock.now())
-        draft = propose_release(session, NewRelease(FACTORY_RELEASE, offered=built, factory=True))
+        documents = release_documents(session, FACTORY_RELEASE, Origin(), offered=built)
+        draft = propose_release(session, NewRelease(FACTORY_RELEASE, offered=built, factory=True, documents=documents))
         answer = settle(session, draft, Consent(yes=True, quiet=as_json))
     report(answer, as_json=as_json)
 

@@ -81,6 +81,16 @@ class NewRelease:
     documents: ReleaseDocuments = field(default_factory=ReleaseDocuments)
 
 
+def check_name(name: str) -> None:
+    """Refuse what is no name of a release.
+
+    Raises:
+        BadArgumentError: it is none.
+    """
+    if not _RELEASE_NAME.fullmatch(name):
+        raise BadArgumentError(f"release name: expected 1 to 64 letters, digits, '.', '_' or '-', found {name[:80]!r}")
+
+
 def new_names(images: Iterable[OfferedImage], documents: ReleaseDocuments) -> list[str]:
     """Return the target names that a release lists anew, its own documents aside."""
     return [*_contents(images, documents)]
@@ -158,10 +168,7 @@ def _refuse_taken_name(targets: Targets, name: str) -> None:
 
 
 def _document(release: NewRelease, *, counter: int) -> ReleaseDocument:
-    if not _RELEASE_NAME.fullmatch(release.name):
-        raise BadArgumentError(
-            f"release name: expected 1 to 64 letters, digits, '.', '_' or '-', found {release.name[:80]!r}"
-        )
+    check_name(release.name)
     images = [(offered.slot, _offered_image(offered)) for offered in release.offered]
     images += [(_slot_of(target), _listed_image(target)) for target in release.listed]
     slots = [slot for slot, _ in images]

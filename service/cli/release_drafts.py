@@ -53,6 +53,8 @@ def images_in_force(session: Session, image_ids: Sequence[str]) -> list[TargetFi
         WorkingCopyError: an image is not in force under the name that the service says.
         CliError: the service does not answer, or knows no such image.
     """
+    if not image_ids:
+        return []
     names = [str(_image(session, image_id)["target"]) for image_id in image_ids]
     in_force = session.working_copy.fetch(session.client, now=session.now, names=names)
     found = {name: in_force.find(name) for name in names}

@@ -21,7 +21,8 @@ from service.cli.offered import load_offered
 from service.cli.offline_keys import offline_keys
 from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption, ProposeOption, YesOption
 from service.cli.output import print_facts, print_json, print_table, short
-from service.cli.publishing import NewRelease, ReleaseDocuments, ReleaseRefusedError
+from service.cli.publishing import NewRelease, ReleaseRefusedError, check_name
+from service.cli.release_documents import Origin, image_documents, release_documents
 from service.cli.release_drafts import images_in_force, propose_release, propose_team_images
 from service.cli.settling import Consent, Session, release_facts, report, settle
 from service.cli.working_copy import WorkingCopy, find_release
@@ -31,6 +32,7 @@ app.command("sign")(sign_proposal)
 app.command("publish")(publish_proposal)
 
 PackagesArgument = Annotated[list[Path] | None, typer.Argument(help="Package files with their notes ({package}.json).")]
+SupplierOption = Annotated[str | None, typer.Option(help="Who signs the images, as their bills of materials name him.")]
 
 
 @app.command()
@@ -50,6 +52,9 @@ def create(
     support_ends: Annotated[
         datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Last day on which you mend the release.")
     ] = None,
+    supplier: SupplierOption = None,
+    source_uri: Annotated[str | None, typer.Option(help="Where the sources are, such as git+https://…")] = None,
+    source_commit: Annotated[str | None, typer.Option(help="Git commit of the sources, hex.")] = None,
     propose: ProposeOption = None,
     yes: YesOption = False,
     operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
@@ -58,18 +63,21 @@ def create(
     """Verify the metadata in force, show what changes, sign it here, and hand it to the service or to co-signers."""
     if not packages and not images:
         raise BadArgumentError("release: expected packages or --images, found none")
+    check_name(name)
     keys = offline_keys(operator_dir)
     makers = maker_keys(operator_dir)
     offered = [load_offered(path, keys, makers=makers) for path in packages or ()]
     with connect(operator_dir) as client:
         session = Session(client, WorkingCopy(operator_dir), keys, clock.now())
+        listed = images_in_force(session, images or ())
+        origin = Origin(supplier, source_uri, source_commit)
         release = NewRelease(
             name,
             offered=offered,
-            listed=images_in_force(session, images) if images else (),
+            listed=listed,
             factory=reference,
             support_ends=None if support_ends is None else datetime.combine(support_ends, time.max, UTC),
-            documents=ReleaseDocuments(),
+            documents=release_documents(session, name, origin, offered=offered, listed=listed),
         )
         draft = propose_release(session, release, way_back=way_back)
         answer = settle(session, draft, Consent(yes=yes, propose=propose, quiet=as_json))
@@ -81,6 +89,7 @@ def add_images(
     packages: Annotated[list[Path], typer.Argument(help="Package files with their notes ({package}.json).")],
     *,
     role: Annotated[str, typer.Option(help="The team's role, whose keys sign.")],
+    supplier: SupplierOption = None,
     propose: ProposeOption = None,
     yes: YesOption = False,
     operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
@@ -92,7 +101,8 @@ def add_images(
     offered = [load_offered(path, keys, makers=makers) for path in packages]
     with connect(operator_dir) as client:
         session = Session(client, WorkingCopy(operator_dir), keys, clock.now())
-        draft = propose_team_images(session, offered, role=role, documents=ReleaseDocuments())
+        documents = image_documents(session, Origin(supplier), offered)
+        draft = propose_team_images(session, offered, role=role, documents=documents)
         answer = settle(session, draft, Consent(yes=yes, propose=propose, quiet=as_json))
     answer["images"] = {each.slot: each.image.info.image_id for each in offered}
     report(answer, as_json=as_json)
