@@ -121,7 +121,7 @@ def attack(run: DemoRun) -> None:
 def pack_application(version: str, *, payload: Path, package: Path) -> Command:
     """Return the command that packs an application of the A7."""
     options = ("--name", APPLICATION, "--version", version, "--component-id", APPLICATION_COMPONENT)
-    return tinyfleet("image", "pack", payload, *options, "--security-version", "1", "--out", package)
+    return tinyfleet("image", "create", payload, *options, "--security-version", "1", "--out", package)
 
 
 def boot(run: DemoRun) -> None:

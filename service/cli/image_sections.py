@@ -1,104 +1,187 @@
-"""Explain an unverified image package section by section.
+"""Explain an unverified image package part by part: what it says, and what that means on the device.
 
-The package is taken apart here and not by azuresphere-imagemetadata, which trusts the section count: for bytes that
-nobody has verified, a count of four thousand million would keep it busy for an hour. Layout: see protocol/image.py.
+Works for packages of any signer, and for damaged ones: what is whole is explained, and then where it breaks. Layout:
+see protocol/image_layout.py.
 """
 
 import struct
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
 
 from azuresphere_imagemetadata.metadata_sections.identity import ImageType
 
+from protocol.board import MAGIC as BOARD_MAGIC
+from protocol.board import parse_board
 from protocol.errors import ProtocolError
-from protocol.image import MIN_PACKAGE_BYTES, digest_of
+from protocol.image import IMAGE_TYPE, Runtime, TemporaryFlags, flag_names, key_id
+from protocol.image_info import MAX_INTERFACES
+from protocol.image_layout import (
+    HEADER,
+    HEADER_MAGIC,
+    LENGTH,
+    SECTION_HEADER,
+    PackageError,
+    Section,
+    SectionId,
+    read_layout,
+    read_section,
+)
 from protocol.model import MAGIC as MODEL_MAGIC
 from protocol.model import parse_model_payload
 from protocol.signing import RAW_SIGNATURE_BYTES
-from service.cli.offered import PackageFileError
+from protocol.trust_store import MAGIC as TRUST_STORE_MAGIC
+from protocol.trust_store import parse_trust_store
 
-HEADER_MAGIC = 0x4D345834
-_HEADER = struct.Struct("<II")  # magic, section count
-_SECTION = struct.Struct("<HH")  # id, length
-_LENGTH = struct.Struct("<I")  # of the metadata, itself included
+_MAGIC_BYTES = HEADER_MAGIC.to_bytes(4, "little")
 
 
-def explain_package(unverified_package: bytes) -> dict[str, str]:
-    """Return what each part of a package says, in words, in the order of the file.
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of a package.
 
-    Raises:
-        PackageFileError: the bytes are no image package.
+    Attributes:
+        name: of it.
+        offset: of its first byte in the file.
+        length: bytes, with the section's id and length where it is a section.
+        says: what its bytes say.
+        means: what the device makes of that.
     """
-    payload, metadata = _split(unverified_package)
-    facts = {"package": f"{len(unverified_package):,} bytes, SHA-256 {digest_of(unverified_package)}"}
-    facts |= {"payload": _payload(payload)}
-    for section_id, body in _sections(metadata):
-        name, explain = _SECTIONS.get(section_id, (f"section {section_id:#06x}", _unknown))
-        try:
-            facts[name] = explain(body)
-        except (struct.error, ValueError, OverflowError, OSError) as error:
-            raise PackageFileError(f"section {name}: expected its fields, found {len(body)} other bytes") from error
-    facts["signature"] = f"ECDSA P-256, r‖s {unverified_package[-RAW_SIGNATURE_BYTES:].hex()[:16]}…; not checked here"
-    return facts
+
+    name: str
+    offset: int
+    length: int
+    says: str
+    means: str
 
 
-def _split(package: bytes) -> tuple[bytes, bytes]:
-    if len(package) < MIN_PACKAGE_BYTES:
-        raise PackageFileError(f"image package: expected at least {MIN_PACKAGE_BYTES} bytes, found {len(package)}")
-    end = len(package) - RAW_SIGNATURE_BYTES
-    (length,) = _LENGTH.unpack_from(package, end - _LENGTH.size)
-    if not _HEADER.size + _LENGTH.size <= length <= end:
-        raise PackageFileError(f"image metadata: expected 12 to {end} bytes, found {length}")
-    return package[: end - length], package[end - length : end - _LENGTH.size]
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A package in words.
+
+    Attributes:
+        parts: in the order of the file.
+        broken: where it breaks, expected and found; empty for a whole package.
+    """
+
+    parts: tuple[Part, ...]
+    broken: str = ""
 
 
-def _sections(metadata: bytes) -> Iterator[tuple[int, bytes]]:
-    magic, count = _HEADER.unpack_from(metadata)
-    if magic != HEADER_MAGIC:
-        raise PackageFileError(f"image metadata: expected the magic {HEADER_MAGIC:#010x}, found {magic:#010x}")
-    offset, found = _HEADER.size, 0
-    while offset < len(metadata):
-        if len(metadata) - offset < _SECTION.size:
-            raise PackageFileError(
-                f"image metadata: expected a section of 4 bytes or more, found {metadata[offset:]!r}"
-            )
-        section_id, length = _SECTION.unpack_from(metadata, offset)
-        body = metadata[offset + _SECTION.size : offset + _SECTION.size + length]
-        if len(body) != length:
-            raise PackageFileError(f"section {section_id:#06x}: expected {length} bytes, found {len(body)}")
-        yield section_id, body
-        offset, found = offset + _SECTION.size + length, found + 1
-    if found != count:
-        raise PackageFileError(f"image metadata: expected {count} sections, found {found}")
-
-
-def _payload(payload: bytes) -> str:
-    if not payload.startswith(MODEL_MAGIC):
-        return f"{len(payload):,} bytes"
+def explain_package(unverified_package: bytes) -> Explanation:
+    """Explain every part of a package, or every part before the one that breaks it."""
     try:
-        card = parse_model_payload(payload).card
-    except ProtocolError as error:
-        return f"{len(payload):,} bytes that begin as a model, but: {error}"
+        start = len(read_layout(unverified_package).payload)
+    except PackageError as error:
+        return _explain_broken(unverified_package, str(error))
+    end = len(unverified_package) - RAW_SIGNATURE_BYTES - LENGTH.size
+    parts, broken = _sections(unverified_package[start:end], start)
+    whole = (_payload(unverified_package[:start]), *parts, _signature(unverified_package, end))
+    return Explanation(whole, broken)
+
+
+def _explain_broken(package: bytes, reason: str) -> Explanation:
+    """Look for the metadata from the front: of a truncated file, what points there is gone."""
+    start = package.rfind(_MAGIC_BYTES)
+    if start < 0 or len(package) - start < HEADER.size:
+        return Explanation(
+            (), f"{reason}; no metadata in {len(package):,} bytes: cut off inside the payload, or no image package"
+        )
+    parts, broken = _sections(package[start:], start)
+    end = parts[-1].offset + parts[-1].length if parts else start + HEADER.size
+    left = len(package) - end
+    if not broken and left < LENGTH.size + RAW_SIGNATURE_BYTES:
+        wanted = LENGTH.size + RAW_SIGNATURE_BYTES
+        broken = f"byte {end:,}: expected length and signature of {wanted} bytes, found {left}: the file is cut off"
+    return Explanation((_payload(package[:start]), *parts), broken or reason)
+
+
+def _sections(metadata: bytes, start: int) -> tuple[list[Part], str]:
+    """Explain the sections of a header at `start` in the file; returns where that breaks, too."""
+    _, count = HEADER.unpack_from(metadata)
+    parts: list[Part] = []
+    offset = HEADER.size
+    for number in range(1, count + 1):
+        try:
+            section = read_section(metadata, offset)
+        except PackageError as error:
+            return parts, f"byte {start + offset:,}, section {number} of {count:,}: {error}"
+        parts.append(_section(section, start + offset))
+        offset += parts[-1].length
+    return parts, ""
+
+
+def _section(section: Section, offset: int) -> Part:
+    name, explain, means = _SECTIONS.get(section.section_id, (f"section {section.section_id:#06x}", _unknown, _UNKNOWN))
+    try:
+        says = explain(section.body)
+    except (struct.error, ValueError, OverflowError, OSError):
+        says = f"{len(section.body)} bytes that are not its fields"
+    return Part(name, offset, SECTION_HEADER.size + len(section.body), says, means)
+
+
+def _signature(package: bytes, offset: int) -> Part:
+    raw = package[-RAW_SIGNATURE_BYTES:].hex()
+    return Part(
+        "signature",
+        offset,
+        LENGTH.size + RAW_SIGNATURE_BYTES,
+        f"ECDSA P-256 over all before it, r‖s {raw[:16]}…",
+        "checked before anything else is read; a package that no trusted key signed is not looked at",
+    )
+
+
+def _payload(payload: bytes) -> Part:
+    readers: Mapping[bytes, Callable[[bytes], str]] = {
+        MODEL_MAGIC: _model,
+        BOARD_MAGIC: _board,
+        TRUST_STORE_MAGIC: _trust_store,
+    }
+    reader = readers.get(payload[:4])
+    says = f"{len(payload):,} bytes"
+    if reader is not None:
+        try:
+            says = f"{says}: {reader(payload)}"
+        except ProtocolError as error:
+            says = f"{says} that begin as a known kind, but: {error}"
+    return Part("payload", 0, len(payload), says, "what the slot's core runs or reads; padded with zeros to 4 bytes")
+
+
+def _model(payload: bytes) -> str:
+    card = parse_model_payload(payload).card
     return (
         f"model {card.name}@{card.version} for {card.core}: {card.measured.model_bytes:,} bytes, "
         f"arena {card.measured.arena_bytes:,} bytes, {card.measured.macs:,} MACs, labels {', '.join(card.labels)}"
     )
 
 
+def _board(payload: bytes) -> str:
+    board = parse_board(payload)
+    cores = "; ".join(f"{core}: {', '.join(sorted(taken)) or 'nothing'}" for core, taken in sorted(board.cores.items()))
+    return f"board {board.model}, revision {board.hardware_revision}: {cores}"
+
+
+def _trust_store(payload: bytes) -> str:
+    keys = parse_trust_store(payload)
+    listed = ", ".join(f"{key.role.name.lower()} {key_id(key.public_key).hex()[:16]}…" for key in keys)
+    return f"{len(keys)} trusted keys: {listed}"
+
+
 def _identity(body: bytes) -> str:
     image_type, _, component, image = struct.unpack("<HH16s16s", body)
+    kinds = " or ".join(kind.value for kind, number in IMAGE_TYPE.items() if number == image_type) or "of no kind here"
     return (
-        f"image type {image_type} ({ImageType.get_name(image_type)}), component {uuid.UUID(bytes_le=component)}, "
-        f"image {uuid.UUID(bytes_le=image)}: what it is, and which build of it"
+        f"image type {image_type} ({ImageType.get_name(image_type)}: {kinds}), "
+        f"component {uuid.UUID(bytes_le=component)}, image {uuid.UUID(bytes_le=image)}"
     )
 
 
-def _signature(body: bytes) -> str:
+def _signature_section(body: bytes) -> str:
     thumbprint, signing_type = struct.unpack("<20sI", body)
     kind = {1: "ECDSA P-256", 2: "ECDSA P-384"}.get(signing_type, f"type {signing_type}")
-    return f"{kind}, by the key with SHA-1 thumbprint {thumbprint.hex()}: a hint, not a proof"
+    return f"{kind}, by the key with SHA-1 thumbprint {thumbprint.hex()}"
 
 
 def _debug(body: bytes) -> str:
@@ -108,40 +191,96 @@ def _debug(body: bytes) -> str:
 
 def _revocation(body: bytes) -> str:
     (version,) = struct.unpack("<I", body)
-    return f"security version {version}: refused by a device whose fuse is higher (anti-rollback)"
+    return f"security version {version}"
 
 
 def _temporary(body: bytes) -> str:
     (flags,) = struct.unpack("<I", body)
-    names = [name for bit, name in ((1, "remove at boot"), (2, "under development")) if flags & bit]
-    return ", ".join(names) or "no flags"
+    rest = flags & ~sum(TemporaryFlags)
+    names = [flag_names(TemporaryFlags(flags - rest)), f"unknown flags {rest:#x}" if rest else ""]
+    return ", ".join(filter(None, names)) or "no flags"
 
 
 def _compression(body: bytes) -> str:
-    size, kind = struct.unpack("<II", body)
-    return f"{size:,} bytes when uncompressed, {'LZMA' if kind == 1 else f'type {kind}'}"
+    size, method = struct.unpack("<II", body)
+    return f"{size:,} bytes when unpacked, {'LZMA' if method == 1 else f'method {method}'}"
 
 
 def _interfaces(body: bytes) -> str:
     (count,) = struct.unpack_from("<I", body)
-    pairs = struct.iter_unpack("<II", body[4:])
-    names = {0: "nothing", 1: "secure world", 2: "OS", 3: "application"}
-    return f"{count} runtimes: " + ", ".join(f"{names.get(kind, kind)} ABI {version}" for version, kind in pairs)
+    pairs = list(struct.iter_unpack("<II", body[4:]))
+    if count != len(pairs):
+        raise ValueError(count)
+    return ", ".join(_interface(version, runtime) for version, runtime in pairs[:MAX_INTERFACES]) or "nothing"
+
+
+def _interface(version: int, runtime: int) -> str:
+    known = runtime in set(Runtime)
+    name = Runtime(runtime).name.lower().replace("_", " ") if known else f"runtime {runtime}"
+    return f"{name} interface {version}"
+
+
+def _number(body: bytes) -> str:
+    (number,) = struct.unpack("<I", body)
+    return f"{number:#x}"
 
 
 def _unknown(body: bytes) -> str:
-    return f"{len(body)} bytes of an unknown section"
+    return f"{len(body)} bytes"
 
 
-_SECTIONS: Mapping[int, tuple[str, Callable[[bytes], str]]] = MappingProxyType(
+_ANTI_ROLLBACK = (
+    "a device whose fuse for the slot is higher refuses to boot it; the fuse rises to it when the image is confirmed, "
+    "and never falls (anti-rollback)"
+)
+_UNKNOWN = "nobody here knows it; a device refuses the package"
+_SECTIONS: Mapping[int, tuple[str, Callable[[bytes], str], str]] = MappingProxyType(
     {
-        0x4449: ("identity", _identity),
-        0x4753: ("signature section", _signature),
-        0x4244: ("debug", _debug),
-        0x5652: ("revocation", _revocation),
-        0x5054: ("temporary image", _temporary),
-        0x4D43: ("compression", _compression),
-        0x444E: ("depends on", _interfaces),
-        0x504E: ("provides", _interfaces),
+        SectionId.IDENTITY: (
+            "identity",
+            _identity,
+            "the type must be the slot's; the component stays from build to build, each build has its own image id",
+        ),
+        SectionId.SIGNATURE: (
+            "signature section",
+            _signature_section,
+            "a hint which key to try; must name the key whose signature verifies, and proves nothing by itself",
+        ),
+        SectionId.DEBUG: (
+            "debug",
+            _debug,
+            "name@version: what people see, what other images may require, and what tells the older of two builds",
+        ),
+        SectionId.REVOCATION: (
+            "revocation",
+            _revocation,
+            _ANTI_ROLLBACK,
+        ),
+        SectionId.TEMPORARY: (
+            "temporary image",
+            _temporary,
+            "for development: runs on a device with the AppDevelopment capability alone, whoever signed it",
+        ),
+        SectionId.COMPRESSION: (
+            "compression",
+            _compression,
+            "no device here unpacks it, so each refuses it",
+        ),
+        SectionId.DEPENDS: (
+            "depends on",
+            _interfaces,
+            "binary interfaces that it uses; shown, not checked: what images require of one another is in the release",
+        ),
+        SectionId.PROVIDES: ("provides", _interfaces, "binary interfaces that it offers; shown, not checked"),
+        SectionId.FLASH_OFFSET: (
+            "flash offset",
+            _number,
+            "where it must lie; not looked at: the simulated device has slots",
+        ),
+        SectionId.POLICY: (
+            "image policy",
+            _number,
+            "what the OS may do with it; not looked at",
+        ),
     }
 )

@@ -109,7 +109,7 @@ def pack(
     offered = OfferedImage(slot, package, verify_offered(package, slot, keys), requires=judged.card.requires)
     path = out or Path(f"{author.name}-{author.version}-{core}.img")
     write_offered(path, offered, golden=golden)
-    print_packed(path, offered, as_json=as_json)
+    print_packed(path, offered.image, slot=slot, as_json=as_json)
 
 
 @app.command()

@@ -29,6 +29,10 @@ class PackageFileError(CliError):
     """A file that should hold a package, a note or golden vectors holds something else."""
 
 
+class NoSlotError(CliError):
+    """An image of a kind that has no slot on the device cannot be released."""
+
+
 class PackageSizeError(CliError):
     """A package does not fit the flash of its slot."""
 
@@ -37,14 +41,16 @@ class Note(Document):
     """Where a package belongs.
 
     Attributes:
-        slot: where it goes.
+        slot: where it goes; None for a kind that has no slot on the device yet.
+        kind: of such an image.
         sha256: of the package.
         golden: file of the signed golden vectors, relative to the note; models only.
         requires: of the images that run beside it; the Image repository's targets will say so, signed.
         bom: file of its maker's bill of materials, relative to the note.
     """
 
-    slot: Slot
+    slot: Slot | None
+    kind: ImageKind | None = None
     hardware_ids: tuple[str, ...]
     component_id: Guid
     image_id: Guid
@@ -95,29 +101,63 @@ def note_path(package: Path) -> Path:
     return package.with_name(package.name + ".json")
 
 
-def write_offered(path: Path, offered: OfferedImage, *, golden: Path | None = None, bom: Path | None = None) -> None:
+def write_offered(path: Path, offered: OfferedImage, *, golden: Path | None = None) -> None:
     """Write a package and its note, each whole or not at all; the note last.
 
     Args:
         path: the package's file; its folder is made.
         offered: the package and its slot.
         golden: file of the golden vectors.
-        bom: file of its maker's bill of materials.
     """
-    info = offered.image.info
-    note = Note(
+    note = note_of(
+        offered.image,
         slot=offered.slot,
-        hardware_ids=(offered.slot.core.hardware_id,),
-        component_id=info.component_id,
-        image_id=info.image_id,
-        sha256=offered.image.digest,
         golden=os.path.relpath(golden, path.parent) if golden else None,
         requires=offered.requires,
-        bom=os.path.relpath(bom, path.parent) if bom else None,
     )
+    write_package(path, offered.package, note)
+
+
+def note_of(
+    image: VerifiedImage,
+    *,
+    slot: Slot | None,
+    kind: ImageKind | None = None,
+    golden: str | None = None,
+    requires: Mapping[str, str] | None = None,
+) -> Note:
+    """Return the note of a package; the arguments are its fields."""
+    return Note(
+        slot=slot,
+        kind=kind if slot is None else None,
+        hardware_ids=() if slot is None else (slot.core.hardware_id,),
+        component_id=image.info.component_id,
+        image_id=image.info.image_id,
+        sha256=image.digest,
+        golden=golden,
+        requires=requires or {},
+    )
+
+
+def write_package(path: Path, package: bytes, note: Note | None) -> None:
+    """Write a package and its note, each whole or not at all; the note last. Makes the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, offered.package, mode=PUBLIC_MODE)
-    replace_file(note_path(path), canonical_json(note), mode=PUBLIC_MODE)
+    replace_file(path, package, mode=PUBLIC_MODE)
+    if note is not None:
+        replace_file(note_path(path), canonical_json(note), mode=PUBLIC_MODE)
+
+
+def read_note(path: Path, package: bytes) -> Note:
+    """Read the note of a package file.
+
+    Raises:
+        PackageFileError: it is missing, or another package's.
+        DocumentError: it is malformed.
+    """
+    note = parse_document(read_input(note_path(path), max_bytes=MAX_PACKAGE_BYTES), Note)
+    if digest_of(package) != note.sha256:
+        raise PackageFileError(f"{path}: expected SHA-256 {note.sha256} as its note says, found {digest_of(package)}")
+    return note
 
 
 def load_offered(path: Path, keys: KeyStore, *, makers: PublicKeys = ()) -> OfferedImage:
@@ -130,14 +170,18 @@ def load_offered(path: Path, keys: KeyStore, *, makers: PublicKeys = ()) -> Offe
 
     Raises:
         PackageFileError: a file is missing, or the package is not the one of the note.
+        NoSlotError: its kind has no slot on the device.
         PackageSizeError: it does not fit its slot.
         ProtocolError: the package, the note or the golden vectors are malformed or not signed by our keys.
         KeyStoreError: a key cannot be used.
     """
     package = read_input(path, max_bytes=MAX_PACKAGE_BYTES)
-    note = parse_document(read_input(note_path(path), max_bytes=MAX_PACKAGE_BYTES), Note)
-    if digest_of(package) != note.sha256:
-        raise PackageFileError(f"{path}: expected SHA-256 {note.sha256} as its note says, found {digest_of(package)}")
+    note = read_note(path, package)
+    if note.slot is None:
+        raise NoSlotError(
+            f"{path}: expected an image with a slot on the device, found a {note.kind}: it can be made, signed and "
+            "verified, but no device takes one yet"
+        )
     image = verify_offered(package, note.slot, keys, makers=makers)
     golden = None if note.golden is None else path.parent / note.golden
     is_model = note.slot.kind == ImageKind.MODEL
