@@ -50,7 +50,7 @@ class SqlDocuments:
     async def add_components(self, components: Sequence[ListedComponent]) -> None:
         """See `DocumentRepository.add_components`."""
         digests = {each.image_sha256 for each in components}
-        query = select(distinct(bom_components.c.sha256)).where(bom_components.c.sha256.in_(digests))
+        query = select(bom_components.c.sha256).distinct().where(bom_components.c.sha256.in_(digests))
         known = set(await self._connection.scalars(query))
         rows = [_component_row(each) for each in components if each.image_sha256 not in known]
         if rows:
