@@ -20,12 +20,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
+from typing import Any
 
 from tuf.api.exceptions import LengthOrHashMismatchError
 from tuf.api.metadata import (
     DelegatedRole,
+    Key,
     Metadata,
     MetaFile,
+    Role,
     Root,
     Snapshot,
     SuccinctRoles,
@@ -110,9 +113,23 @@ class RepositoryInForce:
             return self.root
         if role in delegated_roles(self.targets):
             return self.targets
-        if role.startswith(f"{BIN_PREFIX}-") and BINS_ROLE in delegated_roles(self.targets):
+        if self._is_bin(role):
             return self.metadata_of(BINS_ROLE)
         raise DelegationError(f"{role[:80]}: expected a role that targets delegates to, found none")
+
+    def delegates_to(self, role: str) -> bool:
+        """Say whether there is such a targets role.
+
+        Raises:
+            RepositoryError: it would be a hash bin, and `bins` is not here.
+        """
+        return role == Targets.type or role in delegated_roles(self.targets) or self._is_bin(role)
+
+    def _is_bin(self, role: str) -> bool:
+        if not role.startswith(f"{BIN_PREFIX}-") or BINS_ROLE not in delegated_roles(self.targets):
+            return False
+        bins = hash_bins(self.metadata_of(BINS_ROLE))
+        return bins is not None and bins.is_delegated_role(role)
 
     def metadata_of(self, role: str) -> Targets:
         """Return the metadata of a targets role, top-level or delegated.
@@ -183,6 +200,7 @@ def verify_root(trusted_root: bytes, *, newer: Sequence[bytes] = (), now: dateti
         candidate = _parse(unverified, Root, role=Root.type)
         _check_signatures(candidate, root.signed, role=Root.type)
         _check_signatures(candidate, candidate.signed, role=Root.type)
+        _check_keys(Root.type, candidate.signed.roles, candidate.signed.keys)
         # Step 4: version.
         if candidate.signed.version != root.signed.version + 1:
             raise MetadataVersionError(
@@ -238,6 +256,15 @@ def verify_delegated(
     return targets
 
 
+def count_signatures(content: bytes, *, delegator: Root | Targets, role: str) -> int:
+    """Return how many of a role's keys have signed a file.
+
+    Raises:
+        RepositoryError: it is no metadata, or the role is not delegated to.
+    """
+    return _count_signatures(_metadata(content, role=role), delegator, role=role)[0]
+
+
 def delegated_roles(targets: Targets) -> Mapping[str, DelegatedRole]:
     """Return the roles that targets metadata delegates to by patterns of names, in the order of asking."""
     return (targets.delegations and targets.delegations.roles) or {}
@@ -283,30 +310,38 @@ def _parse(unverified: bytes, form: type[RoleT], *, role: str) -> Metadata[RoleT
     if len(unverified) > MAX_METADATA_BYTES:
         raise RepositoryError(f"{role}: expected at most {MAX_METADATA_BYTES} bytes, found {len(unverified)}")
     # Step 2: form.
-    try:
-        metadata: Metadata[RoleT] = Metadata.from_bytes(unverified)
-    except DeserializationError as error:
-        raise RepositoryError(f"{role}: expected TUF metadata, found other bytes") from error
+    metadata: Metadata[RoleT] = _metadata(unverified, role=role)
     if not isinstance(metadata.signed, form):
         raise RepositoryError(f"{role}: expected metadata of this role, found {metadata.signed.type}")
     return metadata
 
 
+def _metadata(unverified: bytes, *, role: str) -> Metadata[Any]:
+    try:
+        return Metadata.from_bytes(unverified)
+    except DeserializationError as error:
+        raise RepositoryError(f"{role}: expected TUF metadata, found other bytes") from error
+
+
 def _check_signatures(metadata: Metadata[RoleT], delegator: Root | Targets, *, role: str) -> None:
     # Step 3: signatures.
+    found, threshold = _count_signatures(metadata, delegator, role=role)
+    if found < threshold:
+        raise MetadataSignatureError(
+            f"{role}: expected signatures by {threshold} of its keys in {delegator.type} "
+            f"version {delegator.version}, found {found}"
+        )
+
+
+def _count_signatures(metadata: Metadata[Any], delegator: Root | Targets, *, role: str) -> tuple[int, int]:
     try:
         result = delegator.get_verification_result(role, metadata.signed_bytes, metadata.signatures)
     except ValueError as error:
         raise DelegationError(f"{role[:80]}: expected a role that is delegated to, found none") from error
     except SerializationError as error:
         raise RepositoryError(f"{role}: expected fields of canonical JSON, found others") from error
-    # python-tuf counts key ids, and a key may stand under two; only P-256 keys count.
-    signed = {public_key_of(key).public_numbers() for key in result.signed.values() if key.keytype == "ecdsa"}
-    if len(signed) < result.threshold:
-        raise MetadataSignatureError(
-            f"{role}: expected signatures by {result.threshold} of its keys in {delegator.type} "
-            f"version {delegator.version}, found {len(signed)}"
-        )
+    # python-tuf counts key ids, and a key may stand under two.
+    return len({public_key_of(key).public_numbers() for key in result.signed.values()}), result.threshold
 
 
 def _check_version(role: str, targets: Targets, version: int | None) -> None:
@@ -332,6 +367,8 @@ def _check_delegations(targets: Targets) -> None:
     # Step 2: form; one role answers for a name, and the names of bins are free.
     if hash_bins(targets) is not None:
         raise DelegationError(f"targets: expected hash bins below {BINS_ROLE}, found them below targets")
+    if targets.delegations is not None:
+        _check_keys(Targets.type, delegated_roles(targets), targets.delegations.keys)
     for role in delegated_roles(targets).values():
         if not ROLE_NAME.fullmatch(role.name) or role.name.startswith(f"{BIN_PREFIX}-"):
             raise DelegationError(
@@ -348,6 +385,18 @@ def _check_further_delegations(role: str, targets: Targets) -> None:
     bins = hash_bins(targets)
     if role != BINS_ROLE or bins is None or bins.name_prefix != BIN_PREFIX:
         raise DelegationError(f"{role}: expected delegations to {BIN_PREFIX}-… by {BINS_ROLE} alone, found others")
+    _check_keys(role, {bins.name_prefix: bins}, targets.delegations.keys)
+
+
+def _check_keys(where: str, roles: Mapping[str, Role], keys: Mapping[str, Key]) -> None:
+    # Step 2: form; a threshold that no signatures can meet would lock everybody out.
+    for name, role in roles.items():
+        known = {public_key_of(keys[key_id]).public_numbers() for key_id in role.keyids if key_id in keys}
+        if len(known) != len(role.keyids) or len(known) < role.threshold:
+            raise RepositoryError(
+                f"{where}: expected {len(role.keyids)} different keys of {name}, and a threshold that they can meet, "
+                f"found {len(known)} and a threshold of {role.threshold}"
+            )
 
 
 def _check_not_below(snapshot: Snapshot, minimum_versions: Mapping[str, int]) -> None:

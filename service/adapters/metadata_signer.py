@@ -1,24 +1,29 @@
-"""Update metadata through pki: verifying what the operator signed, signing with the online keys."""
+"""Update metadata through pki: signing with the service's keys, and the first metadata of the ceremony."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from tuf.api.metadata import Metadata, TargetFile, Targets
+from tuf.api.metadata import MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
 
-from pki import errors as pki
 from pki.catalog import load_catalog
 from pki.manufacturers import trusted_manufacturers
-from pki.metadata import DirectorSigner, director_target, listed_file, sign_snapshot, sign_timestamp
-from pki.online import online_keys
-from pki.repository import verify_root, verify_targets
+from pki.metadata import (
+    DELTAS_ROLE,
+    DirectorSigner,
+    add_signature,
+    director_target,
+    sign_snapshot,
+    sign_targets,
+    sign_timestamp,
+)
+from pki.online import generations, online_keys
 from pki.roles import OnlineKey
-from protocol.signing import Signer
+from protocol.signing import Signer, tuf_key
 from protocol.updates import DirectorDevice
-from service.application import repository as rules
 from service.application.artifacts import TrustedKeys
 from service.application.director import DirectedImage, SignedSet
-from service.application.repository import Genesis, VerifiedRoot, VerifiedTargets
+from service.application.repository import Genesis, OnlineKeyError
 from service.domain.errors import ServiceError
 
 
@@ -26,17 +31,52 @@ class GenesisError(ServiceError):
     """A file of the key ceremony is missing."""
 
 
-class PkiMetadata:
-    """Implements `RepositoryMetadata` and the `DirectorSigner` port.
+class OnlineSigners:
+    """The service's keys for metadata, every generation that it holds; a key is read where it is first asked for.
 
     Args:
-        director, snapshot, timestamp: the online keys of those names.
+        data_dir: the service's folder.
     """
 
-    def __init__(self, *, director: Signer, snapshot: Signer, timestamp: Signer) -> None:
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+        self._known: dict[str, Signer] = {}  # by key id
+
+    def named(self, role: OnlineKey, key_ids: Collection[str]) -> list[Signer]:
+        """Return the signers among the keys that metadata names.
+
+        Raises:
+            OnlineKeyError: it names none that the service holds.
+            PkiError: a key cannot be used.
+        """
+        if not self._known.keys() & set(key_ids):
+            self._load(role)
+        found = [self._known[key_id] for key_id in key_ids if key_id in self._known]
+        if not found:
+            raise OnlineKeyError(
+                f"role {role}: expected a key that the service holds, found {', '.join(key[:16] for key in key_ids)}…"
+            )
+        return found
+
+    def _load(self, role: OnlineKey) -> None:
+        keys = online_keys(self._data_dir)
+        for name in generations(self._data_dir / "csr", role) or [role.value]:
+            if keys.holds(name):
+                signer = keys.load(name)
+                self._known[tuf_key(signer.public_key).keyid] = signer
+
+
+class PkiMetadata:
+    """Implements `RepositoryMetadata` and the `DirectorSigner` and `DirectorKeys` ports.
+
+    Args:
+        signers: the service's keys.
+        director: signs until `follow` names another root of the Director.
+    """
+
+    def __init__(self, signers: OnlineSigners, *, director: Signer) -> None:
+        self._signers = signers
         self._director = DirectorSigner(director)
-        self._snapshot = snapshot
-        self._timestamp = timestamp
 
     @classmethod
     def load(cls, data_dir: Path) -> "PkiMetadata":
@@ -45,47 +85,46 @@ class PkiMetadata:
         Raises:
             PkiError: a key is missing or cannot be used.
         """
-        keys = online_keys(data_dir)
-        return cls(
-            director=keys.load(OnlineKey.DIRECTOR),
-            snapshot=keys.load(OnlineKey.SNAPSHOT),
-            timestamp=keys.load(OnlineKey.TIMESTAMP),
-        )
+        return cls(OnlineSigners(data_dir), director=online_keys(data_dir).load(OnlineKey.DIRECTOR))
 
-    def verify_root(self, unverified: bytes, *, now: datetime) -> VerifiedRoot:
-        """See `RepositoryMetadata.verify_root`."""
-        try:
-            root = verify_root(unverified, now=now)
-        except pki.RepositoryError as error:
-            raise _refusal(error) from error
-        return VerifiedRoot(unverified, root.version, root.expires)
-
-    def verify_targets(
-        self, unverified: bytes, *, root: bytes, now: datetime, version: int | None = None
-    ) -> VerifiedTargets:
-        """See `RepositoryMetadata.verify_targets`."""
-        try:
-            targets = verify_targets(unverified, root=verify_root(root, now=now), now=now, version=version)
-        except pki.RepositoryError as error:
-            raise _refusal(error) from error
-        if targets.delegations is not None:
-            raise rules.MetadataFormError("targets: expected no delegations, found some")
-        return VerifiedTargets(unverified, targets.version, targets.expires, targets.targets)
-
-    def targets_of(self, verified: bytes) -> Mapping[str, TargetFile]:
-        """See `RepositoryMetadata.targets_of`."""
-        return Metadata[Targets].from_bytes(verified).signed.targets
-
-    def sign_snapshot(self, targets: bytes, *, targets_version: int, version: int, expires: datetime) -> bytes:
+    def sign_snapshot(self, files: Mapping[str, MetaFile], *, root: Root, version: int, expires: datetime) -> bytes:
         """See `RepositoryMetadata.sign_snapshot`."""
-        files = {"targets": listed_file(targets, version=targets_version)}
-        return sign_snapshot(files, self._snapshot, version=version, expires=expires)
+        signers = self._signers.named(OnlineKey.SNAPSHOT, root.roles[Snapshot.type].keyids)
+        signed = sign_snapshot(files, signers[0], version=version, expires=expires)
+        return _with_signatures(signed, signers[1:])
 
-    def sign_timestamp(self, snapshot: bytes, *, snapshot_version: int, version: int, expires: datetime) -> bytes:
+    def sign_timestamp(
+        self, snapshot: bytes, *, root: Root, snapshot_version: int, version: int, expires: datetime
+    ) -> bytes:
         """See `RepositoryMetadata.sign_timestamp`."""
-        return sign_timestamp(
-            snapshot, self._timestamp, snapshot_version=snapshot_version, version=version, expires=expires
+        signers = self._signers.named(OnlineKey.TIMESTAMP, root.roles[Timestamp.type].keyids)
+        signed = sign_timestamp(
+            snapshot, signers[0], snapshot_version=snapshot_version, version=version, expires=expires
         )
+        return _with_signatures(signed, signers[1:])
+
+    def sign_deltas(
+        self, targets: Sequence[TargetFile], *, delegator: Targets, version: int, expires: datetime
+    ) -> bytes:
+        """See `RepositoryMetadata.sign_deltas`."""
+        signers = self._signers.named(OnlineKey.SNAPSHOT, delegator.get_delegated_role(DELTAS_ROLE).keyids)
+        signed = sign_targets(targets, signers[0], version=version, expires=expires)
+        return _with_signatures(signed, signers[1:])
+
+    def follow(self, root: Root) -> None:
+        """See the `DirectorSigner` port."""
+        self._director = DirectorSigner(self._director_key(root))
+
+    def check_director(self, root: Root) -> None:
+        """See the `DirectorKeys` port."""
+        self._director_key(root)
+
+    def _director_key(self, root: Root) -> Signer:
+        roles = [root.roles[role] for role in (Timestamp.type, Snapshot.type, Targets.type)]
+        shared = [key_id for key_id in roles[0].keyids if all(key_id in role.keyids for role in roles)]
+        if any(role.threshold > 1 for role in roles):
+            raise OnlineKeyError("Director's root: expected a threshold of 1 for its online roles, found a higher one")
+        return self._signers.named(OnlineKey.DIRECTOR, shared)[0]
 
     def sign_director_set(
         self,
@@ -128,6 +167,12 @@ def load_trusted_keys(data_dir: Path) -> TrustedKeys:
     return TrustedKeys(package=catalog.package_keys, system=[*catalog.system_keys, *makers], golden=catalog.golden_keys)
 
 
+def _with_signatures(signed: bytes, signers: Iterable[Signer]) -> bytes:
+    for signer in signers:
+        signed = add_signature(signed, signer)
+    return signed
+
+
 def _target(directed: DirectedImage) -> TargetFile:
     image = directed.image
     custom = {"custom": image.custom.model_dump(mode="json")}
@@ -139,12 +184,3 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise GenesisError(f"genesis: expected {path.name}, found: {error.strerror}; run the ceremony") from error
-
-
-def _refusal(error: pki.RepositoryError) -> ServiceError:
-    refusals: Mapping[type[pki.RepositoryError], type[ServiceError]] = {
-        pki.MetadataSignatureError: rules.MetadataSignatureRefusedError,
-        pki.MetadataExpiredError: rules.MetadataExpiredError,
-        pki.MetadataVersionError: rules.MetadataVersionError,
-    }
-    return refusals.get(type(error), rules.MetadataFormError)(str(error))

@@ -4,19 +4,20 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, status
-from pydantic import Base64Bytes, BaseModel, Field
+from pydantic import BaseModel, Field
 
 from protocol.geometry import Slot
 from service.api.auth import ReleaserActor, ViewerActor
 from service.api.idempotency import IdempotentRoute, idempotency_header
 from service.api.paging import Page, Paging
+from service.api.repository import RoleFiles
 from service.api.requests import RequestModel
 from service.api.services import ServicesParameter
 from service.domain.release import Release
 
 router = APIRouter(prefix="/releases", tags=["releases"], route_class=IdempotentRoute)
 
-MAX_TARGETS_CHARACTERS = 16 * 1024 * 1024
+TargetName = Annotated[str, Field(max_length=300)]
 ReleaseName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
 
 
@@ -30,7 +31,13 @@ class ReleaseImageModel(BaseModel):
 
 
 class ReleaseModel(BaseModel):
-    """A release in force."""
+    """A release in force.
+
+    Attributes:
+        goes_back: by slot, SHA-256 of the newer images that it may replace by an older one.
+        way_back_of: name of the release that this one undoes.
+        support_ends: until when its maker mends it.
+    """
 
     id: str
     name: str
@@ -40,26 +47,35 @@ class ReleaseModel(BaseModel):
     images: list[ReleaseImageModel]
     created_at: datetime
     created_by: str
+    goes_back: dict[Slot, list[str]]
+    way_back_of: str | None
+    support_ends: datetime | None
 
 
 class NewRelease(RequestModel):
     """A release to bring into force; its artifacts are stored already.
 
     Attributes:
-        targets_metadata: the signed targets.json of the next version, base64.
+        metadata: signed files of the next version by role, without .json, base64.
         release_target: target name of its release document.
+        way_back_target: target name of the document of the release that undoes it.
     """
 
     name: ReleaseName
-    targets_metadata: Annotated[Base64Bytes, Field(max_length=MAX_TARGETS_CHARACTERS)]
-    release_target: Annotated[str, Field(max_length=300)]
+    metadata: RoleFiles
+    release_target: TargetName
+    way_back_target: TargetName | None = None
 
 
 @router.post("", status_code=status.HTTP_201_CREATED, dependencies=[Depends(idempotency_header)])
 async def create_release(actor: ReleaserActor, services: ServicesParameter, new: NewRelease) -> ReleaseModel:
-    """Verify signed targets metadata and bring it into force with a new snapshot and timestamp."""
+    """Verify signed metadata and bring it into force with a new snapshot and timestamp."""
     release = await services.releases.create(
-        actor, name=new.name, unverified_targets=new.targets_metadata, release_target=new.release_target
+        actor,
+        name=new.name,
+        unverified=new.metadata,
+        release_target=new.release_target,
+        way_back_target=new.way_back_target,
     )
     return _model(release)
 
@@ -92,4 +108,7 @@ def _model(release: Release) -> ReleaseModel:
         ],
         created_at=release.created_at,
         created_by=release.created_by,
+        goes_back={slot: list(digests) for slot, digests in release.goes_back.items()},
+        way_back_of=release.way_back_of,
+        support_ends=release.support_ends,
     )

@@ -29,10 +29,12 @@ from service.application.possession import Possession
 from service.application.products import Products
 from service.application.releases import Releases
 from service.application.repository import ImageRepository
+from service.application.repository_status import RepositoryStatus
 from service.application.request_rate import PublicRate
 from service.application.revocation import Revocations
 from service.application.rollout_facts import RolloutFacts
 from service.application.rollouts import Rollouts
+from service.application.roots import Roots
 from service.application.telemetry import Telemetry
 from service.application.transparency import Transparency
 from service.application.unit_of_work import UnitOfWorkFactory
@@ -84,6 +86,8 @@ class Services:
     artifacts: Artifacts
     documents: Documents
     repository: ImageRepository
+    repository_status: RepositoryStatus
+    roots: Roots
     transparency: Transparency
     checkpoints: Checkpoints
     releases: Releases

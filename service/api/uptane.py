@@ -21,9 +21,9 @@ def uptane_routes(director: Director, repository: ImageRepository) -> list[Route
     async def director_file(request: Request) -> Response:
         role, version = metadata_name(request.path_params["file"])
         device_id = peer_of(request.scope).device_id
-        if role is MetadataRole.ROOT:
+        if role == MetadataRole.ROOT:
             return metadata_response((await repository.file(RepositoryName.DIRECTOR, role, version=version)).content)
-        if role is MetadataRole.TIMESTAMP and version is None:
+        if role == MetadataRole.TIMESTAMP and version is None:
             return metadata_response(await director.timestamp(device_id))
         return metadata_response(await director.file(device_id, role, version=version))
 

@@ -11,14 +11,18 @@ device has reported in the other slots. Where one requires another version of it
 Versions of one device's metadata only rise: max(last + 1, seconds since 1970). The last one is in the database; after
 a restore from an older backup the seconds are above every version that was given out before, because no device gets
 a new version more often than once a second for long. What was signed before this process began is not served again: in
-a database that was restored it may be older than what the device has seen.
+a database that was restored it may be older than what the device has seen. Nor is what a key signed that the Director's
+root in force does not name.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from tuf.api.metadata import Root
+
+from pki.next_state import trusted
 from protocol.geometry import Slot
 from protocol.messages import ActionState
 from protocol.updates import DirectorDevice
@@ -27,7 +31,7 @@ from service.application.clock import Clock
 from service.application.repository import UnknownMetadataError
 from service.application.rollout_changes import store_actions, store_rollout
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
-from service.application.update_repositories import DirectorSet, ImageTarget, MetadataRole
+from service.application.update_repositories import DirectorSet, ImageTarget, MetadataRole, RepositoryName
 from service.domain.action import Action, cancel, offer, refuse
 from service.domain.release import Release
 
@@ -62,6 +66,13 @@ class OfferedRelease:
 class DirectorSigner(Protocol):
     """Signs with the Director's online key."""
 
+    def follow(self, root: Root) -> None:
+        """Sign from now on with the key that a root of the Director names.
+
+        Raises:
+            OnlineKeyError: it names none that the service holds.
+        """
+
     def sign_director_set(
         self,
         device: DirectorDevice,
@@ -90,6 +101,7 @@ class Director:
         self._signer = signer
         self._clock = clock
         self._began = clock.now()
+        self._root_version = 0  # of the root whose key the signer uses
 
     async def timestamp(self, device_id: str) -> bytes:
         """Return the device's timestamp.json; signs a new set where the last one is not right any more."""
@@ -97,31 +109,35 @@ class Director:
         async with self._unit_of_work(read_only=True) as work:
             last = await work.director.find(device_id)
             action = await _waiting(work, device_id)
+            await self._follow_root(work)
         if last is not None and self._is_current(last, action, now):
             return last.timestamp
         return (await self._sign_next(device_id, now)).timestamp
 
-    async def file(self, device_id: str, role: MetadataRole, *, version: int | None = None) -> bytes:
+    async def file(self, device_id: str, role: str, *, version: int | None = None) -> bytes:
         """Return the device's snapshot.json or targets.json as the last timestamp names it.
 
         Raises:
-            UnknownMetadataError: another version, or the device has not asked for a timestamp yet.
+            UnknownMetadataError: another role or version, or the device has not asked for a timestamp yet.
         """
         async with self._unit_of_work(read_only=True) as work:
             last = await work.director.find(device_id)
         if last is None or version not in {None, last.version}:
             found = "none" if last is None else last.version
             raise UnknownMetadataError(f"director {role}.json: expected version {found}, found a request for {version}")
-        files = {
+        files: Mapping[str, bytes] = {
             MetadataRole.TIMESTAMP: last.timestamp,
             MetadataRole.SNAPSHOT: last.snapshot,
             MetadataRole.TARGETS: last.targets,
         }
+        if role not in files:
+            raise UnknownMetadataError(f"director: expected {', '.join(files)}, found {role}.json")
         return files[role]
 
     async def _sign_next(self, device_id: str, now: datetime) -> DirectorSet:
         await self._withdraw_ended(device_id, now)
         async with self._unit_of_work() as work:
+            await self._follow_root(work)
             offered = await self._offer(work, device_id, now)
             last = await work.director.find(device_id)
             if last is not None and self._is_current(last, None if offered is None else offered.action, now):
@@ -136,7 +152,18 @@ class Director:
     def _is_current(self, last: DirectorSet, action: Action | None, now: datetime) -> bool:
         signed_at = last.renew_at - DIRECTOR_LIFETIME / 2
         is_for_action = last.action_id == (None if action is None else action.action_id)
-        return is_for_action and self._began <= signed_at and now < last.renew_at
+        is_by_key_in_force = last.root_version == self._root_version
+        return is_for_action and is_by_key_in_force and self._began <= signed_at and now < last.renew_at
+
+    async def _follow_root(self, work: UnitOfWork) -> None:
+        """Sign with the key of the root in force: another process may have taken a new one."""
+        version = await work.metadata.version(RepositoryName.DIRECTOR, MetadataRole.ROOT)
+        if version != self._root_version:
+            root = await work.metadata.find(RepositoryName.DIRECTOR, MetadataRole.ROOT, version=version)
+            if root is None:
+                raise UnknownMetadataError("director root.json: expected one in force, found none")
+            self._signer.follow(trusted(root.content, Root))
+            self._root_version = version
 
     async def _withdraw_ended(self, device_id: str, now: datetime) -> None:
         """Cancel what an ended rollout offered: the device asks anew, so it has not begun it."""
@@ -189,6 +216,7 @@ class Director:
             targets=signed.targets,
             snapshot=signed.snapshot,
             timestamp=signed.timestamp,
+            root_version=self._root_version,
             renew_at=now + DIRECTOR_LIFETIME / 2,
         )
 

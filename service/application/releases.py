@@ -1,26 +1,35 @@
-"""Releases: verified Image targets metadata comes into force, all of it or nothing.
+"""Releases and other new targets: verified metadata of the Image repository comes into force, all of it or nothing.
 
-Verification of an operator's release, in this order:
-    1. metadata: form, threshold of signatures, version current + 1, expiry (`RepositoryMetadata.verify_targets`);
-    2. targets, artifacts, release document and fit (`service.domain.release.check_proposal`);
-    3. the release has the name that the operator gave it.
+Verification of an operator's publication, in this order:
+    1. metadata: every file and every name (`service.application.role_changes`);
+    2. targets, artifacts, release documents and fit (`service.domain.release_checks`);
+    3. the release has the name that the operator gave it;
+    4. ways back (`service.domain.ways_back`).
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 from tuf.api.metadata import TargetFile
 
+from protocol.geometry import Slot
 from protocol.updates import ReleaseDocument
+from protocol.versions import Build
 from service.application.audit import Change
 from service.application.clock import Clock
 from service.application.entropy import Entropy
 from service.application.events import Event, EventType
 from service.application.repository import ImageRepository
+from service.application.role_changes import VerifiedChange, verify_change
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.application.update_repositories import ImageTarget
 from service.domain.errors import JsonValue
 from service.domain.operator import Actor
-from service.domain.release import InvalidReleaseError, Proposal, Release, check_proposal, target_sha256
+from service.domain.release import InvalidReleaseError, Release, target_sha256
+from service.domain.release_checks import Proposal, builds_of, check_targets, referenced
+from service.domain.ways_back import check_goes_back, check_no_way_back, check_way_back
+
+_SHOWN_ROLES = 16
 
 
 class Releases:
@@ -34,14 +43,60 @@ class Releases:
         self._clock = clock
         self._entropy = entropy
 
-    async def create(self, actor: Actor, *, name: str, unverified_targets: bytes, release_target: str) -> Release:
-        """Bring a release into force.
+    async def create(
+        self,
+        actor: Actor,
+        *,
+        name: str,
+        unverified: Mapping[str, bytes],
+        release_target: str,
+        way_back_target: str | None = None,
+    ) -> Release:
+        """Bring a release into force, and its way back with it.
 
         Args:
             actor: who brings it.
             name: of the release, as its document says.
-            unverified_targets: the next version of targets.json.
+            unverified: metadata files by role, each of the next version.
             release_target: target name of the release document.
+            way_back_target: target name of the document of the release that undoes it.
+
+        Raises:
+            ServiceError: the leaf names the broken rule.
+            UpdateMetadataError: custom metadata is malformed.
+        """
+        now = self._clock.now()
+        meant = [release_target] if way_back_target is None else [release_target, way_back_target]
+        async with self._unit_of_work() as work:
+            # Step 1: metadata.
+            change = await verify_change(work, unverified, now=now)
+            # Step 2: targets.
+            proposal = await self._proposal(work, change.added)
+            documents = check_targets(proposal, meant)
+            # Step 3: name.
+            if documents[0].name != name:
+                raise InvalidReleaseError(f"release: expected the name {name}, found {documents[0].name}")
+            await _check_ways_back(work, documents, proposal)
+            await self._repository.publish(work, change, now=now)
+            releases = [
+                self._release(document, target, actor) for document, target in zip(documents, meant, strict=True)
+            ]
+            for release in releases:
+                await work.releases.add(release)
+                await self._note(work, actor, release, change)
+            await note_roles(work, actor, change, at=now)
+            await work.commit()
+        return releases[0]
+
+    async def publish(self, actor: Actor, unverified: Mapping[str, bytes]) -> Mapping[str, int]:
+        """Bring targets and delegations into force that make no release: of teams, documents, renewals.
+
+        Args:
+            actor: who brings them.
+            unverified: metadata files by role, each of the next version.
+
+        Returns:
+            Version in force by role.
 
         Raises:
             ServiceError: the leaf names the broken rule.
@@ -49,20 +104,16 @@ class Releases:
         """
         now = self._clock.now()
         async with self._unit_of_work() as work:
-            # Step 1: metadata.
-            targets = await self._repository.verify_next(work, unverified_targets, now=now)
-            # Step 2: targets.
-            proposal = await self._proposal(work, targets.targets)
-            document = check_proposal(proposal, release_target)
-            # Step 3: name.
-            if document.name != name:
-                raise InvalidReleaseError(f"release: expected the name {name}, found {document.name} in the document")
-            release = self._release(document, release_target, actor)
-            await self._repository.publish(work, targets, now=now)
-            await work.releases.add(release)
-            await self._note(work, actor, release, targets_version=targets.version)
+            change = await verify_change(work, unverified, now=now)
+            check_targets(await self._proposal(work, change.added), [])
+            await self._repository.publish(work, change, now=now)
+            versions = {file.role: file.version for file in change.files}
+            facts: dict[str, JsonValue] = {"targets": len(change.added), **_summary(versions)}
+            await work.audit.add(actor, Change("repository.publish", "image-repository", after=facts), at=now)
+            work.record(Event(EventType.RELEASE, "image-repository", "published", now, facts))
+            await note_roles(work, actor, change, at=now)
             await work.commit()
-        return release
+        return versions
 
     async def get(self, id_or_name: str) -> Release:
         """Return a release.
@@ -92,15 +143,17 @@ class Releases:
         async with self._unit_of_work(read_only=True) as work:
             return await work.metadata.image(image_id)
 
-    async def _proposal(self, work: UnitOfWork, proposed: Mapping[str, TargetFile]) -> Proposal:
-        current = await self._repository.current_targets(work)
-        added = [target_sha256(target) for name, target in proposed.items() if name not in current]
-        return Proposal(
-            current=current,
-            proposed=proposed,
-            artifacts=await work.artifacts.find(added),
-            highest_counter=await work.releases.highest_counter(),
-        )
+    async def _proposal(self, work: UnitOfWork, added: Mapping[str, TargetFile]) -> Proposal:
+        artifacts = await work.artifacts.find([target_sha256(target) for target in added.values()])
+        names = referenced(added, artifacts)
+        images = await work.metadata.images_at(names)
+        listed = await work.metadata.listed(names)
+        in_force = {
+            name: TargetFile(each.length, {"sha256": each.sha256}, name, _custom(images.get(name)))
+            for name, each in listed.items()
+        }
+        highest = await work.releases.highest_counter()
+        return Proposal(added=added, in_force=in_force, artifacts=artifacts, highest_counter=highest)
 
     def _release(self, document: ReleaseDocument, target: str, actor: Actor) -> Release:
         return Release(
@@ -112,14 +165,65 @@ class Releases:
             images=document.images,
             created_at=self._clock.now(),
             created_by=actor.name,
+            goes_back=document.goes_back,
+            way_back_of=document.way_back_of,
+            support_ends=document.support_ends,
         )
 
-    async def _note(self, work: UnitOfWork, actor: Actor, release: Release, *, targets_version: int) -> None:
+    async def _note(self, work: UnitOfWork, actor: Actor, release: Release, change: VerifiedChange) -> None:
         facts: dict[str, JsonValue] = {
             "name": release.name,
             "counter": release.counter,
-            "targets_version": targets_version,
+            **_summary({file.role: file.version for file in change.files}),
         }
-        change = Change("release.create", release.release_id, after=facts)
-        await work.audit.add(actor, change, at=release.created_at)
+        if release.way_back_of is not None:
+            facts["way_back_of"] = release.way_back_of
+        await work.audit.add(actor, Change("release.create", release.release_id, after=facts), at=release.created_at)
         work.record(Event(EventType.RELEASE, release.release_id, "created", release.created_at, facts))
+
+
+async def note_roles(work: UnitOfWork, actor: Actor, change: VerifiedChange, *, at: datetime) -> None:
+    """Write down whose signatures count otherwise than before: for the audit log, and as a security event."""
+    if not change.delegated and not change.dropped:
+        return
+    facts: dict[str, JsonValue] = {
+        "delegated": _shortened(change.delegated),
+        "dropped": _shortened(change.dropped),
+    }
+    await work.audit.add(actor, Change("repository.delegate", "image-repository", after=facts), at=at)
+    work.record(Event(EventType.SECURITY, "image-repository", "roles-changed", at, facts))
+
+
+async def _check_ways_back(work: UnitOfWork, documents: Sequence[ReleaseDocument], proposal: Proposal) -> None:
+    # Step 4: ways back.
+    check_no_way_back(documents[0])
+    builds = builds_of(documents[0], proposal)
+    if not documents[0].factory:
+        check_goes_back(documents[0], builds, await _released(work, builds))
+    for back in documents[1:]:
+        check_way_back(back, documents[0], proposal)
+        older = builds_of(back, proposal)
+        released = await _released(work, older)
+        check_goes_back(back, older, {slot: [*each, builds[slot]] for slot, each in released.items()})
+
+
+async def _released(work: UnitOfWork, builds: Mapping[Slot, Build]) -> dict[Slot, Sequence[Build]]:
+    """Return what releases have brought of the same components for the same slots."""
+    return {slot: await work.metadata.released_builds(slot, build.component_id) for slot, build in builds.items()}
+
+
+def _custom(image: ImageTarget | None) -> dict[str, object]:
+    return {} if image is None else {"custom": image.custom.model_dump(mode="json")}
+
+
+def _summary(versions: Mapping[str, int]) -> dict[str, JsonValue]:
+    """Return a role's version where few roles change, else how many do."""
+    if len(versions) > _SHOWN_ROLES:
+        return {"roles": len(versions)}
+    return {f"{role}_version": version for role, version in versions.items()}
+
+
+def _shortened(roles: frozenset[str]) -> JsonValue:
+    if len(roles) > _SHOWN_ROLES:
+        return f"{len(roles)} roles"
+    return list[JsonValue](sorted(roles))

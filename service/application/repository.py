@@ -1,60 +1,57 @@
-"""The Image repository as the service keeps it: takes signed targets into force, signs snapshot and timestamp.
+"""The Image repository as the service keeps it: takes signed roles into force, signs snapshot, timestamp and patches.
 
-The offline half (root, targets) is signed by the operator's CLI; the service only verifies and serves it. The online
-half (snapshot, timestamp) is signed here: when targets come into force, and again at half of its lifetime.
+The offline half (root, targets, delegated roles) is signed by operators; the service verifies it
+(`service.application.role_changes`) and serves it. The online half is signed here with keys that the root names:
+snapshot and timestamp when anything comes into force, and again at half of their lifetime; the role `deltas` when
+patches come and go.
 
-A new targets.json comes into force in one transaction with its snapshot and timestamp, so that no device ever sees
-one without the others.
-
-Versions of snapshot and timestamp only rise: max(last + 1, seconds since 1970), so that they do after a restore from an
-older backup, too. What the backup holds was superseded for the devices that saw more; therefore both are signed anew at
-every start.
+New files come into force in one transaction with their snapshot and timestamp, so that no device ever sees one
+without the others. Of two publications at once one is refused: both would make the same version of the snapshot.
 """
 
-import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from tuf.api.metadata import TargetFile
+from tuf.api.metadata import MetaFile, Root, Snapshot, TargetFile, Targets
 
+from pki.metadata import BIN_PREFIX, DELTAS_ROLE, listed_file
+from pki.next_state import bin_names, redelegated, trusted
+from pki.repository import RepositoryInForce, delegated_roles, verify_delegated, verify_root, verify_targets
 from protocol.updates import image_custom
 from service.application.clock import Clock
 from service.application.events import Event, EventType
+from service.application.metadata_refusals import DelegationRefusedError, refusals
 from service.application.publication import Publication, PublicationListener
+from service.application.role_changes import VerifiedChange, delegators_in_force
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
-from service.application.update_repositories import ImageTarget, MetadataFile, MetadataRole, RepositoryName
-from service.domain.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError
-from service.domain.release import MetadataRaceError, target_sha256
+from service.application.update_repositories import (
+    ImageTarget,
+    ListedTarget,
+    MetadataFile,
+    MetadataRole,
+    RepositoryName,
+)
+from service.domain.errors import ConflictError, NotFoundError
+from service.domain.release import target_sha256
 
 SNAPSHOT_LIFETIME = timedelta(days=7)
 TIMESTAMP_LIFETIME = timedelta(days=1)
-KEPT_SECONDS = 3600  # versions of snapshot and timestamp of this time stay: for a device in the middle of a check
+DELTAS_LIFETIME = timedelta(days=7)
+KEPT_VERSIONS = 8  # of roles that are signed online: for a device in the middle of a check
 
 
 class UnknownMetadataError(NotFoundError):
     """There is no metadata file of this name, or not in this version."""
 
 
-class MetadataFormError(InvalidError):
-    """The bytes are no metadata of the role that is expected."""
+class OnlineKeyError(ConflictError):
+    """The service does not hold the keys that are named for an online role."""
 
 
-class MetadataExpiredError(InvalidError):
-    """The metadata's expiry is over."""
-
-
-class MetadataSignatureRefusedError(ForbiddenError):
-    """Too few keys of the role signed the metadata."""
-
-
-class MetadataVersionError(ConflictError):
-    """The metadata is not of the version that must come next."""
-
-
-class NoMetadataError(ConflictError):
-    """The repository has no root or targets: the service's genesis is missing."""
+class NoOnlineRoleError(ConflictError):
+    """Targets delegate to no such role of the service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,57 +63,44 @@ class Genesis:
     image_targets: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class VerifiedTargets:
-    """Targets metadata whose signatures, version and expiry have been verified."""
-
-    content: bytes
-    version: int
-    expires_at: datetime
-    targets: Mapping[str, TargetFile]
-
-
-@dataclass(frozen=True, slots=True)
-class VerifiedRoot:
-    """Root metadata that is signed by itself and has not expired."""
-
-    content: bytes
-    version: int
-    expires_at: datetime
-
-
 class RepositoryMetadata(Protocol):
-    """Verifies and signs the Image repository's metadata; python-tuf and the online keys behind it."""
+    """Signs the Image repository's online roles with the keys of the service that are named for them."""
 
-    def verify_root(self, unverified: bytes, *, now: datetime) -> VerifiedRoot:
-        """Verify a first root.
-
-        Raises:
-            MetadataFormError, MetadataSignatureRefusedError, MetadataExpiredError: the broken rule.
-        """
-
-    def verify_targets(
-        self, unverified: bytes, *, root: bytes, now: datetime, version: int | None = None
-    ) -> VerifiedTargets:
-        """Verify targets against a verified root: form, threshold of signatures, version, expiry.
+    def sign_snapshot(self, files: Mapping[str, MetaFile], *, root: Root, version: int, expires: datetime) -> bytes:
+        """Sign snapshot.json over the targets roles' files, by role.
 
         Raises:
-            MetadataFormError, MetadataSignatureRefusedError, MetadataVersionError, MetadataExpiredError: the broken
-                rule.
+            OnlineKeyError: the root names no key that the service holds.
         """
 
-    def targets_of(self, verified: bytes) -> Mapping[str, TargetFile]:
-        """Return the targets of metadata that was verified before."""
+    def sign_timestamp(
+        self, snapshot: bytes, *, root: Root, snapshot_version: int, version: int, expires: datetime
+    ) -> bytes:
+        """Sign timestamp.json over snapshot.json.
 
-    def sign_snapshot(self, targets: bytes, *, targets_version: int, version: int, expires: datetime) -> bytes:
-        """Sign snapshot.json over targets.json."""
+        Raises:
+            OnlineKeyError: the root names no key that the service holds.
+        """
 
-    def sign_timestamp(self, snapshot: bytes, *, snapshot_version: int, version: int, expires: datetime) -> bytes:
-        """Sign timestamp.json over snapshot.json."""
+    def sign_deltas(
+        self, targets: Sequence[TargetFile], *, delegator: Targets, version: int, expires: datetime
+    ) -> bytes:
+        """Sign the role `deltas`.
+
+        Raises:
+            OnlineKeyError: the delegator names no key that the service holds.
+        """
 
 
 class ImageRepository:
-    """The Image repository in the database."""
+    """The Image repository in the database.
+
+    Args:
+        unit_of_work: opens transactions.
+        metadata: signs online roles.
+        clock: of the service.
+        listeners: act on what comes into force, in its transaction and in this order.
+    """
 
     def __init__(
         self,
@@ -126,13 +110,13 @@ class ImageRepository:
         clock: Clock,
         listeners: Sequence[PublicationListener] = (),
     ) -> None:
-        self._listeners = tuple(listeners)
         self._unit_of_work = unit_of_work
         self._metadata = metadata
         self._clock = clock
+        self._listeners = tuple(listeners)
 
     async def begin(self, genesis: Genesis) -> None:
-        """Take the ceremony's metadata into force at the first start; later ones sign snapshot and timestamp anew.
+        """Take the ceremony's metadata into force at the first start; later starts change nothing.
 
         Raises:
             ServiceError: the genesis does not verify; the leaf names the broken rule.
@@ -140,24 +124,13 @@ class ImageRepository:
         now = self._clock.now()
         async with self._unit_of_work() as work:
             if await work.metadata.find(RepositoryName.IMAGE, MetadataRole.ROOT):
-                with contextlib.suppress(MetadataRaceError):  # another process that starts now has done it
-                    await self._sign_anew(work, now=now)
-                return
-            director = self._metadata.verify_root(genesis.director_root, now=now)
-            image = self._metadata.verify_root(genesis.image_root, now=now)
-            targets = self._metadata.verify_targets(genesis.image_targets, root=genesis.image_root, now=now)
-            for repository, root in ((RepositoryName.DIRECTOR, director), (RepositoryName.IMAGE, image)):
-                file = MetadataFile(repository, MetadataRole.ROOT, root.version, root.content, root.expires_at)
-                await work.metadata.put(file, at=now)
-            await self.publish(work, targets, now=now)
+                await _list_again(work)
+            else:
+                change, roots = _first_change(genesis, now=now)
+                await self.publish(work, change, roots=roots, now=now)
             await work.commit()
 
-    async def _sign_anew(self, work: UnitOfWork, *, now: datetime) -> None:
-        snapshot = await self._sign_snapshot(work, await _in_force(work, MetadataRole.TARGETS), now=now)
-        await self._sign_timestamp(work, snapshot, now=now)
-        await work.commit()
-
-    async def file(self, repository: RepositoryName, role: MetadataRole, *, version: int | None = None) -> MetadataFile:
+    async def file(self, repository: RepositoryName, role: str, *, version: int | None = None) -> MetadataFile:
         """Return a file of the Image repository or a root of the Director.
 
         Raises:
@@ -170,95 +143,224 @@ class ImageRepository:
             raise UnknownMetadataError(f"{repository} {role}.json: expected version {wanted}, found none")
         return found
 
-    async def verify_next(self, work: UnitOfWork, unverified: bytes, *, now: datetime) -> VerifiedTargets:
-        """Verify what an operator wants to bring into force: the version after the current one.
+    async def publish(
+        self, work: UnitOfWork, change: VerifiedChange, *, now: datetime, roots: Sequence[MetadataFile] = ()
+    ) -> None:
+        """Bring verified files into force with a new snapshot and timestamp; the caller commits.
 
-        Raises:
-            ServiceError: it does not verify; the leaf names the broken rule.
-        """
-        root = await _in_force(work, MetadataRole.ROOT)
-        current = await _in_force(work, MetadataRole.TARGETS)
-        return self._metadata.verify_targets(unverified, root=root.content, now=now, version=current.version + 1)
-
-    async def current_targets(self, work: UnitOfWork) -> Mapping[str, TargetFile]:
-        """Return the targets in force by name."""
-        return self._metadata.targets_of((await _in_force(work, MetadataRole.TARGETS)).content)
-
-    async def publish(self, work: UnitOfWork, targets: VerifiedTargets, *, now: datetime) -> None:
-        """Bring verified targets into force with a new snapshot and timestamp; the caller commits.
+        Args:
+            work: the transaction.
+            change: what `verify_change` returned.
+            now: UTC, aware.
+            roots: verified, that come into force together with it.
 
         Raises:
             MetadataRaceError: another publication came first.
+            OnlineKeyError: an online role's keys are not the service's.
         """
-        previous = await work.metadata.find(RepositoryName.IMAGE, MetadataRole.TARGETS)
-        known = {} if previous is None else self._metadata.targets_of(previous.content)
-        file = MetadataFile(
-            RepositoryName.IMAGE, MetadataRole.TARGETS, targets.version, targets.content, targets.expires_at
-        )
-        await work.metadata.put(file, at=now)
-        added = {name: target for name, target in targets.targets.items() if name not in known}
-        await work.metadata.add_images(
-            [_image_target(target, targets.version) for target in added.values() if target.path.startswith("images/")]
-        )
-        publication = Publication((file,), added)
+        files = (*change.files, *await self._deltas_again(work, change, now=now))
+        await work.metadata.put(*roots, *files, at=now)
+        await _list(work, change)
+        await self.announce(work, Publication((*roots, *files), change.added), now=now)
+        await self._sign_above(work, files, root=change.after.root, now=now)
+
+    async def announce(self, work: UnitOfWork, publication: Publication, *, now: datetime) -> None:
+        """Tell the listeners what comes into force."""
         for listener in self._listeners:
             await listener.published(work, publication, now=now)
-        snapshot = await self._sign_snapshot(work, file, now=now)
-        await self._sign_timestamp(work, snapshot, now=now)
+
+    async def publish_online(
+        self,
+        work: UnitOfWork,
+        role: str,
+        *,
+        added: Sequence[TargetFile],
+        removed: Collection[str],
+        now: datetime,
+    ) -> None:
+        """Add and remove targets of a role that the service signs; the caller commits.
+
+        Args:
+            work: the transaction.
+            role: `deltas`.
+            added: new targets within its paths; one that it lists already changes nothing.
+            removed: target names; one that it does not list changes nothing.
+            now: UTC, aware.
+
+        Raises:
+            NoOnlineRoleError: targets do not delegate to it: an operator has to publish the delegation.
+            DelegationRefusedError: a target is outside its paths.
+            MetadataRaceError: another publication came first; try again.
+            OnlineKeyError: the service does not hold its keys.
+        """
+        state = await delegators_in_force(work)
+        found = await work.metadata.find(RepositoryName.IMAGE, role)
+        if role != DELTAS_ROLE or role not in delegated_roles(state.targets) or found is None:
+            raise NoOnlineRoleError(f"role {role}: expected targets to delegate to it, and the service to sign it")
+        with refusals():
+            known = trusted(found.content, Targets).targets
+        listed = {name: target for name, target in known.items() if name not in removed}
+        listed |= {target.path: target for target in added}
+        file = self._sign_deltas(state.targets, listed.values(), version=found.version + 1, now=now)
+        await work.metadata.put(file, at=now)
+        await work.metadata.prune(RepositoryName.IMAGE, role, below=file.version - KEPT_VERSIONS + 1)
+        await work.metadata.unlist_targets(known.keys() - listed.keys())
+        await work.metadata.list_targets([_listed_target(target, role) for target in added])
+        await self._sign_above(work, (file,), root=state.root, now=now)
 
     async def refresh(self) -> datetime:
-        """Sign snapshot and timestamp again where half of their lifetime is over.
+        """Sign what is signed online again where half of its lifetime is over.
 
         Returns:
             When to look again, UTC, aware.
         """
         now = self._clock.now()
         async with self._unit_of_work() as work:
-            snapshot = await _in_force(work, MetadataRole.SNAPSHOT)
-            timestamp = await _in_force(work, MetadataRole.TIMESTAMP)
-            snapshot_due = snapshot.expires_at - SNAPSHOT_LIFETIME / 2 <= now
-            if snapshot_due:
-                snapshot = await self._sign_snapshot(work, await _in_force(work, MetadataRole.TARGETS), now=now)
-            if snapshot_due or timestamp.expires_at - TIMESTAMP_LIFETIME / 2 <= now:
-                timestamp = await self._sign_timestamp(work, snapshot, now=now)
-                work.record(Event(EventType.RELEASE, "image-repository", "refreshed", now))
-                await work.commit()
-        return timestamp.expires_at - TIMESTAMP_LIFETIME / 2
+            state = await delegators_in_force(work)
+            online = await work.metadata.newest(RepositoryName.IMAGE, _LIFETIMES)
+            due = {role for role, lifetime in _LIFETIMES.items() if role in online and _is_due(online[role], now)}
+            if DELTAS_ROLE in due and DELTAS_ROLE in delegated_roles(state.targets):
+                await self.publish_online(work, DELTAS_ROLE, added=(), removed=(), now=now)
+            elif MetadataRole.SNAPSHOT in due:
+                await self._sign_above(work, (), root=state.root, now=now)
+            elif MetadataRole.TIMESTAMP in due:
+                await self._sign_timestamp(work, online[MetadataRole.SNAPSHOT], root=state.root, now=now)
+            else:
+                return online[MetadataRole.TIMESTAMP].expires_at - TIMESTAMP_LIFETIME / 2
+            work.record(Event(EventType.RELEASE, "image-repository", "refreshed", now))
+            await work.commit()
+        return now + TIMESTAMP_LIFETIME / 2
 
-    async def _sign_snapshot(self, work: UnitOfWork, targets: MetadataFile, *, now: datetime) -> MetadataFile:
-        version, expires = await _next_version(work, MetadataRole.SNAPSHOT, now), now + SNAPSHOT_LIFETIME
-        content = self._metadata.sign_snapshot(
-            targets.content, targets_version=targets.version, version=version, expires=expires
-        )
-        return await _put_online(work, MetadataRole.SNAPSHOT, version, content, expires=expires, now=now)
+    async def _deltas_again(self, work: UnitOfWork, change: VerifiedChange, *, now: datetime) -> list[MetadataFile]:
+        """Sign `deltas` where it is delegated to otherwise than before."""
+        if DELTAS_ROLE not in change.delegated | change.dropped:
+            return []
+        found = await work.metadata.find(RepositoryName.IMAGE, DELTAS_ROLE)
+        known = trusted(found.content, Targets).targets if found else {}
+        if DELTAS_ROLE in change.dropped:
+            await work.metadata.unlist_targets(known.keys())
+            return []
+        kept = known.values() if DELTAS_ROLE in delegated_roles(change.before.targets) else ()
+        version = found.version + 1 if found else 1
+        return [self._sign_deltas(change.after.targets, kept, version=version, now=now)]
 
-    async def _sign_timestamp(self, work: UnitOfWork, snapshot: MetadataFile, *, now: datetime) -> MetadataFile:
-        version, expires = await _next_version(work, MetadataRole.TIMESTAMP, now), now + TIMESTAMP_LIFETIME
+    def _sign_deltas(
+        self, delegator: Targets, targets: Iterable[TargetFile], *, version: int, now: datetime
+    ) -> MetadataFile:
+        expires = now + DELTAS_LIFETIME
+        content = self._metadata.sign_deltas([*targets], delegator=delegator, version=version, expires=expires)
+        with refusals():
+            verify_delegated(content, delegator=delegator, role=DELTAS_ROLE, now=now)
+        return MetadataFile(RepositoryName.IMAGE, DELTAS_ROLE, version, content, expires)
+
+    async def _sign_above(self, work: UnitOfWork, files: Sequence[MetadataFile], *, root: Root, now: datetime) -> None:
+        """Sign the snapshot that lists new files, and the timestamp."""
+        previous = await work.metadata.find(RepositoryName.IMAGE, MetadataRole.SNAPSHOT)
+        listed = _listed_files(previous) | {file.role: _meta_file(file) for file in files}
+        version, expires = 1 if previous is None else previous.version + 1, now + SNAPSHOT_LIFETIME
+        content = self._metadata.sign_snapshot(listed, root=root, version=version, expires=expires)
+        snapshot = MetadataFile(RepositoryName.IMAGE, MetadataRole.SNAPSHOT, version, content, expires)
+        await _put_online(work, snapshot, now=now)
+        await self._sign_timestamp(work, snapshot, root=root, now=now)
+
+    async def _sign_timestamp(self, work: UnitOfWork, snapshot: MetadataFile, *, root: Root, now: datetime) -> None:
+        version = await work.metadata.version(RepositoryName.IMAGE, MetadataRole.TIMESTAMP) + 1
+        expires = now + TIMESTAMP_LIFETIME
         content = self._metadata.sign_timestamp(
-            snapshot.content, snapshot_version=snapshot.version, version=version, expires=expires
+            snapshot.content, root=root, snapshot_version=snapshot.version, version=version, expires=expires
         )
-        return await _put_online(work, MetadataRole.TIMESTAMP, version, content, expires=expires, now=now)
+        file = MetadataFile(RepositoryName.IMAGE, MetadataRole.TIMESTAMP, version, content, expires)
+        await _put_online(work, file, now=now)
 
 
-async def _in_force(work: UnitOfWork, role: MetadataRole) -> MetadataFile:
-    found = await work.metadata.find(RepositoryName.IMAGE, role)
-    if found is None:
-        raise NoMetadataError(f"Image repository: expected a {role}.json in force, found none")
-    return found
+_LIFETIMES = {
+    DELTAS_ROLE: DELTAS_LIFETIME,
+    MetadataRole.SNAPSHOT.value: SNAPSHOT_LIFETIME,
+    MetadataRole.TIMESTAMP.value: TIMESTAMP_LIFETIME,
+}
 
 
-async def _next_version(work: UnitOfWork, role: MetadataRole, now: datetime) -> int:
-    found = await work.metadata.find(RepositoryName.IMAGE, role)
-    return max(1 if found is None else found.version + 1, int(now.timestamp()))
+def _is_due(file: MetadataFile, now: datetime) -> bool:
+    return file.expires_at - _LIFETIMES[file.role] / 2 <= now
 
 
-async def _put_online(
-    work: UnitOfWork, role: MetadataRole, version: int, content: bytes, *, expires: datetime, now: datetime
-) -> MetadataFile:
-    file = MetadataFile(RepositoryName.IMAGE, role, version, content, expires)
+def _first_change(genesis: Genesis, *, now: datetime) -> tuple[VerifiedChange, list[MetadataFile]]:
+    with refusals():
+        director, root = verify_root(genesis.director_root, now=now), verify_root(genesis.image_root, now=now)
+        targets = verify_targets(genesis.image_targets, root=root, now=now)
+    before, after = RepositoryInForce(root, Targets()), RepositoryInForce(root, targets)
+    delegated = redelegated(before, after)
+    if delegated - {DELTAS_ROLE}:
+        raise DelegationRefusedError(f"genesis: expected no delegation but {DELTAS_ROLE}, found {sorted(delegated)}")
+    file = MetadataFile(
+        RepositoryName.IMAGE, MetadataRole.TARGETS, targets.version, genesis.image_targets, targets.expires
+    )
+    roots = [
+        MetadataFile(
+            RepositoryName.DIRECTOR, MetadataRole.ROOT, director.version, genesis.director_root, director.expires
+        ),
+        MetadataFile(RepositoryName.IMAGE, MetadataRole.ROOT, root.version, genesis.image_root, root.expires),
+    ]
+    change = VerifiedChange(
+        before=before,
+        after=after,
+        files=(file,),
+        added=targets.targets,
+        homes=dict.fromkeys(targets.targets, MetadataRole.TARGETS),
+        targets=targets.targets,
+        delegated=delegated,
+        dropped=frozenset(),
+    )
+    return change, roots
+
+
+async def _list_again(work: UnitOfWork) -> None:
+    """Note which role lists what, in a database from before there were delegated roles."""
+    if await work.metadata.all_listed(after_path="", limit=1):
+        return
+    state = await delegators_in_force(work)
+    roles = {MetadataRole.TARGETS, *delegated_roles(state.targets), *bin_names(state)}
+    for role, file in (await work.metadata.newest(RepositoryName.IMAGE, roles)).items():
+        with refusals():
+            targets = trusted(file.content, Targets).targets.values()
+        await work.metadata.list_targets([_listed_target(target, role) for target in targets])
+
+
+async def _list(work: UnitOfWork, change: VerifiedChange) -> None:
+    listed = [_listed_target(target, change.homes[name]) for name, target in change.targets.items()]
+    await work.metadata.list_targets(listed)
+    versions = {file.role: file.version for file in change.files}
+    await work.metadata.add_images(
+        [
+            _image_target(target, versions[change.homes[name]])
+            for name, target in change.added.items()
+            if name.startswith("images/")
+        ]
+    )
+
+
+async def _put_online(work: UnitOfWork, file: MetadataFile, *, now: datetime) -> None:
     await work.metadata.put(file, at=now)
-    await work.metadata.prune(RepositoryName.IMAGE, role, below=version - KEPT_SECONDS)
-    return file
+    await work.metadata.prune(RepositoryName.IMAGE, file.role, below=file.version - KEPT_VERSIONS + 1)
+
+
+def _listed_files(snapshot: MetadataFile | None) -> dict[str, MetaFile]:
+    if snapshot is None:
+        return {}
+    with refusals():
+        meta = trusted(snapshot.content, Snapshot).meta
+    return {name.removesuffix(".json"): file for name, file in meta.items()}
+
+
+def _meta_file(file: MetadataFile) -> MetaFile:
+    # A bin is signed offline, and there are thousands: its version is enough.
+    if file.role.startswith(f"{BIN_PREFIX}-"):
+        return MetaFile(file.version)
+    return listed_file(file.content, version=file.version)
+
+
+def _listed_target(target: TargetFile, role: str) -> ListedTarget:
+    return ListedTarget(target.path, role, target_sha256(target), target.length)
 
 
 def _image_target(target: TargetFile, version: int) -> ImageTarget:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from protocol.geometry import Slot
 from protocol.updates import ImageCustom
+from protocol.versions import Build
 from service.domain.action import Action
 from service.domain.membership import StagePlan
 from service.domain.release import Artifact, Release
@@ -32,7 +33,7 @@ class RepositoryName(StrEnum):
 
 
 class MetadataRole(StrEnum):
-    """TUF's top-level roles."""
+    """TUF's top-level roles; delegated ones have names of their own."""
 
     ROOT = "root"
     TARGETS = "targets"
@@ -45,10 +46,38 @@ class MetadataFile:
     """A signed file of a repository as it is served."""
 
     repository: RepositoryName
-    role: MetadataRole
+    role: str
     version: int
     content: bytes
     expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RoleVersion:
+    """The newest version of a role's file, without its content.
+
+    Attributes:
+        expires_at: UTC, aware.
+    """
+
+    repository: RepositoryName
+    role: str
+    version: int
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ListedTarget:
+    """A target of the Image repository in force, and the one role that lists it.
+
+    Attributes:
+        length: bytes.
+    """
+
+    path: str
+    role: str
+    sha256: str
+    length: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,26 +94,42 @@ class ImageTarget:
 class MetadataRepository(Protocol):
     """Signed metadata and the images that it lists."""
 
-    async def put(self, file: MetadataFile, *, at: datetime) -> None:
-        """Store a new version of a file.
+    async def put(self, *files: MetadataFile, at: datetime) -> None:
+        """Store new versions of files.
 
         Raises:
-            MetadataRaceError: the version is there already.
+            MetadataRaceError: a version is there already.
         """
 
-    async def find(
-        self, repository: RepositoryName, role: MetadataRole, *, version: int | None = None
-    ) -> MetadataFile | None:
+    async def find(self, repository: RepositoryName, role: str, *, version: int | None = None) -> MetadataFile | None:
         """Return one version of a file, the newest if none is named; None if there is none."""
 
-    async def version(self, repository: RepositoryName, role: MetadataRole) -> int:
+    async def newest(self, repository: RepositoryName, roles: Collection[str]) -> Mapping[str, MetadataFile]:
+        """Return the newest version of several roles' files, by role; those that have none are left out."""
+
+    async def versions(self) -> Sequence[RoleVersion]:
+        """Return the newest version of every file of both repositories, by repository and role."""
+
+    async def version(self, repository: RepositoryName, role: str) -> int:
         """Return the newest version of a file, 0 if there is none."""
 
-    async def prune(self, repository: RepositoryName, role: MetadataRole, *, below: int) -> None:
+    async def prune(self, repository: RepositoryName, role: str, *, below: int) -> None:
         """Delete the versions below one."""
 
     async def roles_of(self, paths: Collection[str]) -> Mapping[str, str]:
         """Return the role that lists each of the targets, by target name; those that none lists are left out."""
+
+    async def listed(self, paths: Collection[str]) -> Mapping[str, ListedTarget]:
+        """Return the targets of these names, by name; those that no role lists are left out."""
+
+    async def all_listed(self, *, after_path: str, limit: int) -> Sequence[ListedTarget]:
+        """Return at most `limit` targets in force by name, beyond `after_path`."""
+
+    async def list_targets(self, targets: Sequence[ListedTarget]) -> None:
+        """Note which role lists a target; one that moves is there already."""
+
+    async def unlist_targets(self, paths: Collection[str]) -> None:
+        """Forget targets that no role lists any more."""
 
     async def add_images(self, images: Sequence[ImageTarget]) -> None:
         """Store images that came into force."""
@@ -98,6 +143,12 @@ class MetadataRepository(Protocol):
         Raises:
             UnknownImageError: there is none of this id.
         """
+
+    async def images_at(self, paths: Collection[str]) -> Mapping[str, ImageTarget]:
+        """Return the images of these target names, by name."""
+
+    async def released_builds(self, slot: Slot, component_id: str) -> Sequence[Build]:
+        """Return every build of a component that a release has brought for a slot."""
 
     async def images_of(self, digests: Collection[str]) -> Mapping[str, ImageTarget]:
         """Return the images with these digests, by SHA-256."""
@@ -255,6 +306,7 @@ class DirectorSet:
     Attributes:
         version: of all three files.
         action_id: the action that it is for; None where nothing waits.
+        root_version: of the Director's root whose key signed it.
         renew_at: from when on a new one is signed, UTC, aware.
     """
 
@@ -264,6 +316,7 @@ class DirectorSet:
     targets: bytes
     snapshot: bytes
     timestamp: bytes
+    root_version: int
     renew_at: datetime
 
 

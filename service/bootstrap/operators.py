@@ -60,6 +60,8 @@ def operator_services(core: Core, gateway: Gateway, *, identity: Identity, updat
         artifacts=updates.artifacts,
         documents=updates.documents,
         repository=updates.repository,
+        repository_status=updates.repository_status,
+        roots=updates.roots,
         transparency=updates.transparency,
         checkpoints=updates.checkpoints,
         releases=updates.releases,

@@ -17,9 +17,11 @@ from service.application.poll import PendingActions, Poll, PollPacing
 from service.application.releases import Releases
 from service.application.reports import Reports
 from service.application.repository import ImageRepository
+from service.application.repository_status import RepositoryStatus
 from service.application.retention import Retention
 from service.application.rollout_ticks import RolloutTicks
 from service.application.rollouts import Rollouts
+from service.application.roots import Roots
 from service.application.transparency import Transparency
 from service.bootstrap.core import Core
 from service.gateway.server import Gateway
@@ -35,6 +37,8 @@ class Updates:
     artifacts: Artifacts
     documents: Documents
     repository: ImageRepository
+    repository_status: RepositoryStatus
+    roots: Roots
     releases: Releases
     rollouts: Rollouts
     reports: Reports
@@ -74,6 +78,8 @@ async def open_updates(core: Core, gateway: Gateway) -> Updates:
         artifacts=Artifacts(unit_of_work, store=store, keys=load_trusted_keys(settings.data_dir), clock=clock),
         documents=Documents(unit_of_work),
         repository=repository,
+        repository_status=RepositoryStatus(unit_of_work, clock=clock),
+        roots=Roots(unit_of_work, repository=repository, keys=metadata, clock=clock),
         releases=Releases(unit_of_work, repository=repository, clock=clock, entropy=entropy),
         rollouts=Rollouts(unit_of_work, clock=clock, entropy=entropy),
         reports=Reports(unit_of_work, clones=core.clones, clock=clock),

@@ -1,6 +1,6 @@
 """Signed metadata of both repositories, and the images that are listed."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -8,11 +8,22 @@ from sqlalchemy import Row, delete, func, insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from protocol.geometry import Slot
 from protocol.updates import ImageCustom
+from protocol.versions import Build
 from service.adapters.database.supply_chain_tables import metadata_targets
-from service.adapters.database.update_tables import image_targets, metadata_files
-from service.application.update_repositories import ImageTarget, MetadataFile, MetadataRole, RepositoryName
+from service.adapters.database.update_tables import image_targets, metadata_files, release_images
+from service.adapters.database.upsert import upsert
+from service.application.update_repositories import (
+    ImageTarget,
+    ListedTarget,
+    MetadataFile,
+    RepositoryName,
+    RoleVersion,
+)
 from service.domain.release import MetadataRaceError, UnknownImageError
+
+_CHUNK = 10_000  # values of one IN; SQLite and PostgreSQL take 32,766 and 32,767
 
 
 class SqlMetadata:
@@ -21,26 +32,28 @@ class SqlMetadata:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
-    async def put(self, file: MetadataFile, *, at: datetime) -> None:
+    async def put(self, *files: MetadataFile, at: datetime) -> None:
         """See `MetadataRepository.put`."""
-        row = {
-            "repository": file.repository,
-            "role": file.role,
-            "version": file.version,
-            "content": file.content,
-            "expires_at": file.expires_at,
-            "created_at": at,
-        }
+        rows = [
+            {
+                "repository": file.repository,
+                "role": file.role,
+                "version": file.version,
+                "content": file.content,
+                "expires_at": file.expires_at,
+                "created_at": at,
+            }
+            for file in files
+        ]
+        if not rows:
+            return
         try:
-            await self._connection.execute(insert(metadata_files), row)
+            await self._connection.execute(insert(metadata_files), rows)
         except IntegrityError as error:
-            raise MetadataRaceError(
-                f"{file.role}: expected version {file.version} to be new, found it in force"
-            ) from error
+            named = ", ".join(f"{file.role} version {file.version}" for file in files[:4])
+            raise MetadataRaceError(f"metadata: expected {named} to be new, found it in force") from error
 
-    async def find(
-        self, repository: RepositoryName, role: MetadataRole, *, version: int | None = None
-    ) -> MetadataFile | None:
+    async def find(self, repository: RepositoryName, role: str, *, version: int | None = None) -> MetadataFile | None:
         """See `MetadataRepository.find`."""
         column = metadata_files.c.version
         query = select(metadata_files).where(metadata_files.c.repository == repository, metadata_files.c.role == role)
@@ -48,7 +61,35 @@ class SqlMetadata:
         row = (await self._connection.execute(query)).first()
         return None if row is None else _file(row)
 
-    async def version(self, repository: RepositoryName, role: MetadataRole) -> int:
+    async def newest(self, repository: RepositoryName, roles: Collection[str]) -> Mapping[str, MetadataFile]:
+        """See `MetadataRepository.newest`."""
+        found: dict[str, MetadataFile] = {}
+        for some in _chunks(roles):
+            files = metadata_files.alias()
+            newest = (
+                select(files.c.role, func.max(files.c.version).label("version"))
+                .where(files.c.repository == repository, files.c.role.in_(some))
+                .group_by(files.c.role)
+                .subquery()
+            )
+            same = (metadata_files.c.role == newest.c.role) & (metadata_files.c.version == newest.c.version)
+            query = select(metadata_files).join(newest, same).where(metadata_files.c.repository == repository)
+            found |= {row.role: _file(row) for row in await self._connection.execute(query)}
+        return found
+
+    async def versions(self) -> Sequence[RoleVersion]:
+        """See `MetadataRepository.versions`."""
+        files, newest = metadata_files.c, metadata_files.alias()
+        last = (
+            select(func.max(newest.c.version))
+            .where(newest.c.repository == files.repository, newest.c.role == files.role)
+            .scalar_subquery()
+        )
+        query = select(files.repository, files.role, files.version, files.expires_at).where(files.version == last)
+        rows = await self._connection.execute(query.order_by(files.repository, files.role))
+        return [RoleVersion(RepositoryName(row.repository), row.role, row.version, row.expires_at) for row in rows]
+
+    async def version(self, repository: RepositoryName, role: str) -> int:
         """See `MetadataRepository.version`."""
         newest = select(func.max(metadata_files.c.version))
         return (
@@ -58,7 +99,7 @@ class SqlMetadata:
             or 0
         )
 
-    async def prune(self, repository: RepositoryName, role: MetadataRole, *, below: int) -> None:
+    async def prune(self, repository: RepositoryName, role: str, *, below: int) -> None:
         """See `MetadataRepository.prune`."""
         await self._connection.execute(
             delete(metadata_files).where(
@@ -103,21 +144,75 @@ class SqlMetadata:
         query = select(image_targets).where(image_targets.c.sha256.in_(digests))
         return {row.sha256: _image(row) for row in await self._connection.execute(query)}
 
+    async def images_at(self, paths: Collection[str]) -> Mapping[str, ImageTarget]:
+        """See `MetadataRepository.images_at`."""
+        found: dict[str, ImageTarget] = {}
+        for some in _chunks(paths):
+            query = select(image_targets).where(image_targets.c.path.in_(some))
+            found |= {row.path: _image(row) for row in await self._connection.execute(query)}
+        return found
+
+    async def released_builds(self, slot: Slot, component_id: str) -> Sequence[Build]:
+        """See `MetadataRepository.released_builds`."""
+        released = select(release_images.c.target).where(release_images.c.slot == slot)
+        query = select(image_targets).where(
+            image_targets.c.path.in_(released), image_targets.c.custom["component_id"].as_string() == component_id
+        )
+        images = [_image(row) for row in await self._connection.execute(query)]
+        return [image.custom.build(image.sha256) for image in images]
 
     async def roles_of(self, paths: Collection[str]) -> Mapping[str, str]:
         """See `MetadataRepository.roles_of`."""
-        query = select(metadata_targets.c.path, metadata_targets.c.role).where(metadata_targets.c.path.in_(paths))
-        return {row.path: row.role for row in await self._connection.execute(query)}
+        return {path: target.role for path, target in (await self.listed(paths)).items()}
+
+    async def listed(self, paths: Collection[str]) -> Mapping[str, ListedTarget]:
+        """See `MetadataRepository.listed`."""
+        found: dict[str, ListedTarget] = {}
+        for some in _chunks(paths):
+            query = select(metadata_targets).where(metadata_targets.c.path.in_(some))
+            found |= {row.path: _listed(row) for row in await self._connection.execute(query)}
+        return found
+
+    async def all_listed(self, *, after_path: str, limit: int) -> Sequence[ListedTarget]:
+        """See `MetadataRepository.all_listed`."""
+        path = metadata_targets.c.path
+        query = select(metadata_targets).where(path > after_path).order_by(path).limit(limit)
+        return [_listed(row) for row in await self._connection.execute(query)]
+
+    async def list_targets(self, targets: Sequence[ListedTarget]) -> None:
+        """See `MetadataRepository.list_targets`."""
+        rows = [
+            {"path": target.path, "role": target.role, "sha256": target.sha256, "length": target.length}
+            for target in targets
+        ]
+        if rows:
+            await self._connection.execute(upsert(self._connection, metadata_targets), rows)
+
+    async def unlist_targets(self, paths: Collection[str]) -> None:
+        """See `MetadataRepository.unlist_targets`."""
+        for some in _chunks(paths):
+            await self._connection.execute(delete(metadata_targets).where(metadata_targets.c.path.in_(some)))
 
 
 def _file(row: Row[Any]) -> MetadataFile:
     return MetadataFile(
         repository=RepositoryName(row.repository),
-        role=MetadataRole(row.role),
+        role=row.role,
         version=row.version,
         content=bytes(row.content),
         expires_at=row.expires_at,
     )
+
+
+def _chunks(values: Collection[str]) -> Iterator[list[str]]:
+    """Yield parts that fit the parameters of one statement."""
+    ordered = sorted(values)
+    for start in range(0, len(ordered), _CHUNK):
+        yield ordered[start : start + _CHUNK]
+
+
+def _listed(row: Row[Any]) -> ListedTarget:
+    return ListedTarget(path=row.path, role=row.role, sha256=row.sha256, length=row.length)
 
 
 def _image(row: Row[Any]) -> ImageTarget:

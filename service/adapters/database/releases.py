@@ -30,6 +30,9 @@ class SqlReleases:
             "factory": release.factory,
             "created_at": release.created_at,
             "created_by": release.created_by,
+            "goes_back": {slot: list(digests) for slot, digests in release.goes_back.items()},
+            "way_back_of": release.way_back_of,
+            "support_ends": release.support_ends,
         }
         try:
             await self._connection.execute(insert(releases), row)
@@ -93,4 +96,7 @@ def _release(row: Row[Any], images: Mapping[Slot, ReleaseImage]) -> Release:
         images={slot: images[slot] for slot in Slot if slot in images},
         created_at=row.created_at,
         created_by=row.created_by,
+        goes_back={Slot(slot): tuple(digests) for slot, digests in row.goes_back.items()},
+        way_back_of=row.way_back_of,
+        support_ends=row.support_ends,
     )

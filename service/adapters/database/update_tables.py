@@ -193,6 +193,7 @@ director_sets = Table(
     Column("targets", LargeBinary, nullable=False),
     Column("snapshot", LargeBinary, nullable=False),
     Column("timestamp", LargeBinary, nullable=False),
+    Column("root_version", BigInteger, nullable=False, server_default="1"),
     Column("renew_at", UtcDateTime, nullable=False),
 )
 

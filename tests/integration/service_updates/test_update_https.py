@@ -54,7 +54,7 @@ async def publish(live: LiveService, name: str) -> Upload:
         assert (await live.operator.head(path)).headers["content-length"] == str(len(content))
     body = {
         "name": name,
-        "targets_metadata": base64.b64encode(metadata).decode(),
+        "metadata": {"targets": base64.b64encode(metadata).decode()},
         "release_target": upload.release_target,
     }
     answer = await live.operator.post("/releases", json=body)

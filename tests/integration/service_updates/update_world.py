@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import ClassVar
 
-from tuf.api.metadata import Metadata, TargetFile, Targets
+from tuf.api.metadata import Delegations, Metadata, TargetFile, Targets
 
 from pki.keystore import KeyStore
 from pki.metadata import content_target, sign_targets
@@ -46,8 +46,11 @@ from service.adapters.database.engine import Database, database_url
 from service.adapters.database.event_reader import SqlEventReader
 from service.adapters.database.migration import migrate
 from service.adapters.database.unit_of_work import SqlUnitOfWorkFactory
+from service.adapters.log_signer import open_log_key
 from service.adapters.metadata_signer import PkiMetadata, load_genesis, load_trusted_keys
+from service.adapters.witnesses import HttpWitnesses
 from service.application.artifacts import Artifacts
+from service.application.checkpoints import Checkpoints
 from service.application.clones import Clones
 from service.application.director import Director
 from service.application.events import Event, EventFeed, EventType
@@ -58,6 +61,8 @@ from service.application.reports import Reports
 from service.application.repository import ImageRepository
 from service.application.rollout_ticks import RolloutTicks
 from service.application.rollouts import NewRollout, Rollouts, RolloutView
+from service.application.transparency import Transparency
+from service.application.unit_of_work import UnitOfWork
 from service.application.update_repositories import Lease, MetadataRole, NumberedAction, RepositoryName
 from service.domain.device import Device
 from service.domain.membership import StagePlan
@@ -129,6 +134,7 @@ class Upload:
     version: int
     expires: datetime
     signer: OfflineKey = OfflineKey.IMAGE_TARGETS
+    delegations: Delegations | None = None
 
 
 @dataclass
@@ -148,7 +154,10 @@ class UpdateWorld:
         store = ObjectArtifactStore(open_store("", default_folder=data_dir / "artifacts"))
         ports = {"clock": self.clock, "entropy": self.entropy}
         self.artifacts = Artifacts(self.unit_of_work, store=store, keys=load_trusted_keys(data_dir), clock=self.clock)
-        self.repository = ImageRepository(self.unit_of_work, metadata=self.metadata, clock=self.clock)
+        self.transparency, self.checkpoints = open_log(self)
+        self.repository = ImageRepository(
+            self.unit_of_work, metadata=self.metadata, clock=self.clock, listeners=(self.transparency,)
+        )
         self.releases = Releases(self.unit_of_work, repository=self.repository, clock=self.clock, entropy=self.entropy)
         self.rollouts = Rollouts(self.unit_of_work, clock=self.clock, entropy=self.entropy)
         self.ticks = RolloutTicks(self.unit_of_work, clock=self.clock, entropy=self.entropy)
@@ -164,6 +173,7 @@ class UpdateWorld:
     async def begin(self) -> None:
         """First start: genesis, a product with its groups, the feed."""
         await self.repository.begin(load_genesis(self.folders.service))
+        await self.transparency.begin()
         await self.products.create(RELEASER, name="Camera", description="")
         await self.feed.start()
         self.feed.subscribe(self.pending.hear)
@@ -249,7 +259,7 @@ class UpdateWorld:
     ) -> Upload:
         """Sign everything that a release needs; nothing is handed over yet."""
         async with self.unit_of_work(read_only=True) as work:
-            current = await self.repository.current_targets(work)
+            current = (await self._targets(work)).targets
             counter = await work.releases.highest_counter() + 1
         upload = Upload(name, [], {}, release_target_name(counter, name), 0, self.clock.now() + timedelta(days=30))
         golden_name = None
@@ -265,7 +275,9 @@ class UpdateWorld:
         add_target(upload, upload.release_target, canonical_json(document))
         known = {target.path for target in upload.targets}
         upload.targets = [target for path, target in current.items() if path not in known] + upload.targets
-        upload.version = await self._targets_version() + 1
+        async with self.unit_of_work(read_only=True) as work:
+            in_force = await self._targets(work)
+        upload.version, upload.delegations = in_force.version + 1, in_force.delegations
         return upload
 
     async def hand_over(self, upload: Upload) -> Release:
@@ -275,13 +287,19 @@ class UpdateWorld:
         return await self.releases.create(
             RELEASER,
             name=upload.name,
-            unverified_targets=self.sign(upload),
+            unverified={"targets": self.sign(upload)},
             release_target=upload.release_target,
         )
 
     def sign(self, upload: Upload) -> bytes:
         signer = self.keys.load(upload.signer)
-        return sign_targets(upload.targets, signer, version=upload.version, expires=upload.expires)
+        return sign_targets(
+            upload.targets,
+            signer,
+            version=upload.version,
+            expires=upload.expires,
+            delegations=upload.delegations,
+        )
 
     async def take(self, content: bytes) -> None:
         await self.artifacts.take(RELEASER, digest_of(content), in_blocks(content))
@@ -343,11 +361,18 @@ class UpdateWorld:
             )
         return len(unfinished)
 
-    async def _targets_version(self) -> int:
-        async with self.unit_of_work(read_only=True) as work:
-            found = await work.metadata.find(RepositoryName.IMAGE, MetadataRole.TARGETS)
+    async def _targets(self, work: UnitOfWork) -> Targets:
+        found = await work.metadata.find(RepositoryName.IMAGE, MetadataRole.TARGETS)
         assert found is not None
-        return Metadata[Targets].from_bytes(found.content).signed.version
+        return Metadata[Targets].from_bytes(found.content).signed
+
+
+def open_log(world: UpdateWorld) -> tuple[Transparency, Checkpoints]:
+    """Open the transparency log of the service's folder, which nobody witnesses."""
+    key = open_log_key(world.folders.service)
+    unit_of_work, clock = world.unit_of_work, world.clock
+    checkpoints = Checkpoints(unit_of_work, signer=key, witnesses=(), client=HttpWitnesses(), clock=clock)
+    return Transparency(unit_of_work, key=key.key, clock=clock), checkpoints
 
 
 def image_target(world: UpdateWorld, package: bytes, slot: Slot, golden: str | None) -> TargetFile:

@@ -26,6 +26,7 @@ def upgrade() -> None:
         files.alter_column("role", type_=sa.String(64), existing_type=sa.String(16), existing_nullable=False)
     for column in _release_columns():
         op.add_column("releases", column)
+    op.add_column("director_sets", sa.Column("root_version", sa.BigInteger, nullable=False, server_default="1"))
     _targets()
     _documents()
     _vex_statements()
@@ -173,6 +174,7 @@ def downgrade() -> None:
     op.drop_table("metadata_targets")
     for column in _release_columns():
         op.drop_column("releases", column.name)
+    op.drop_column("director_sets", "root_version")
     op.execute("DELETE FROM metadata_files WHERE role NOT IN ('root', 'targets', 'snapshot', 'timestamp')")
     with op.batch_alter_table("metadata_files") as files:
         files.alter_column("role", type_=sa.String(16), existing_type=sa.String(64), existing_nullable=False)
