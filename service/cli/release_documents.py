@@ -4,30 +4,22 @@
 """
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 
 from tuf.api.metadata import TargetFile
 
-from pki.keystore import KeyStore
-from pki.metadata import content_target
-from pki.repository import RepositoryInForce
 from pki.roles import OfflineKey
 from protocol.geometry import SYSTEM_SLOTS
 from protocol.image import digest_of
 from protocol.provenance import Digests, ReleaseParameters, Resource, make_provenance, sign_provenance
-from protocol.updates import (
-    DocumentCustom,
-    DocumentKind,
-    document_target_name,
-    image_custom,
-    image_target_name,
-)
+from protocol.updates import DocumentCustom, DocumentKind, document_target_name, image_custom, image_target_name
 from service.cli.bills import image_bom
 from service.cli.bills_maker import read_maker_bom
 from service.cli.offered import OfferedImage
+from service.cli.publishing import ReleaseDocuments
+from service.cli.settling import Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,71 +37,75 @@ class Origin:
     source_commit: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ReleaseDocuments:
-    """Documents that are to be signed together with a release.
-
-    Attributes:
-        targets: one for each document.
-        contents: bytes by target name.
-        boms: target name of each image's bill of materials, by image id: `ImageCustom.bom`.
-        of_release: target names of what is said of the release: `ReleaseDocument.documents`.
-    """
-
-    targets: tuple[TargetFile, ...]
-    contents: Mapping[str, bytes]
-    boms: Mapping[str, str] = field(default_factory=dict)
-    of_release: Mapping[DocumentKind, str] = field(default_factory=dict)
-
-
-def make_release_documents(
-    in_force: RepositoryInForce,
-    images: Sequence[OfferedImage],
-    keys: KeyStore,
-    *,
+def release_documents(
+    session: Session,
     name: str,
     origin: Origin,
-    now: datetime,
+    *,
+    offered: Sequence[OfferedImage] = (),
+    listed: Sequence[TargetFile] = (),
 ) -> ReleaseDocuments:
     """Make the documents of a release.
 
-    An image that is in force already keeps the bill of materials that it has, or has none.
-
     Args:
-        in_force: what the release follows.
-        images: of the release, verified.
-        keys: the package key among them signs the provenance.
+        session: the package key of its keys signs the provenance.
         name: of the release.
         origin: what the operator says.
-        now: UTC, aware.
+        offered: images of the release, verified.
+        listed: targets of further ones, which are in force already.
 
     Raises:
         MakerBomError, BomError: a maker's bill of materials cannot be taken in.
         KeyStoreError: the package key cannot be used.
+        CliError: the service does not answer.
     """
-    provenance = _provenance(images, keys, name=name, origin=origin, now=now)
-    documents = [document_file(DocumentKind.PROVENANCE, name, provenance)]
-    boms = {}
-    for offered in images:
-        image_id = offered.image.info.image_id
-        known = in_force.find(image_target_name(offered.slot, image_id))
-        if known is None:
-            documents.append(document_file(DocumentKind.BOM, image_id, _bom(offered, origin)))
-            boms[image_id] = documents[-1][0].path
-        elif (bom := image_custom(known).bom) is not None:
-            boms[image_id] = bom
+    bills = image_documents(session, origin, offered)
+    subject = {each.image.digest: _target_name(each) for each in offered}
+    subject |= {target.hashes["sha256"]: target.path for target in listed}
+    provenance = make_provenance(
+        ReleaseParameters(release=name, command=("tinyfleet", *sys.argv[1:])),
+        [Resource(name=target, digest=Digests(sha256=digest)) for digest, target in subject.items()],
+        list(_materials(offered, origin)),
+        tinyfleet=version("tinyfleet"),
+        finished_on=session.now.replace(microsecond=0),
+    )
+    content = sign_provenance(provenance, session.keys.load(OfflineKey.PACKAGE))
+    target = document_target_name(DocumentKind.PROVENANCE, digest_of(content))
+    custom = DocumentCustom(kind=DocumentKind.PROVENANCE, subject=name)
     return ReleaseDocuments(
-        targets=tuple(target for target, _content in documents),
-        contents={target.path: content for target, content in documents},
-        boms=boms,
-        of_release={DocumentKind.PROVENANCE: documents[0][0].path},
+        contents={**bills.contents, target: (content, custom)},
+        boms=bills.boms,
+        of_release={DocumentKind.PROVENANCE: target},
     )
 
 
-def document_file(kind: DocumentKind, subject: str, content: bytes) -> tuple[TargetFile, bytes]:
-    """Return a document's target and its bytes."""
-    custom = DocumentCustom(kind=kind, subject=subject).model_dump(mode="json")
-    return content_target(document_target_name(kind, digest_of(content)), content, custom), content
+def image_documents(session: Session, origin: Origin, offered: Sequence[OfferedImage]) -> ReleaseDocuments:
+    """Make the bills of materials of images; one that is in force already keeps what it has.
+
+    Raises:
+        MakerBomError, BomError: a maker's bill of materials cannot be taken in.
+        CliError: the service does not answer.
+    """
+    in_force = session.working_copy.fetch(
+        session.client, now=session.now, names=[_target_name(each) for each in offered]
+    )
+    contents: dict[str, tuple[bytes, DocumentCustom]] = {}
+    boms: dict[str, str] = {}
+    for each in offered:
+        image_id = each.image.info.image_id
+        known = in_force.find(_target_name(each))
+        if known is not None:
+            listed = image_custom(known).bom
+            boms |= {} if listed is None else {image_id: listed}
+            continue
+        content = _bom(each, origin)
+        boms[image_id] = document_target_name(DocumentKind.BOM, digest_of(content))
+        contents[boms[image_id]] = (content, DocumentCustom(kind=DocumentKind.BOM, subject=image_id))
+    return ReleaseDocuments(contents=contents, boms=boms)
+
+
+def _target_name(offered: OfferedImage) -> str:
+    return image_target_name(offered.slot, offered.image.info.image_id)
 
 
 def _bom(offered: OfferedImage, origin: Origin) -> bytes:
@@ -117,24 +113,6 @@ def _bom(offered: OfferedImage, origin: Origin) -> bytes:
     # System images may be another manufacturer's.
     supplier = None if offered.slot in SYSTEM_SLOTS else origin.supplier
     return image_bom(offered.slot, offered.image, maker=maker, supplier=supplier)
-
-
-def _provenance(images: Sequence[OfferedImage], keys: KeyStore, *, name: str, origin: Origin, now: datetime) -> bytes:
-    subject = {
-        offered.image.digest: Resource(
-            name=image_target_name(offered.slot, offered.image.info.image_id),
-            digest=Digests(sha256=offered.image.digest),
-        )
-        for offered in images
-    }
-    provenance = make_provenance(
-        ReleaseParameters(release=name, command=("tinyfleet", *sys.argv[1:])),
-        tuple(subject.values()),
-        tuple(_materials(images, origin)),
-        tinyfleet=version("tinyfleet"),
-        finished_on=now.replace(microsecond=0),
-    )
-    return sign_provenance(provenance, keys.load(OfflineKey.PACKAGE))
 
 
 def _materials(images: Sequence[OfferedImage], origin: Origin) -> Iterator[Resource]:

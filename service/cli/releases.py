@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from tuf.api.metadata import TargetFile
 
-from service.cli import clock
+from service.cli import clock, release_evidence
 from service.cli.catalog_papers import maker_keys
 from service.cli.client import ApiClient, JsonObject, connect
 from service.cli.errors import BadArgumentError
@@ -30,6 +30,8 @@ from service.cli.working_copy import WorkingCopy, find_release
 app = typer.Typer(help="Releases: make, sign and list them.", no_args_is_help=True)
 app.command("sign")(sign_proposal)
 app.command("publish")(publish_proposal)
+app.command("documents")(release_evidence.documents)
+app.command("check")(release_evidence.check)
 
 PackagesArgument = Annotated[list[Path] | None, typer.Argument(help="Package files with their notes ({package}.json).")]
 SupplierOption = Annotated[str | None, typer.Option(help="Who signs the images, as their bills of materials name him.")]
