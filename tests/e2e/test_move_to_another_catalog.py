@@ -119,7 +119,7 @@ def _heal(buyer: Party, device: SimulatedDevice) -> None:
     for core, name in (("a7", "doorbell"), ("m4-0", "chime-0"), ("m4-1", "chime-1")):
         component = f"00000000-0000-4000-8000-00000000000{len(packages)}"
         packages.append(buyer.root / f"{name}.img")
-        words = ("image", "pack", payload, "--name", name, "--version", "1.0.0", "--core", core)
+        words = ("image", "create", payload, "--name", name, "--version", "1.0.0", "--core", core)
         buyer.run(*words, "--component-id", component, "--out", packages[-1])
     buyer.run("release", "create", "first", *packages, "--yes")
     buyer.run("rollout", "start", "first", "--group", "Production", "--product", buyer.product, "--stages", "100%")
