@@ -34,7 +34,6 @@ from protocol.image import VerifiedImage
 from protocol.model import parse_model_payload
 from service.cli.bills_maker import MakerBom, load_maker_bom
 from service.cli.bills_model import data_components, described
-from service.cli.offered import OfferedImage
 from service.cli.output import remark
 
 IMAGE_ID = "tinyfleet:image-id"
@@ -76,7 +75,7 @@ def image_bom(slot: Slot, image: VerifiedImage, *, maker: MakerBom | None = None
     return canonical_json(bom)
 
 
-def check_maker_bom(path: Path, offered: OfferedImage) -> None:
+def check_maker_bom(path: Path, slot: Slot, image: VerifiedImage) -> None:
     """Check that a maker's bill of materials can be taken in, and say what is left out of it.
 
     Raises:
@@ -84,7 +83,7 @@ def check_maker_bom(path: Path, offered: OfferedImage) -> None:
         BomError: its references are wrong.
     """
     maker = load_maker_bom(path)
-    image_bom(offered.slot, offered.image, maker=maker)
+    image_bom(slot, image, maker=maker)
     for name, count in sorted(maker.left_out.items()):
         remark(f"{path.name}: {name} is not taken over ({count} times)")
 

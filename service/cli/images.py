@@ -25,6 +25,8 @@ from protocol.image import (
     verify_package,
 )
 from service.cli import clock
+from service.cli.bills import check_maker_bom
+from service.cli.errors import BadArgumentError
 from service.cli.image_arguments import (
     CORE_KINDS,
     SLOTLESS,
@@ -75,6 +77,7 @@ def create(
     provides: Annotated[list[str] | None, typer.Option(help=f"Interface that it offers, {_INTERFACES}")] = None,
     requires: Annotated[list[str] | None, typer.Option(help="NAME=VERSIONS of an image beside it, a=>=2.1.")] = None,
     temporary: Annotated[list[TemporaryChoice] | None, typer.Option(help="For devices in development.")] = None,
+    bom: Annotated[Path | None, typer.Option(help="Its maker's bill of materials: CycloneDX 1.4 to 1.6, JSON.")] = None,
     out: Annotated[Path | None, typer.Option(help="Package file; default {name}-{version}.img.")] = None,
     operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
     as_json: JsonOption = False,
@@ -97,8 +100,20 @@ def create(
     package = sign_package(read_payload(payload, made), info, kind=made, keys=keys)
     image = _verify_ours(package, made, slot, keys)
     path = out or Path(f"{labels.name}-{version}.img")
-    write_package(path, package, note_of(image, slot=slot, kind=made, requires=needed))
+    write_package(
+        path, package, note_of(image, slot=slot, kind=made, requires=needed, bom=_bom_beside(path, bom, slot, image))
+    )
     print_packed(path, image, slot=slot, as_json=as_json)
+
+
+def _bom_beside(package: Path, bom: Path | None, slot: Slot | None, image: VerifiedImage) -> str | None:
+    """Return where a maker's bill of materials is from the package, if we can take it in."""
+    if bom is None:
+        return None
+    if slot is None:
+        raise BadArgumentError(f"bom: expected an image that is released, found {image.info.name}, which has no slot")
+    check_maker_bom(bom, slot, image)
+    return os.path.relpath(bom, package.parent)
 
 
 def _verify_ours(package: bytes, kind: ImageKind, slot: Slot | None, keys: KeyStore) -> VerifiedImage:
@@ -145,8 +160,12 @@ def sign(
     again = resign(unverified, keys.load(SIGNING_KEY[kind]))
     image = _verify_ours(again, kind, slot, keys)
     path = out or package.with_name(f"{package.stem}-signed{package.suffix}")
-    golden = None if old is None or old.golden is None else os.path.relpath(package.parent / old.golden, path.parent)
-    note = note_of(image, slot=slot, kind=kind, golden=golden, requires=None if old is None else old.requires)
+    golden, bom = (
+        None if beside is None else os.path.relpath(package.parent / beside, path.parent)
+        for beside in ((None, None) if old is None else (old.golden, old.bom))
+    )
+    requires = None if old is None else old.requires
+    note = note_of(image, slot=slot, kind=kind, golden=golden, requires=requires, bom=bom)
     write_package(path, again, note if slot is not None or kind in SLOTLESS else None)
     facts = {
         "package": str(path),

@@ -125,6 +125,7 @@ def note_of(
     kind: ImageKind | None = None,
     golden: str | None = None,
     requires: Mapping[str, str] | None = None,
+    bom: str | None = None,
 ) -> Note:
     """Return the note of a package; the arguments are its fields."""
     return Note(
@@ -136,6 +137,7 @@ def note_of(
         sha256=image.digest,
         golden=golden,
         requires=requires or {},
+        bom=bom,
     )
 
 
