@@ -31,7 +31,15 @@ from pki.errors import CeremonyError
 from pki.files import PUBLIC_MODE, create_file
 from pki.issuance import OPERATOR_LOG_FILE, append_to_file, certificate_sha256, facts_of
 from pki.log_key import LOG_REQUEST_FILE, requested_log_key
-from pki.metadata import director_root, image_root, sign_targets
+from pki.metadata import (
+    DELTAS_PATHS,
+    DELTAS_ROLE,
+    Delegation,
+    director_root,
+    image_root,
+    role_delegations,
+    sign_targets,
+)
 from pki.online import ROOT_METADATA_LIFETIME, TARGETS_METADATA_LIFETIME, load_certificate, requested_key
 from pki.revocation import sign_crl
 from pki.roles import OfflineKey, OnlineKey
@@ -258,8 +266,14 @@ class CeremonySteps:
         return sign_crl(authority, number=1, revoked={}, now=self.began_at, lifetime=FIRST_CRL_LIFETIME).der
 
     def _image_targets(self) -> bytes:
-        expires = self.began_at + TARGETS_METADATA_LIFETIME
-        return sign_targets([], self.keys.load(OfflineKey.IMAGE_TARGETS), version=1, expires=expires)
+        patches = Delegation(DELTAS_ROLE, (self._public_key(OnlineKey.SNAPSHOT),), 1, DELTAS_PATHS)
+        return sign_targets(
+            [],
+            self.keys.load(OfflineKey.IMAGE_TARGETS),
+            version=1,
+            expires=self.began_at + TARGETS_METADATA_LIFETIME,
+            delegations=role_delegations([patches]),
+        )
 
 
 def declared_policy(data_dir: Path, declaration: Declaration) -> LogPolicy | None:
