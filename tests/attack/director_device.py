@@ -13,7 +13,7 @@ import httpx
 from cryptography.hazmat.primitives.serialization import Encoding
 from starlette.types import Receive, Scope, Send
 
-from device_sim.network.ports import HttpResponse
+from device_sim.network.ports import EndlessDataError, HttpResponse
 from device_sim.update.uptane import Floors, Instruction, UptaneClient
 from pki.catalog import load_catalog
 from pki.online import load_certificate
@@ -24,6 +24,7 @@ from service.api.artifacts import artifact_routes
 from service.api.device_gate import DEVICE_SCOPE_KEY, DeviceGate
 from service.api.device_poll import POLL_PATH, PollEndpoint
 from service.api.reports import report_routes
+from service.api.transparency import transparency_routes
 from service.api.uptane import uptane_routes
 from service.application.identity import CertificateKind, DevicePeer
 from service.application.standing import Standings
@@ -66,7 +67,7 @@ class ConnectedDevice:
 
     def __post_init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._client = UptaneClient(self.device_id, self._voucher(), self.storage)
+        self._client = UptaneClient(self.device_id, self.voucher, self.storage)
         standings = Standings()
         standings.change(self.device_id, DeviceState.ACTIVE, sequence=1)
         world = self.world
@@ -74,6 +75,7 @@ class ConnectedDevice:
             routes=[
                 *uptane_routes(world.director, world.repository),
                 *artifact_routes(world.artifacts),
+                *transparency_routes(world.transparency),
                 *report_routes(world.reports),
             ],
             exact={POLL_PATH: PollEndpoint(world.poll, fleet_size=standings.count)},
@@ -95,7 +97,8 @@ class ConnectedDevice:
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(with_peer), base_url="https://device")
 
     async def check(self) -> Instruction:
-        """Run the device's whole verification."""
+        """Run the device's whole verification, after the service's work in the background."""
+        assert await self.world.checkpoints.work()
         return await asyncio.to_thread(self._client.check, self, self.world.clock.now(), floors=FLOORS, installed={})
 
     def request(
@@ -109,7 +112,10 @@ class ConnectedDevice:
     ) -> HttpResponse:
         """Send one request, unless the attacker answers it; called in the client's thread."""
         if path in self.attacker.instead:
-            return HttpResponse(200, {}, self.attacker.instead[path])
+            answer = self.attacker.instead[path]
+            if len(answer) > max_bytes:
+                raise EndlessDataError(f"{path}: expected at most {max_bytes} bytes, found more")
+            return HttpResponse(200, {}, answer)
         sending = self.http.request(method, path, content=body, headers=dict(headers or {}))
         response = asyncio.run_coroutine_threadsafe(sending, self._loop).result(timeout=60)
         assert len(response.content) <= max_bytes
@@ -120,7 +126,9 @@ class ConnectedDevice:
     def close(self) -> None:
         """Nothing is open between requests."""
 
-    def _voucher(self) -> Voucher:
+    @property
+    def voucher(self) -> Voucher:
+        """What the catalog's voucher says."""
         folder = self.world.folders.service
         genesis, catalog = load_genesis(folder), load_catalog(folder / "genesis" / "catalog.json")
         now = self.world.clock.now()
