@@ -1,6 +1,7 @@
 """The ceremony puts the log that devices are to trust into the Image root, and the check finds any other."""
 
 import shutil
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -114,7 +115,7 @@ def test_declaration_that_makes_no_policy_is_refused(transparency: dict[str, obj
         _declared(**transparency)
 
 
-def _with_root(folder: Path, fields: dict[str, object]) -> None:
+def _with_root(folder: Path, fields: Mapping[str, object]) -> None:
     """Put another first Image root into the folder, by the same keys."""
     service = folder / "service"
     content = image_root(
@@ -132,7 +133,11 @@ def test_root_with_another_policy_is_found(tmp_path: Path) -> None:
     """Even by the root key: it is not what was declared."""
     request_online_keys(tmp_path / "service")
     _hold(tmp_path, _declared())
-    for fields, expected in (({}, "expected the declared policy"), ({"tinyfleet_log": 1}, "expected the policy of")):
+    wrong: tuple[tuple[Mapping[str, object], str], ...] = (
+        ({}, "expected the declared policy"),
+        ({"tinyfleet_log": 1}, "expected the policy of"),
+    )
+    for fields, expected in wrong:
         _with_root(tmp_path, fields)
         findings = list(check_ceremony(tmp_path, keys=None).findings)
         assert any(each.startswith(f"{IMAGE_ROOT}: {expected}") for each in findings), findings

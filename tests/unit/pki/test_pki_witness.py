@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from typing_extensions import override
 
 from pki.errors import WitnessRefusedError, WitnessStateError
 from pki.witness import CheckpointWitness, WitnessState
@@ -138,5 +139,6 @@ def test_what_cannot_be_kept_is_not_cosigned(tmp_path: Path) -> None:
 
 
 class _Unwritable(WitnessState):
+    @override
     def read(self, origin_sha256: str) -> None:
         """Nothing was cosigned."""

@@ -3,7 +3,7 @@
 import hashlib
 
 import pytest
-from pymerkle import InmemoryTree
+from pymerkle import InmemoryTree  # type: ignore[import-untyped]  # it ships no types
 
 from protocol.merkle import (
     EMPTY_ROOT,
