@@ -283,6 +283,17 @@ def activate_generation(service_dir: Path, number: int) -> None:
         UnknownGenerationError: there is none of this number.
         GenerationStateError: it is not trusted, or older than the one in force.
     """
+    check_activation(service_dir, number)
+    _write_state(service_dir, _State(active=number, retired=_read_state(service_dir).retired))
+
+
+def check_activation(service_dir: Path, number: int) -> None:
+    """Do what `activate_generation` does before it writes anything.
+
+    Raises:
+        UnknownGenerationError: as there.
+        GenerationStateError: as there.
+    """
     generations = read_generations(service_dir)
     wanted, active = _numbered(generations, number), _active(generations)
     if wanted.number == active.number:
@@ -291,7 +302,6 @@ def activate_generation(service_dir: Path, number: int) -> None:
         raise GenerationStateError(
             f"issuing CA: expected a trusted generation above {active.number}, found {number}, {wanted.state}"
         )
-    _write_state(service_dir, _State(active=number, retired=_read_state(service_dir).retired))
 
 
 def retire_generation(service_dir: Path, number: int) -> None:
@@ -303,11 +313,21 @@ def retire_generation(service_dir: Path, number: int) -> None:
         UnknownGenerationError: there is none of this number.
         GenerationStateError: it is requested or active.
     """
+    check_retirement(service_dir, number)
+    state = _read_state(service_dir)
+    _write_state(service_dir, _State(active=state.active, retired=tuple(sorted({*state.retired, number}))))
+
+
+def check_retirement(service_dir: Path, number: int) -> None:
+    """Do what `retire_generation` does before it writes anything.
+
+    Raises:
+        UnknownGenerationError: as there.
+        GenerationStateError: as there.
+    """
     wanted = _numbered(read_generations(service_dir), number)
     if wanted.state in {GenerationState.REQUESTED, GenerationState.ACTIVE}:
         raise GenerationStateError(f"issuing CA: expected a superseded generation, found {number}, {wanted.state}")
-    state = _read_state(service_dir)
-    _write_state(service_dir, _State(active=state.active, retired=tuple(sorted({*state.retired, number}))))
 
 
 def _verified(

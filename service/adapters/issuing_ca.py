@@ -7,8 +7,9 @@ another process or a person has put there. Who keeps a copy of what is trusted i
 import asyncio
 import hashlib
 import ssl
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pki.authority import CertificateAuthority, issuer_key_id
 from pki.chains import load_chain
 from pki.errors import CsrError, GenerationCertificateError, PkiError, RolloverError, UnknownGenerationError
+from pki.issuance import certificate_sha256
 from pki.online import load_certificate, online_keys
 from pki.rollover import (
     STATE_FILE,
@@ -27,6 +29,8 @@ from pki.rollover import (
     accept_generation,
     activate_generation,
     active_authority,
+    check_activation,
+    check_retirement,
     cross_certificates,
     key_role,
     read_generations,
@@ -47,14 +51,26 @@ Hear = Callable[[Sequence[x509.Certificate]], object]
 _log = structlog.get_logger()
 
 
-class IssuingCaFolder:
-    """Implements `IssuingCaStore`.
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    """What the folder says at one moment; see `IssuingCaFolder`.
 
     Attributes:
-        active: the authority that issues LDevIDs.
-        trusted: certificates of the generations whose LDevIDs are accepted, newest first.
-        crosses: certificates of these generations by one another.
-        reserved_keys: SHA-256 of the SubjectPublicKeyInfo, hex, of the service's own and the authorities' keys.
+        stamp: what the files were like just before they were read.
+        numbers: of the generations, by SHA-256 of their certificates' DER, hex.
+    """
+
+    stamp: frozenset[tuple[str, int, int]]
+    generations: Sequence[Generation]
+    active: CertificateAuthority
+    trusted: tuple[x509.Certificate, ...]
+    crosses: tuple[x509.Certificate, ...]
+    reserved_keys: frozenset[str]
+    numbers: Mapping[str, int]
+
+
+class IssuingCaFolder:
+    """Implements `IssuingCaStore`.
 
     Raises:
         PkiError: a key or certificate is missing, malformed, or of another key.
@@ -66,13 +82,32 @@ class IssuingCaFolder:
         self._keys = online_keys(data_dir)
         self._told: list[Hear] = []
         self._told_of_retirement: list[Hear] = []
-        self.active: CertificateAuthority
-        self.trusted: tuple[x509.Certificate, ...] = ()
-        self.crosses: tuple[x509.Certificate, ...] = ()
-        self.reserved_keys: frozenset[str] = frozenset()
         self._complaint = ""
-        self._seen = self._stamp()
-        self._load()
+        self._now = self._read(self._stamp())
+
+    @property
+    def active(self) -> CertificateAuthority:
+        """The authority that issues LDevIDs."""
+        return self._now.active
+
+    @property
+    def trusted(self) -> tuple[x509.Certificate, ...]:
+        """Certificates of the generations whose LDevIDs are accepted, newest first."""
+        return self._now.trusted
+
+    @property
+    def crosses(self) -> tuple[x509.Certificate, ...]:
+        """Certificates of these generations by one another."""
+        return self._now.crosses
+
+    @property
+    def reserved_keys(self) -> frozenset[str]:
+        """SHA-256 of the SubjectPublicKeyInfo, hex, of the service's own and the authorities' keys."""
+        return self._now.reserved_keys
+
+    def number_of(self, certificate_sha256: str) -> int | None:
+        """See `IssuingCaStore.number_of`."""
+        return self._now.numbers.get(certificate_sha256)
 
     def on_retirement(self, hear: Hear) -> None:
         """Call `hear` with the trusted certificates whenever one is trusted no longer, after `on_change`."""
@@ -86,22 +121,22 @@ class IssuingCaFolder:
         """Follow the folder until cancelled."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            self.look()
+            await self.look()
 
-    def look(self) -> None:
+    async def look(self) -> None:
         """Take over what changed in the folder; what cannot be used is logged, changes nothing, and is tried again."""
-        before = self.trusted
         try:
-            stamp = self._stamp()
-            if stamp == self._seen:
-                return
-            self._load()
+            found = await asyncio.to_thread(self._read_if_changed)
         except (PkiError, OSError, ValueError) as error:  # cryptography parses some parts when they are read
             if str(error) != self._complaint:
                 _log.warning("issuing_ca_unusable", reason=str(error))
             self._complaint = str(error)
             return
-        self._seen, self._complaint = stamp, ""
+        if found is not None and found.stamp != self._now.stamp:  # two looks at once may find the same
+            self._take_over(found)
+
+    def _take_over(self, found: _Snapshot) -> None:
+        before, self._now, self._complaint = self.trusted, found, ""
         _log.info("issuing_ca_loaded", trusted=len(self.trusted))
         is_retirement = not set(before) <= set(self.trusted)
         for hear in (*self._told, *(self._told_of_retirement if is_retirement else ())):
@@ -119,7 +154,7 @@ class IssuingCaFolder:
         found = next((trusted for trusted in self.trusted if issuer_key_id(trusted) == key_id), None)
         if found is None or found == self.active.certificate:
             return None if found is None else self.active
-        number = next(one.number for one in self._generations if one.certificate == found)
+        number = next(one.number for one in self._now.generations if one.certificate == found)
         return CertificateAuthority([found], self._keys.load(key_role(number)))
 
     def generations(self) -> Sequence[Generation]:
@@ -147,25 +182,42 @@ class IssuingCaFolder:
     def accept(self, acceptance: Acceptance) -> None:
         """See `IssuingCaStore.accept`."""
         accept_generation(self._data_dir, acceptance)
-        self.look()
+
+    def check_activation(self, number: int) -> None:
+        """See `IssuingCaStore.check_activation`."""
+        with _translated():
+            check_activation(self._data_dir, number)
 
     def activate(self, number: int) -> None:
         """See `IssuingCaStore.activate`."""
         with _translated():
             activate_generation(self._data_dir, number)
-        self.look()
+
+    def check_retirement(self, number: int) -> None:
+        """See `IssuingCaStore.check_retirement`."""
+        with _translated():
+            check_retirement(self._data_dir, number)
 
     def retire(self, number: int) -> None:
         """See `IssuingCaStore.retire`."""
         with _translated():
             retire_generation(self._data_dir, number)
-        self.look()
 
-    def _load(self) -> None:
-        self._generations = generations = read_generations(self._data_dir)
-        active, reserved = active_authority(generations, self._keys), frozenset(_public_keys(self._data_dir))
-        self.active, self.reserved_keys = active, reserved
-        self.trusted, self.crosses = trusted_certificates(generations), cross_certificates(generations)
+    def _read_if_changed(self) -> _Snapshot | None:
+        stamp = self._stamp()
+        return None if stamp == self._now.stamp else self._read(stamp)
+
+    def _read(self, stamp: frozenset[tuple[str, int, int]]) -> _Snapshot:
+        generations = read_generations(self._data_dir)
+        return _Snapshot(
+            stamp=stamp,
+            generations=generations,
+            active=active_authority(generations, self._keys),
+            trusted=trusted_certificates(generations),
+            crosses=cross_certificates(generations),
+            reserved_keys=frozenset(_public_keys(self._data_dir)),
+            numbers={certificate_sha256(one.certificate): one.number for one in generations if one.certificate},
+        )
 
     def _stamp(self) -> frozenset[tuple[str, int, int]]:
         paths = [self._data_dir / STATE_FILE, *self._data_dir.glob("c*/issuing-ca*.pem")]  # certificates/ and csr/

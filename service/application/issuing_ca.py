@@ -1,7 +1,8 @@
 """Rollover of the issuing CA: request, accept, activate and retire its generations (pki/rollover.py).
 
-Each step is audited, and may be repeated. What the service signs on the way, the cross certificates, is in the
-issuance log before it is published.
+Each step may be repeated. It is audited before the folder changes, so that a crash in between leaves a trace; only a
+request, which changes nothing that anybody trusts, is audited after it. What the service signs on the way, the cross
+certificates, is in the issuance log before it is published.
 """
 
 import asyncio
@@ -44,8 +45,15 @@ class IssuingCaInUseError(ConflictError):
 class IssuingCaStore(Protocol):
     """Keys, certificates and state of the generations; every method raises the errors of this module.
 
-    A key that cannot be made or used raises `pki.errors.KeyStoreError`.
+    A key that cannot be made or used raises `pki.errors.KeyStoreError`. All but `look` and `number_of` read or write
+    files and may ask a token, so that they belong in a thread.
     """
+
+    async def look(self) -> None:
+        """Take over what has changed; what this process issues by and trusts follows here, and nowhere else."""
+
+    def number_of(self, certificate_sha256: str) -> int | None:
+        """Return the number of the generation with this certificate, as of the last look; None if unknown."""
 
     def generations(self) -> Sequence[Generation]:
         """Return every generation by number."""
@@ -59,8 +67,14 @@ class IssuingCaStore(Protocol):
     def accept(self, acceptance: Acceptance) -> None:
         """Trust the generation from now on."""
 
+    def check_activation(self, number: int) -> None:
+        """Let a generation pass that can be activated."""
+
     def activate(self, number: int) -> None:
         """Issue by the generation from now on."""
+
+    def check_retirement(self, number: int) -> None:
+        """Let a generation pass that can be retired."""
 
     def retire(self, number: int) -> None:
         """Trust the generation no longer."""
@@ -87,11 +101,12 @@ class IssuingCas:
         """Return every generation by number."""
         async with self._unit_of_work(read_only=True) as work:
             uses = {use.issuer_sha256: use for use in await work.issuance.uses()}
-        return [IssuingCaStatus(one, uses.get(_sha256(one))) for one in self._store.generations()]
+        generations = await asyncio.to_thread(self._store.generations)
+        return [IssuingCaStatus(one, uses.get(_sha256(one))) for one in generations]
 
     def generation_of(self, issuer_sha256: str) -> int | None:
         """Return the number of the generation with this certificate (SHA-256 of its DER, hex); None if unknown."""
-        return next((one.number for one in self._store.generations() if _sha256(one) == issuer_sha256), None)
+        return self._store.number_of(issuer_sha256)
 
     async def request(self, actor: Actor) -> tuple[int, bytes]:
         """Make the next generation's key; of one that is requested already the CSR is returned again.
@@ -130,7 +145,8 @@ class IssuingCas:
             if acceptance.number != number:
                 raise IssuingCaStateError(f"issuing CA: expected generation {acceptance.number}, found {number}")
             await self._log_crosses(actor, acceptance, now)
-            self._store.accept(acceptance)
+            await asyncio.to_thread(self._store.accept, acceptance)
+            await self._store.look()
 
     async def activate(self, actor: Actor, number: int) -> None:
         """Issue by a trusted generation.
@@ -140,8 +156,10 @@ class IssuingCas:
             IssuingCaStateError: it is not trusted, or older than the one in force.
         """
         async with self._one_step:
-            self._store.activate(number)
+            await asyncio.to_thread(self._store.check_activation, number)
             await self._audit(actor, "issuing-ca.activate", number, {"state": GenerationState.ACTIVE.value})
+            await asyncio.to_thread(self._store.activate, number)
+            await self._store.look()
 
     async def retire(self, actor: Actor, number: int, *, compromised: bool = False) -> None:
         """Trust a superseded generation no longer.
@@ -159,9 +177,11 @@ class IssuingCas:
         async with self._one_step:
             if not compromised:
                 await self._refuse_in_use(number)
-            self._store.retire(number)
+            await asyncio.to_thread(self._store.check_retirement, number)
             after: dict[str, JsonValue] = {"state": GenerationState.RETIRED.value, "compromised": compromised}
             await self._audit(actor, "issuing-ca.retire", number, after, is_event=compromised)
+            await asyncio.to_thread(self._store.retire, number)
+            await self._store.look()
 
     async def _refuse_in_use(self, number: int) -> None:
         now = self._clock.now()

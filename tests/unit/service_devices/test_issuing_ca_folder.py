@@ -44,38 +44,38 @@ def second_generation(folder: IssuingCaFolder, folders: Folders) -> x509.Certifi
     return certificate
 
 
-def test_change_is_taken_over_and_told(folder: IssuingCaFolder, folders: Folders) -> None:
+async def test_change_is_taken_over_and_told(folder: IssuingCaFolder, folders: Folders) -> None:
     """Once: a look that finds nothing new tells nobody."""
     heard = list[Sequence[x509.Certificate]]()
     folder.on_change(heard.append)
     first = folder.active.certificate
     second = second_generation(folder, folders)
-    folder.look()
-    folder.look()
+    await folder.look()
+    await folder.look()
     assert heard == [(second, first)]
     assert folder.active.certificate == first
     activate_generation(folders.service, 2)
-    folder.look()
+    await folder.look()
     assert folder.active.certificate == second
     assert len(heard) == 2
 
 
-def test_every_trusted_generation_has_its_authority(folder: IssuingCaFolder, folders: Folders) -> None:
+async def test_every_trusted_generation_has_its_authority(folder: IssuingCaFolder, folders: Folders) -> None:
     """Each with its own key, so that its list can be signed; a retired one has none."""
     first, second = folder.active.certificate, second_generation(folder, folders)
-    folder.look()
+    await folder.look()
     activate_generation(folders.service, 2)
-    folder.look()
+    await folder.look()
     for certificate in (first, second):
         authority = folder.authority(issuer_key_id(certificate))
         assert authority is not None
         assert authority.certificate == certificate
     retire_generation(folders.service, 1)
-    folder.look()
+    await folder.look()
     assert folder.authority(issuer_key_id(first)) is None
 
 
-def test_listener_that_fails_keeps_nothing_from_the_others(folder: IssuingCaFolder, folders: Folders) -> None:
+async def test_listener_that_fails_keeps_nothing_from_the_others(folder: IssuingCaFolder, folders: Folders) -> None:
     """OpenSSL may refuse a certificate; the folder is followed all the same."""
 
     def fails(_trusted: Sequence[x509.Certificate]) -> None:
@@ -86,12 +86,12 @@ def test_listener_that_fails_keeps_nothing_from_the_others(folder: IssuingCaFold
     folder.on_change(heard.append)
     second_generation(folder, folders)
     with capture_logs() as logs:
-        folder.look()
+        await folder.look()
     assert [entry["event"] for entry in logs] == ["issuing_ca_loaded", "issuing_ca_not_taken_over"]
     assert len(heard) == 1
 
 
-def test_key_that_comes_late_is_waited_for(folder: IssuingCaFolder, folders: Folders) -> None:
+async def test_key_that_comes_late_is_waited_for(folder: IssuingCaFolder, folders: Folders) -> None:
     """A copy in progress: certificate and state are there before the key; the old generation issues until then."""
     late = IssuingCaFolder(folders.service)  # has read no key but the first
     first, second = folder.active.certificate, second_generation(folder, folders)
@@ -100,11 +100,11 @@ def test_key_that_comes_late_is_waited_for(folder: IssuingCaFolder, folders: Fol
     activate_generation(folders.service, 2)
     with capture_logs() as logs:
         for _ in range(3):
-            late.look()
+            await late.look()
     assert [entry["event"] for entry in logs] == ["issuing_ca_unusable"]
     assert late.active.certificate == first
     elsewhere.rename(key)
-    late.look()
+    await late.look()
     assert late.active.certificate == second
 
 
@@ -116,23 +116,23 @@ def test_key_that_comes_late_is_waited_for(folder: IssuingCaFolder, folders: Fol
         ("csr/director.pem", CsrError),
     ],
 )
-def test_file_that_makes_no_sense_changes_nothing_and_does_not_start(
+async def test_file_that_makes_no_sense_changes_nothing_and_does_not_start(
     folder: IssuingCaFolder, folders: Folders, name: str, error: type[Exception]
 ) -> None:
     """The running service goes on; one that starts says what is wrong."""
     before = (folder.active, folder.trusted, folder.reserved_keys)
     (folders.service / name).write_text("nonsense")
     (folders.service / "certificates" / "issuing-ca.pem").touch()
-    folder.look()
+    await folder.look()
     assert (folder.active, folder.trusted, folder.reserved_keys) == before
     with pytest.raises(error):
         IssuingCaFolder(folders.service)
 
 
-def test_keys_of_the_folder_are_reserved(folder: IssuingCaFolder) -> None:
+async def test_keys_of_the_folder_are_reserved(folder: IssuingCaFolder) -> None:
     """Authorities', the service's own, and the next generation's as soon as it is requested."""
     before = folder.reserved_keys
     assert len(before) >= 9
     folder.request()
-    folder.look()
+    await folder.look()
     assert len(folder.reserved_keys - before) == 1
