@@ -14,10 +14,12 @@ an extension that is asked for, with one statement: type `PSA_TOKEN`, an OCTET S
 
 from cryptography import x509
 
+from protocol.identity import TINYFLEET_ARC
+
 PATH = "/.well-known/est"
 PKCS7_MEDIA_TYPE = "application/pkcs7-mime"
 PKCS10_MEDIA_TYPE = "application/pkcs10"
 CSRATTRS_MEDIA_TYPE = "application/csrattrs"
 NONCE_MEDIA_TYPE = "application/est-attestation-freshness+json"
 EVIDENCE = x509.ObjectIdentifier("1.2.840.113549.1.9.16.2.59")  # id-aa-evidence
-PSA_TOKEN = x509.ObjectIdentifier("2.25.144268057093806773787673051689071849726")  # below 2.25, as in identity
+PSA_TOKEN = x509.ObjectIdentifier(f"{TINYFLEET_ARC}.4")

@@ -20,7 +20,8 @@ umask 077
 
 EST=$url/.well-known/est
 EVIDENCE=1.2.840.113549.1.9.16.2.59                        # id-aa-evidence
-PSA_TOKEN=2.25.144268057093806773787673051689071849726     # the type of the one statement in it
+# The type of the one statement in it.
+PSA_TOKEN=1.2.840.113556.1.8000.2554.30495.45829.40043.18407.38560.2164536.2505411.4
 PROFILE='tag:psacertified.org,2023:psa#tfm'                # RFC 9783
 
 hex() { od -An -v -tx1 | tr -d ' \n'; }

@@ -80,7 +80,7 @@ def test_hint_and_certificates_beside_the_token_are_left_alone() -> None:
         (csr(bundle(sequence(oid("1.2.3"), b"\x02\x01\x05"))), "OCTET STRINGs, found another"),
         (csr(bundle()), "expected one statement"),
         (csr(bundle(statement(), statement())), "expected one statement"),
-        (csr(bundle(statement(TOKEN, EVIDENCE))), "expected one statement of 2.25"),
+        (csr(bundle(statement(TOKEN, EVIDENCE))), "expected one statement of 1.2.840.113556"),
     ],
     ids=["long", "no CSR", "none", "challenge", "text", "trailing", "integer", "empty", "two", "other type"],
 )
