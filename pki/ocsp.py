@@ -10,7 +10,10 @@ the authority's revocation list in force. Handling of an unverified request, in 
     5. issuer: at least one certificate is of the authority; of another one the status is unknown;
     6. knowledge: the revocation list is in force; otherwise the client shall try later.
 What fails is answered by an unsigned error response (RFC 6960 §4.2.1): 1 to 4 malformed, 5 unauthorized, 6 try later.
-Not checked here: a request's own signature, which the standard leaves optional: everybody may ask.
+Not checked here: a request's own signature, which the standard leaves optional: everybody may ask; and that a serial
+number was ever issued. What the factory has issued is in the log beside its key, which is offline, and the service
+learns of a device when it is claimed, so that "unknown" would be wrong of every device on its way there. RFC 6960 §2.2
+lets "good" say that a certificate is not revoked, and no more.
 """
 
 import hashlib
