@@ -51,6 +51,8 @@ class Settings(BaseSettings):
         approval_lifetime_seconds: for a second operator to decide.
         witnesses: of the transparency log, each a verifier key, a space and the URL that takes its checkpoints.
         witness_ca_file: PEM certificates that witnesses' TLS certificates chain to; None for the machine's.
+        delta_sources: patches are made from so many images of a slot, the most common; 0 switches them off.
+        delta_max_percent: of the full image; a patch that is larger is not offered.
         on_clone: what becomes of a device that two live ones seem to be: an alarm, or a block as well.
     """
 
@@ -83,6 +85,8 @@ class Settings(BaseSettings):
     approval_lifetime_seconds: Seconds = 86_400.0
     witnesses: tuple[str, ...] = ()
     witness_ca_file: Path | None = None
+    delta_sources: Annotated[int, Field(ge=0, le=64)] = 8
+    delta_max_percent: Annotated[float, Field(gt=0, le=100)] = 70.0
     on_clone: Literal["alarm", "block"] = "alarm"
 
     @classmethod

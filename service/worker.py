@@ -63,6 +63,11 @@ class Worker:
         self._refresh_at: datetime | None = None
         self._keep_house_at: datetime | None = None
 
+    @property
+    def leads(self) -> bool:
+        """Whether this process holds the lease, and so does what only one is to do."""
+        return self._lease is not None and self._ports.clock.now() < self._lease.expires_at
+
     def hear(self, stored: StoredEvent) -> None:
         """Follow the event feed: what a rollout may have to act on wakes the worker."""
         if stored.event.type in {EventType.ROLLOUT, EventType.DEVICE}:

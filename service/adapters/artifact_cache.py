@@ -40,6 +40,11 @@ class CachedArtifacts:
         kept = self._kept.get(sha256)
         return await self._store.length(sha256) if kept is None else len(kept)
 
+    async def delete(self, sha256: str) -> None:
+        """See `ArtifactStore.delete`."""
+        self._bytes -= len(self._kept.pop(sha256, b""))
+        await self._store.delete(sha256)
+
     async def read(self, sha256: str, *, start: int, end: int) -> AsyncIterator[bytes]:
         """See `ArtifactStore.read`.
 

@@ -61,6 +61,15 @@ class ObjectArtifactStore:
         except BaseError as error:
             raise ArtifactStoreError(f"artifact store: expected to look up {sha256[:12]}…, found {error}") from error
 
+    async def delete(self, sha256: str) -> None:
+        """See `ArtifactStore.delete`."""
+        try:
+            await obstore.delete_async(self._store, sha256)
+        except (NotFoundError, FileNotFoundError):
+            return
+        except BaseError as error:
+            raise ArtifactStoreError(f"artifact store: expected to remove {sha256[:12]}…, found {error}") from error
+
     async def read(self, sha256: str, *, start: int, end: int) -> AsyncIterator[bytes]:
         """See `ArtifactStore.read`."""
         if start >= end:

@@ -14,6 +14,7 @@ from service.application.checkpoints import Checkpoints
 from service.application.claims import Claims
 from service.application.clock import Clock
 from service.application.custody import Custody
+from service.application.deltas import Deltas
 from service.application.device_identity import DeviceIdentities
 from service.application.devices import Devices
 from service.application.documents import Documents
@@ -85,6 +86,7 @@ class Services:
     rollout_facts: RolloutFacts
     artifacts: Artifacts
     documents: Documents
+    deltas: Deltas
     repository: ImageRepository
     repository_status: RepositoryStatus
     roots: Roots

@@ -72,6 +72,9 @@ class ArtifactStore(Protocol):
     async def length(self, sha256: str) -> int | None:
         """Return how many bytes are stored under a hash, None if there are none."""
 
+    async def delete(self, sha256: str) -> None:
+        """Remove the bytes under a hash; if there are none, nothing changes."""
+
     def read(self, sha256: str, *, start: int, end: int) -> AsyncIterator[bytes]:
         """Yield the bytes from `start` to before `end` in small blocks.
 

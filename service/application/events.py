@@ -29,6 +29,7 @@ class EventType(StrEnum):
     ROLLOUT = "rollout"
     ACTION = "action"
     RELEASE = "release"
+    DELTA = "delta"
     ATTESTATION = "attestation"
     SECURITY = "security"
     PRODUCT = "product"

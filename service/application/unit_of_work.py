@@ -16,6 +16,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from service.application.audit import AuditLog
+from service.application.delta_repository import DeltaRepository
 from service.application.device_repositories import (
     ApprovalRepository,
     AttestationRepository,
@@ -59,6 +60,7 @@ class UnitOfWork(Protocol):
     artifacts: ArtifactRepository
     metadata: MetadataRepository
     releases: ReleaseRepository
+    deltas: DeltaRepository
     rollouts: RolloutRepository
     actions: ActionRepository
     director: DirectorRepository

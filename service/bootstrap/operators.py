@@ -59,6 +59,7 @@ def operator_services(core: Core, gateway: Gateway, *, identity: Identity, updat
         rollout_facts=facts,
         artifacts=updates.artifacts,
         documents=updates.documents,
+        deltas=updates.deltas,
         repository=updates.repository,
         repository_status=updates.repository_status,
         roots=updates.roots,

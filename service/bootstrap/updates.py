@@ -8,9 +8,11 @@ from service.adapters.artifact_store import ObjectArtifactStore, open_store
 from service.adapters.database.gateway_stores import SqlCommandQueue
 from service.adapters.log_signer import open_log_key
 from service.adapters.metadata_signer import PkiMetadata, load_genesis, load_trusted_keys
+from service.adapters.patches import ProcessPatchMaker
 from service.adapters.witnesses import HttpWitnesses, parse_witnesses
 from service.application.artifacts import Artifacts
 from service.application.checkpoints import Checkpoints
+from service.application.deltas import DeltaMaker, DeltaPolicy, DeltaPorts, DeltaQueue, Deltas
 from service.application.director import Director
 from service.application.documents import DocumentIndex, Documents
 from service.application.poll import PendingActions, Poll, PollPacing
@@ -36,6 +38,8 @@ class Updates:
     checkpoints: Checkpoints
     artifacts: Artifacts
     documents: Documents
+    deltas: Deltas
+    delta_maker: DeltaMaker
     repository: ImageRepository
     repository_status: RepositoryStatus
     roots: Roots
@@ -62,14 +66,17 @@ async def open_updates(core: Core, gateway: Gateway) -> Updates:
         client=HttpWitnesses(settings.witness_ca_file),
         clock=clock,
     )
-    listeners = (DocumentIndex(store), transparency)
+    policy = DeltaPolicy(settings.delta_sources, settings.delta_max_percent)
+    listeners = (DocumentIndex(store), DeltaQueue(policy), transparency)
     repository = ImageRepository(unit_of_work, metadata=metadata, clock=clock, listeners=listeners)
     await repository.begin(load_genesis(settings.data_dir))
     await transparency.begin()
     pending = PendingActions()
     await pending.load(unit_of_work)
     worker = _worker(core, repository)
-    for listener in (pending.hear, Waker(pending, gateway).hear, worker.hear, checkpoints.hear):
+    ports = DeltaPorts(unit_of_work, repository, store, ProcessPatchMaker(), clock, is_leader=lambda: worker.leads)
+    delta_maker = DeltaMaker(ports, policy)
+    for listener in (pending.hear, Waker(pending, gateway).hear, worker.hear, checkpoints.hear, delta_maker.hear):
         core.feed.subscribe(listener)
     pacing = PollPacing(settings.poll_seconds, min(settings.poll_seconds, settings.busy_poll_seconds))
     return Updates(
@@ -77,6 +84,8 @@ async def open_updates(core: Core, gateway: Gateway) -> Updates:
         checkpoints=checkpoints,
         artifacts=Artifacts(unit_of_work, store=store, keys=load_trusted_keys(settings.data_dir), clock=clock),
         documents=Documents(unit_of_work),
+        deltas=Deltas(unit_of_work),
+        delta_maker=delta_maker,
         repository=repository,
         repository_status=RepositoryStatus(unit_of_work, clock=clock),
         roots=Roots(unit_of_work, repository=repository, keys=metadata, clock=clock),

@@ -32,6 +32,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "model": "service.cli.models:app",
         "golden": "service.cli.golden:app",
         "release": "service.cli.releases:app",
+        "delta": "service.cli.deltas:app",
         "metadata": "service.cli.metadata:app",
         "device": "service.cli.devices:app",
         "catalog": "service.cli.catalogs:app",

@@ -12,6 +12,7 @@ from service.adapters.database.approvals import SqlApprovals
 from service.adapters.database.artifacts import SqlArtifacts
 from service.adapters.database.attestations import SqlAttestations
 from service.adapters.database.claims import SqlClaims
+from service.adapters.database.deltas import SqlDeltas
 from service.adapters.database.devices import SqlDevices
 from service.adapters.database.director_sets import SqlDirectorSets, SqlInstalled
 from service.adapters.database.documents import SqlDocuments
@@ -28,6 +29,7 @@ from service.adapters.database.revocations import SqlRevocations
 from service.adapters.database.rollouts import SqlRollouts
 from service.adapters.database.transparency import SqlLog
 from service.application.audit import AuditLog
+from service.application.delta_repository import DeltaRepository
 from service.application.device_repositories import (
     ApprovalRepository,
     AttestationRepository,
@@ -77,6 +79,7 @@ class SqlUnitOfWork:
         self.artifacts: ArtifactRepository = SqlArtifacts(connection)
         self.metadata: MetadataRepository = SqlMetadata(connection)
         self.releases: ReleaseRepository = SqlReleases(connection)
+        self.deltas: DeltaRepository = SqlDeltas(connection)
         self.rollouts: RolloutRepository = SqlRollouts(connection)
         self.actions: ActionRepository = SqlActions(connection)
         self.director: DirectorRepository = SqlDirectorSets(connection)

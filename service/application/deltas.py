@@ -1,0 +1,295 @@
+"""Patches: which are wanted, made in the background, signed online, withdrawn when nobody needs them.
+
+A patch is wanted from the images that most devices have in a slot to one that a release brings. `DeltaQueue` notes them
+in the transaction in which the image comes into force; `DeltaMaker` makes them one at a time:
+
+    1. make: matching and coding in a process of its own, which also applies the patch as a device would and compares;
+    2. judge: a patch of more than so many percent of the full image is not worth it;
+    3. store: the bytes, under their hash;
+    4. offer: the row, and the target in the role `deltas`, in one transaction.
+A kill at any point leaves the row queued, and the same bytes are made again. Patches are signed by an online key: what
+they make is checked against the image's hash, which is signed offline.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Protocol
+
+import structlog
+
+from pki.metadata import DELTAS_ROLE, content_target
+from protocol.delta import FORMAT, MAX_IMAGE_BYTES
+from protocol.geometry import HOME_BYTES, Slot
+from protocol.image import digest_of
+from protocol.updates import delta_target_name, slot_of_image_target
+from service.application.artifacts import ArtifactStore
+from service.application.clock import Clock
+from service.application.delta_repository import Delta, DeltaState
+from service.application.events import Event, EventType, Signal, StoredEvent, wait_for
+from service.application.publication import Publication
+from service.application.repository import ImageRepository
+from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
+from service.application.update_repositories import RepositoryName
+from service.domain.errors import NotFoundError, ServiceError
+from service.domain.release import MetadataRaceError, target_sha256
+from service.domain.rollout import RolloutState
+
+MAX_OFFERED = 64  # deltas.json is what every device reads that looks for a patch
+LOOK_INTERVAL = timedelta(minutes=10)  # between two looks at what devices have
+LOOK_SECONDS = 30.0  # between two looks whether this process is the one that makes patches
+_PAGE = 200
+_log = structlog.get_logger()
+
+
+class UnknownDeltaError(NotFoundError):
+    """There is no patch between these images."""
+
+
+class PatchMakeError(ServiceError):
+    """No patch came of two images."""
+
+
+class PatchMaker(Protocol):
+    """Makes patches; the matching, and a process to do it in, behind it."""
+
+    async def make(self, old: bytes, new: bytes) -> bytes:
+        """Return a patch that was applied and made the new image.
+
+        Raises:
+            PatchMakeError: there is none.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaPolicy:
+    """Which patches are made.
+
+    Attributes:
+        sources: of how many images of a slot, the most common; 0 for no patches at all.
+        max_percent: of the full image; a larger patch is not offered.
+    """
+
+    sources: int = 8
+    max_percent: float = 70.0
+
+
+class DeltaQueue:
+    """Notes the patches that a publication makes wanted; implements `PublicationListener`."""
+
+    def __init__(self, policy: DeltaPolicy) -> None:
+        self._policy = policy
+
+    async def published(self, work: UnitOfWork, publication: Publication, *, now: datetime) -> None:
+        """See `PublicationListener.published`."""
+        for name, target in publication.added.items():
+            slot = slot_of_image_target(name)
+            if slot in HOME_BYTES:
+                await self.want(work, slot, target_sha256(target), length=target.length, now=now)
+
+    async def want(self, work: UnitOfWork, slot: Slot, sha256: str, *, length: int, now: datetime) -> int:
+        """Queue the patches to one image; those that are there already stay.
+
+        Args:
+            work: the caller commits.
+            slot: where the image goes.
+            sha256: of the image.
+            length: of the image, bytes.
+            now: UTC, aware.
+
+        Returns:
+            How many are new.
+        """
+        if self._policy.sources == 0 or length > MAX_IMAGE_BYTES:
+            return 0
+        common = await work.deltas.installed_in(slot, limit=self._policy.sources)
+        known = await work.metadata.images_of(list(common))
+        wanted = [Delta(source, sha256, length, now, now) for source in common if source in known and source != sha256]
+        return await work.deltas.queue(wanted)
+
+
+class Deltas:
+    """Use cases of operators."""
+
+    def __init__(self, unit_of_work: UnitOfWorkFactory) -> None:
+        self._unit_of_work = unit_of_work
+
+    async def page(self, *, after: str | None, limit: int) -> Sequence[Delta]:
+        """Return at most `limit` patches beyond the one with the key `after` (see `key_of`)."""
+        to_sha256, _, from_sha256 = (after or "").partition("/")
+        async with self._unit_of_work(read_only=True) as work:
+            return await work.deltas.page(after=(to_sha256, from_sha256), limit=limit)
+
+    async def get(self, from_sha256: str, to_sha256: str) -> Delta:
+        """Return a patch.
+
+        Raises:
+            UnknownDeltaError: there is none.
+        """
+        async with self._unit_of_work(read_only=True) as work:
+            found = await work.deltas.find(from_sha256, to_sha256)
+        if found is None:
+            raise UnknownDeltaError(f"patch: expected one from {from_sha256[:12]}… to {to_sha256[:12]}…, found none")
+        return found
+
+
+def key_of(delta: Delta) -> str:
+    """Return a patch's place in the order of all patches."""
+    return f"{delta.to_sha256}/{delta.from_sha256}"
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaPorts:
+    """What the maker works with.
+
+    Attributes:
+        is_leader: whether this process is the one that does background work.
+    """
+
+    unit_of_work: UnitOfWorkFactory
+    repository: ImageRepository
+    store: ArtifactStore
+    patches: PatchMaker
+    clock: Clock
+    is_leader: Callable[[], bool]
+
+
+class DeltaMaker:
+    """Makes what is queued, one patch at a time, while its process leads."""
+
+    def __init__(self, ports: DeltaPorts, policy: DeltaPolicy) -> None:
+        self._ports = ports
+        self._policy = policy
+        self._queue = DeltaQueue(policy)
+        self._changed = Signal()
+        self._look_at: datetime | None = None
+
+    def hear(self, stored: StoredEvent) -> None:
+        """Follow the event feed: releases and rollouts make patches wanted."""
+        if stored.event.type in {EventType.RELEASE, EventType.ROLLOUT}:
+            self._look_at = None
+            self._changed.set()
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        while True:
+            ticket = self._changed.ticket()
+            if not await self._survive(self.work):
+                await wait_for(ticket, LOOK_SECONDS)
+
+    async def _survive(self, work: Callable[[], Awaitable[bool]]) -> bool:
+        try:
+            return await work()
+        except MetadataRaceError:
+            return True  # somebody else published; what is queued still is
+        except Exception:  # noqa: BLE001 - a patch that cannot be made must not end the service
+            _log.exception("deltas_failed")
+            return False
+
+    async def work(self) -> bool:
+        """Do one bounded round; True if there is more to do at once."""
+        if not self._ports.is_leader() or not await self._may_sign():
+            return False
+        now = self._ports.clock.now()
+        if self._look_at is None or now >= self._look_at:
+            self._look_at = now + LOOK_INTERVAL
+            await self._look(now)
+        async with self._ports.unit_of_work(read_only=True) as work:
+            queued = await work.deltas.next_queued()
+        if queued is None:
+            return False
+        await self._make(queued)
+        return True
+
+    async def _may_sign(self) -> bool:
+        async with self._ports.unit_of_work(read_only=True) as work:
+            return await work.metadata.find(RepositoryName.IMAGE, DELTAS_ROLE) is not None
+
+    async def _look(self, now: datetime) -> None:
+        """Queue what running rollouts want by now, and withdraw what nobody does."""
+        async with self._ports.unit_of_work() as work:
+            for rollout_id, (state, _) in (await work.rollouts.states()).items():
+                if state is RolloutState.RUNNING:
+                    await self._want_release_of(work, rollout_id, now=now)
+            gone = await self._unwanted(work)
+            if gone:
+                await self._withdraw(work, gone, now=now)
+            await work.commit()
+        for delta in gone:
+            if delta.patch_sha256 is not None and delta.state is DeltaState.OFFERED:
+                await self._ports.store.delete(delta.patch_sha256)
+
+    async def _want_release_of(self, work: UnitOfWork, rollout_id: str, *, now: datetime) -> None:
+        stored = await work.rollouts.get(rollout_id)
+        release = await work.releases.get(stored.rollout.release_id)
+        for slot, image in release.images.items():
+            await self._queue.want(work, slot, image.sha256, length=image.length, now=now)
+
+    async def _unwanted(self, work: UnitOfWork) -> Sequence[Delta]:
+        offered = await work.deltas.offered()
+        if self._policy.sources == 0:
+            return offered
+        unwanted = await work.deltas.unwanted(list(HOME_BYTES), limit=_PAGE)
+        return list(dict.fromkeys([*unwanted, *offered[MAX_OFFERED:]]))
+
+    async def _withdraw(self, work: UnitOfWork, gone: Sequence[Delta], *, now: datetime) -> None:
+        await work.deltas.remove(gone)
+        names = [_name(delta) for delta in gone if delta.state is DeltaState.OFFERED]
+        if names:
+            await self._ports.repository.publish_online(work, DELTAS_ROLE, added=(), removed=names, now=now)
+        for delta in gone:
+            work.record(_event(delta, "withdrawn", now=now))
+
+    async def _make(self, queued: Delta) -> None:
+        patch = b""
+        try:
+            # Step 1: make.
+            patch = await self._ports.patches.make(
+                await self._image(queued.from_sha256), await self._image(queued.to_sha256)
+            )
+        except ServiceError as error:
+            await self._settle(replace(queued, state=DeltaState.FAILED, reason=str(error)[:500]))
+            return
+        # Step 2: judge.
+        made = replace(queued, patch_length=len(patch))
+        words = f"{len(patch)} of {queued.full_length} bytes, {made.percent or 0:.1f} %"
+        if len(patch) > queued.full_length * self._policy.max_percent / 100:
+            reason = f"expected at most {self._policy.max_percent:g} % of the full image, found {words}"
+            await self._settle(replace(made, state=DeltaState.TOO_LARGE, reason=reason))
+            return
+        # Step 3: store.
+        sha256 = digest_of(patch)
+        await self._ports.store.put(sha256, patch)
+        offered = replace(made, state=DeltaState.OFFERED, reason=words, format=FORMAT, patch_sha256=sha256)
+        await self._settle(offered, patch)
+
+    async def _settle(self, delta: Delta, patch: bytes = b"") -> None:
+        now = self._ports.clock.now()
+        async with self._ports.unit_of_work() as work:
+            found = await work.deltas.find(delta.from_sha256, delta.to_sha256)
+            if found is None or found.state is not DeltaState.QUEUED:
+                return  # withdrawn, or made by another process meanwhile
+            await work.deltas.save(replace(delta, updated_at=now))
+            # Step 4: offer.
+            if patch:
+                target = content_target(_name(delta), patch)
+                await self._ports.repository.publish_online(work, DELTAS_ROLE, added=[target], removed=(), now=now)
+            work.record(_event(delta, delta.state.value, now=now))
+            await work.commit()
+
+    async def _image(self, sha256: str) -> bytes:
+        length = await self._ports.store.length(sha256)
+        if length is None or length > MAX_IMAGE_BYTES:
+            raise PatchMakeError(
+                f"image {sha256[:12]}…: expected 1 to {MAX_IMAGE_BYTES} bytes, found {length or 'none'}"
+            )
+        return b"".join([block async for block in self._ports.store.read(sha256, start=0, end=length)])
+
+
+def _name(delta: Delta) -> str:
+    return delta_target_name(delta.from_sha256, delta.to_sha256)
+
+
+def _event(delta: Delta, change: str, *, now: datetime) -> Event:
+    facts = {"from": delta.from_sha256, "patch_length": delta.patch_length, "full_length": delta.full_length}
+    return Event(EventType.DELTA, delta.to_sha256, change, now, {**facts, "reason": delta.reason})
