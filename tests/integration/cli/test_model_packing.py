@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,10 @@ from typer.testing import CliRunner, Result
 from pki.keystore import PASSPHRASE_VARIABLE
 from protocol.document import EnvelopeSignatureError, verify_document
 from protocol.errors import ProtocolError
-from protocol.geometry import Core, ImageKind
-from protocol.image import verify_package
-from protocol.model import GOLDEN_PAYLOAD_TYPE, GoldenVectors, parse_model_payload
+from protocol.geometry import SECTOR_BYTES, Core, ImageKind
+from protocol.image import digest_of, verify_package
+from protocol.image_layout import read_layout
+from protocol.model import GOLDEN_PAYLOAD_TYPE, GoldenVectors, Quantised, parse_model_payload
 from service.cli.errors import BadArgumentError
 from service.cli.golden import GoldenSizeError
 from service.cli.main import make_app
@@ -26,6 +27,7 @@ from service.cli.offered import Note, PackageFileError, note_path
 from tests.quick_folders import PASSPHRASE, make_quick_folders
 from tinyml.errors import FitError, InferenceError, ModelFormatError, TinymlError
 from tinyml.fetch import fetch_model
+from tinyml.latency import Profile
 
 CARDS = Path(__file__).parents[3] / "service" / "cli" / "demo_assets"
 IMAGE_CARD = CARDS / "image-classification.yaml"
@@ -85,9 +87,9 @@ def _refused(result: Result, error: type[Exception], message: str) -> None:
     assert not note_path(Path("model.img")).exists()
 
 
-def _card(changes: dict[str, object], *, of: Path = IMAGE_CARD) -> Path:
+def _card(changes: Mapping[str, object], *, of: Path = IMAGE_CARD) -> Path:
     path = Path("card.yaml")
-    path.write_text(yaml.safe_dump(yaml.safe_load(of.read_text()) | changes))
+    path.write_text(yaml.safe_dump(yaml.safe_load(of.read_text()) | dict(changes)))
     return path
 
 
@@ -248,3 +250,50 @@ def test_missing_file_and_core_without_models_are_refused(packer: Packer) -> Non
     _refused(packer.pack(Path("none.tflite")), PackageFileError, "none.tflite: expected a readable file")
     result = packer.pack(core="a7")
     assert isinstance(result.exception, BadArgumentError)
+
+
+def test_card_says_what_was_measured_and_predicted(packer: Packer) -> None:
+    """Contracts as the model has them, flash in sectors, latency by stack with its error, the vectors that passed."""
+    said = {"output": {"meaning": "probability"}, "requires": {"m4-1-runtime": ">=1.0"}, "trained_on": "CIFAR-10"}
+    assert packer.pack(card=_card(said)).exit_code == 0
+    package = Path("model.img").read_bytes()
+    card = parse_model_payload(read_layout(package).payload).card
+    assert card.output is not None
+    assert (card.output.shape, card.output.dtype, card.output.meaning) == ((1, 10), "int8", "probability")
+    assert card.output.quantised == Quantised(scale=0.00390625, zero_point=-128)
+    assert card.input.quantised is not None
+    assert card.measured.flash_bytes == -(-len(package) // SECTOR_BYTES) * SECTOR_BYTES
+    assert {each.profile for each in card.latency} == {profile.value.name for profile in Profile}
+    assert all(each.milliseconds > 0 and each.error_share >= 0.35 for each in card.latency)
+    assert card.golden is not None
+    assert (card.golden.sha256, card.golden.vectors) == (digest_of(packer.golden.read_bytes()), 2)
+    assert (card.requires, card.trained_on) == ({"m4-1-runtime": ">=1.0"}, "CIFAR-10")
+    note = Note.model_validate_json(note_path(Path("model.img")).read_bytes())
+    assert note.requires == {"m4-1-runtime": ">=1.0"}
+
+
+def test_model_show_explains_the_card_in_words(packer: Packer) -> None:
+    """Where it may run, what goes in and out, how far the figures reach, what nobody said."""
+    evaluation = [{"dataset": "CIFAR-10", "metric": "accuracy", "value": 0.85, "samples": 10_000}]
+    said = {"evaluation": evaluation, "requires": {"m4-1-runtime": ">=1.0"}}
+    assert packer.pack(card=_card(said)).exit_code == 0
+    words = ("model", "show", "model.img")
+    text = " ".join(CliRunner().invoke(make_app(words), words).stdout.split())
+    for expected in (
+        "m4-1, and no other",
+        "int8 of shape 1 × 32 × 32 × 3: each sample × 1 + -128",
+        "of the 112 KiB that m4-1 has for a model",
+        "55,984 bytes at least, in one piece: fits SYSRAM or TCM",
+        "multiply-accumulates for one inference",
+        "modelled, not measured",
+        "answered 2 of its component on the host",
+        "accuracy 0.85 on 10,000 samples of CIFAR-10",
+        "m4-1-runtime >=1.0",
+    ):
+        assert expected in text
+
+
+def test_scale_that_the_model_does_not_have_is_refused(packer: Packer) -> None:
+    """The author may say it, but then it must be the model's."""
+    contract = {"shape": [1, 32, 32, 3], "dtype": "int8", "quantised": {"scale": 0.5, "zero_point": 0}}
+    _refused(packer.pack(card=_card({"input": contract})), CardError, "card, input: expected scale=")

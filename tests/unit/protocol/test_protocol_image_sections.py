@@ -26,6 +26,7 @@ from protocol.image import (
     flag_names,
     is_signed_by,
     key_thumbprint,
+    package_bytes,
     read_info,
     resign,
     verify_package,
@@ -239,6 +240,12 @@ def test_package_signed_anew_has_the_same_payload_and_metadata() -> None:
     assert after.body(SectionId.SIGNATURE)[:20] == key_thumbprint(other.public_key)
     with pytest.raises(PackageSignatureError):
         verify_package(again, KEYS, kind=None)
+
+
+@given(st.integers(1, 5000))
+def test_length_of_a_package_is_known_before_it_is_signed(payload_bytes: int) -> None:
+    """A model card says how much flash its own package takes."""
+    assert package_bytes(payload_bytes) == len(compose(bytes(payload_bytes), INFO, SIGNER))
 
 
 def test_what_is_no_package_is_not_signed_anew() -> None:

@@ -14,12 +14,17 @@ from protocol.model import (
     ALIGNMENT_BYTES,
     MAGIC,
     MAX_CARD_BYTES,
+    Evaluation,
+    GoldenReference,
     GoldenVector,
     GoldenVectors,
     InputContract,
     Measured,
     ModelCard,
     ModelPackageError,
+    OutputContract,
+    PredictedLatency,
+    Quantised,
     compose_model_payload,
     parse_model_payload,
 )
@@ -48,6 +53,74 @@ def test_card_and_model_come_back() -> None:
     for padding in (b"", bytes(3)):
         package = parse_model_payload(PAYLOAD + padding)
         assert (package.card, package.model) == (_card(), MODEL)
+
+
+FULL_CARD = _card().model_copy(
+    update={
+        "input": InputContract(
+            shape=(1, 96, 96, 3),
+            dtype="int8",
+            offset=-128.0,
+            quantised=Quantised(scale=0.0078125, zero_point=-1),
+            meaning="RGB picture",
+        ),
+        "output": OutputContract(
+            shape=(1, 2), dtype="int8", quantised=Quantised(scale=0.00390625, zero_point=-128), meaning="probability"
+        ),
+        "measured": Measured(model_bytes=len(MODEL), arena_bytes=2048, macs=1000, flash_bytes=4096),
+        "latency": (PredictedLatency(profile="reference", milliseconds=12.5, error_share=0.35),),
+        "golden": GoldenReference(component_id=COMPONENT, sha256="0" * 64, vectors=3),
+        "evaluation": (Evaluation(dataset="Visual Wake Words", metric="accuracy", value=0.83, samples=8059),),
+        "requires": {"telemetry-app": ">=2.1"},
+        "licence": "Apache-2.0",
+        "licence_notes": "Name the authors.",
+        "trained_on": "its training part",
+        "evaluated_on": "its validation part",
+    }
+)
+
+
+def test_card_with_every_fact_comes_back() -> None:
+    """Well below what a card may take."""
+    package = parse_model_payload(compose_model_payload(FULL_CARD, MODEL))
+    assert package.card == FULL_CARD
+    assert len(FULL_CARD.model_dump_json()) < MAX_CARD_BYTES // 4
+
+
+def test_card_of_an_earlier_package_is_read() -> None:
+    """It has none of the fields that came later."""
+    later = {"output", "latency", "golden", "evaluation", "requires", "licence_notes", "trained_on", "evaluated_on"}
+    fields = json.loads(_card().model_dump_json(exclude=later))
+    del fields["input"]["quantised"], fields["input"]["meaning"], fields["measured"]["flash_bytes"]
+    card = json.dumps(fields).encode()
+    head = struct.pack("<4sI8x", MAGIC, len(card)) + card
+    payload = head + bytes(-len(head) % ALIGNMENT_BYTES) + MODEL
+    assert parse_model_payload(payload).card == _card()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("output", {"shape": [1, 2], "dtype": "int4"}),
+        ("output", {"shape": [-1], "dtype": "int8"}),
+        ("output", {"shape": [1, 2], "dtype": "int8", "quantised": {"scale": 0, "zero_point": 0}}),
+        ("output", {"shape": [1, 2], "dtype": "int8", "quantised": {"scale": 1, "zero_point": 1 << 31}}),
+        ("latency", [{"profile": "reference", "milliseconds": -1, "error_share": 0.35}]),
+        ("latency", [{"profile": "reference", "milliseconds": 1, "error_share": 0.35}] * 9),
+        ("golden", {"component_id": COMPONENT, "sha256": "00", "vectors": 3}),
+        ("golden", {"component_id": COMPONENT, "sha256": "0" * 64, "vectors": 0}),
+        ("evaluation", [{"dataset": "d", "metric": "accuracy", "value": 0.9, "samples": 0}]),
+        ("requires", {"telemetry-app": "newest"}),
+        ("requires", {"a b": ">=1"}),
+        ("licence_notes", "n" * 401),
+        ("trained_on", 5),
+    ],
+)
+def test_card_with_a_fact_of_another_form_is_refused(field: str, value: object) -> None:
+    """The error names the field."""
+    content = json.loads(FULL_CARD.model_dump_json()) | {field: value}
+    with pytest.raises(DocumentError, match=f"ModelCard: {field}"):
+        parse_document(json.dumps(content).encode(), ModelCard)
 
 
 def test_model_is_aligned_for_the_kernels() -> None:

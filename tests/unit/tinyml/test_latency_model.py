@@ -19,10 +19,12 @@ def test_band_is_narrow_for_separable_convolutions_only() -> None:
     """±35 % where the fit holds, a factor of 2 elsewhere, and wide again when operators are not counted."""
     narrow = predict(_SEPARABLE, Profile.ONNC)
     assert [narrow.low_ms / narrow.ms, narrow.high_ms / narrow.ms] == pytest.approx([0.65, 1.35])
+    assert narrow.error_share == pytest.approx(0.35)
     for macs in (MacCounts(convolution=1000), MacCounts(convolution=9, depthwise=9, uncounted=("SVDF",))):
         wide = predict(macs, Profile.ONNC)
         assert [wide.low_ms / wide.ms, wide.high_ms / wide.ms] == pytest.approx([0.5, 2.0])
         assert wide.band == "a factor of 2 or worse"
+        assert wide.error_share == pytest.approx(1.0)
 
 
 def test_estimate_names_its_profile_and_source() -> None:
