@@ -3,7 +3,7 @@
 import pytest
 
 from protocol.geometry import Slot
-from service.application.document_repository import ComponentQuery, ComponentQueryError
+from service.application.document_repository import ComponentQuery, ComponentQueryError, RunningDevice
 from service.application.documents import device_key
 from service.domain.errors import CursorError
 from tests.integration.service_documents.document_world import DocumentWorld
@@ -59,7 +59,8 @@ async def test_devices_come_in_pages_without_gap_or_repetition(documented: Docum
     for device in devices:
         for slot, package in packages.items():
             await world.run(device, slot, package)
-    query, found, after = ComponentQuery.parse(name="mbedtls"), [], None
+    query, after = ComponentQuery.parse(name="mbedtls"), None
+    found: list[RunningDevice] = []
     for _ in range(4):
         page = await world.documents.devices(query, after=after, limit=3)
         assert page.count == 5

@@ -49,7 +49,7 @@ def test_signed_provenance_comes_back() -> None:
     envelope = sign_provenance(provenance(IMAGE), PACKAGE)
     verified = verify_provenance(envelope, [STRANGER.public_key, PACKAGE.public_key])
     assert verified == provenance(IMAGE)
-    assert (verified.release, verified.image_digests) == ("main", {"ab" * 32})
+    assert (verified.release, verified.image_digests) == ("main", frozenset({"ab" * 32}))
     content = statement(envelope)
     assert content["_type"] == "https://in-toto.io/Statement/v1"
     assert content["predicateType"] == "https://slsa.dev/provenance/v1"
