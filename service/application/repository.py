@@ -7,8 +7,13 @@ patches come and go.
 
 New files come into force in one transaction with their snapshot and timestamp, so that no device ever sees one
 without the others. Of two publications at once one is refused: both would make the same version of the snapshot.
+
+Versions of what is signed online only rise: max(last + 1, seconds since 1970), so that they do after a restore from an
+older backup, too. What the backup holds is older than what devices have seen, so all of it is signed anew at every
+start. What operators signed since the backup they publish again: devices take no older version of theirs, either.
 """
 
+import contextlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -34,12 +39,12 @@ from service.application.update_repositories import (
     RepositoryName,
 )
 from service.domain.errors import ConflictError, NotFoundError
-from service.domain.release import target_sha256
+from service.domain.release import MetadataRaceError, target_sha256
 
 SNAPSHOT_LIFETIME = timedelta(days=7)
 TIMESTAMP_LIFETIME = timedelta(days=1)
 DELTAS_LIFETIME = timedelta(days=7)
-KEPT_VERSIONS = 8  # of roles that are signed online: for a device in the middle of a check
+KEPT_SECONDS = 3600  # versions of roles that are signed online: for a device in the middle of a check
 
 
 class UnknownMetadataError(NotFoundError):
@@ -116,18 +121,31 @@ class ImageRepository:
         self._listeners = tuple(listeners)
 
     async def begin(self, genesis: Genesis) -> None:
-        """Take the ceremony's metadata into force at the first start; later starts change nothing.
+        """Take the ceremony's metadata into force at the first start; later ones sign anew what is signed online.
 
         Raises:
             ServiceError: the genesis does not verify; the leaf names the broken rule.
         """
         now = self._clock.now()
         async with self._unit_of_work() as work:
-            if await work.metadata.find(RepositoryName.IMAGE, MetadataRole.ROOT):
+            begun = await work.metadata.find(RepositoryName.IMAGE, MetadataRole.ROOT) is not None
+            if begun:
                 await _list_again(work)
             else:
                 change, roots = _first_change(genesis, now=now)
                 await self.publish(work, change, roots=roots, now=now)
+            await work.commit()
+        if begun:
+            with contextlib.suppress(MetadataRaceError):  # another process that starts now has done it
+                await self._sign_anew(now)
+
+    async def _sign_anew(self, now: datetime) -> None:
+        async with self._unit_of_work() as work:
+            state = await delegators_in_force(work)
+            if DELTAS_ROLE in delegated_roles(state.targets):
+                await self.publish_online(work, DELTAS_ROLE, added=(), removed=(), now=now)
+            else:
+                await self._sign_above(work, (), root=state.root, now=now)
             await work.commit()
 
     async def file(self, repository: RepositoryName, role: str, *, version: int | None = None) -> MetadataFile:
@@ -201,9 +219,10 @@ class ImageRepository:
             known = trusted(found.content, Targets).targets
         listed = {name: target for name, target in known.items() if name not in removed}
         listed |= {target.path: target for target in added}
-        file = self._sign_deltas(state.targets, listed.values(), version=found.version + 1, now=now)
+        version = _next_version(found.version, now)
+        file = self._sign_deltas(state.targets, listed.values(), version=version, now=now)
         await work.metadata.put(file, at=now)
-        await work.metadata.prune(RepositoryName.IMAGE, role, below=file.version - KEPT_VERSIONS + 1)
+        await work.metadata.prune(RepositoryName.IMAGE, role, below=version - KEPT_SECONDS)
         await work.metadata.unlist_targets(known.keys() - listed.keys())
         await work.metadata.list_targets([_listed_target(target, role) for target in added])
         await self._sign_above(work, (file,), root=state.root, now=now)
@@ -241,7 +260,7 @@ class ImageRepository:
             await work.metadata.unlist_targets(known.keys())
             return []
         kept = known.values() if DELTAS_ROLE in delegated_roles(change.before.targets) else ()
-        version = found.version + 1 if found else 1
+        version = _next_version(found.version if found else 0, now)
         return [self._sign_deltas(change.after.targets, kept, version=version, now=now)]
 
     def _sign_deltas(
@@ -257,15 +276,15 @@ class ImageRepository:
         """Sign the snapshot that lists new files, and the timestamp."""
         previous = await work.metadata.find(RepositoryName.IMAGE, MetadataRole.SNAPSHOT)
         listed = _listed_files(previous) | {file.role: _meta_file(file) for file in files}
-        version, expires = 1 if previous is None else previous.version + 1, now + SNAPSHOT_LIFETIME
+        version, expires = _next_version(previous.version if previous else 0, now), now + SNAPSHOT_LIFETIME
         content = self._metadata.sign_snapshot(listed, root=root, version=version, expires=expires)
         snapshot = MetadataFile(RepositoryName.IMAGE, MetadataRole.SNAPSHOT, version, content, expires)
         await _put_online(work, snapshot, now=now)
         await self._sign_timestamp(work, snapshot, root=root, now=now)
 
     async def _sign_timestamp(self, work: UnitOfWork, snapshot: MetadataFile, *, root: Root, now: datetime) -> None:
-        version = await work.metadata.version(RepositoryName.IMAGE, MetadataRole.TIMESTAMP) + 1
-        expires = now + TIMESTAMP_LIFETIME
+        last = await work.metadata.version(RepositoryName.IMAGE, MetadataRole.TIMESTAMP)
+        version, expires = _next_version(last, now), now + TIMESTAMP_LIFETIME
         content = self._metadata.sign_timestamp(
             snapshot.content, root=root, snapshot_version=snapshot.version, version=version, expires=expires
         )
@@ -278,6 +297,10 @@ _LIFETIMES = {
     MetadataRole.SNAPSHOT.value: SNAPSHOT_LIFETIME,
     MetadataRole.TIMESTAMP.value: TIMESTAMP_LIFETIME,
 }
+
+
+def _next_version(last: int, now: datetime) -> int:
+    return max(last + 1, int(now.timestamp()))
 
 
 def _is_due(file: MetadataFile, now: datetime) -> bool:
@@ -341,7 +364,7 @@ async def _list(work: UnitOfWork, change: VerifiedChange) -> None:
 
 async def _put_online(work: UnitOfWork, file: MetadataFile, *, now: datetime) -> None:
     await work.metadata.put(file, at=now)
-    await work.metadata.prune(RepositoryName.IMAGE, file.role, below=file.version - KEPT_VERSIONS + 1)
+    await work.metadata.prune(RepositoryName.IMAGE, file.role, below=file.version - KEPT_SECONDS)
 
 
 def _listed_files(snapshot: MetadataFile | None) -> dict[str, MetaFile]:
