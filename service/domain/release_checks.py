@@ -50,6 +50,7 @@ from service.domain.release import (
 
 HARDWARE_IDS = frozenset(core.hardware_id for core in Core)
 _SYSTEM_KINDS = frozenset(slot.kind for slot in SYSTEM_SLOTS)
+_SLOT_KINDS = frozenset(slot.kind for slot in Slot)
 _TARGET_NAME = re.compile(r"(?:images|golden|documents|releases)/[A-Za-z0-9._/-]{1,200}\Z")
 _DOCUMENT_KIND = {
     DocumentKind.BOM: ArtifactKind.BOM,
@@ -158,6 +159,11 @@ def _check_image(target: TargetFile, artifact: Artifact, proposal: Proposal) -> 
     # Step 2: custom metadata.
     _check_kind(target.path, artifact, ArtifactKind.IMAGE)
     custom, info = image_custom(target), artifact.image
+    if custom.slot_kind not in _SLOT_KINDS:
+        raise HardwareMismatchError(
+            f"target {target.path}: expected an image with a slot on the device, found a {custom.slot_kind}, "
+            "which has none yet"
+        )
     slot = slot_of_image_target(target.path)
     if slot is None:
         raise InvalidTargetError(f"target {target.path}: expected images/, a slot, and the image's id")
