@@ -1,6 +1,12 @@
 """`tinyfleet audit`: who changed what."""
 
-from typing import Annotated
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, TextIO
 
 import typer
 
@@ -29,6 +35,35 @@ def list_entries(
         for entry in entries
     )
     print_table("Audit log", ("at", "who", "what", "on", "changed to"), rows)
+
+
+@app.command()
+def export(
+    *,
+    output: Annotated[Path | None, typer.Option(help="File to write; else standard output.")] = None,
+    since: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="First day (UTC); else from the beginning.")
+    ] = None,
+    operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
+) -> None:
+    """Write every change as a line of JSON, the newest first, page after page."""
+    with connect(operator_dir) as client, _opened(output) as file:
+        for entry in client.items("/audit"):
+            if since is not None and datetime.fromisoformat(entry["at"]) < since.replace(tzinfo=UTC):
+                break
+            file.write(json.dumps(entry, sort_keys=True) + "\n")
+
+
+@contextmanager
+def _opened(output: Path | None) -> Iterator[TextIO]:
+    """Open a file that takes its name once it is whole, or standard output."""
+    if output is None:
+        yield sys.stdout
+        return
+    unfinished = output.with_name(f"{output.name}.unfinished")
+    with unfinished.open("w", encoding="utf-8") as file:
+        yield file
+    unfinished.replace(output)
 
 
 def _changes(entry: JsonObject) -> dict[str, object]:

@@ -1,5 +1,6 @@
 """What is said of a release, by the command line against the running service."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import structlog
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
+from typer.testing import CliRunner
 
 from protocol.cyclonedx import read_bom, read_vex
 from protocol.geometry import Slot
@@ -18,6 +20,7 @@ from service.adapters.database.unit_of_work import SqlUnitOfWorkFactory
 from service.cli.bills_maker import MakerBomError
 from service.cli.errors import BadArgumentError, RefusedError
 from service.cli.evidence import EvidenceError
+from service.cli.main import make_app
 from service.cli.working_copy import WorkingCopyError
 from tests.integration.cli.live_operator import Operator, live_operator
 
@@ -169,6 +172,27 @@ async def test_check_says_what_is_lacking(operator: Operator) -> None:
     await operator.succeed("release", "create", "bare", "bare.img", "--yes")
     report = json.loads((await operator.run("release", "check", "bare")).stdout)
     assert {"bill of materials of app@1.0.0", "end of support"} <= set(report["lacking"])
+
+
+async def test_audit_trail_is_exported_whole(operator: Operator) -> None:
+    """A line of JSON for each change, the newest first; a file has its name only once it is whole."""
+    await release(operator)
+    await asyncio.to_thread(_export, operator, "--output", "audit.jsonl")
+    entries = [json.loads(line) for line in read("audit.jsonl").splitlines()]
+    listed = (await operator.service.operator.get("/audit", params={"limit": 1000})).json()["items"]
+    assert entries == listed
+    assert {"release.create", "artifact.add"} <= {entry["action"] for entry in entries}
+    assert not exists("audit.jsonl.unfinished")
+    printed = await asyncio.to_thread(_export, operator, "--since", "2999-01-01")
+    assert printed == ""
+    assert (await asyncio.to_thread(_export, operator)).count("\n") == len(entries)
+
+
+def _export(operator: Operator, *arguments: str) -> str:
+    command = ["audit", "export", *arguments, "--operator-dir", str(operator.folder)]
+    result = CliRunner().invoke(make_app(command), command)
+    assert result.exception is None, result.exception
+    return result.stdout
 
 
 async def test_what_makes_no_sense_is_refused(operator: Operator) -> None:
