@@ -74,7 +74,7 @@ DECODER_BYTES = (
 """Memory of a decoder that applies any patch, bytes."""
 
 Read = Callable[[int, int], bytes]
-"""Returns a number of bytes from an offset: (offset, length)."""
+"""Returns bytes from an offset: (offset, length). All of them of an old image; of a patch at least one of them."""
 
 
 class PatchError(MalformedError):
@@ -144,7 +144,7 @@ def read_header(read: Read, length: int) -> PatchHeader:
     """
     if length < HEADER_BYTES:
         raise PatchError(f"patch: expected at least {HEADER_BYTES} bytes, found {length}")
-    magic, old, new, old_length, new_length, group_bytes = _HEADER.unpack(read(0, HEADER_BYTES))
+    magic, old, new, old_length, new_length, group_bytes = _HEADER.unpack(_whole(read, 0, HEADER_BYTES))
     if magic != MAGIC:
         raise PatchError(f"patch: expected magic {MAGIC!r}, found {magic!r}")
     if not (0 < old_length <= MAX_IMAGE_BYTES and 0 < new_length <= MAX_IMAGE_BYTES):
@@ -154,7 +154,7 @@ def read_header(read: Read, length: int) -> PatchHeader:
     groups = -(-new_length // group_bytes)
     if length < HEADER_BYTES + 4 * groups:
         raise PatchError(f"patch: expected {groups} groups, found {length} bytes")
-    coded = struct.unpack(f"<{groups}I", read(HEADER_BYTES, 4 * groups))
+    coded = struct.unpack(f"<{groups}I", _whole(read, HEADER_BYTES, 4 * groups))
     header = PatchHeader(old.hex(), new.hex(), old_length, new_length, group_bytes, coded)
     if min(coded) < _MIN_CODED_BYTES or header.length + sum(coded) != length:
         raise PatchError(f"patch: expected {length - header.length} bytes of groups, found {sum(coded)}")
@@ -366,5 +366,21 @@ class _Group:
 
 
 def _coded_bytes(patch: Read, begin: int, end: int) -> Iterator[int]:
-    for offset in range(begin, end, PATCH_PIECE_BYTES):
-        yield from patch(offset, min(PATCH_PIECE_BYTES, end - offset))
+    while begin < end:
+        piece = _piece(patch, begin, min(PATCH_PIECE_BYTES, end - begin))
+        begin += len(piece)
+        yield from piece
+
+
+def _whole(patch: Read, offset: int, length: int) -> bytes:
+    read = bytearray()
+    while len(read) < length:
+        read += _piece(patch, offset + len(read), length - len(read))
+    return bytes(read)
+
+
+def _piece(patch: Read, offset: int, length: int) -> bytes:
+    piece = patch(offset, length)
+    if not 0 < len(piece) <= length:
+        raise PatchError(f"patch: expected 1 to {length} bytes at {offset}, found {len(piece)}")
+    return piece

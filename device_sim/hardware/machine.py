@@ -47,6 +47,7 @@ from device_sim.hardware.factory import (
     tampered,
 )
 from device_sim.hardware.files import read_file
+from device_sim.hardware.installed import InstalledImage
 from device_sim.hardware.layout import FlashLayout
 from device_sim.hardware.parts import Parts, open_parts
 from device_sim.hardware.power import PowerSupply
@@ -59,39 +60,10 @@ from protocol.identity import DeviceId
 from protocol.image import VerifiedImage
 from protocol.model import GoldenVectors
 from protocol.scenario import Scenario
-from protocol.versions import Build
 from protocol.voucher import Voucher, public_keys
 from tinyml.latency import Profile
 
 _UNCONFIRMED = "restarted before the trial was confirmed"
-
-
-@dataclass(frozen=True, slots=True)
-class InstalledImage:
-    """What a slot runs when nothing is on trial.
-
-    Attributes:
-        slot: where.
-        digest: SHA-256 of the package, 64 hex digits.
-        name: `name@version`.
-        security_version: of the image.
-        component_id: GUID.
-        image_id: GUID of this one build.
-        built_at: UTC, aware.
-    """
-
-    slot: Slot
-    digest: str
-    name: str
-    security_version: int
-    component_id: str
-    image_id: str
-    built_at: datetime
-
-    @property
-    def build(self) -> Build:
-        """The build that it is; what it requires is not in the image."""
-        return Build(self.digest, self.component_id, self.name, self.built_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,6 +310,14 @@ class Machine:
     def spare_read(self, offset: int, length: int) -> bytes:
         """Read from the spare."""
         return self._parts.slots.read_spare(offset, length)
+
+    def spare_drop(self) -> None:
+        """Forget what the spare holds of an image that was begun."""
+        self._parts.slots.drop()
+
+    def home_read(self, slot: Slot, offset: int, length: int) -> bytes:
+        """Read from the confirmed image in a home slot; fewer bytes at its end."""
+        return self._parts.slots.read_home_part(slot, offset, length)
 
     def start_trial(self, slot: Slot) -> None:
         """Verify the image in the spare and restart only the slot's core with it.

@@ -52,6 +52,12 @@ class SlotStore:
         image = self.home(slot)
         return None if image is None else self._flash.read(self._layout.home(slot).offset, image.length)
 
+    def read_home_part(self, slot: Slot, offset: int, length: int) -> bytes:
+        """Return bytes of the image in a home slot, unverified; none beyond its end, or where there is no image."""
+        image = self.home(slot)
+        end = 0 if image is None else min(offset + length, image.length)
+        return self._flash.read(self._layout.home(slot).offset + offset, end - offset) if offset < end else b""
+
     def read_spare(self, offset: int, length: int) -> bytes:
         """Read bytes of the spare, unverified."""
         return self._flash.read(self._layout.spare.offset + offset, length)

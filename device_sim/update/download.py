@@ -9,6 +9,7 @@ Verification of the whole image in the spare, in this order:
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -32,8 +33,23 @@ CHUNK_BYTES = 64 * KIB  # whole sectors
 OK, PARTIAL, NOT_FOUND, RANGE_NOT_SATISFIABLE = 200, 206, 404, 416
 
 
-def download(machine: Machine, transport: HttpTransport, target: ImageTarget) -> Iterator[None]:
-    """Bring an image into the spare, one range per step.
+@dataclass(frozen=True, slots=True)
+class Ranged:
+    """Bytes that are fetched by content, range by range.
+
+    Attributes:
+        name: of the target.
+        sha256: 64 hex digits.
+        length: bytes.
+    """
+
+    name: str
+    sha256: str
+    length: int
+
+
+def download(machine: Machine, transport: HttpTransport, target: ImageTarget) -> Iterator[int]:
+    """Bring an image into the spare, one range per step; yields how many bytes came.
 
     Args:
         machine: its spare is free, or holds a part of this image.
@@ -45,50 +61,65 @@ def download(machine: Machine, transport: HttpTransport, target: ImageTarget) ->
         EndlessTargetError, TargetMissingError, TargetRefusedError: the service does not send the target.
         NoRoomError: the image does not fit, or the spare is in use.
     """
-    try:
-        offset = machine.spare_begin(target.slot, target.sha256, target.length)
-    except (ImageTooLargeError, SpareStateError) as error:
-        raise NoRoomError(str(error)) from error
+    offset = begin_spare(machine, target)
+    ranged = Ranged(target.name, target.sha256, target.length)
     while offset < target.length:
-        data = _fetch_range(transport, target, offset)
+        data = fetch_range(transport, ranged, start=offset, end=min(offset + CHUNK_BYTES, target.length))
         machine.spare_write(offset, data)
         offset += len(data)
-        yield
+        yield len(data)
 
 
-def _fetch_range(transport: HttpTransport, target: ImageTarget, start: int) -> bytes:
-    end = min(start + CHUNK_BYTES, target.length)
+def begin_spare(machine: Machine, target: ImageTarget) -> int:
+    """Make the spare ready for an image and return how many of its bytes are there.
+
+    Raises:
+        NoRoomError: the image does not fit, or the spare is in use.
+    """
+    try:
+        return machine.spare_begin(target.slot, target.sha256, target.length)
+    except (ImageTooLargeError, SpareStateError) as error:
+        raise NoRoomError(str(error)) from error
+
+
+def fetch_range(transport: HttpTransport, ranged: Ranged, *, start: int, end: int) -> bytes:
+    """Fetch the bytes from `start` to before `end`; from a server without ranges, all from `start` on.
+
+    Raises:
+        NetworkError: the service was not reached, or slowly.
+        EndlessTargetError, TargetMissingError, TargetRefusedError: the service does not send the target.
+    """
     try:
         response = transport.request(
             "GET",
-            ARTIFACT_PATH + target.sha256,
-            max_bytes=target.length,
+            ARTIFACT_PATH + ranged.sha256,
+            max_bytes=ranged.length,
             headers={"Range": f"bytes={start}-{end - 1}"},
         )
     except EndlessDataError as error:
         raise EndlessTargetError(str(error)) from error
-    return _bytes_of(response, target, start=start, end=end)
+    return _bytes_of(response, ranged, start=start, end=end)
 
 
-def _bytes_of(response: HttpResponse, target: ImageTarget, *, start: int, end: int) -> bytes:
+def _bytes_of(response: HttpResponse, ranged: Ranged, *, start: int, end: int) -> bytes:
     if response.status == PARTIAL:
-        return _partial(response, target, start=start, end=end)
-    if response.status == OK:  # a server without ranges: the whole image came
-        if len(response.body) != target.length:
-            raise TargetRefusedError(f"{target.name}: expected {target.length} bytes, found {len(response.body)}")
+        return _partial(response, ranged, start=start, end=end)
+    if response.status == OK:  # a server without ranges: all of it came
+        if len(response.body) != ranged.length:
+            raise TargetRefusedError(f"{ranged.name}: expected {ranged.length} bytes, found {len(response.body)}")
         return response.body[start:]
     if response.status == NOT_FOUND:
-        raise TargetMissingError(f"{target.name}: expected it, found nothing")
+        raise TargetMissingError(f"{ranged.name}: expected it, found nothing")
     if response.status == RANGE_NOT_SATISFIABLE:
-        raise TargetRefusedError(f"{target.name}: expected {target.length} bytes, found fewer")
-    raise unexpected(target.name, response, expected=PARTIAL)
+        raise TargetRefusedError(f"{ranged.name}: expected {ranged.length} bytes, found fewer")
+    raise unexpected(ranged.name, response, expected=PARTIAL)
 
 
-def _partial(response: HttpResponse, target: ImageTarget, *, start: int, end: int) -> bytes:
-    expected = f"bytes {start}-{end - 1}/{target.length}"
+def _partial(response: HttpResponse, ranged: Ranged, *, start: int, end: int) -> bytes:
+    expected = f"bytes {start}-{end - 1}/{ranged.length}"
     found = response.headers.get("content-range", "")
     if found != expected or len(response.body) != end - start:
-        raise TargetRefusedError(f"{target.name}: expected {expected}, found {found} with {len(response.body)} bytes")
+        raise TargetRefusedError(f"{ranged.name}: expected {expected}, found {found} with {len(response.body)} bytes")
     return response.body
 
 

@@ -19,8 +19,9 @@ from device_sim.cores.m4 import M4Core
 from device_sim.errors import BootStoppedError, CoreLoadError, CoreStoppedError, DeviceSimError, SpareContentError
 from device_sim.hardware.machine import Machine
 from device_sim.network.ports import HttpTransport, NetworkError
-from device_sim.update.download import download, verify_spare
+from device_sim.update.download import verify_spare
 from device_sim.update.errors import BootRefusedError, TargetRefusedError
+from device_sim.update.patching import Fetch
 from device_sim.update.progress import Progress
 from device_sim.update.uptane import ImageTarget
 from protocol.geometry import Core, Slot
@@ -92,13 +93,18 @@ class Installer:
         installed = self._machine.installed().get(target.slot)
         if installed is None or installed.digest != target.sha256:
             self._progress.report(ActionState.DOWNLOADING, detail=target.custom.name)
-            for _ in download(self._machine, transport, target):
+            fetch = Fetch(self._machine, transport, target, partial(self._tell, target))
+            for _ in fetch.run():
                 yield NOW
-            self._progress.report(ActionState.INSTALLING, detail=target.custom.name)
+            detail = f"{target.custom.name}: {fetch.received} bytes received of {target.length}"
+            self._progress.report(ActionState.INSTALLING, detail=detail)
             verify_spare(self._machine, target, package_keys=self._package_keys)
             yield from self._trial(target)
         floor = str(target.release.counter).encode()
         self._machine.storage.put(RELEASE_FLOOR + target.slot.value, floor)
+
+    def _tell(self, target: ImageTarget, way: str) -> None:
+        self._progress.report(ActionState.DOWNLOADING, detail=f"{target.custom.name}: {way}")
 
     def _trial(self, target: ImageTarget) -> Iterator[float]:
         if self._progress.trials(target.sha256) >= MAX_TRIALS:

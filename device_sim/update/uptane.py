@@ -30,8 +30,8 @@ from pydantic import ValidationError
 from tuf.api.exceptions import LengthOrHashMismatchError
 from tuf.api.metadata import TargetFile, Targets
 
-from device_sim.hardware.machine import InstalledImage
-from device_sim.network.ports import EndlessDataError, HttpTransport
+from device_sim.hardware.installed import InstalledImage
+from device_sim.network.ports import EndlessDataError, HttpTransport, NetworkError
 from device_sim.network.problems import unexpected
 from device_sim.update.errors import (
     DirectorFormError,
@@ -64,6 +64,7 @@ from protocol.updates import (
     ImageCustom,
     ReleaseDocument,
     check_agreement,
+    delta_target_name,
     director_custom,
     image_custom,
     image_target_name,
@@ -84,6 +85,23 @@ _LEAF_OF: tuple[tuple[type[ProtocolError], type[UpdateError]], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
+class PatchTarget:
+    """A patch from the image that a slot holds to one that it is to hold, as the role `deltas` lists it.
+
+    Attributes:
+        name: target name.
+        sha256: of the patch, 64 hex digits; empty where there is none.
+        length: of the patch, bytes.
+        refusal: why there is none, where something was wrong.
+    """
+
+    name: str
+    sha256: str = ""
+    length: int = 0
+    refusal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ImageTarget:
     """One image that both repositories agree on.
 
@@ -95,6 +113,7 @@ class ImageTarget:
         custom: what the Image repository says of it.
         release: the release it comes with.
         golden: what a model must answer; None for other images.
+        patch: the shorter way to it; None where the slot holds nothing to start from, or no patch is listed.
     """
 
     slot: Slot
@@ -104,6 +123,7 @@ class ImageTarget:
     custom: ImageCustom
     release: ReleaseDocument
     golden: GoldenVectors | None
+    patch: PatchTarget | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,7 +337,20 @@ class _ReleaseCheck:
             custom=offered,
             release=release,
             golden=self._golden(offered),
+            patch=self._patch(slot, director.hashes["sha256"]),
         )
+
+    def _patch(self, slot: Slot, sha256: str) -> PatchTarget | None:
+        """Look for a patch; whatever is wrong with the role that lists it, the full image is there."""
+        held = self.installed.get(slot)
+        if held is None or held.digest == sha256:
+            return None
+        name = delta_target_name(held.digest, sha256)
+        try:
+            target = self.images.find(name)
+        except (UpdateError, NetworkError) as error:
+            return PatchTarget(name, refusal=str(error))
+        return None if target is None else PatchTarget(name, target.hashes.get("sha256", ""), target.length)
 
     def _golden(self, image: ImageCustom) -> GoldenVectors | None:
         # Step 10: golden vectors.
