@@ -62,7 +62,7 @@ class KeyChange:
         if not 1 <= threshold <= len(keys):
             raise BadArgumentError(f"threshold of {role}: expected 1 to {len(keys)}, its keys, found {threshold}")
         after = RoleKeys(tuple(keys), threshold)
-        if (set(after.keys), after.threshold) == (set(current.keys), current.threshold):
+        if (_key_ids(after), after.threshold) == (_key_ids(current), current.threshold):
             raise BadArgumentError(f"{role}: expected other keys or another threshold, found what is in force")
         return after
 
@@ -200,7 +200,7 @@ def _files_below(
         return next_delegations(in_force, renamed, bins=bins, expires=expires)
     if role != Targets.type:
         return {}
-    if bins is not None and set(bins.keys.keys) == set(_role_keys(in_force.root, role).keys):
+    if bins is not None and _key_ids(bins.keys) == _key_ids(_role_keys(in_force.root, role)):
         return next_delegations(in_force, delegated, bins=replace(bins, keys=after), expires=expires)
     if _holds(session, in_force, new_root):
         return {}
@@ -257,6 +257,10 @@ def _fetch_all(session: Session) -> RepositoryInForce:
 def _role_keys(root: Root, role: str) -> RoleKeys:
     named = root.roles[role]
     return RoleKeys(tuple(public_key_of(root.get_key(key_id)) for key_id in named.keyids), named.threshold)
+
+
+def _key_ids(keys: RoleKeys) -> set[str]:
+    return {tuf_key(key).keyid for key in keys.keys}
 
 
 def _check_team(in_force: RepositoryInForce, name: str) -> None:

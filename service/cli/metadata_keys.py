@@ -115,7 +115,7 @@ def public_keys(keys: KeyStores, named: Sequence[str]) -> list[ec.EllipticCurveP
         KeyStoreError: a file holds something else, or there is no such key.
     """
     found = [_public_key(keys, each) for each in named]
-    if len(set(found)) < len(found):
+    if len({tuf_key(key).keyid for key in found}) < len(found):
         raise BadArgumentError("--key: expected different keys, found one of them twice")
     return found
 

@@ -4,6 +4,7 @@ Where more keys must sign than one's folder has, `create` writes a proposal; eac
 `sign`, and whoever has it when it is complete brings it into force by `publish`.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, time
 from pathlib import Path
 from typing import Annotated
@@ -11,17 +12,18 @@ from typing import Annotated
 import typer
 from tuf.api.metadata import TargetFile
 
+from pki.roles import OfflineKey
 from service.cli import clock, release_evidence
 from service.cli.catalog_papers import maker_keys
 from service.cli.client import ApiClient, JsonObject, connect
 from service.cli.errors import BadArgumentError
 from service.cli.metadata_files import publish as publish_proposal
 from service.cli.metadata_files import sign as sign_proposal
-from service.cli.offered import load_offered
+from service.cli.offered import OfferedImage, load_offered
 from service.cli.offline_keys import offline_keys
 from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption, ProposeOption, YesOption
-from service.cli.output import print_facts, print_json, print_table, short
-from service.cli.publishing import NewRelease, ReleaseRefusedError, check_name
+from service.cli.output import print_facts, print_json, print_table, remark, short
+from service.cli.publishing import NewRelease, ReleaseDocuments, ReleaseRefusedError, check_name
 from service.cli.release_documents import Origin, image_documents, release_documents
 from service.cli.release_drafts import images_in_force, propose_release, propose_team_images
 from service.cli.settling import Consent, Session, release_facts, report, settle
@@ -79,7 +81,7 @@ def create(
             listed=listed,
             factory=reference,
             support_ends=None if support_ends is None else datetime.combine(support_ends, time.max, UTC),
-            documents=release_documents(session, name, origin, offered=offered, listed=listed),
+            documents=_documents(session, name, origin, offered=offered, listed=listed),
         )
         draft = propose_release(session, release, way_back=way_back)
         answer = settle(session, draft, Consent(yes=yes, propose=propose, quiet=as_json))
@@ -139,6 +141,15 @@ def list_releases(
         return
     rows = ((item["counter"], item["name"], "yes" if item["factory"] else "", _slots(item)) for item in releases)
     print_table(f"{len(releases)} releases", ("counter", "name", "factory", "images"), rows)
+
+
+def _documents(
+    session: Session, name: str, origin: Origin, *, offered: Sequence[OfferedImage], listed: Sequence[TargetFile]
+) -> ReleaseDocuments:
+    if session.keys.holds(OfflineKey.PACKAGE):
+        return release_documents(session, name, origin, offered=offered, listed=listed)
+    remark(f"release {name}: without provenance, because the key {OfflineKey.PACKAGE}, which signs it, is not here")
+    return image_documents(session, origin, offered)
 
 
 def _releases(client: ApiClient) -> list[JsonObject]:
