@@ -63,12 +63,15 @@ class Roles:
             ]
         chain = [root.content for root in roots if root is not None]
         contents = {role: file.content for role, file in files.items() if role not in set(MetadataRole)}
-        upper = [files[role].content for role in ("timestamp", "snapshot", "targets")]
-        delegated: dict[str, bytes] = {}
-        for _ in range(3):  # targets say whether there are bins, and bins which
-            unverified = UnverifiedRepository(chain[1:], *upper, delegated)
-            state = verify_in_force(unverified, trusted_root=chain[0], now=self.now)
-            delegated = {role: content for role, content in contents.items() if _is_here(state, role)}
+        timestamp, snapshot, targets = (files[role].content for role in ("timestamp", "snapshot", "targets"))
+
+        def verified(delegated: Mapping[str, bytes]) -> RepositoryInForce:
+            unverified = UnverifiedRepository(chain[1:], timestamp, snapshot, targets, delegated)
+            return verify_in_force(unverified, trusted_root=chain[0], now=self.now)
+
+        state = verified({})
+        for _ in range(2):  # targets say whether there are bins, and bins which
+            state = verified({role: content for role, content in contents.items() if _is_here(state, role)})
         return state
 
     async def delegate(self, *teams: Team, bins: Bins | None = None, without: Iterable[str] = ()) -> dict[str, bytes]:
