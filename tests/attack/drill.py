@@ -5,6 +5,7 @@ stole a key signs with it (`stolen`), and answers in the service's place (`conne
 """
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from device_sim.hardware.root_of_trust import seeded_identity
 from device_sim.update.client import UpdateClient
 from device_sim.update.installer import RELEASE_FLOOR, Installer
 from device_sim.update.progress import Progress
-from device_sim.update.uptane import UptaneClient
+from device_sim.update.uptane import Floors, Instruction, UptaneClient
 from pki.metadata import DirectorSigner, director_target
 from pki.online import online_keys
 from pki.roles import OfflineKey, OnlineKey
@@ -142,6 +143,26 @@ class Drill:
         assert sum(1 for _ in steps) < MAX_STEPS
         self.progress.send(self.connection)
 
+    async def check(self) -> Instruction:
+        """Let the device ask what it is to run, without an action."""
+        assert await self.world.checkpoints.work()
+        return await asyncio.to_thread(self._check)
+
+    def _check(self) -> Instruction:
+        now = self.world.clock.now()
+        self.machine.learn_time(now)
+        floors = Floors(security=self.machine.rot.fuse, release=self.client.installer.release_floor)
+        return self.client.uptane.check(self.connection, now, floors=floors, installed=self.machine.installed())
+
+    def seen_versions(self) -> dict[str, int]:
+        """Return the versions that the device keeps, by repository and role."""
+        kept = {name: json.loads(self.machine.storage.get(f"uptane/{name}") or b"") for name in ("director", "image")}
+        return {
+            f"{repository}/{role}": json.loads(text)["signed"]["version"]
+            for repository, document in kept.items()
+            for role, text in document["files"].items()
+        }
+
     async def assert_refused(self, action_id: str, attack: Attack, detail: str, *, release: str = "second") -> None:
         """Run the attacked action: the device stays what it was, and the operator is told of it."""
         before, known = self.state(), len(await self.security_events())
@@ -202,7 +223,7 @@ class Drill:
 async def open_drill(tmp_path: Path) -> AsyncIterator[Drill]:
     """Open a service and a device that runs its release `first`; `second` is signed, and not rolled out yet."""
     async with open_world(make_folders(tmp_path / "init"), f"sqlite:///{tmp_path / 'control.db'}") as world:
-        drill = Drill(world, *await _device(tmp_path / "devices", world))
+        drill = Drill(world, *await _device(_device_folder(tmp_path), world))
         await drill.release("first", "2.0.0")
         assert await drill.run(await drill.roll_out("first")) is ActionState.CONFIRMED
         await drill.release("second", "3.0.0")
@@ -211,8 +232,13 @@ async def open_drill(tmp_path: Path) -> AsyncIterator[Drill]:
         drill.machine.close()
 
 
-async def _device(folder: Path, world: UpdateWorld) -> tuple[DeviceBuilder, Path, ConnectedDevice]:
+def _device_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "devices"
     folder.mkdir()
+    return folder
+
+
+async def _device(folder: Path, world: UpdateWorld) -> tuple[DeviceBuilder, Path, ConnectedDevice]:
     builder = DeviceBuilder(folder)
     rom, package = (cast(SoftwareSigner, world.keys.load(role)) for role in (OfflineKey.ROM, OfflineKey.PACKAGE))
     builder.packages = Packages(Keys(rom=rom, package=package))
