@@ -5,7 +5,7 @@ both name the device (`protocol.updates.DEVICE_FIELD`). What was signed is kept 
 changes or half of its lifetime is over.
 
 Before a device is given a release for the first time, what it will run is judged: the release's images beside what the
-device has reported in the other slots. Where one requires another version of its neighbour, or one that is not there
+device runs in its other slots, by its evidence, manifest or report. Where one requires another version of its neighbour, or one that is not there
 (`protocol.versions`), the action fails instead, and its rollout goes on by its rules.
 
 Versions of one device's metadata only rise: max(last + 1, seconds since 1970). The last one is in the database; after
