@@ -219,6 +219,7 @@ def _check_bill(target: TargetFile, custom: ImageCustom, proposal: Proposal) -> 
         )
     if custom.bom in proposal.added and document_custom(bill).subject != custom.image_id:
         raise InvalidTargetError(f"target {target.path}: expected its own bill of materials, found another image's")
+    # That the bill has the image's digest is checked where it is read: `service.application.documents`.
 
 
 def _check_golden(target: TargetFile, artifact: Artifact) -> None:
@@ -299,6 +300,17 @@ def _check_documents(document: ReleaseDocument, proposal: Proposal) -> None:
     for kind, name in document.documents.items():
         if proposal.listed(name) is None or not name.startswith(f"documents/{kind}/"):
             raise InvalidReleaseError(f"release: expected {kind} documents that are listed, found {name[:200]}")
+        if kind is DocumentKind.PROVENANCE:
+            _check_provenance(document, name, proposal)
+
+
+def _check_provenance(document: ReleaseDocument, name: str, proposal: Proposal) -> None:
+    # Step 6: provenance comes with its release, and is of exactly its images.
+    target = proposal.added.get(name)
+    artifact = None if target is None else proposal.artifacts.get(target_sha256(target))
+    images = {image.sha256 for image in document.images.values()}
+    if artifact is None or artifact.subject != document.name or set(artifact.digests) != images:
+        raise InvalidReleaseError(f"release {document.name}: expected its own provenance, found {name[:200]}")
 
 
 def _check_requirements(document: ReleaseDocument, proposal: Proposal) -> None:
