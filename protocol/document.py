@@ -89,10 +89,11 @@ def parse_document(
         raise DocumentError(f"{document_type.__name__}: {where}: {first['msg']}") from error
 
 
-def sign_document(document: Document, payload_type: str, signer: Signer) -> bytes:
+def sign_document(document: Document, payload_type: str, *signers: Signer) -> bytes:
     """Wrap a document into a signed DSSE envelope, JSON bytes."""
     envelope = Envelope(canonical_json(document), payload_type, {})
-    envelope.sign(TufSigner(signer))
+    for signer in signers:
+        envelope.sign(TufSigner(signer))
     return json.dumps(envelope.to_dict(), sort_keys=True, separators=(",", ":")).encode()
 
 

@@ -22,14 +22,14 @@ from pki.csr import verify_ldevid_csr
 from pki.errors import ChainError, CsrError
 from pki.issuance import CertificateFacts, IssuanceKind
 from pki.manufacturers import Manufacturer, trusted_manufacturers
-from pki.online import load_certificate, online_keys
+from pki.online import load_certificate
 from pki.profiles import ldevid
 from pki.roles import OnlineKey
 from pki.signed_time import sign_time
 from protocol.errors import ProtocolError
 from protocol.identity import OPERATOR_URI_PREFIX, Access, DeviceId, access_in, certificate_uri, device_uri
-from protocol.signing import Signer
 from service.adapters.issuing_ca import IssuingCaFolder
+from service.adapters.online_signers import OnlineSigners
 from service.application.clock import Clock
 from service.application.identity import (
     CertificateKind,
@@ -64,7 +64,7 @@ class Authorities:
     root: x509.Certificate
     factory: x509.Certificate
     issuing: IssuingCaFolder
-    director: Signer
+    online: OnlineSigners
     manufacturers: tuple[Manufacturer, ...] = ()
 
     @property
@@ -89,7 +89,7 @@ def load_authorities(data_dir: Path) -> Authorities:
         root=load_certificate(certificates / "root.pem"),
         factory=load_certificate(certificates / "factory.pem"),
         issuing=IssuingCaFolder(data_dir),
-        director=online_keys(data_dir).load(OnlineKey.DIRECTOR),
+        online=OnlineSigners(data_dir),
         manufacturers=trusted_manufacturers(data_dir),
     )
 
@@ -232,7 +232,7 @@ class PkiIssuer:
 
     def sign_time(self, device_nonce: bytes) -> bytes:
         """See `CertificateIssuer.sign_time`."""
-        return sign_time(device_nonce, self._authorities.director, now=self._clock.now())
+        return sign_time(device_nonce, *self._authorities.online.held(OnlineKey.DIRECTOR), now=self._clock.now())
 
 
 def _key_id(factory: x509.Certificate) -> str:

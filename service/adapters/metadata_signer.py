@@ -1,6 +1,6 @@
 """Update metadata through pki: signing with the service's keys, and the first metadata of the ceremony."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -17,10 +17,10 @@ from pki.metadata import (
     sign_targets,
     sign_timestamp,
 )
-from pki.online import generations, online_keys
 from pki.roles import OnlineKey
-from protocol.signing import Signer, tuf_key
+from protocol.signing import Signer
 from protocol.updates import DirectorDevice
+from service.adapters.online_signers import OnlineSigners
 from service.application.artifacts import TrustedKeys
 from service.application.director import DirectedImage, SignedSet
 from service.application.repository import Genesis, OnlineKeyError
@@ -31,52 +31,16 @@ class GenesisError(ServiceError):
     """A file of the key ceremony is missing."""
 
 
-class OnlineSigners:
-    """The service's keys for metadata, every generation that it holds; a key is read where it is first asked for.
-
-    Args:
-        data_dir: the service's folder.
-    """
-
-    def __init__(self, data_dir: Path) -> None:
-        self._data_dir = data_dir
-        self._known: dict[str, Signer] = {}  # by key id
-
-    def named(self, role: OnlineKey, key_ids: Collection[str]) -> list[Signer]:
-        """Return the signers among the keys that metadata names.
-
-        Raises:
-            OnlineKeyError: it names none that the service holds.
-            PkiError: a key cannot be used.
-        """
-        if not self._known.keys() & set(key_ids):
-            self._load(role)
-        found = [self._known[key_id] for key_id in key_ids if key_id in self._known]
-        if not found:
-            raise OnlineKeyError(
-                f"role {role}: expected a key that the service holds, found {', '.join(key[:16] for key in key_ids)}…"
-            )
-        return found
-
-    def _load(self, role: OnlineKey) -> None:
-        keys = online_keys(self._data_dir)
-        for name in generations(self._data_dir / "csr", role) or [role.value]:
-            if keys.holds(name):
-                signer = keys.load(name)
-                self._known[tuf_key(signer.public_key).keyid] = signer
-
-
 class PkiMetadata:
     """Implements `RepositoryMetadata` and the `DirectorSigner` and `DirectorKeys` ports.
 
     Args:
         signers: the service's keys.
-        director: signs until `follow` names another root of the Director.
     """
 
-    def __init__(self, signers: OnlineSigners, *, director: Signer) -> None:
+    def __init__(self, signers: OnlineSigners) -> None:
         self._signers = signers
-        self._director = DirectorSigner(director)
+        self._director = DirectorSigner(signers.held(OnlineKey.DIRECTOR)[-1])  # until `follow` says which
 
     @classmethod
     def load(cls, data_dir: Path) -> "PkiMetadata":
@@ -85,7 +49,7 @@ class PkiMetadata:
         Raises:
             PkiError: a key is missing or cannot be used.
         """
-        return cls(OnlineSigners(data_dir), director=online_keys(data_dir).load(OnlineKey.DIRECTOR))
+        return cls(OnlineSigners(data_dir))
 
     def sign_snapshot(self, files: Mapping[str, MetaFile], *, root: Root, version: int, expires: datetime) -> bytes:
         """See `RepositoryMetadata.sign_snapshot`."""
