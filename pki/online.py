@@ -31,6 +31,7 @@ from protocol.identity import X509_ERRORS
 ROOT_METADATA_LIFETIME = timedelta(days=365)
 TARGETS_METADATA_LIFETIME = timedelta(days=365)
 RENEWABLE = (OnlineKey.SERVER, OnlineKey.OCSP)
+METADATA_ROLES = (OnlineKey.DIRECTOR, OnlineKey.SNAPSHOT, OnlineKey.TIMESTAMP)
 
 
 def online_keys(service_dir: Path) -> KeyStores:
@@ -62,6 +63,30 @@ def request_again(service_dir: Path, role: OnlineKey) -> str:
     """
     newest = generations(service_dir / "csr", role)[-1:]
     name = _following(newest[0]) if newest and _is_certified(service_dir, newest[0]) else (newest or [role.value])[0]
+    _request(service_dir, name)
+    return name
+
+
+def request_metadata_key(service_dir: Path, role: OnlineKey) -> str:
+    """Make the next generation of a key that signs update metadata, and the CSR by which the operator learns of it.
+
+    It signs from when a root names it; until then, and after a root names it no more, it is not used.
+
+    Args:
+        service_dir: of the service.
+        role: one of `METADATA_ROLES`.
+
+    Returns:
+        its name, such as `timestamp-2`.
+
+    Raises:
+        CsrError: the service has no key of this role yet.
+        KeyStoreError: the key cannot be made.
+    """
+    newest = generations(service_dir / "csr", role)[-1:]
+    if not newest:
+        raise CsrError(f"{service_dir}: expected csr/{role}.pem of the key before, found none")
+    name = _following(newest[0])
     _request(service_dir, name)
     return name
 

@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from pki.online import METADATA_ROLES, request_metadata_key, requested_key
 from pki.public_keys import load_public_key, note_public_half, public_half
-from pki.roles import check_own_key
+from pki.roles import OnlineKey, check_own_key
 from pki.stores import KeyStores
 from protocol.signing import tuf_key
 from service.cli.errors import BadArgumentError
@@ -31,16 +32,12 @@ RoleArgument = Annotated[
         "of the Director; bins; or a delegated role."
     ),
 ]
+DEFAULT_SERVICE_DIR = Path("service")
 KeysOption = Annotated[
     list[str],
     typer.Option("--key", help="File of a public key or of a CSR, or the name of your own key; may be repeated."),
 ]
 ThresholdOption = Annotated[int | None, typer.Option(min=1, help="How many of the keys must sign; else as before.")]
-
-
-@key_app.callback()
-def key_options() -> None:
-    """Keys of your own."""
 
 
 @key_app.command("create")
@@ -56,6 +53,22 @@ def create(
     public_key = keys.generate(name).public_key
     path = note_public_half(keys, name, public_key)
     facts = {"key": name, "store": keys.store_of(name), "key_id": tuf_key(public_key).keyid, "public_key": str(path)}
+    print_json(facts) if as_json else print_facts(facts)
+
+
+@key_app.command()
+def request(
+    role: Annotated[str, typer.Argument(help=f"Whose next key: {', '.join(METADATA_ROLES)}.")],
+    *,
+    service_dir: Annotated[Path, typer.Option(help="The service's folder.", file_okay=False)] = DEFAULT_SERVICE_DIR,
+    as_json: JsonOption = False,
+) -> None:
+    """On the service's machine: make the next key of an online role; the operator gets its CSR for `keys rotate`."""
+    if role not in set(METADATA_ROLES):
+        raise BadArgumentError(f"role: expected one of {', '.join(METADATA_ROLES)}, found {role[:40]!r}")
+    name = request_metadata_key(service_dir, OnlineKey(role))
+    key_id = tuf_key(requested_key(service_dir, name)).keyid
+    facts = {"key": name, "key_id": key_id, "request": str(service_dir / "csr" / f"{name}.pem")}
     print_json(facts) if as_json else print_facts(facts)
 
 

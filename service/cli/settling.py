@@ -8,7 +8,7 @@
 """
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +27,9 @@ from service.cli.errors import BadArgumentError, CliError
 from service.cli.offline_keys import own_key_ids
 from service.cli.output import print_facts, print_json, print_table, remark, short
 from service.cli.working_copy import WorkingCopy
+
+
+SHOWN_ROLES = 8  # of those whose files change; hash bins are many
 
 
 class SignaturesMissingError(CliError):
@@ -191,21 +194,12 @@ def missing_text(review: Review) -> str:
 
 def show_review(review: Review, *, quiet: bool = False) -> None:
     """Show what a proposal changes, who has signed it, and who is to."""
-    versions = ", ".join(f"{role} {version}" for role, version in _shortened(review.versions))
     if quiet:
-        remark(f"{review.proposal.repository} repository, {versions}: {len(review.added)} targets more")
+        versions = ", ".join(f"{role} {version}" for role, version in review.versions.items())
+        remark(f"{review.proposal.repository} repository, {versions[:200]}: {len(review.added)} targets more")
         return
-    rows = [("+", name, role) for name, role in review.added.items()]
-    rows += [("moved", name, f"{before} → {after}") for name, (before, after) in review.moved.items()]
-    rows += [("changed", name, "") for name in review.fields]
-    for change in review.roles:
-        before, after = change.threshold
-        rows += [(f"threshold of {change.role}", f"{before} → {after}", "")] if before != after else []
-        rows += [(f"key of {change.role}", f"+ {key}", "") for key in change.added]
-        rows += [(f"key of {change.role}", f"− {key}", "") for key in change.removed]
-        if change.paths[0] != change.paths[1]:
-            rows.append((f"paths of {change.role}", ", ".join(change.paths[1]) or "none", ""))
-    print_table(f"{review.proposal.repository} repository: {versions}", ("", "what", "role"), rows)
+    title = f"What changes in the {review.proposal.repository} repository"
+    print_table(title, ("", "what", "role"), [*_version_rows(review), *_target_rows(review), *_key_rows(review)])
     for document in review.releases:
         print_facts(release_facts(document))
     show_signatures(review.quorums)
@@ -247,10 +241,28 @@ def _waiting(quorum: Quorum) -> str:
     return ", ".join(short(key) for key in quorum.keys if key not in quorum.signed)
 
 
-def _shortened(versions: Mapping[str, int]) -> list[tuple[str, object]]:
-    shown: list[tuple[str, object]] = list(versions.items())
-    limit = 8
-    return shown if len(shown) <= limit else [*shown[:limit], ("and", f"{len(shown) - limit} more")]
+def _version_rows(review: Review) -> Iterator[tuple[str, str, str]]:
+    shown = list(review.versions.items())[:SHOWN_ROLES]
+    yield from (("version", f"{version}, until {review.expiries[role]:%F}", role) for role, version in shown)
+    if len(shown) < len(review.versions):
+        yield "version", "…", f"{len(review.versions) - len(shown)} roles more"
+
+
+def _target_rows(review: Review) -> Iterator[tuple[str, str, str]]:
+    yield from (("+", name, role) for name, role in review.added.items())
+    yield from (("moved", name, f"{before} → {after}") for name, (before, after) in review.moved.items())
+
+
+def _key_rows(review: Review) -> Iterator[tuple[str, str, str]]:
+    yield from (("field", name, "") for name in review.fields)
+    for change in review.roles:
+        before, after = change.threshold
+        if before != after:
+            yield "threshold", f"{before} → {after}", change.role
+        yield from (("key", f"+ {key}", change.role) for key in change.added)
+        yield from (("key", f"− {key}", change.role) for key in change.removed)
+        if change.paths[0] != change.paths[1]:
+            yield "paths", ", ".join(change.paths[1]) or "none", change.role
 
 
 def _publication(review: Review) -> tuple[str, JsonObject]:

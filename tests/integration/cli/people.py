@@ -30,7 +30,14 @@ class Person:
     home: Path
 
     async def run(self, *arguments: object) -> Result:
-        command = [*map(str, arguments), "--operator-dir", str(self.folder)]
+        return await self._invoke(*arguments, "--operator-dir", self.folder)
+
+    async def run_alone(self, *arguments: object) -> Result:
+        """Run a command that needs no operator's folder."""
+        return await self._invoke(*arguments, "--json")
+
+    async def _invoke(self, *arguments: object) -> Result:
+        command = [*map(str, arguments)]
         return await asyncio.to_thread(lambda: CliRunner().invoke(make_app(command), command))
 
     async def does(self, *arguments: object) -> Any:

@@ -203,3 +203,19 @@ async def test_role_is_renewed(team: Team, role: str) -> None:
     before = await team.versions()
     await team.ada.does("metadata", "renew", role, "--yes")
     assert (await team.versions())[name] == before[name] + 1
+
+
+@pytest.mark.parametrize(
+    ("key", "role", "root"), [("timestamp", "timestamp", "image"), ("snapshot", "snapshot", "image"), ("director",) * 3]
+)
+async def test_online_key_is_replaced(team: Team, key: str, role: str, root: str) -> None:
+    """The service makes the next one, the root names it, and what it signs is signed again."""
+    service = team.service.folders.service
+    made = json.loads((await team.ada.run_alone("metadata", "key", "request", key, "--service-dir", service)).stdout)
+    assert made["key"] == f"{key}-2"
+    await team.ada.does("metadata", "keys", "rotate", role, "--key", made["request"], "--yes")
+    assert (await team.versions())[f"{root} root"] == 2
+    status = {f"{each['repository']} {each['role']}": each for each in await team.ben.does("metadata", "status")}
+    assert status[f"{root} {'timestamp' if root == 'director' else role}"]["key_ids"] == [made["key_id"]]
+    package = await team.ada.package()
+    assert (await team.ada.does("release", "create", "main", package, "--yes"))["name"] == "main"
