@@ -5,8 +5,10 @@ both name the device (`protocol.updates.DEVICE_FIELD`). What was signed is kept 
 changes or half of its lifetime is over.
 
 Before a device is given a release for the first time, what it will run is judged: the release's images beside what the
-device runs in its other slots, by its evidence, manifest or report. Where one requires another version of its neighbour, or one that is not there
-(`protocol.versions`), the action fails instead, and its rollout goes on by its rules.
+device runs in its other slots, by its evidence, manifest or report. Where one requires another version of its
+neighbour, or one that is not there (`protocol.versions`), the action fails instead, and its rollout goes on by its
+rules. A device whose evidence shows the AppDevelopment capability is its developer's: as on Azure Sphere, no deployment
+reaches it, and its action is withdrawn.
 
 Versions of one device's metadata only rise: max(last + 1, seconds since 1970). The last one is in the database; after
 a restore from an older backup the seconds are above every version that was given out before, because no device gets
@@ -23,6 +25,7 @@ from typing import Protocol
 from tuf.api.metadata import Root
 
 from pki.next_state import trusted
+from protocol.evidence import LifeCycle
 from protocol.geometry import Slot
 from protocol.messages import ActionState
 from protocol.updates import DirectorDevice
@@ -32,7 +35,7 @@ from service.application.repository import UnknownMetadataError
 from service.application.rollout_changes import store_actions, store_rollout
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.application.update_repositories import DirectorSet, ImageTarget, MetadataRole, RepositoryName
-from service.domain.action import Action, cancel, offer, refuse
+from service.domain.action import Action, cancel, offer, refuse, withdraw
 from service.domain.release import Release
 
 DIRECTOR_LIFETIME = timedelta(days=1)
@@ -191,12 +194,10 @@ class Director:
         release = await work.releases.get(stored.rollout.release_id)
         if action.state is not ActionState.SCHEDULED:
             return OfferedRelease(action, release)
-        unmet = await _unmet(work, device_id, release)
-        timeout = stored.rollout.conditions.action_timeout
-        judged = refuse(action, unmet, now=now) if unmet else offer(action, now, timeout=timeout)
+        judged = await _judge(work, action, release, timeout=stored.rollout.conditions.action_timeout, now=now)
         rollout = await store_actions(work, stored.rollout, [(action, judged)], now=now)
         await store_rollout(work, stored, rollout, now=now)
-        return None if unmet else OfferedRelease(judged, release)
+        return None if judged.state.is_final else OfferedRelease(judged, release)
 
     async def _sign(
         self, work: UnitOfWork, device_id: str, offered: OfferedRelease | None, *, version: int, now: datetime
@@ -230,6 +231,23 @@ async def _waiting(work: UnitOfWork, device_id: str) -> Action | None:
         if action.state is ActionState.OFFERED and not rollout.state.is_over:
             return None  # given to the device before a pause: it may be at work on it
     return None
+
+
+async def _judge(work: UnitOfWork, action: Action, release: Release, *, timeout: timedelta, now: datetime) -> Action:
+    """Return an action that no device was given yet as offered, or as it ends without."""
+    if await _is_developers(work, action.device_id):
+        return withdraw(action, "the device has the AppDevelopment capability: no deployment reaches it", now=now)
+    unmet = await _unmet(work, action.device_id, release)
+    return refuse(action, unmet, now=now) if unmet else offer(action, now, timeout=timeout)
+
+
+async def _is_developers(work: UnitOfWork, device_id: str) -> bool:
+    """Say whether the device's last evidence showed the AppDevelopment capability."""
+    last = await work.attestations.latest(device_id)
+    findings = last.appraisal.findings if last else ()
+    return any(
+        finding.component == "life-cycle" and finding.found == LifeCycle.NON_PSA_DEBUG.name for finding in findings
+    )
 
 
 async def _unmet(work: UnitOfWork, device_id: str, release: Release) -> list[str]:
