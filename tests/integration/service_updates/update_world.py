@@ -52,6 +52,7 @@ from service.adapters.witnesses import HttpWitnesses
 from service.application.artifacts import Artifacts
 from service.application.checkpoints import Checkpoints
 from service.application.clones import Clones
+from service.application.deltas import DeltaPolicy, DeltaQueue
 from service.application.director import Director
 from service.application.events import Event, EventFeed, EventType
 from service.application.poll import PendingActions, Poll, PollPacing
@@ -151,12 +152,13 @@ class UpdateWorld:
         self.unit_of_work = SqlUnitOfWorkFactory(self.database)
         self.feed = EventFeed(SqlEventReader(self.unit_of_work))
         self.metadata = PkiMetadata.load(data_dir)
-        store = ObjectArtifactStore(open_store("", default_folder=data_dir / "artifacts"))
+        self.store = store = ObjectArtifactStore(open_store("", default_folder=data_dir / "artifacts"))
         ports = {"clock": self.clock, "entropy": self.entropy}
         self.artifacts = Artifacts(self.unit_of_work, store=store, keys=load_trusted_keys(data_dir), clock=self.clock)
         self.transparency, self.checkpoints = open_log(self)
+        listeners = (DeltaQueue(DeltaPolicy()), self.transparency)
         self.repository = ImageRepository(
-            self.unit_of_work, metadata=self.metadata, clock=self.clock, listeners=(self.transparency,)
+            self.unit_of_work, metadata=self.metadata, clock=self.clock, listeners=listeners
         )
         self.releases = Releases(self.unit_of_work, repository=self.repository, clock=self.clock, entropy=self.entropy)
         self.rollouts = Rollouts(self.unit_of_work, clock=self.clock, entropy=self.entropy)
