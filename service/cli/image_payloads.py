@@ -66,6 +66,13 @@ def check_payload(image: VerifiedImage) -> None:
         parse(image.payload)
 
 
+def requires_of_card(image: VerifiedImage) -> Mapping[str, str]:
+    """Return what a model's card requires of other images; nothing for an image of another kind."""
+    if image.info.image_type != IMAGE_TYPE[ImageKind.MODEL]:
+        return {}
+    return parse_model_payload(image.payload).card.requires
+
+
 _PARSERS: Mapping[int, Callable[[bytes], object]] = MappingProxyType(
     {
         IMAGE_TYPE[ImageKind.MODEL]: parse_model_payload,

@@ -5,6 +5,7 @@ Models are made by `tinyfleet model pack`, which measures them first.
 
 import os
 import uuid
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -40,9 +41,10 @@ from service.cli.image_arguments import (
     place_of,
     requirements_of,
 )
-from service.cli.image_payloads import check_payload, read_payload
+from service.cli.image_payloads import check_payload, read_payload, requires_of_card
 from service.cli.image_sections import explain_package
 from service.cli.offered import (
+    Note,
     PackageFileError,
     check_size,
     note_of,
@@ -59,6 +61,7 @@ from service.cli.package_keys import KeyOption, known_keys, signer_before, signe
 app = typer.Typer(help="Image packages: make, sign, explain and verify them.", no_args_is_help=True)
 
 _INTERFACES = "such as os@3 (secure-world, os or application); may be repeated."
+RequiresOption = Annotated[list[str] | None, typer.Option(help="NAME=VERSIONS of an image beside it, such as a=>=2.1.")]
 PackageArgument = Annotated[Path, typer.Argument(help="Package file.")]
 
 
@@ -75,7 +78,7 @@ def create(
     security_version: Annotated[int, typer.Option(min=0, help="Anti-rollback counter, checked against a fuse.")] = 1,
     depends: Annotated[list[str] | None, typer.Option(help=f"Interface that it uses, {_INTERFACES}")] = None,
     provides: Annotated[list[str] | None, typer.Option(help=f"Interface that it offers, {_INTERFACES}")] = None,
-    requires: Annotated[list[str] | None, typer.Option(help="NAME=VERSIONS of an image beside it, a=>=2.1.")] = None,
+    requires: RequiresOption = None,
     temporary: Annotated[list[TemporaryChoice] | None, typer.Option(help="For devices in development.")] = None,
     bom: Annotated[Path | None, typer.Option(help="Its maker's bill of materials: CycloneDX 1.4 to 1.6, JSON.")] = None,
     out: Annotated[Path | None, typer.Option(help="Package file; default {name}-{version}.img.")] = None,
@@ -119,6 +122,7 @@ def _bom_beside(package: Path, bom: Path | None, slot: Slot | None, image: Verif
 def _verify_ours(package: bytes, kind: ImageKind, slot: Slot | None, keys: KeyStore) -> VerifiedImage:
     """Verify what we have signed as a device would, temporary images as one in development."""
     image = verify_package(package, [keys.load(SIGNING_KEY[kind]).public_key], kind=kind, allow_development=True)
+    check_payload(image)
     if slot is not None:
         check_size(len(package), slot)
     return image
@@ -144,6 +148,7 @@ def sign(
     package: PackageArgument,
     *,
     core: Annotated[Core | None, typer.Option(help="Core that is to run it, where no note beside it says so.")] = None,
+    requires: RequiresOption = None,
     out: Annotated[Path | None, typer.Option(help="Package file; default {name}-signed.img beside the other.")] = None,
     key: KeyOption = None,
     operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
@@ -160,12 +165,8 @@ def sign(
     again = resign(unverified, keys.load(SIGNING_KEY[kind]))
     image = _verify_ours(again, kind, slot, keys)
     path = out or package.with_name(f"{package.stem}-signed{package.suffix}")
-    golden, bom = (
-        None if beside is None else os.path.relpath(package.parent / beside, path.parent)
-        for beside in ((None, None) if old is None else (old.golden, old.bom))
-    )
-    requires = None if old is None else old.requires
-    note = note_of(image, slot=slot, kind=kind, golden=golden, requires=requires, bom=bom)
+    base = note_of(image, slot=slot, kind=kind, requires=requires_of_card(image)) if old is None else old
+    note = _note_again(base, image, requires=requirements_of(requires), folders=(package.parent, path.parent))
     write_package(path, again, note if slot is not None or kind in SLOTLESS else None)
     facts = {
         "package": str(path),
@@ -176,6 +177,13 @@ def sign(
         "sha256": image.digest,
     }
     print_json(facts) if as_json else print_facts(facts)
+
+
+def _note_again(old: Note, image: VerifiedImage, *, requires: Mapping[str, str], folders: tuple[Path, Path]) -> Note:
+    """Return the note of a package that was signed anew; what lay beside the old one is seen from the new folder."""
+    before, after = folders
+    beside = {name: os.path.relpath(before / file, after) for name in ("golden", "bom") if (file := getattr(old, name))}
+    return old.model_copy(update={"sha256": image.digest, "requires": {**old.requires, **requires}, **beside})
 
 
 def _slot_without_note(kind: ImageKind, core: Core | None) -> Slot | None:

@@ -72,6 +72,8 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
 def print_facts(facts: Mapping[str, object]) -> None:
     """Print names and values of one thing."""
     grid = Table.grid(padding=(0, 2))
+    grid.add_column()
+    grid.add_column(overflow="fold")  # a digest is copied whole
     for name, value in facts.items():
         grid.add_row(Text(name.replace("_", " "), style="dim"), _cell(value))
     Console().print(grid)

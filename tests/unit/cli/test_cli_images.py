@@ -328,7 +328,17 @@ def test_note_goes_along_when_a_model_is_signed_anew(operator: Operator) -> None
     operator.run("image", "sign", path, "--out", "sub/again.img")
     again = _note(Path("sub/again.img"))
     assert (again.golden, again.requires, again.slot) == ("../golden.json", {"app": ">=2"}, Slot.M4_0_MODEL)
+    operator.run("image", "sign", path, "--requires", "app=>=3", "--out", "third.img")
+    assert _note(Path("third.img")).requires == {"app": ">=3"}
     assert again.sha256 != note.sha256
+
+
+def test_requirements_of_a_card_go_along_without_a_note(operator: Operator) -> None:
+    """The card is in the package, and signed with it."""
+    path = _model(operator)
+    note_path(path).unlink()
+    operator.run("image", "sign", path, "--core", "m4-0", "--out", "again.img")
+    assert _note(Path("again.img")).requires == {"m4-0-runtime": ">=1"}
 
 
 def test_trust_store_is_signed_anew_by_the_makers_key(operator: Operator) -> None:
@@ -359,6 +369,7 @@ def _model(operator: Operator) -> Path:
         input=InputContract(shape=(1,), dtype="int8"),
         labels=("a", "b"),
         measured=Measured(model_bytes=64, arena_bytes=16, macs=1),
+        requires={"m4-0-runtime": ">=1"},
     )
     info = ImageInfo(
         IMAGE_TYPE[ImageKind.MODEL], COMPONENT, IMAGE, "person@1.0.0", 1, wall_clock().replace(microsecond=0)
