@@ -13,22 +13,22 @@ SLOT = Slot.M4_0_MODEL
 PADDING = 70 * KIB
 
 
-def large_model(device: Updated, version: str) -> bytes:
+def large_model(device: Updated, version: str, *, padding: int = PADDING) -> bytes:
     """A model package of several groups of a patch, signed anew each time."""
-    return device.builder.packages.model(SLOT, version=version, padding=PADDING)
+    return device.builder.packages.model(SLOT, version=version, padding=padding)
 
 
-def install_old(device: Updated) -> bytes:
+def install_old(device: Updated, *, padding: int = PADDING) -> bytes:
     """Give the device a large model from the factory, and return it."""
-    old = large_model(device, "1.0.0")
+    old = large_model(device, "1.0.0", padding=padding)
     device.machine.flash_factory({SLOT: old})
     device.restart()
     return old
 
 
-def offer_new(device: Updated) -> bytes:
+def offer_new(device: Updated, *, padding: int = PADDING) -> bytes:
     """Roll a newer large model out, and return it."""
-    new = large_model(device, "2.0.0")
+    new = large_model(device, "2.0.0", padding=padding)
     golden = device.catalog.add_golden(info_of(new).component_id)
     device.catalog.roll_out({SLOT: device.catalog.add_image(SLOT, new, golden=golden)})
     return new
