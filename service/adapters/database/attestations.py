@@ -8,11 +8,12 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Delete, Row, delete, func, insert, select, text, tuple_, update
+from sqlalchemy import ColumnElement, Delete, Row, and_, delete, func, insert, or_, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.adapters.database.advisory_locks import AdvisoryLock
 from service.adapters.database.device_tables import attestation_nonces, attestations
+from service.adapters.database.one_of import one_of
 from service.adapters.database.upsert import upsert
 from service.application.device_repositories import AttestationRecord, IssuedNonce, NoncePurpose
 from service.domain.attestation import Appraisal, Finding, Status, Verdict
@@ -44,7 +45,12 @@ class SqlAttestations:
     ) -> Mapping[tuple[str, NoncePurpose], bytes]:
         """See `AttestationRepository.take_nonces`."""
         table = attestation_nonces.c
-        statement = _delete_nonces(tuple_(table.device_id, table.purpose).in_(wanted))
+        of_purpose = {purpose: [id_ for id_, its in wanted if its is purpose] for purpose in NoncePurpose}
+        are_wanted = (
+            and_(table.purpose == purpose, one_of(self._connection, table.device_id, ids))
+            for purpose, ids in of_purpose.items()
+        )
+        statement = _delete_nonces(or_(*are_wanted))
         rows = await self._connection.execute(
             statement.returning(table.device_id, table.purpose, table.nonce, table.expires_at)
         )
@@ -76,8 +82,8 @@ class SqlAttestations:
             await self._connection.execute(_LOCKS, {"ids": device_ids, "class": AdvisoryLock.ATTESTATION_RESULT.value})
 
     async def _latest_rows(self, device_ids: Collection[str]) -> Sequence[Row[Any]]:
-        query = select(attestations).where(attestations.c.is_latest, attestations.c.device_id.in_(device_ids))
-        return (await self._connection.execute(query)).all()
+        is_wanted = one_of(self._connection, attestations.c.device_id, device_ids)
+        return (await self._connection.execute(select(attestations).where(attestations.c.is_latest, is_wanted))).all()
 
     async def _supersede(self, record_ids: Sequence[int]) -> None:
         if record_ids:

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from protocol.identity import Access, DeviceId
 from service.adapters.database.device_tables import devices
+from service.adapters.database.one_of import one_of
 from service.domain.device import AlreadyClaimedError, AmbiguousDeviceError, Device, DeviceState, UnknownDeviceError
 from service.domain.errors import VersionConflictError
 
@@ -63,7 +64,8 @@ class SqlDevices:
 
     async def find_many(self, device_ids: Collection[str], *, lock: bool = False) -> Mapping[str, Device]:
         """See `DeviceRepository.find_many`; locks are taken in the order of the key."""
-        query = select(devices).where(devices.c.device_id.in_(device_ids)).order_by(devices.c.device_id)
+        is_wanted = one_of(self._connection, devices.c.device_id, device_ids)
+        query = select(devices).where(is_wanted).order_by(devices.c.device_id)
         rows = await self._connection.execute(query.with_for_update() if lock else query)
         return {row.device_id: _device(row) for row in rows}
 

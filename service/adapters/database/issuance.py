@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from pki.issuance import CertificateFacts, IssuanceKind, LogEntry, LogHead, extend
 from service.adapters.database.device_tables import devices
 from service.adapters.database.identity_tables import issuance_head, issuance_log, issuance_uses
+from service.adapters.database.one_of import one_of
 from service.application.issuance import IssuerUse, KeyReusedError, LogHeadError
 
 _LOCKED_HEAD = (
@@ -82,8 +83,9 @@ class SqlIssuanceLog:
 
     async def known_keys(self, key_sha256s: Collection[str], *, device_ids: Collection[str] = ()) -> set[str]:
         """See `IssuanceLog.known_keys`."""
-        certified = select(issuance_log.c.key_sha256).where(issuance_log.c.key_sha256.in_(key_sha256s))
-        identities = select(devices.c.device_id).where(devices.c.device_id.in_(device_ids))
+        is_certified = one_of(self._connection, issuance_log.c.key_sha256, key_sha256s)
+        certified = select(issuance_log.c.key_sha256).where(is_certified)
+        identities = select(devices.c.device_id).where(one_of(self._connection, devices.c.device_id, device_ids))
         query = certified.union(identities) if device_ids else certified
         return set(await self._connection.scalars(query))
 
