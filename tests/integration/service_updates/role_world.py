@@ -4,17 +4,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from tuf.api.metadata import TargetFile, Targets
+from tuf.api.metadata import Metadata, Root, Snapshot, TargetFile, Targets, Timestamp
 
-from pki.metadata import BIN_PREFIX, BINS_ROLE, Delegation, RoleKeys, add_signature
+from pki.metadata import BIN_PREFIX, BINS_ROLE, Delegation, RoleKeys, add_signature, next_root
 from pki.next_versions import Bins, bins_of, delegations_of, next_delegations, next_targets
 from pki.repository import RepositoryInForce, UnverifiedRepository, verify_in_force
 from pki.roles import OfflineKey
 from protocol.geometry import Slot
 from protocol.signing import Signer, SoftwareSigner
+from service.application.roots import Roots as RootChanges
 from service.application.update_repositories import MetadataRole, RepositoryName
 from tests.integration.service_updates.update_world import RELEASER, UpdateWorld, image_target
 
+DIRECTOR_ROLES = (Timestamp.type, Snapshot.type, Targets.type)
 APPLICATIONS = ("images/a7/application/*",)
 
 
@@ -116,6 +118,41 @@ class Roles:
         target = image_target(self.world, package, Slot.A7_APPLICATION, None)
         self.packages[target.path] = package
         return target
+
+
+class People:
+    """Root key holders of both repositories."""
+
+    def __init__(self, world: UpdateWorld) -> None:
+        self.world = world
+        self.roles = Roles(world)
+        self.root: list[Signer] = [world.keys.load(OfflineKey.ROOT)]
+        self.use_case = RootChanges(
+            world.unit_of_work, repository=world.repository, keys=world.metadata, clock=world.clock
+        )
+
+    async def current(self, repository: RepositoryName = RepositoryName.IMAGE) -> Root:
+        file = await self.world.repository.file(repository, MetadataRole.ROOT)
+        return Metadata[Root].from_bytes(file.content).signed
+
+    async def next(self, changed: dict[str, RoleKeys], repository: RepositoryName = RepositoryName.IMAGE) -> bytes:
+        return next_root(await self.current(repository), changed, expires=self.roles.expires)
+
+    async def bring(
+        self,
+        root: bytes,
+        by: list[Signer],
+        *,
+        repository: RepositoryName = RepositoryName.IMAGE,
+        roles: dict[str, bytes] | None = None,
+    ) -> int:
+        for signer in by:
+            root = add_signature(root, signer)
+        return await self.use_case.change(RELEASER, repository, unverified=root, unverified_roles=roles or {})
+
+
+def keys_of(*signers: Signer, threshold: int = 1) -> RoleKeys:
+    return RoleKeys(tuple(signer.public_key for signer in signers), threshold)
 
 
 def _is_here(state: RepositoryInForce, role: str) -> bool:
