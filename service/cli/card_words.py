@@ -34,7 +34,7 @@ def explain_card(card: ModelCard) -> Mapping[str, object]:
 
 def _input(contract: InputContract) -> str:
     return (
-        f"{_tensor(contract.dtype, contract.shape)}: each sample × {contract.scale:g} + {contract.offset:g}"
+        f"{_tensor(contract.dtype, contract.shape)}: each sample × {contract.scale:g} {_plus(contract.offset)}"
         f"{_quantised(contract.quantised)}; a sample: {contract.meaning or _UNSAID}"
     )
 
@@ -53,7 +53,11 @@ def _tensor(dtype: str, shape: tuple[int, ...]) -> str:
 def _quantised(quantised: Quantised | None) -> str:
     if quantised is None:
         return ""
-    return f"; stored q stands for {quantised.scale:g} × (q − {quantised.zero_point})"
+    return f"; stored q stands for {quantised.scale:g} × (q {_plus(-quantised.zero_point)})"
+
+
+def _plus(number: float) -> str:
+    return f"{'−' if number < 0 else '+'} {abs(number):g}"
 
 
 def _flash(card: ModelCard) -> str:

@@ -281,7 +281,7 @@ def test_model_show_explains_the_card_in_words(packer: Packer) -> None:
     text = " ".join(CliRunner().invoke(make_app(words), words).stdout.split())
     for expected in (
         "m4-1, and no other",
-        "int8 of shape 1 × 32 × 32 × 3: each sample × 1 + -128",
+        "int8 of shape 1 × 32 × 32 × 3: each sample × 1 − 128; stored q stands for 0.0078125 × (q + 0)",
         "of the 112 KiB that m4-1 has for a model",
         "55,984 bytes at least, in one piece: fits SYSRAM or TCM",
         "multiply-accumulates for one inference",
