@@ -39,18 +39,16 @@ def security(
     if as_json:
         print_json(events)
         return
-    columns = ("at", "on", "what", "attack", "rule", "release", "action", "detail")
-    print_table("Security events", columns, map(_security_row, events))
+    print_table("Security events", ("at", "on", "attack", "rule", "release", "detail"), map(_security_row, events))
 
 
 def _security_row(event: JsonObject) -> tuple[object, ...]:
     data = event["data"]
-    facts = [str(data.get(name) or "") for name in ("attack", "rule", "release")]
     return (
         moment(event["at"]),
         short(event["id"]),
-        event["change"],
-        *facts,
-        short(str(data.get("action_id") or "")),
-        str(data.get("detail") or data.get("indicator") or ""),
+        data.get("attack") or event["change"],
+        data.get("rule"),
+        data.get("release"),
+        data.get("detail"),
     )

@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from device_sim.network.https import HttpLimits, HttpsTransport
-from device_sim.network.ports import EndlessDataError, SlowRetrievalError, UnreachableError
+from device_sim.network.ports import EndlessDataError, FalseServerError, SlowRetrievalError, UnreachableError
 from device_sim.network.tls import Credential, client_context, show_credential
 from protocol.signing import SoftwareSigner
 from tests.integration.device_update.tls_peer import Answer, TlsPeer, response, send, send_and_close, tls_peer
@@ -171,12 +171,12 @@ def test_broken_answer_is_no_answer(certificates: CertificateBuilder, answer: An
 
 
 def test_server_of_another_root_is_refused(certificates: CertificateBuilder, tmp_path: Path) -> None:
-    """Only the voucher's root counts, whatever the host trusts."""
+    """Eavesdropping: only the voucher's root counts, whatever the host trusts; nobody else hears anything."""
     folder = tmp_path / "other"
     folder.mkdir()
     with tls_peer(certificates, send(response(b"ok"))) as peer:
         client = HttpsTransport(peer.url, context(CertificateBuilder(folder)), monotonic=time.monotonic)
-        with pytest.raises(UnreachableError, match="CERTIFICATE_VERIFY_FAILED"):
+        with pytest.raises(FalseServerError, match="CERTIFICATE_VERIFY_FAILED"):
             client.request("GET", PATH, max_bytes=100)
     assert peer.requests == []
 
@@ -185,7 +185,7 @@ def test_server_of_another_name_is_refused(certificates: CertificateBuilder) -> 
     """A certificate of the right root for another host is not this server's."""
     with tls_peer(certificates, send(response(b"ok")), server=certificates.server("127.0.0.9")) as peer:
         client = transport(certificates, peer)
-        with pytest.raises(UnreachableError, match="IP address mismatch"):
+        with pytest.raises(FalseServerError, match="IP address mismatch"):
             client.request("GET", PATH, max_bytes=100)
     assert peer.requests == []
 
