@@ -28,7 +28,6 @@ from service.cli.offline_keys import own_key_ids
 from service.cli.output import print_facts, print_json, print_table, remark, short
 from service.cli.working_copy import WorkingCopy
 
-
 SHOWN_ROLES = 8  # of those whose files change; hash bins are many
 
 
@@ -105,7 +104,7 @@ def settle(session: Session, draft: Draft, consent: Consent) -> JsonObject:
     if not consent.yes and not typer.confirm("Sign this?", err=True):
         raise BadArgumentError("expected a yes, found a no; nothing changed")
     # Step 3: signatures.
-    review = sign_with_own_keys(session, review, draft.in_force)
+    review = sign_with_own_keys(session.keys, review, draft.in_force, now=session.now)
     # Step 4: files.
     upload(session, {**draft.contents, **review.proposal.documents})
     # Step 5: publication, or the file.
@@ -116,16 +115,21 @@ def settle(session: Session, draft: Draft, consent: Consent) -> JsonObject:
     return proposal_facts(path, review)
 
 
-def sign_with_own_keys(session: Session, review: Review, in_force: InForce) -> Review:
+def sign_with_own_keys(keys: KeyStores, review: Review, in_force: InForce, *, now: datetime) -> Review:
     """Add signatures by one's own keys, as many as count and are missing.
+
+    Args:
+        keys: one's own.
+        review: of the proposal.
+        in_force: what it follows.
+        now: UTC, aware.
 
     Raises:
         KeyStoreError: a key cannot be used.
     """
-    for key_id, name in own_key_ids(session.keys).items():
+    for key_id, name in own_key_ids(keys).items():
         if any(key_id in quorum.keys and key_id not in quorum.signed for quorum in review.lacking):
-            signed = sign_proposal(review, session.keys.load(name))
-            review = review_proposal(signed, in_force, now=session.now)
+            review = review_proposal(sign_proposal(review, keys.load(name)), in_force, now=now)
     return review
 
 

@@ -140,23 +140,43 @@ class WorkingCopy:
         """
         return self._director_root()[1], self._newest(self._known(), Root.type)
 
-    def latest(self, *, now: datetime) -> RepositoryInForce:
+    def known_director_root(self) -> Root:
+        """Return the newest root of the Director that was verified here, even if it has expired.
+
+        Raises:
+            PkiError: it is damaged.
+            WorkingCopyError: there is none.
+        """
+        content = self._director_root()[1]
+        return verify_root(content, now=_expires(content, Root.type) - _MOMENT)
+
+    def latest(self, *, now: datetime, expired: bool = False) -> RepositoryInForce:
         """Return the latest metadata that was verified here, without asking the service.
+
+        Args:
+            now: UTC, aware.
+            expired: take it even where it has expired, because it is to be signed again.
 
         Raises:
             PkiError: it does not lead from our root, or has expired.
             WorkingCopyError: there is none.
         """
         known = self._known()
-        root = verify_root(self._newest(known, Root.type), now=now)
+
+        def moment(content: bytes, role: str) -> datetime:
+            return min(now, _expires(content, role) - _MOMENT) if expired else now
+
+        content = self._newest(known, Root.type)
+        root = verify_root(content, now=moment(content, Root.type))
         content = self._newest(known, Targets.type)
-        targets = verify_targets(content, root=root, now=now, version=known[Targets.type])
-        in_force = RepositoryInForce(root, targets, {}, known)
+        judged, version = moment(content, Targets.type), known[Targets.type]
+        in_force = RepositoryInForce(root, verify_targets(content, root=root, now=judged, version=version), {}, known)
         for role in sorted(known, key=lambda role: role != BINS_ROLE):
             if role in {Root.type, Targets.type} or not _is_delegated(in_force, role):
                 continue
             content = self._newest(known, role)
-            verified = verify_delegated(content, delegator=in_force.delegator_of(role), role=role, now=now)
+            delegator, judged = in_force.delegator_of(role), moment(content, role)
+            verified = verify_delegated(content, delegator=delegator, role=role, now=judged)
             in_force = replace(in_force, delegated={**in_force.delegated, role: verified})
         return in_force
 

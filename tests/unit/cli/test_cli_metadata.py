@@ -8,10 +8,18 @@ from typing import Any
 import pytest
 from tuf.api.metadata import Metadata, Root, Targets
 
-from pki.errors import CsrError, KeyExistsError, KeyNameError, MetadataExpiredError, PassphraseError, ProposalError
+from pki.errors import (
+    CsrError,
+    KeyExistsError,
+    KeyNameError,
+    MetadataExpiredError,
+    MetadataVersionError,
+    PassphraseError,
+    ProposalError,
+)
 from pki.keystore import PASSPHRASE_VARIABLE
 from pki.metadata import add_signature, next_root
-from pki.proposals import read_proposal
+from pki.proposals import Proposal, ProposedRepository, read_proposal, write_proposal
 from protocol.signing import tuf_key
 from service.cli import clock
 from service.cli.catalog_papers import own_handover
@@ -137,6 +145,34 @@ def test_proposal_is_signed_in_its_place(operator: Operator) -> None:
     assert FILE.read_bytes() == signed
     FILE.write_bytes(signed[:-1])
     operator.refused(ProposalError, "expected a proposal, found another file", "metadata", "sign", FILE, "--yes")
+
+
+@pytest.mark.parametrize("role", ["targets", "root", "director-root"])
+def test_machine_without_a_network_signs(operator: Operator, monkeypatch: pytest.MonkeyPatch, role: str) -> None:
+    """It verifies against its working copy, even where what is to be renewed has expired."""
+    moment = _later(operator, monkeypatch, 400)
+    _facts(operator, "metadata", "renew", role, "--yes", "--propose", FILE)
+    name = role.removeprefix("director-")
+    metadata = Metadata[Root].from_bytes(read_proposal(FILE).metadata[name])
+    metadata.signatures.clear()
+    unsigned = read_proposal(FILE).model_copy(update={"metadata": {name: metadata.to_bytes()}})
+    write_proposal(FILE, unsigned)
+    operator.service.expires = moment - 9 * DAY  # whoever asked it would be refused
+    assert not _facts(operator, "metadata", "show", FILE, "--offline")["complete"]
+    assert _facts(operator, "metadata", "sign", FILE, "--offline", "--yes")["complete"]
+
+
+def test_machine_without_a_network_goes_by_what_it_knows(operator: Operator) -> None:
+    """A proposal on something newer is not signed."""
+    repository = operator.folders.operator / "repository"
+    content = Metadata[Targets].from_bytes((repository / "1.targets.json").read_bytes())
+    content.signed.version = 3
+    proposal = Proposal(repository=ProposedRepository.IMAGE, purpose="", metadata={"targets": content.to_bytes()})
+    write_proposal(FILE, proposal)
+    arguments = ("metadata", "sign", FILE, "--offline", "--yes")
+    operator.refused(MetadataVersionError, "targets: expected version 2, found 3", *arguments)
+    (repository / "1.targets.json").unlink()
+    operator.refused(WorkingCopyError, r"expected a targets\.json in", *arguments)
 
 
 def test_handover_bears_the_newest_roots(operator: Operator) -> None:

@@ -9,10 +9,19 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from tuf.api.metadata import Targets
 
 from pki.csr import make_csr
-from pki.errors import DelegationError, KeyMissingError, KeyNameError, KeyStoreError, RepositoryError, StoreConfigError
+from pki.errors import (
+    CsrError,
+    DelegationError,
+    KeyMissingError,
+    KeyNameError,
+    KeyStoreError,
+    RepositoryError,
+    StoreConfigError,
+)
 from pki.key_inventory import KeyState, list_keys, list_own_keys
 from pki.listings import check_team, next_listings, releasers_role
 from pki.metadata import BINS_ROLE, content_target, targets_metadata
+from pki.online import request_metadata_key, request_online_keys, requested_key
 from pki.public_keys import (
     MAX_PUBLIC_KEY_BYTES,
     encode_public_key,
@@ -22,7 +31,7 @@ from pki.public_keys import (
     public_half,
 )
 from pki.repository import RepositoryInForce
-from pki.roles import OfflineKey, check_own_key, signs_metadata
+from pki.roles import OfflineKey, OnlineKey, check_own_key, signs_metadata
 from pki.stores import FILE_STORE, KeyStores, open_keys
 from protocol.signing import SoftwareSigner
 from tests.softhsm import SoftHsm
@@ -218,3 +227,13 @@ def test_next_version_lists_what_is_new() -> None:
     changed = content_target(IMAGE.path, b"other bytes")
     with pytest.raises(RepositoryError, match="expected a new name or equal content, found other content"):
         next_listings(in_force, {"targets": [changed]}, expires=EXPIRES)
+
+
+def test_service_makes_the_next_key_of_an_online_role(tmp_path: Path) -> None:
+    """Each time another; the one before must be there."""
+    with pytest.raises(CsrError, match=r"expected csr/timestamp\.pem of the key before, found none"):
+        request_metadata_key(tmp_path, OnlineKey.TIMESTAMP)
+    request_online_keys(tmp_path)
+    names = [request_metadata_key(tmp_path, OnlineKey.TIMESTAMP) for _ in range(2)]
+    assert names == ["timestamp-2", "timestamp-3"]
+    assert len({encode_public_key(requested_key(tmp_path, name)) for name in ["timestamp", *names]}) == 3
