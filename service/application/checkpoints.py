@@ -18,22 +18,23 @@ from typing import Protocol
 import structlog
 
 from protocol.errors import ProtocolError
-from protocol.merkle import consistency_ranges, prove, range_hash
+from protocol.merkle import consistency_ranges, prove
 from protocol.notes import (
     NoteSignature,
     NoteSigner,
     UnverifiedNote,
     VerifierKey,
+    parse_note,
     parse_signatures,
     verify_signatures,
 )
 from protocol.tiles import keys_for, reader
-from protocol.tlog import AddCheckpoint, Checkpoint, with_signatures
+from protocol.tlog import AddCheckpoint, Checkpoint, parse_checkpoint, with_signatures
 from protocol.transparency import LogPolicy, verify_checkpoint
 from service.application.clock import Clock
 from service.application.events import Event, EventType, Signal, StoredEvent, wait_for
 from service.application.transparency import APPENDED, LOG_SUBJECT, policy_in_force
-from service.application.unit_of_work import UnitOfWorkFactory
+from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.domain.errors import ServiceError
 
 COSIGNED = "cosigned"
@@ -41,6 +42,10 @@ LOOK_SECONDS = 60.0  # between two looks without a change: a root may have broug
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 60.0
 MAX_ATTEMPTS = 3  # a witness says which size it has seen; another process may be faster again
 _log = structlog.get_logger()
+
+
+class LogDamagedError(ServiceError):
+    """The tree is not what was signed before; nothing that contradicts it is signed."""
 
 
 class WitnessError(ServiceError):
@@ -174,15 +179,19 @@ class Checkpoints:
             return False
 
     async def work(self) -> bool:
-        """Do one round; False if the log is not covered by a checkpoint that satisfies the policy."""
+        """Do one round; False if the log is not covered by a checkpoint that satisfies the policy.
+
+        Raises:
+            LogDamagedError: the tree contradicts the last checkpoint.
+        """
         async with self._unit_of_work(read_only=True) as work:
             policy = await policy_in_force(work) or self._own_policy()
             size, newest = await work.log.size(), await work.log.checkpoint()
             if size == 0 or (newest is not None and _covers(newest, size, policy)):
                 return True
-            ranges = [(0, size)]
-            root = range_hash(ranges[0], reader(await work.log.tiles(keys_for(ranges))))
-        text = Checkpoint(self._signer.key.name, size, root).text()
+            head = Checkpoint(self._signer.key.name, size, await _root(work, size))
+            await _check_last(work, newest)
+        text = head.text()
         signed = UnverifiedNote(text, (self._signer.sign(text),)).encode()
         async with asyncio.TaskGroup() as group:
             asked = [group.create_task(self._ask(each, signed, text, size)) for each in self._watched]
@@ -244,6 +253,23 @@ class Checkpoints:
 
     def _problems(self) -> Mapping[str, str]:
         return {each.state.name: each.state.problem for each in self._watched if each.state.problem}
+
+
+async def _root(work: UnitOfWork, size: int) -> bytes:
+    ranges = [(0, size)]
+    return prove(ranges, reader(await work.log.tiles(keys_for(ranges))))[0]
+
+
+async def _check_last(work: UnitOfWork, newest: bytes | None) -> None:
+    """Check that the tree still is what was signed: a log signs no contradiction (C2SP tlog-checkpoint)."""
+    if newest is None:
+        return
+    last = parse_checkpoint(parse_note(newest).text)
+    found = await _root(work, last.size)
+    if found != last.root:
+        raise LogDamagedError(
+            f"log: expected root {last.root.hex()[:16]}… when it was {last.size} long, found {found.hex()[:16]}…"
+        )
 
 
 def _covers(note: bytes, size: int, policy: LogPolicy) -> bool:

@@ -90,6 +90,7 @@ def serve_witness(app: Starlette, host: str, port: int, *, certificate: Path | N
     except (OSError, ssl.SSLError) as error:
         raise BadArgumentError(f"witness: expected a certificate and its key, found: {error}") from error
     bound = config.bind_socket()
+    bound.listen()  # who reads the next line may connect at once
     remark(f"listening on {host}:{bound.getsockname()[1]}")
     uvicorn.Server(config).run(sockets=[bound])
 

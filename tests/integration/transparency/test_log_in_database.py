@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 import pytest
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, update
 from tuf.api.metadata import Metadata, Root
 
 from protocol.geometry import ImageKind, Slot
@@ -27,6 +27,7 @@ from protocol.transparency import (
 from protocol.updates import ImageCustom
 from service.adapters.database.supply_chain_tables import log_checkpoints, log_entries, log_tiles
 from service.adapters.database.transparency import SqlLog
+from service.application.checkpoints import LogDamagedError
 from service.application.publication import Publication
 from service.application.transparency import (
     ForeignLogError,
@@ -325,3 +326,18 @@ async def test_entries_are_found_by_digest(world: UpdateWorld, witnesses: Witnes
     assert (found.entry.number, found.entry.name) == (2, entry.target)
     verify_logged(entry, found.proof, await _policy(world))
     assert await world.transparency.about("00" * 32) == []
+
+
+async def test_damaged_tree_is_never_signed(world: UpdateWorld, witnesses: Witnesses) -> None:
+    """What contradicts an earlier checkpoint is no log any more; proofs wait, and the log says why."""
+    checkpoints = witnesses.checkpoints()
+    await world.release("first")
+    assert await checkpoints.work()
+    async with world.database.transaction(read_only=False) as connection:
+        await connection.execute(update(log_tiles).values(content=bytes(3 * 32)))
+        await connection.commit()
+    await world.release("second")
+    asked = len(witnesses.asked)
+    with pytest.raises(LogDamagedError, match="when it was 3 long"):
+        await checkpoints.work()
+    assert len(witnesses.asked) == asked
