@@ -1,17 +1,17 @@
 """Drill: the Image repository's timestamp key is stolen, and then the snapshot key, too."""
 
 from collections.abc import AsyncIterator
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from tuf.api.metadata import Metadata, MetaFile, Snapshot, Timestamp
 
-from pki.metadata import listed_file, sign_snapshot, sign_targets, sign_timestamp
+from pki.metadata import listed_file, sign_snapshot, sign_targets
 from pki.roles import OnlineKey
 from protocol.messages import ActionState, Attack
 from protocol.signing import SoftwareSigner, TufSigner
 from tests.attack.drill import IMAGE, Drill, open_drill
+from tests.attack.online_thief import Thief
 
 HUGE = 10**12  # bytes
 
@@ -21,40 +21,6 @@ async def drill(tmp_path: Path) -> AsyncIterator[Drill]:
     """A device after a legitimate update, and a service that rolls out the next one."""
     async with open_drill(tmp_path) as opened:
         yield opened
-
-
-class Thief:
-    """Signs with the stolen keys and answers in the service's place."""
-
-    def __init__(self, drill: Drill) -> None:
-        self.drill = drill
-        self.seen = {role: drill.connection.attacker.seen[f"{IMAGE}{role}.json"] for role in ("snapshot", "timestamp")}
-        self.version = int(drill.world.clock.now().timestamp()) + 1000
-        self.expires = drill.world.clock.now() + timedelta(days=1)
-
-    async def content(self, role: str) -> bytes:
-        return (await self.drill.connection.http.get(f"{IMAGE}{role}.json")).content
-
-    def put(self, role: str, content: bytes) -> None:
-        self.drill.connection.attacker.instead[f"{IMAGE}{role}.json"] = content
-
-    def timestamp(self, snapshot: bytes, *, version: int) -> None:
-        """Sign a timestamp over a snapshot."""
-        signer = self.drill.stolen(OnlineKey.TIMESTAMP)
-        signed = sign_timestamp(snapshot, signer, snapshot_version=version, version=self.version, expires=self.expires)
-        self.put("timestamp", signed)
-
-    def snapshot(self, listed: dict[str, MetaFile]) -> None:
-        """Sign a snapshot, and a timestamp over it."""
-        signer = self.drill.stolen(OnlineKey.SNAPSHOT)
-        signed = sign_snapshot(listed, signer, version=self.version, expires=self.expires)
-        self.put("snapshot", signed)
-        self.timestamp(signed, version=self.version)
-
-    async def roles(self) -> dict[str, MetaFile]:
-        """What the snapshot in force lists."""
-        listed = Metadata[Snapshot].from_bytes(await self.content("snapshot")).signed.meta
-        return {name.removesuffix(".json"): file for name, file in listed.items()}
 
 
 async def test_timestamp_key_cannot_take_the_repository_back(drill: Drill) -> None:
