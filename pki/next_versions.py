@@ -5,6 +5,7 @@ it; else it goes to `targets` or a hash bin, never into the role of a team, whic
 in force changes or vanishes. The `deltas` role is the service's own: it is never made here.
 """
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,7 +27,9 @@ from pki.metadata import (
     role_delegations,
     targets_metadata,
 )
-from pki.repository import RELEASE_TARGET, RepositoryInForce, delegated_roles, hash_bins
+from pki.repository import RepositoryInForce, delegated_roles, hash_bins
+
+_RELEASE_TARGET = re.compile(r"releases/(\d{1,18})-[^/]+\.json\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +143,7 @@ def deltas_delegation(root: Root) -> Delegation:
 
 def next_release_counter(targets: Targets) -> int:
     """Return the counter of the next release: one above the highest release document in force."""
-    found = (RELEASE_TARGET.match(name) for name in targets.targets)
+    found = (_RELEASE_TARGET.match(name) for name in targets.targets)
     return max((int(match[1]) for match in found if match), default=0) + 1
 
 

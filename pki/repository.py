@@ -49,7 +49,6 @@ from pki.metadata import BIN_PREFIX, BINS_ROLE, RoleT, public_key_of
 
 MAX_METADATA_BYTES = 16 * 1024 * 1024
 ROLE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
-RELEASE_TARGET = re.compile(r"releases/(\d{1,18})-[^/]+\.json\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,12 +289,6 @@ def differences(current: Targets, proposed: Targets) -> Differences:
         changed=tuple(sorted(name for name in before.keys() & after.keys() if before[name] != after[name])),
         removed=tuple(sorted(before.keys() - after.keys())),
     )
-
-
-def next_release_counter(targets: Targets) -> int:
-    """Return the counter of the next release: one above the highest release document in force."""
-    found = (RELEASE_TARGET.match(name) for name in targets.targets)
-    return max((int(match[1]) for match in found if match), default=0) + 1
 
 
 def _verify(unverified: bytes, form: type[RoleT], *, delegator: Root | Targets, role: str, now: datetime) -> RoleT:
