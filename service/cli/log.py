@@ -34,6 +34,7 @@ from service.cli.client import JsonObject, connect, load_credential
 from service.cli.errors import AnswerError, BadArgumentError, CliError
 from service.cli.log_audit import Audit, Auditor
 from service.cli.log_copy import LogCopy
+from service.cli.log_require import release, require
 from service.cli.log_source import LogSource
 from service.cli.log_witness import only_one, serve_witness, witness_app
 from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption
@@ -130,6 +131,10 @@ def verify(
         source.close()
     in_force = 0 if log else _check_in_force(operator_dir, audit)
     print_json(_facts(audit, in_force)) if as_json else _print_audit(audit, in_force)
+
+
+app.command()(require)
+app.command()(release)
 
 
 @app.command("witness-key")
