@@ -142,7 +142,7 @@ class Cause(StrEnum):
 
 
 class Attack(StrEnum):
-    """What somebody may be trying where an update is refused (Uptane standard 4.2, threats; TUF specification 1.5.2)."""
+    """What somebody may be trying where an update is refused (Uptane standard 4.2; TUF specification 1.5.2)."""
 
     EAVESDROP = "eavesdrop"  # somebody in the middle: a server that the voucher's root does not know
     DROP_REQUEST = "drop-request"  # set by the service: the device asks or was asked, and no word of it arrives
