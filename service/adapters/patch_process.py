@@ -5,7 +5,7 @@
 A patch is made from two sets of records, and each of its groups takes the one that codes it shorter:
     - bsdiff's matching (bsdiff4): finds what moved, and takes as it is what has no counterpart;
     - correlation: for each group the part of the old image that differs least from it. Weights that all changed a
-      little match nowhere, but still lie beside those that they come from.
+      little match nowhere, but still lie beside those that they come from; those that are new are taken as they are.
 The process applies what it made as a device does and compares; what is not the new image is not written. If whoever
 started it is gone, it ends.
 """
@@ -15,14 +15,16 @@ import os
 import struct
 import sys
 from collections.abc import Iterator
+from itertools import groupby
 
 import numpy as np
-from bsdiff4 import core
+from bsdiff4 import core  # type: ignore[import-untyped]  # the package has no annotations
 
 from protocol.delta import GROUP_BYTES, Record, apply_patch, read_header, write_patch
 
 LENGTHS = struct.Struct("<II")
 _NICENESS = 10
+_STRETCH_BYTES = 256
 _NUMBER_BYTES = 8  # of bsdiff's control numbers
 
 
@@ -63,7 +65,26 @@ def _shifted(old: bytes, group: bytes, *, shift: int) -> Iterator[Record]:
         yield Record(0, 0, before)
     start = max(shift, 0)
     copied = min(len(group) - before, len(old) - start)
-    yield Record(start, copied, len(group) - before - copied)
+    yield from _compared(old[start : start + copied], group[before : before + copied], start=start)
+    if len(group) > before + copied:
+        yield Record(0, 0, len(group) - before - copied)
+
+
+def _compared(old: bytes, new: bytes, *, start: int) -> Iterator[Record]:
+    """Yield copies, and literals for stretches whose bytes are smaller than their differences."""
+    samples, before = (np.frombuffer(image, np.int8) for image in (new, old))
+    edges = np.arange(0, len(new), _STRETCH_BYTES)
+    is_new = _sums(samples, edges) < _sums(samples - before, edges)
+    position = 0
+    for is_literal, stretch in groupby(range(len(edges)), key=lambda index: bool(is_new[index])):
+        count = min(len(list(stretch)) * _STRETCH_BYTES, len(new) - position)
+        yield Record(0, 0, count) if is_literal else Record(start + position, count, 0)
+        position += count
+
+
+def _sums(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    sums: np.ndarray = np.add.reduceat(np.abs(values.astype(np.int16)), edges, dtype=np.int64)
+    return sums
 
 
 def _signal(image: bytes) -> np.ndarray:

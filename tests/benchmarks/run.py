@@ -19,6 +19,8 @@ SCRIPTS = (
     "rollout_bench",
     "director_bench",
     "download_bench",
+    "delta_bench",
+    "tlog_bench",
 )
 LIMIT_SECONDS = 1200  # per script
 OUT = Path("build/bench.json")

@@ -150,9 +150,8 @@ async def test_patch_that_cannot_be_made_is_told(world: UpdateWorld) -> None:
     assert await changes(world) == ["failed"]
 
 
-async def test_process_that_was_given_nonsense_fails(world: UpdateWorld) -> None:
+async def test_process_that_was_given_nonsense_fails() -> None:
     """An image of no bytes: the child ends with an error, and the maker says so."""
-    assert world
     with pytest.raises(PatchMakeError, match="expected one, found exit code"):
         await ProcessPatchMaker().make(b"", b"new")
 
