@@ -71,9 +71,12 @@ class SqlDocuments:
 
     async def installed(self, query: ComponentQuery) -> Mapping[tuple[Slot, str], int]:
         """See `DocumentRepository.installed`."""
-        slot, sha256 = installed_images.c.slot, installed_images.c.sha256
-        counted = select(slot, sha256, func.count()).where(_runs(query)).group_by(slot, sha256)
-        return {(Slot(row[0]), row[1]): row[2] for row in await self._connection.execute(counted)}
+        return {
+            (slot, row[0]): count
+            for row in await self._connection.execute(installed_query(query))
+            for slot, count in zip(Slot, row[1:], strict=True)
+            if count
+        }
 
     async def installed_of(self, digests: Collection[str]) -> Mapping[str, int]:
         """See `DocumentRepository.installed_of`."""
@@ -83,7 +86,9 @@ class SqlDocuments:
 
     async def count_devices(self, query: ComponentQuery) -> int:
         """See `DocumentRepository.count_devices`."""
-        counted = select(func.count(distinct(installed_images.c.device_id))).where(_runs(query))
+        counted = select(func.count(distinct(installed_images.c.device_id))).where(
+            _in_any_slot(), installed_images.c.sha256.in_(_images(query))
+        )
         return (await self._connection.execute(counted)).scalar_one()
 
     async def devices(self, slot: Slot, image_sha256: str, *, after_id: str, limit: int) -> Sequence[str]:
@@ -111,9 +116,23 @@ class SqlDocuments:
         return [StoredStatement(**row._mapping) for row in rows]  # noqa: SLF001 - the row's public mapping
 
 
-def _runs(query: ComponentQuery) -> ColumnElement[bool]:
-    images: Select[tuple[str]] = select(bom_components.c.sha256).where(_matches(query))
-    return and_(_in_any_slot(), installed_images.c.sha256.in_(images))
+def installed_query(query: ComponentQuery) -> Select[tuple[str, *tuple[int, ...]]]:
+    """Return what counts devices: a row for each image with a component, a column for each slot.
+
+    Each count reads one range of the index, whatever a planner thinks of how rare a component is.
+    """
+    images = _images(query).distinct().subquery()
+    counts = (
+        select(func.count())
+        .where(installed_images.c.slot == slot, installed_images.c.sha256 == images.c.sha256)
+        .scalar_subquery()
+        for slot in Slot
+    )
+    return select(images.c.sha256, *counts)
+
+
+def _images(query: ComponentQuery) -> Select[tuple[str]]:
+    return select(bom_components.c.sha256).where(_matches(query))
 
 
 def _in_any_slot() -> ColumnElement[bool]:

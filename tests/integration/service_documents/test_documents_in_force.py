@@ -8,16 +8,16 @@ import pytest
 
 from pki.roles import OfflineKey
 from protocol.cyclonedx import AnalysisState
-from protocol.document import DocumentError
+from protocol.document import DocumentError, canonical_json
 from protocol.errors import SignatureError
 from protocol.geometry import Slot
 from protocol.image import digest_of
-from protocol.updates import DocumentKind
+from protocol.updates import DocumentKind, ReleaseDocument
 from service.application.document_repository import ComponentQuery
 from service.application.documents import ForeignBomError, UnknownDocumentError
-from service.domain.release import InvalidTargetError, UnknownImageError, UnknownReleaseError
+from service.domain.release import InvalidReleaseError, InvalidTargetError, UnknownImageError, UnknownReleaseError
 from tests.integration.service_documents.document_world import DocumentWorld, add_document, statement
-from tests.integration.service_updates.update_world import RELEASER, in_blocks
+from tests.integration.service_updates.update_world import RELEASER, add_target, in_blocks
 
 A7 = Slot.A7_APPLICATION
 MBEDTLS = {"mbedtls": "3.6.0"}
@@ -124,6 +124,34 @@ async def test_provenance_by_another_key_is_refused(documented: DocumentWorld) -
         await world.take(provenance)
     with pytest.raises(SignatureError, match="expected a signature"):
         await world.hand_over(upload)
+
+
+@pytest.mark.parametrize("names", [["app@1.0.0", "more@1.0.0"], ["other@1.0.0"]], ids=["more", "other"])
+async def test_provenance_of_other_images_brings_nothing_into_force(
+    documented: DocumentWorld, names: list[str]
+) -> None:
+    """It is of another set: an image too many, or another one."""
+    world = documented
+    upload = await world.prepare("main", {A7: world.package("app@1.0.0")})
+    world.add_provenance(upload, [world.package(name) for name in names])
+    with pytest.raises(InvalidReleaseError, match="release main: expected its own provenance"):
+        await world.hand_over(upload)
+    assert await world.releases.page(before_counter=None, limit=9) == []
+
+
+async def test_provenance_of_an_earlier_release_is_not_taken_again(documented: DocumentWorld) -> None:
+    """A release names the provenance that comes with it."""
+    world, package = documented, documented.package("app@1.0.0")
+    first = await world.documented("main", {A7: package}, MBEDTLS)
+    await world.hand_over(first)
+    name = next(path for path in first.contents if path.startswith("documents/provenance/"))
+    again = await world.prepare("again", {A7: world.package("app@1.0.1")})
+    document = ReleaseDocument.model_validate_json(again.contents[again.release_target])
+    changed = canonical_json(document.model_copy(update={"documents": {DocumentKind.PROVENANCE: name}}))
+    again.targets = [target for target in again.targets if target.path != again.release_target]
+    add_target(again, again.release_target, changed)
+    with pytest.raises(InvalidReleaseError, match="release again: expected its own provenance"):
+        await world.hand_over(again)
 
 
 @pytest.mark.parametrize("case", ["deep", "huge", "schema", "duplicate", "purl", "spaces"])
