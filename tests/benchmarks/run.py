@@ -18,6 +18,7 @@ SCRIPTS = (
     "hsm_bench",
     "rollout_bench",
     "director_bench",
+    "sbom_bench",
     "download_bench",
     "delta_bench",
     "tlog_bench",
