@@ -132,7 +132,11 @@ class MetadataRepository(Protocol):
         """Forget targets that no role lists any more."""
 
     async def add_images(self, images: Sequence[ImageTarget]) -> None:
-        """Store images that came into force."""
+        """Store images that came into force.
+
+        Raises:
+            ImageListedError: a target with this image id is in force.
+        """
 
     async def images(self, *, after_path: str, limit: int) -> Sequence[ImageTarget]:
         """Return at most `limit` images by path, beyond `after_path`."""

@@ -21,6 +21,10 @@ class InvalidTargetError(InvalidError):
     """A target's name, custom metadata or bytes do not say the same."""
 
 
+class ImageListedError(ConflictError):
+    """An image with this id is in force for another slot: the Director names an image, and it is for one slot."""
+
+
 class MissingArtifactError(ConflictError):
     """A target's bytes are not here."""
 

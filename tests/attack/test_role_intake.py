@@ -22,6 +22,7 @@ from pki.metadata import (
 )
 from pki.next_versions import delegations_of, next_delegations, next_targets
 from pki.repository import hash_bins
+from protocol.geometry import ImageKind, Slot
 from protocol.signing import SoftwareSigner, tuf_key
 from service.application.metadata_refusals import (
     DelegationRefusedError,
@@ -31,9 +32,9 @@ from service.application.metadata_refusals import (
 )
 from service.application.repository import OnlineKeyError
 from service.application.role_changes import RoleNameError, TwoRolesError, UnreachableTargetError
-from service.domain.release import TargetChangedError
+from service.domain.release import ImageListedError, TargetChangedError
 from tests.integration.service_updates.role_world import APPLICATIONS, Roles, Team
-from tests.integration.service_updates.update_world import UpdateWorld, open_world
+from tests.integration.service_updates.update_world import UpdateWorld, image_target, open_world
 from tests.service_folder import make_folders
 
 
@@ -287,6 +288,16 @@ async def test_publication_that_is_repeated_is_refused(roles: Roles) -> None:
     files = await roles.add(await roles.application("app@2.0.0"))
     await roles.publish(files)
     await assert_refused(roles, files, MetadataVersionError, "vision: expected version 4, found 3")
+
+
+async def test_image_for_a_second_slot_is_refused(roles: Roles) -> None:
+    """Its id is in force under another name: nobody could say which of them a device is to run."""
+    world = roles.world
+    package = world.package("runtime@1.0.0", ImageKind.FIRMWARE)
+    await world.take(package)
+    first, second = (image_target(world, package, slot, None) for slot in (Slot.M4_0_FIRMWARE, Slot.M4_1_FIRMWARE))
+    await roles.publish(await roles.add(first))
+    await assert_refused(roles, await roles.add(second), ImageListedError, "expected ids that no target has")
 
 
 async def test_bins_by_too_few_are_refused(roles: Roles) -> None:

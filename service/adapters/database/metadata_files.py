@@ -21,7 +21,7 @@ from service.application.update_repositories import (
     RepositoryName,
     RoleVersion,
 )
-from service.domain.release import MetadataRaceError, UnknownImageError
+from service.domain.release import ImageListedError, MetadataRaceError, UnknownImageError
 
 _CHUNK = 10_000  # values of one IN; SQLite and PostgreSQL take 32,766 and 32,767
 
@@ -122,8 +122,13 @@ class SqlMetadata:
             }
             for image in images
         ]
-        if rows:
+        if not rows:
+            return
+        try:
             await self._connection.execute(insert(image_targets), rows)
+        except IntegrityError as error:
+            named = ", ".join(image.path for image in images[:4])
+            raise ImageListedError(f"images: expected ids that no target has, found one of {named} in force") from error
 
     async def images(self, *, after_path: str, limit: int) -> Sequence[ImageTarget]:
         """See `MetadataRepository.images`."""

@@ -1,5 +1,6 @@
 """Delegations, teams, hash bins and patches in force, on both databases: published, followed and looked up."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -19,7 +20,7 @@ from service.application.metadata_refusals import DelegationRefusedError
 from service.application.repository import NoOnlineRoleError
 from service.application.repository_status import RepositoryStatus
 from service.application.update_repositories import RepositoryName
-from service.domain.release import InvalidReleaseError, MissingArtifactError
+from service.domain.release import InvalidReleaseError, MetadataRaceError, MissingArtifactError
 from tests.integration.service_updates.role_world import Roles, Team
 from tests.integration.service_updates.update_world import UpdateWorld, image_target
 
@@ -142,6 +143,18 @@ async def test_patches_come_and_go_without_an_operator(world: UpdateWorld, roles
     assert await roles_of(world, PATCH.path) == [None]
     with pytest.raises(DelegationRefusedError, match="expected targets of its own paths, found images/"):
         await patch(world, added=[content_target("images/os/a.img", b"x")])
+
+
+async def test_of_two_publications_at_once_both_or_one_come_into_force(world: UpdateWorld, roles: Roles) -> None:
+    """The other is refused whole, and comes into force when it is tried again."""
+    patches = [content_target(delta_target_name(letter * 64, "b" * 64), b"patch") for letter in "acd"]
+    answers = await asyncio.gather(*(patch(world, added=[each]) for each in patches), return_exceptions=True)
+    refused = [each for each, answer in zip(patches, answers, strict=True) if answer is not None]
+    assert all(isinstance(answer, MetadataRaceError) for answer in answers if answer is not None)
+    for each in refused:
+        await patch(world, added=[each])
+    state = await roles.in_force()
+    assert [state.find(each.path) for each in patches] == patches
 
 
 async def test_delegation_of_patches_may_be_withdrawn_and_given_again(world: UpdateWorld, roles: Roles) -> None:
