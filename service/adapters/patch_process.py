@@ -88,8 +88,9 @@ def _sums(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 
 def _signal(image: bytes) -> np.ndarray:
-    samples = np.frombuffer(image, np.int8).astype(np.float64)
-    return samples - samples.mean()
+    samples: np.ndarray = np.frombuffer(image, np.int8).astype(np.float64)
+    samples -= samples.mean()
+    return samples
 
 
 def main() -> None:

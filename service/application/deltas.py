@@ -84,7 +84,7 @@ class DeltaQueue:
         """See `PublicationListener.published`."""
         for name, target in publication.added.items():
             slot = slot_of_image_target(name)
-            if slot in HOME_BYTES:
+            if slot is not None and slot in HOME_BYTES:
                 await self.want(work, slot, target_sha256(target), length=target.length, now=now)
 
     async def want(self, work: UnitOfWork, slot: Slot, sha256: str, *, length: int, now: datetime) -> int:

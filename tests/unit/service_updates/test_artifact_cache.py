@@ -30,6 +30,9 @@ class CountingStore:
         content = self.contents.get(sha256)
         return None if content is None else len(content)
 
+    async def delete(self, sha256: str) -> None:
+        self.contents.pop(sha256, None)
+
     async def read(self, sha256: str, *, start: int, end: int) -> AsyncIterator[bytes]:
         self.reads += 1
         await asyncio.sleep(0)  # others run meanwhile
@@ -94,3 +97,17 @@ async def test_unknown_artifact_is_unknown() -> None:
     assert await cache.length("a" * 64) is None
     with pytest.raises(UnknownArtifactError):
         await _read(cache, "a" * 64, 0, 1)
+
+
+async def test_deleted_bytes_are_gone_from_memory_too() -> None:
+    """And leave room for others."""
+    store = CountingStore()
+    one, two = store.add(b"a" * 60), store.add(b"b" * 60)
+    cache = CachedArtifacts(store, max_bytes=100)
+    await _read(cache, one, 0, 60)
+    for _ in range(2):
+        await cache.delete(one)
+    assert await cache.length(one) is None
+    for _ in range(2):
+        assert await _read(cache, two, 0, 60) == b"b" * 60
+    assert store.reads == 2
