@@ -41,7 +41,7 @@ def status(*, operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR, as_json: J
     if as_json:
         print_json(roles)
         return
-    columns = ("repository", "role", "version", "expires", "threshold", "keys", "yours")
+    columns = ("role", "version", "expires", "threshold", "keys", "yours")
     print_table("Update metadata", columns, [_row(role) for role in roles])
     for role in roles:
         for warning in role["warnings"]:
@@ -68,6 +68,6 @@ def _with_own(role: JsonObject, own: dict[str, str]) -> JsonObject:
 
 
 def _row(role: JsonObject) -> tuple[object, ...]:
+    name = f"{role['repository']} {role['role']}"
     keys = [short(key) for key in role["key_ids"]]
-    expires = moment(role["expires_at"])
-    return role["repository"], role["role"], role["version"], expires, role["threshold"], keys, role["own_keys"]
+    return name, role["version"], moment(role["expires_at"]), role["threshold"], keys, role["own_keys"]

@@ -29,6 +29,7 @@ from service.cli.release_drafts import images_in_force, propose_release, propose
 from service.cli.settling import Consent, Session, release_facts, report, settle
 from service.cli.working_copy import WorkingCopy, find_release
 
+LAST_SECOND = time(23, 59, 59)  # of a day, UTC
 app = typer.Typer(help="Releases: make, sign and list them.", no_args_is_help=True)
 app.command("sign")(sign_proposal)
 app.command("publish")(publish_proposal)
@@ -80,12 +81,12 @@ def create(
             offered=offered,
             listed=listed,
             factory=reference,
-            support_ends=None if support_ends is None else datetime.combine(support_ends, time.max, UTC),
+            support_ends=None if support_ends is None else datetime.combine(support_ends, LAST_SECOND, UTC),
             documents=_documents(session, name, origin, offered=offered, listed=listed),
         )
         draft = propose_release(session, release, way_back=way_back)
         answer = settle(session, draft, Consent(yes=yes, propose=propose, quiet=as_json))
-    report(answer if as_json else _shown(answer), as_json=as_json)
+    report(answer, as_json=as_json)
 
 
 @app.command()
@@ -160,10 +161,6 @@ def _listed(target: TargetFile | None, name: str) -> TargetFile:
     if target is None:
         raise ReleaseRefusedError(f"release {name[:64]}: expected one in force, found none")
     return target
-
-
-def _shown(answer: JsonObject) -> JsonObject:
-    return answer | {"images": _slots(answer)} if "images" in answer else answer
 
 
 def _slots(release: JsonObject) -> dict[str, str]:

@@ -184,11 +184,19 @@ def report(answer: JsonObject, *, as_json: bool) -> None:
     if as_json:
         print_json(answer)
     elif "proposal" not in answer:
-        print_facts(answer)
+        print_facts({name: _shortened(value) for name, value in answer.items() if value})
     else:
         lacking = [f"{each['role']}: {each['missing']} more by {each['by']}" for each in answer["missing"]]
         print_facts({"proposal": answer["proposal"], "signatures missing": lacking or "none"})
-        remark("nothing is in force yet; others add theirs by `tinyfleet metadata sign`, then `metadata publish`")
+        others = "" if answer["complete"] else "others add theirs by `tinyfleet metadata sign`, then "
+        remark(f"nothing is in force yet; {others}`tinyfleet metadata publish {answer['proposal']}`")
+
+
+def _shortened(value: object) -> object:
+    """Shorten what the service says of images to slots and digests, for people."""
+    if isinstance(value, list) and all(isinstance(each, dict) and "slot" in each for each in value):
+        return {each["slot"]: short(each.get("sha256")) for each in value}
+    return value
 
 
 def missing_text(review: Review) -> str:
