@@ -294,10 +294,7 @@ def add_signature(metadata: bytes, signer: Signer) -> bytes:
         parsed: Metadata[Targets] = Metadata.from_bytes(metadata)  # or of any other role
     except DeserializationError as error:
         raise RepositoryError("metadata to sign: expected TUF metadata, found other bytes") from error
-    key = TufSigner(signer)
-    # Metadata.sign would turn a key store's error into one of python-tuf's.
-    parsed.signatures[key.public_key.keyid] = key.sign(parsed.signed_bytes)
-    return parsed.to_bytes(_COMPACT)
+    return _with_signature(parsed, signer)
 
 
 def public_key_of(key: Key) -> ec.EllipticCurvePublicKey:
@@ -344,7 +341,14 @@ def _unsigned(signed: RoleT) -> bytes:
 
 
 def _sign(signed: RoleT, signer: Signer) -> bytes:
-    return add_signature(_unsigned(signed), signer)
+    return _with_signature(Metadata(signed), signer)
+
+
+def _with_signature(metadata: Metadata[RoleT], signer: Signer) -> bytes:
+    key = TufSigner(signer)
+    # Metadata.sign would turn a key store's error into one of python-tuf's.
+    metadata.signatures[key.public_key.keyid] = key.sign(metadata.signed_bytes)
+    return metadata.to_bytes(_COMPACT)
 
 
 def _role(role: RoleKeys) -> Role:
