@@ -65,14 +65,9 @@ class KeyStores:
         """See `KeyStore.generate`."""
         return self._of(role).generate(role)
 
-    def metadata_keys(self) -> list[str]:
-        """Return the names of the keys here that may sign update metadata, sorted.
-
-        Raises:
-            TokenError: a token that is to hold one cannot be opened.
-        """
-        named = {name for name in {*self.files.names(), *self.routes} if signs_metadata(name)}
-        return sorted(name for name in named if self.holds(name))
+    def metadata_names(self) -> list[str]:
+        """Return the names under which keys that may sign update metadata are, or belong, here; no token is opened."""
+        return sorted(name for name in {*self.files.names(), *self.routes} if signs_metadata(name))
 
     def _of(self, role: str) -> KeyStore:
         return self.tokens.get(self.store_of(role), self.files)

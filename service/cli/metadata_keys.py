@@ -135,7 +135,7 @@ def public_keys(keys: KeyStores, named: Sequence[str]) -> list[ec.EllipticCurveP
 
 def _public_key(keys: KeyStores, named: str) -> ec.EllipticCurvePublicKey:
     path = Path(named)
-    return load_public_key(path) if path.exists() or named not in keys.metadata_keys() else public_half(keys, named)
+    return load_public_key(path) if path.exists() or named not in keys.metadata_names() else public_half(keys, named)
 
 
 def _change(

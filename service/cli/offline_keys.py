@@ -9,10 +9,12 @@ from pathlib import Path
 
 import typer
 
+from pki.errors import KeyMissingError, TokenError
 from pki.keystore import passphrase_source
 from pki.public_keys import public_half
 from pki.stores import KeyStores, open_keys
 from protocol.signing import tuf_key
+from service.cli.output import remark
 
 PASSPHRASE_FILE = "passphrase"  # noqa: S105 - the file's name
 
@@ -38,12 +40,21 @@ def offline_keys(operator_dir: Path, *, is_new: bool = False) -> KeyStores:
 def own_key_ids(keys: KeyStores) -> dict[str, str]:
     """Return the names of one's own keys that may sign update metadata, by their TUF key ids.
 
-    Asks for the passphrase where the public half of a key is not noted yet.
+    Asks for the passphrase where the public half of a key is not noted yet. A key whose token is not here is left out:
+    the root's is in a safe while releases go on.
 
     Raises:
-        KeyStoreError: such a key cannot be used.
+        KeyStoreError: a key's file cannot be used.
     """
-    return {tuf_key(public_half(keys, name)).keyid: name for name in keys.metadata_keys()}
+    found: dict[str, str] = {}
+    for name in keys.metadata_names():
+        try:
+            found[tuf_key(public_half(keys, name)).keyid] = name
+        except KeyMissingError:
+            continue
+        except TokenError as error:
+            remark(f"key {name} is left out: {error}")
+    return found
 
 
 def _ask(*, is_new: bool) -> str:

@@ -6,7 +6,10 @@ import pytest
 
 from pki.keystore import PASSPHRASE_VARIABLE
 from tests.quick_folders import PASSPHRASE, make_quick_folders
+from tests.softhsm import softhsm
 from tests.unit.cli.offline_service import OfflineService, Operator, connect_to
+
+__all__ = ["operator", "softhsm"]
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from service.cli import clock
 from service.cli.catalog_papers import own_handover
 from service.cli.errors import BadArgumentError
 from service.cli.working_copy import WorkingCopy, WorkingCopyError
+from tests.softhsm import SoftHsm
 from tests.unit.cli.offline_service import DAY, Operator, wall_clock
 
 FILE = Path("a.proposal.json")
@@ -173,6 +174,16 @@ def test_machine_without_a_network_goes_by_what_it_knows(operator: Operator) -> 
     operator.refused(MetadataVersionError, "targets: expected version 2, found 3", *arguments)
     (repository / "1.targets.json").unlink()
     operator.refused(WorkingCopyError, r"expected a targets\.json in", *arguments)
+
+
+def test_key_whose_token_is_not_here_is_left_out(operator: Operator, softhsm: SoftHsm) -> None:
+    """Releases go on while the root's token is in a safe; the command says so."""
+    softhsm.route(operator.folders.operator, ["root", "image-targets-2"], "vault")
+    result = operator.run("metadata", "renew", "targets", "--yes", "--propose", FILE)
+    assert "key root is left out: " in result.stderr
+    assert _facts(operator, "metadata", "show", FILE)["complete"]
+    softhsm.add_token("vault")  # and holds neither key
+    assert "left out" not in operator.run("metadata", "renew", "targets", "--yes", "--propose", FILE).stderr
 
 
 def test_handover_bears_the_newest_roots(operator: Operator) -> None:

@@ -69,7 +69,7 @@ def test_own_keys_are_listed_after_the_fixed_ones(tmp_path: Path) -> None:
     assert [entry.role for entry in list_own_keys(stores, prove=True)] == ["ada"]
     assert {entry.state for entry in list_own_keys(stores, prove=True)} == {KeyState.SIGNS}
     assert [entry.role for entry in list_keys(stores, [OfflineKey.ROOT], prove=False)] == ["root"]
-    assert stores.metadata_keys() == ["ada", "image-targets-2", "root"]
+    assert stores.metadata_names() == ["ada", "image-targets-2", "root"]
 
 
 def test_own_key_is_in_the_token_that_is_named_for_it(softhsm: SoftHsm, tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_own_key_is_in_the_token_that_is_named_for_it(softhsm: SoftHsm, tmp_path
     stores = _stores(tmp_path)
     signer = stores.generate("ada")
     assert (stores.store_of("ada"), stores.store_of("ben"), stores.files.names()) == ("hsm", FILE_STORE, [])
-    assert (stores.metadata_keys(), public_half(stores, "ada")) == (["ada"], signer.public_key)
+    assert (stores.metadata_names(), public_half(stores, "ada")) == (["ada", "ben"], signer.public_key)
     assert [entry.state for entry in list_own_keys(stores, prove=False)] == [KeyState.PRESENT, KeyState.MISSING]
 
 
