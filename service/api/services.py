@@ -79,6 +79,7 @@ class Services:
     revocations: Revocations
     issuer_lists: IssuerLists
     public_rate: PublicRate
+    log_rate: PublicRate
     issuing_cas: IssuingCas
     approvals: Approvals
     explanations: Explanations

@@ -15,6 +15,7 @@ from starlette.routing import Route
 from protocol.merkle import HASH_BYTES
 from service.api.auth import ViewerActor
 from service.api.device_gate import BASE_PATH
+from service.api.problems import PROBLEM_TYPE
 from service.api.services import ServicesParameter
 from service.application.transparency import ProvenEntry, Transparency, UnknownEntryError
 
@@ -24,7 +25,11 @@ public_router = APIRouter(prefix="/tlog", tags=["transparency"])  # outside /api
 TEXT = "text/plain; charset=utf-8"
 TILE_SECONDS = 86_400  # a tile never changes
 _SHA256_PATTERN = r"^[0-9a-f]{64}$"
-_NOTE: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {}}, "description": "A signed note."}}
+_PROBLEM = {PROBLEM_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+_NOTE: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/plain": {}}, "description": "A signed note."},
+    503: {"content": _PROBLEM, "description": "There is no checkpoint yet; Retry-After says when to ask again."},
+}
 _TILE: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/octet-stream": {}}, "description": "Hashes or entries."}
 }
@@ -98,7 +103,7 @@ async def find_log_entries(
 @public_router.get("/checkpoint", response_class=Response, responses=_NOTE)
 async def show_checkpoint(services: ServicesParameter) -> Response:
     """Show the newest checkpoint; needs no credential."""
-    services.public_rate.admit()
+    services.log_rate.admit()
     note = await services.transparency.checkpoint()
     return Response(note, media_type=TEXT, headers={"Cache-Control": "no-cache"})
 
@@ -106,7 +111,7 @@ async def show_checkpoint(services: ServicesParameter) -> Response:
 @public_router.get("/tile/{path:path}", response_class=Response, responses=_TILE)
 async def show_tile(services: ServicesParameter, path: Annotated[str, Path(max_length=100)]) -> Response:
     """Show a tile of hashes or a bundle of entries; needs no credential."""
-    services.public_rate.admit()
+    services.log_rate.admit()
     content = await services.transparency.tile(path)
     headers = {"Cache-Control": f"public, max-age={TILE_SECONDS}, immutable"}
     return Response(content, media_type="application/octet-stream", headers=headers)

@@ -250,6 +250,8 @@ class Transparency:
 
     async def _append(self, work: UnitOfWork, entries: Sequence[LogEntry], *, now: datetime) -> None:
         """Append what is not logged; the same entry is logged once, whoever brings it again."""
+        if not entries:
+            return
         size = await work.log.hold()
         new = {entry_hash(entry): entry for entry in entries}
         logged = await work.log.numbers(list(new))

@@ -23,6 +23,7 @@ from service.bootstrap.updates import Updates
 from service.config import SettingsError
 from service.gateway.server import Gateway
 
+LOG_REQUESTS_PER_SECOND = 200  # an audit of a million entries makes 8,000; it must not starve revocation
 OFFLINE_POLLS = 3  # a device that missed so many polls counts as offline
 
 
@@ -49,6 +50,7 @@ def operator_services(core: Core, gateway: Gateway, *, identity: Identity, updat
         revocations=core.revocations,
         issuer_lists=identity.issuer_lists,
         public_rate=PublicRate(clock),
+        log_rate=PublicRate(clock, per_second=LOG_REQUESTS_PER_SECOND, burst=2 * LOG_REQUESTS_PER_SECOND),
         issuing_cas=issuing_cas,
         identities=DeviceIdentities(unit_of_work, generations=issuing_cas, clock=clock),
         approvals=core.approvals,
