@@ -162,7 +162,10 @@ def review_proposal(proposal: Proposal, in_force: InForce, *, now: datetime) -> 
         _check_version(role, file.signed, in_force)
         _check_expiry(role, file.signed, now)
         _check_keys(role, file.signed)
-    quorums = [quorum for role in files for quorum in _quorums(role, files, _delegators(role, files, in_force, after))]
+    delegating = _delegating(after)
+    quorums = [
+        quorum for role in files for quorum in _quorums(role, files, _delegators(role, files, in_force, delegating))
+    ]
     _check_targets(in_force, after, files.keys() & after.keys())
     before_names, after_names = _names(in_force.roles), _names(after)
     new = {name: after[role].targets[name] for name, role in after_names.items() if name not in before_names}
@@ -228,10 +231,16 @@ def _roles_after(files: _Files, in_force: InForce) -> dict[str, Targets]:
     while waiting:
         role = waiting.pop()
         reached[role] = known[role]
-        waiting += [other for other in known if other not in reached and _delegates(known[role], other)]
+        if known[role].delegations is not None:
+            waiting += [other for other in known if other not in reached and _delegates(known[role], other)]
     if strangers := sorted(proposed.keys() - reached.keys()):
         raise ProposalError(f"proposal: expected roles that are delegated to, found {strangers[0]}")
     return reached
+
+
+def _delegating(roles: Mapping[str, Targets]) -> dict[str, Targets]:
+    """Return the few roles that delegate: hash bins, which are many, do not."""
+    return {name: targets for name, targets in roles.items() if targets.delegations is not None}
 
 
 def _delegates(delegator: Targets, role: str) -> bool:
@@ -313,14 +322,14 @@ def _quorum(role: str, file: Metadata[Root] | Metadata[Targets], delegator: Dele
     )
 
 
-def _delegators(role: str, files: _Files, in_force: InForce, after: Mapping[str, Targets]) -> dict[str, Delegator]:
+def _delegators(role: str, files: _Files, in_force: InForce, delegating: Mapping[str, Targets]) -> dict[str, Delegator]:
     """Return who must find enough signatures on a role's file, by name."""
     new = {f"new {Root.type}": files[Root.type].signed} if Root.type in files else {}
     if role == Root.type:
         return {Root.type: in_force.root, **new}
     if role == Targets.type:
         return new or {Root.type: in_force.root}  # a root that comes into force with them is the one that counts
-    return {name: each for name, each in after.items() if _delegates(each, role)}
+    return {name: each for name, each in delegating.items() if _delegates(each, role)}
 
 
 def _names(roles: Mapping[str, Targets]) -> dict[str, str]:
@@ -343,9 +352,10 @@ def _check_targets(before: InForce, after: Mapping[str, Targets], touched: Colle
             if found != target:
                 what = "none" if found is None else "another content"
                 raise ProposalError(f"target {name} of {role}: expected it as it is in force, found {what}")
+    delegating = _delegating(after)
     for role in touched:
         for name in after[role].targets:
-            if not _covers(after, role, name):
+            if not _covers(delegating, role, name):
                 raise ProposalError(f"{role}: expected targets that are delegated to it, found {name}")
 
 
@@ -357,9 +367,8 @@ def _covers(roles: Mapping[str, Targets], role: str, name: str) -> bool:
 
 
 def _asked(delegator: Targets, name: str) -> list[str]:
-    if delegator.delegations is None:
-        return []
-    return [role for role, _ in delegator.delegations.get_roles_for_target(name)]
+    delegations = delegator.delegations
+    return [] if delegations is None else [role for role, _ in delegations.get_roles_for_target(name)]
 
 
 def _role_changes(files: _Files, in_force: InForce) -> Iterator[RoleChange]:
