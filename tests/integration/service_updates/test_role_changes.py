@@ -135,9 +135,11 @@ async def test_publication_brings_no_release(world: UpdateWorld, roles: Roles) -
 
 async def test_patches_come_and_go_without_an_operator(world: UpdateWorld, roles: Roles) -> None:
     """The service signs them; only within the paths that targets delegate."""
+    before = (await roles.in_force()).versions[DELTAS_ROLE]
     await patch(world, added=[PATCH])
     state = await roles.in_force()
-    assert (state.find(PATCH.path), state.versions[DELTAS_ROLE]) == (PATCH, 2)
+    assert state.find(PATCH.path) == PATCH
+    assert state.versions[DELTAS_ROLE] > before
     await patch(world, removed=[PATCH.path, "deltas/x/y"])
     assert (await roles.in_force()).find(PATCH.path) is None
     assert await roles_of(world, PATCH.path) == [None]
@@ -166,7 +168,7 @@ async def test_delegation_of_patches_may_be_withdrawn_and_given_again(world: Upd
     files = next_delegations(state, [deltas_delegation(state.root)], expires=roles.expires)
     await roles.publish(roles.sign(files))
     await patch(world, added=[PATCH])
-    assert (await roles.in_force()).versions[DELTAS_ROLE] == 3
+    assert (await roles.in_force()).versions[DELTAS_ROLE] > state.versions[DELTAS_ROLE]
 
 
 async def test_what_is_signed_online_is_signed_again_in_time(world: UpdateWorld, roles: Roles) -> None:
@@ -178,7 +180,7 @@ async def test_what_is_signed_online_is_signed_again_in_time(world: UpdateWorld,
     world.clock.advance(3 * DAY)
     await world.repository.refresh()
     state = await roles.in_force()
-    assert state.versions[DELTAS_ROLE] == first[DELTAS_ROLE] + 1
+    assert state.versions[DELTAS_ROLE] > first[DELTAS_ROLE]
     assert await world.repository.refresh() == world.clock.now() + timedelta(days=0.5)
 
 
