@@ -11,6 +11,7 @@ A kill at any point leaves the row queued, and the same bytes are made again. Pa
 they make is checked against the image's hash, which is signed offline.
 """
 
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -28,7 +29,7 @@ from service.application.clock import Clock
 from service.application.delta_repository import Delta, DeltaState
 from service.application.events import Event, EventType, Signal, StoredEvent, wait_for
 from service.application.publication import Publication
-from service.application.repository import ImageRepository
+from service.application.repository import ImageRepository, NoOnlineRoleError, OnlineKeyError
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.application.update_repositories import RepositoryName
 from service.domain.errors import NotFoundError, ServiceError
@@ -236,7 +237,8 @@ class DeltaMaker:
         await work.deltas.remove(gone)
         names = [_name(delta) for delta in gone if delta.state is DeltaState.OFFERED]
         if names:
-            await self._ports.repository.publish_online(work, DELTAS_ROLE, added=(), removed=names, now=now)
+            with contextlib.suppress(NoOnlineRoleError):  # then nothing lists them any more
+                await self._ports.repository.publish_online(work, DELTAS_ROLE, added=(), removed=names, now=now)
         for delta in gone:
             work.record(_event(delta, "withdrawn", now=now))
 
@@ -261,7 +263,10 @@ class DeltaMaker:
         sha256 = digest_of(patch)
         await self._ports.store.put(sha256, patch)
         offered = replace(made, state=DeltaState.OFFERED, reason=words, format=FORMAT, patch_sha256=sha256)
-        await self._settle(offered, patch)
+        try:
+            await self._settle(offered, patch)
+        except (NoOnlineRoleError, OnlineKeyError) as error:
+            await self._settle(replace(made, state=DeltaState.FAILED, reason=str(error)[:500]))
 
     async def _settle(self, delta: Delta, patch: bytes = b"") -> None:
         now = self._ports.clock.now()

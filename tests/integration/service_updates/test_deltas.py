@@ -26,6 +26,7 @@ from service.application.deltas import (
     UnknownDeltaError,
     key_of,
 )
+from service.application.repository import NoOnlineRoleError
 from service.application.update_repositories import RepositoryName
 from service.domain.membership import StagePlan
 from tests.integration.service_updates.update_world import UpdateWorld
@@ -189,6 +190,22 @@ async def test_two_makers_list_a_patch_once(world: UpdateWorld) -> None:
 
     await maker_of(world, patches=Overtaken()).work()
     assert await changes(world) == ["offered"]
+
+
+async def test_role_that_the_service_may_not_sign_ends_the_patch(
+    world: UpdateWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operator took the delegation away: it is told once, and not made again and again."""
+    old = await released(world, 1)
+    await install(world, old, await world.add_devices(1))
+    await released(world, 2)
+
+    async def refuse(*_: object, **__: object) -> None:
+        raise NoOnlineRoleError("role deltas: expected targets to delegate to it, found none")
+
+    monkeypatch.setattr(world.repository, "publish_online", refuse)
+    await drain(maker_of(world))
+    assert [(delta.state, delta.patch_sha256) for delta in await all_deltas(world)] == [(DeltaState.FAILED, None)]
 
 
 async def test_only_the_leading_process_makes_patches(world: UpdateWorld) -> None:
