@@ -45,9 +45,9 @@ class RunningDeviceModel(BaseModel):
 
 
 class DevicePage(Page[RunningDeviceModel]):
-    """One page of devices; `count` is of all of them, each counted once."""
+    """One page of devices; `counts` is of all of them, by slot: one that runs it in two slots is in both."""
 
-    count: int
+    counts: dict[Slot, int]
 
 
 class StatementModel(BaseModel):
@@ -97,7 +97,7 @@ async def list_devices_with_component(
     """List devices that run a component now, by slot and image."""
     found = await services.documents.devices(wanted, after=paging.after, limit=paging.fetch)
     page = paging.page(found.devices, key=device_key, model=lambda device: _device(device, found))
-    return DevicePage(items=page.items, next_cursor=page.next_cursor, count=found.count)
+    return DevicePage(items=page.items, next_cursor=page.next_cursor, counts=dict(found.counts))
 
 
 @router.get("/statements")

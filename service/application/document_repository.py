@@ -152,9 +152,6 @@ class DocumentRepository(Protocol):
     async def installed_of(self, digests: Collection[str]) -> Mapping[str, int]:
         """Return how many devices run each image, by its SHA-256."""
 
-    async def count_devices(self, query: ComponentQuery) -> int:
-        """Return how many devices run a component, each counted once."""
-
     async def devices(self, slot: Slot, image_sha256: str, *, after_id: str, limit: int) -> Sequence[str]:
         """Return at most `limit` ids of devices that run an image in a slot, by id."""
 

@@ -5,6 +5,7 @@ this component" reads two indexes. The bytes themselves stay in the artifact sto
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -60,11 +61,11 @@ class FoundDevices:
     """A page of devices that run a component.
 
     Attributes:
-        count: of all of them, each counted once.
+        counts: of all of them, by slot; one that runs it in two slots is in both.
         images: those that they run, by SHA-256.
     """
 
-    count: int
+    counts: Mapping[Slot, int]
     devices: Sequence[RunningDevice]
     images: Mapping[str, ImageTarget]
 
@@ -179,12 +180,13 @@ class Documents:
         """
         start = _parse_key(after)
         async with self._unit_of_work(read_only=True) as work:
-            counts = await work.documents.installed(query)
-            one_slot = len({slot for slot, _sha256 in counts}) == 1  # then no device is counted twice
-            count = sum(counts.values()) if one_slot else await work.documents.count_devices(query)
-            found = await _page(work, sorted(counts), start=start, limit=limit)
+            running = await work.documents.installed(query)
+            found = await _page(work, sorted(running), start=start, limit=limit)
             images = await work.metadata.images_of({each.image_sha256 for each in found})
-        return FoundDevices(count, found, images)
+        counts = Counter[Slot]()
+        for (slot, _sha256), count in running.items():
+            counts[slot] += count
+        return FoundDevices(counts, found, images)
 
     async def statements(
         self, *, vulnerability: str | None, release: str | None, after_number: int, limit: int

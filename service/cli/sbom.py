@@ -1,8 +1,7 @@
 """`tinyfleet sbom`: what is inside images, and which devices run it now."""
 
 import json
-from collections.abc import Iterable
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated
 
@@ -115,26 +114,28 @@ def _wanted(client: ApiClient, component: str | None, vulnerability: str | None)
 
 def _found(client: ApiClient, wanted: Wanted, *, every: bool) -> JsonObject:
     images = list(client.items("/sbom/components", **wanted))
-    count = client.get("/sbom/devices", **wanted, limit=1)["count"]
-    devices: Iterable[JsonObject] = (
-        client.items("/sbom/devices", **wanted)
-        if every or count <= SHOWN_DEVICES
-        else (client.get("/sbom/devices", **wanted, limit=SHOWN_DEVICES)["items"])
-    )
-    return {"component": wanted, "device_count": count, "images": images, "devices": list(devices)}
+    first = client.get("/sbom/devices", **wanted, limit=SHOWN_DEVICES)
+    devices = list(client.items("/sbom/devices", **wanted)) if every else first["items"]
+    return {
+        "component": wanted,
+        "devices_by_slot": first["counts"],
+        "images": images,
+        "devices": devices,
+        "more": first["next_cursor"] is not None and not every,
+    }
 
 
 def _print(found: JsonObject) -> None:
     named = sorted(found["images"], key=_named)
     for (name, version, purl), images in groupby(named, key=_named):
-        rows = [(each["image_name"] or "–", short(each["image_sha256"]), each["devices"]) for each in images]
-        print_table(f"{name} {version} {purl}".rstrip(), ("image", "sha256", "devices that run it"), rows)
-    print_line(f"{found['device_count']} devices run it now")
-    shown = ((short(each["device_id"]), each["slot"], each["image_name"] or "–") for each in found["devices"])
-    rows = list(islice(shown, len(found["devices"])))
+        listed = [(each["image_name"] or "–", short(each["image_sha256"]), each["devices"]) for each in images]
+        print_table(f"{name} {version} {purl}".rstrip(), ("image", "sha256", "devices that run it"), listed)
+    counts = found["devices_by_slot"]
+    print_table("Devices that run it now", ("slot", "devices"), counts.items())
+    rows = [(short(each["device_id"]), each["slot"], each["image_name"] or "–") for each in found["devices"]]
     if rows:
         print_table(f"{len(rows)} of them", ("device", "slot", "image"), rows)
-    if len({each["device_id"] for each in found["devices"]}) < found["device_count"]:
+    if found["more"]:
         remark("the rest by --all")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, and_, distinct, func, insert, select
+from sqlalchemy import ColumnElement, Row, Select, and_, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from protocol.geometry import Slot
@@ -84,13 +84,6 @@ class SqlDocuments:
         counted = select(sha256, func.count()).where(_in_any_slot(), sha256.in_(digests)).group_by(sha256)
         return {row[0]: row[1] for row in await self._connection.execute(counted)}
 
-    async def count_devices(self, query: ComponentQuery) -> int:
-        """See `DocumentRepository.count_devices`."""
-        counted = select(func.count(distinct(installed_images.c.device_id))).where(
-            _in_any_slot(), installed_images.c.sha256.in_(_images(query))
-        )
-        return (await self._connection.execute(counted)).scalar_one()
-
     async def devices(self, slot: Slot, image_sha256: str, *, after_id: str, limit: int) -> Sequence[str]:
         """See `DocumentRepository.devices`."""
         device_id = installed_images.c.device_id
@@ -121,7 +114,7 @@ def installed_query(query: ComponentQuery) -> Select[tuple[str, *tuple[int, ...]
 
     Each count reads one range of the index, whatever a planner thinks of how rare a component is.
     """
-    images = _images(query).distinct().subquery()
+    images = select(bom_components.c.sha256).where(_matches(query)).distinct().subquery()
     counts = (
         select(func.count())
         .where(installed_images.c.slot == slot, installed_images.c.sha256 == images.c.sha256)
@@ -129,10 +122,6 @@ def installed_query(query: ComponentQuery) -> Select[tuple[str, *tuple[int, ...]
         for slot in Slot
     )
     return select(images.c.sha256, *counts)
-
-
-def _images(query: ComponentQuery) -> Select[tuple[str]]:
-    return select(bom_components.c.sha256).where(_matches(query))
 
 
 def _in_any_slot() -> ColumnElement[bool]:

@@ -128,15 +128,15 @@ async def test_devices_that_run_a_component_are_named(operator: Operator) -> Non
     await database.close()
     for wanted in ("mbedtls", "MBEDTLS@3.6.0", "pkg:generic/mbedtls", "app@1.0.0"):
         found = await operator.succeed("sbom", "find", wanted)
-        assert found["device_count"] == 1, wanted
+        assert found["devices_by_slot"] == {"a7/application": 1}, wanted
         assert [each["device_id"] for each in found["devices"]] == [device.device_id]
         assert found["images"][0]["devices"] == 1
-    assert (await operator.succeed("sbom", "find", "mbedtls@3.6.1"))["device_count"] == 0
+    assert (await operator.succeed("sbom", "find", "mbedtls@3.6.1"))["devices_by_slot"] == {}
     cve = ("--vulnerability", "CVE-2026-0001")
     assert await operator.succeed("sbom", "find", "--vulnerable-to", cve[1]) == []
     await operator.succeed("vex", "add", "main", *cve, "--component", "mbedtls", "--state", "exploitable", "--yes")
     (found,) = await operator.succeed("sbom", "find", "--vulnerable-to", cve[1])
-    assert found["device_count"] == 1
+    assert found["devices_by_slot"] == {"a7/application": 1}
     said = ("--state", "not_affected", "--justification", "code_not_reachable", "--detail", "never called")
     await operator.succeed("vex", "add", "main", *cve, "--component", "mbedtls", *said, "--yes")
     assert await operator.succeed("sbom", "find", "--vulnerable-to", cve[1]) == []
