@@ -7,7 +7,7 @@ from datetime import datetime
 
 import pytest
 from sqlalchemy import delete, func, select, update
-from tuf.api.metadata import Metadata, Root
+from tuf.api.metadata import Metadata, Root, TargetFile
 
 from protocol.geometry import ImageKind, Slot
 from protocol.merkle import leaf_hash, range_hash, subtree_hash
@@ -341,3 +341,21 @@ async def test_damaged_tree_is_never_signed(world: UpdateWorld, witnesses: Witne
     with pytest.raises(LogDamagedError, match="when it was 3 long"):
         await checkpoints.work()
     assert len(witnesses.asked) == asked
+
+
+async def test_many_images_come_into_force_at_once(world: UpdateWorld) -> None:
+    """More than a statement of the database takes parameters."""
+    now, count = world.clock.now(), 2500
+    images = (_made_up(number) for number in range(count))
+    added = {
+        image.path: TargetFile(
+            image.length, {"sha256": image.sha256}, image.path, {"custom": image.custom.model_dump(mode="json")}
+        )
+        for image in images
+    }
+    for _ in range(2):  # the second time everything is logged
+        async with world.unit_of_work() as work:
+            await world.transparency.published(work, Publication((), added), now=now)
+            await work.commit()
+    assert len(await _entries(world)) == 2 + count
+    await _check_tree(world)
