@@ -1,7 +1,7 @@
 """The transparency log at a million entries: appending, proving, verifying, and what a proof weighs.
 
 The log is on SQLite as the service keeps it; three witnesses in this process cosign. Verification is what a device does
-for one image: five Ed25519 signatures and twenty hashes.
+for one image: four Ed25519 signatures and twenty hashes.
 """
 
 import asyncio
