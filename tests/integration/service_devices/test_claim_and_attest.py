@@ -5,13 +5,14 @@ from dataclasses import replace
 import pytest
 from cryptography import x509
 
+from pki.online import request_metadata_key, requested_key
+from pki.roles import OnlineKey
 from protocol.document import verify_document
 from protocol.evidence import LifeCycle
 from protocol.geometry import Slot
 from protocol.identity import device_id_in
 from protocol.messages import TIME_PAYLOAD_TYPE, NonceRequest, SignedTime
 from protocol.signing import SoftwareSigner
-from service.adapters.certificates import load_authorities
 from service.application.attestation import AttestationRefusedError
 from service.domain.attestation import Verdict
 from service.domain.device import AlreadyClaimedError, DeviceState
@@ -33,13 +34,15 @@ async def test_claimed_device_gets_a_certificate_for_a_day(world: DeviceWorld) -
 
 
 async def test_nonce_comes_with_the_time_signed_by_the_director(world: DeviceWorld) -> None:
-    """A device without a clock learns the time from the answer to its own nonce."""
+    """A device without a clock learns the time by its own nonce, whichever key of the Director it knows."""
     device = await world.claimed()
+    request_metadata_key(world.folders.service, OnlineKey.DIRECTOR)
     reply = await world.attestation.nonce(device.peer, NonceRequest(device_nonce=b"\x09" * 32))
-    director = load_authorities(world.folders.service).director.public_key
-    signed = verify_document(reply.signed_time, TIME_PAYLOAD_TYPE, SignedTime, trusted_keys=[director])
-    assert signed.device_nonce == b"\x09" * 32
-    assert signed.now == world.clock.now()
+    for name in ("director", "director-2"):
+        director = requested_key(world.folders.service, name)
+        signed = verify_document(reply.signed_time, TIME_PAYLOAD_TYPE, SignedTime, trusted_keys=[director])
+        assert signed.device_nonce == b"\x09" * 32
+        assert signed.now == world.clock.now()
 
 
 async def test_second_claim_of_a_device_is_a_conflict(world: DeviceWorld) -> None:
