@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from itertools import groupby
 
 import numpy as np
-from bsdiff4 import core  # type: ignore[import-untyped]  # the package has no annotations
+from bsdiff4 import core
 
 from protocol.delta import GROUP_BYTES, Record, apply_patch, read_header, write_patch
 

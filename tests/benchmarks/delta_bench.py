@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import bsdiff4  # type: ignore[import-untyped]  # the package has no annotations
+import bsdiff4
 import numpy as np
-import tflite  # type: ignore[import-untyped]  # the package has no annotations
+import tflite
 import zstandard
 
 from protocol.delta import DECODER_BYTES

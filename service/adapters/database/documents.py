@@ -71,12 +71,10 @@ class SqlDocuments:
 
     async def installed(self, query: ComponentQuery) -> Mapping[tuple[Slot, str], int]:
         """See `DocumentRepository.installed`."""
-        return {
-            (slot, row[0]): count
-            for row in await self._connection.execute(installed_query(query))
-            for slot, count in zip(Slot, row[1:], strict=True)
-            if count
-        }
+        counted: dict[tuple[Slot, str], int] = {}
+        for sha256, *counts in await self._connection.execute(installed_query(query)):
+            counted |= {(slot, sha256): count for slot, count in zip(Slot, counts, strict=True) if count}
+        return counted
 
     async def installed_of(self, digests: Collection[str]) -> Mapping[str, int]:
         """See `DocumentRepository.installed_of`."""
