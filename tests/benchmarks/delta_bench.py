@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 
 import bsdiff4
 import numpy as np
-import tflite
+import tflite  # type: ignore[import-untyped]  # the package has no annotations
 import zstandard
 
 from protocol.delta import DECODER_BYTES

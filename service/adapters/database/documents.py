@@ -72,7 +72,9 @@ class SqlDocuments:
     async def installed(self, query: ComponentQuery) -> Mapping[tuple[Slot, str], int]:
         """See `DocumentRepository.installed`."""
         counted: dict[tuple[Slot, str], int] = {}
-        for sha256, *counts in await self._connection.execute(installed_query(query)):
+        for row in await self._connection.execute(installed_query(query)):
+            sha256: str = row[0]
+            counts: tuple[int, ...] = tuple(row[1:])
             counted |= {(slot, sha256): count for slot, count in zip(Slot, counts, strict=True) if count}
         return counted
 
