@@ -150,10 +150,10 @@ def test_only_server_and_responder_are_renewed_so(folder: Path) -> None:
 
 
 def test_missing_requests_are_made(tmp_path: Path) -> None:
-    """On the service's machine, before the ceremony."""
+    """On the service's machine, before the ceremony: six P-256 keys and the log's."""
     result = _pki("request", "--service-dir", tmp_path)
     assert result.exit_code == 0
-    assert len(list((tmp_path / "csr").iterdir())) == len(list((tmp_path / "keys").iterdir())) == 6
+    assert len(list((tmp_path / "csr").iterdir())) == len(list((tmp_path / "keys").iterdir())) == 7
     shown = key_sha256(requested_key(tmp_path, "ocsp"))
     assert f"key ocsp, SHA-256: {shown}" in result.stdout.splitlines()
 

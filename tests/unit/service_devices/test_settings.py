@@ -69,7 +69,7 @@ def test_documented_file_names_every_setting_with_its_default(monkeypatch: pytes
         monkeypatch.delenv(f"TINYFLEET_{name.upper()}", raising=False)
     file = DEPLOYMENTS / "tinyfleet.toml"
     documented = tomllib.loads(file.read_text())
-    commented = {"database_password_file"}
+    commented = {"database_password_file", "witness_ca_file"}
     assert set(documented) | commented == set(Settings.model_fields)
     defaults = load_settings(None, data_dir=documented["data_dir"])
     assert load_settings(file).model_dump() == defaults.model_dump()
