@@ -1,22 +1,28 @@
 """What keys there are and whether they can be used, and the one way that a key may move: from a file into a token.
 
-Keys are listed by role with their generations; those that people have named to sign update metadata come after them.
+Keys are listed by role with their generations; those that people have named to sign update metadata come after them,
+and of a service's folder the transparency log's, an Ed25519 key that is always a file.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from pki.errors import KeyExistsError, KeyStoreError, StoreConfigError, TokenKeyError
+from pki.errors import KeyExistsError, KeyMissingError, KeyStoreError, StoreConfigError, TokenKeyError
+from pki.log_key import LOG_KEY_FILE, load_log_key
 from pki.pkcs11 import TokenSigner
 from pki.roles import FIXED_ROLES, base_role
 from pki.stores import CONFIG_FILE, FILE_STORE, KeyStores, refuse_in_token
 from protocol.errors import SignatureError
+from protocol.notes import verify_signatures
 from protocol.signing import verify
 
 _PROOF = b"tinyfleet: this key signs"
+LOG_ROLE = "log"
 _FIRST_GENERATION = 2  # the one before it bears the role's own name
 
 
@@ -47,7 +53,7 @@ class KeyEntry:
     store: str
     where: str
     state: KeyState
-    public_key: ec.EllipticCurvePublicKey | None = None
+    public_key: ec.EllipticCurvePublicKey | Ed25519PublicKey | None = None
     problem: str = ""
     leaves_file: bool = False
 
@@ -73,6 +79,28 @@ def list_own_keys(stores: KeyStores, *, prove: bool) -> Iterator[KeyEntry]:
     own = {name for name in {*stores.files.names(), *stores.routes} if base_role(name) not in FIXED_ROLES}
     for name in sorted(own):
         yield _entry(stores, name, prove=prove)
+
+
+def log_key_entry(service_dir: Path, *, prove: bool) -> KeyEntry:
+    """Look at the transparency log's key.
+
+    Args:
+        service_dir: a service's folder.
+        prove: have the key sign.
+    """
+    state, public_key, problem = KeyState.MISSING, None, ""
+    try:
+        signer = load_log_key(service_dir)
+        state, public_key = KeyState.PRESENT, Ed25519PublicKey.from_public_bytes(signer.key.public_key)
+        if prove:
+            text = f"{_PROOF.decode()}\n"
+            verify_signatures(text, [signer.sign(text)], [signer.key])
+            state = KeyState.SIGNS
+    except KeyMissingError:
+        pass
+    except (KeyStoreError, SignatureError) as error:
+        state, problem = KeyState.UNUSABLE, str(error)
+    return KeyEntry(LOG_ROLE, FILE_STORE, str(service_dir / LOG_KEY_FILE), state, public_key, problem)
 
 
 def import_key(stores: KeyStores, role: str, store: str, *, delete_file: bool) -> TokenSigner:

@@ -11,9 +11,10 @@ from typing import Annotated
 
 import typer
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from pki.key_inventory import KeyEntry, KeyState, import_key, list_keys, list_own_keys
+from pki.key_inventory import KeyEntry, KeyState, import_key, list_keys, list_own_keys, log_key_entry
 from pki.online import online_keys
 from pki.roles import OfflineKey, OnlineKey
 from pki.stores import CONFIG_FILE, KeyStores
@@ -52,6 +53,8 @@ def list_(
     """
     stores, roles = _opened(operator_dir, data_dir)
     entries = [*list_keys(stores, roles, prove=verify), *list_own_keys(stores, prove=verify)]
+    if data_dir is not None:
+        entries.append(log_key_entry(data_dir, prove=verify))
     if as_json:
         print_json([_facts(entry) for entry in entries])
     else:
@@ -110,7 +113,7 @@ def _remark(entry: KeyEntry) -> None:
         remark(f"{entry.role}: belongs in {entry.where}, and a file of it is still in keys/")
 
 
-def _fingerprint(public_key: ec.EllipticCurvePublicKey | None) -> str:
+def _fingerprint(public_key: ec.EllipticCurvePublicKey | Ed25519PublicKey | None) -> str:
     """SHA-256 of the DER SubjectPublicKeyInfo, hex."""
     if public_key is None:
         return ""

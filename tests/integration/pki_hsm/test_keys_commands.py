@@ -38,6 +38,19 @@ def test_list_shows_every_role_without_a_passphrase(folders: Folders, monkeypatc
     assert {entry["state"] for entry in json.loads(_run(*where, "--json", "--verify").stdout)} == {"signs"}
 
 
+def test_key_of_the_log_is_listed_and_tried(folders: Folders) -> None:
+    """It is the service's and always a file; a damaged one is named, one that is gone is missing."""
+    where, file = ("list", "--data-dir", folders.service), folders.service / "keys" / "log.key"
+    for option, state in (((), "present"), (("--verify",), "signs")):
+        entry = json.loads(_run(*where, "--json", *option).stdout)[-1]
+        assert (entry["role"], entry["store"], entry["where"], entry["state"]) == ("log", "file", str(file), state)
+        assert len(entry["public_key_sha256"]) == 64
+    file.write_text(file.read_text()[:-9])
+    assert "log: key: expected" in _run(*where, "--verify", exit_code=1).stderr
+    file.unlink()
+    assert json.loads(_run(*where, "--json").stdout)[-1]["state"] == "missing"
+
+
 def test_key_moves_into_the_token_step_by_step(softhsm: SoftHsm, folders: Folders) -> None:
     """Each step says what comes next, and the public key stays the same."""
     softhsm.add_token()
