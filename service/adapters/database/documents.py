@@ -73,8 +73,7 @@ class SqlDocuments:
         """See `DocumentRepository.installed`."""
         counted: dict[tuple[Slot, str], int] = {}
         for row in await self._connection.execute(installed_query(query)):
-            sha256: str = row[0]
-            counts: tuple[int, ...] = tuple(row[1:])
+            sha256, *counts = row
             counted |= {(slot, sha256): count for slot, count in zip(Slot, counts, strict=True) if count}
         return counted
 
@@ -109,7 +108,7 @@ class SqlDocuments:
         return [StoredStatement(**row._mapping) for row in rows]  # noqa: SLF001 - the row's public mapping
 
 
-def installed_query(query: ComponentQuery) -> Select[tuple[str, *tuple[int, ...]]]:
+def installed_query(query: ComponentQuery) -> Select[Any]:
     """Return what counts devices: a row for each image with a component, a column for each slot.
 
     Each count reads one range of the index, whatever a planner thinks of how rare a component is.
