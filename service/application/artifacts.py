@@ -7,7 +7,8 @@ Verification of unverified bytes, in this order:
        an exploitability document (CycloneDX), or a release document; everything else is an image package;
     4. signature: of a package key or the maker's system key for packages, of a golden key for golden vectors, of a
        package key for provenance. The other documents bear none: the Image targets metadata that lists their hash
-       signs them.
+       signs them;
+    5. payload, of packages: a model, a trust store or a board configuration is of its form.
 """
 
 import asyncio
@@ -22,9 +23,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from protocol.cyclonedx import read_bom, read_vex
 from protocol.document import parse_document, verify_document
 from protocol.errors import SignatureError
-from protocol.geometry import ImageKind
-from protocol.image import IMAGE_TYPE, MAX_PACKAGE_BYTES, verify_package
-from protocol.model import GOLDEN_PAYLOAD_TYPE, GoldenVectors, parse_model_payload
+from protocol.image import MAX_PACKAGE_BYTES, verify_package
+from protocol.model import GOLDEN_PAYLOAD_TYPE, GoldenVectors
+from protocol.payloads import check_payload
 from protocol.provenance import PAYLOAD_TYPE as PROVENANCE_PAYLOAD_TYPE
 from protocol.provenance import verify_provenance
 from protocol.updates import MAX_RELEASE_BYTES, ReleaseDocument
@@ -105,7 +106,7 @@ class Artifacts:
         Raises:
             ArtifactTooLongError: step 1.
             ArtifactHashError: step 2.
-            ProtocolError: steps 3 or 4.
+            ProtocolError: steps 3 to 5.
         """
         content = await _read_all(unverified, sha256)
         # Signatures of megabytes take milliseconds: not on the event loop.
@@ -156,10 +157,10 @@ async def _read_all(unverified: AsyncIterator[bytes], sha256: str) -> bytes:
 
 
 def verify_artifact(unverified: bytes, sha256: str, keys: TrustedKeys) -> Artifact:
-    """Verify bytes whose hash is known to be `sha256`: steps 3 and 4.
+    """Verify bytes whose hash is known to be `sha256`: steps 3 to 5.
 
     Raises:
-        ProtocolError: they are no artifact, or no trusted key signed them.
+        ProtocolError: they are no artifact, no trusted key signed them, or the payload is malformed.
     """
     # Step 3: form.
     if unverified[:1] != b"{":
@@ -190,8 +191,8 @@ def _package(unverified: bytes, sha256: str, keys: TrustedKeys) -> Artifact:
     except SignatureError:
         verified = verify_package(unverified, keys.system, kind=None)
         is_system = True
-    if verified.info.image_type == IMAGE_TYPE[ImageKind.MODEL]:
-        parse_model_payload(verified.payload)
+    # Step 5: payload.
+    check_payload(verified)
     return Artifact(sha256, len(unverified), ArtifactKind.IMAGE, image=verified.info, is_system=is_system)
 
 

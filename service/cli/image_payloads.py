@@ -7,21 +7,20 @@ board            model: acme-eye
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated
 
 import yaml
 from pydantic import Field
 
 from pki.public_keys import load_public_key
-from protocol.board import BoardConfiguration, encode_board, parse_board
+from protocol.board import BoardConfiguration, encode_board
 from protocol.document import Document, DocumentT, parse_document
 from protocol.geometry import ImageKind
 from protocol.image import IMAGE_TYPE, MAX_PACKAGE_BYTES, VerifiedImage
 from protocol.model import parse_model_payload
-from protocol.trust_store import TrustedKey, TrustRole, encode_trust_store, parse_trust_store
+from protocol.trust_store import TrustedKey, TrustRole, encode_trust_store
 from service.cli.offered import PackageFileError, read_input
 
 MAX_YAML_BYTES = 64 * 1024
@@ -55,31 +54,11 @@ def read_payload(path: Path, kind: ImageKind) -> bytes:
     return read_input(path, max_bytes=MAX_PACKAGE_BYTES)
 
 
-def check_payload(image: VerifiedImage) -> None:
-    """Refuse a verified image whose payload is not of the form of its kind.
-
-    Raises:
-        ProtocolError: says where.
-    """
-    parse = _PARSERS.get(image.info.image_type)
-    if parse is not None:
-        parse(image.payload)
-
-
 def requires_of_card(image: VerifiedImage) -> Mapping[str, str]:
     """Return what a model's card requires of other images; nothing for an image of another kind."""
     if image.info.image_type != IMAGE_TYPE[ImageKind.MODEL]:
         return {}
     return parse_model_payload(image.payload).card.requires
-
-
-_PARSERS: Mapping[int, Callable[[bytes], object]] = MappingProxyType(
-    {
-        IMAGE_TYPE[ImageKind.MODEL]: parse_model_payload,
-        IMAGE_TYPE[ImageKind.BOARD_CONFIGURATION]: parse_board,
-        IMAGE_TYPE[ImageKind.TRUST_STORE]: parse_trust_store,
-    }
-)
 
 
 def _trust_store(path: Path) -> bytes:

@@ -25,6 +25,7 @@ from protocol.image import (
     resign,
     verify_package,
 )
+from protocol.payloads import check_payload
 from service.cli import clock
 from service.cli.bills import check_maker_bom
 from service.cli.errors import BadArgumentError
@@ -41,7 +42,7 @@ from service.cli.image_arguments import (
     place_of,
     requirements_of,
 )
-from service.cli.image_payloads import check_payload, read_payload, requires_of_card
+from service.cli.image_payloads import read_payload, requires_of_card
 from service.cli.image_sections import explain_package
 from service.cli.offered import (
     Note,

@@ -3,12 +3,13 @@
 import pytest
 
 from pki.metadata import content_target
-from protocol.board import BoardConfiguration, encode_board
+from protocol.board import BoardConfiguration, BoardError, encode_board
 from protocol.geometry import Core, ImageKind, Slot
-from protocol.image import read_info
+from protocol.image import digest_of, read_info
 from protocol.signing import SoftwareSigner
-from protocol.trust_store import TrustedKey, TrustRole, encode_trust_store
+from protocol.trust_store import TrustedKey, TrustRole, TrustStoreError, encode_trust_store
 from protocol.updates import ImageCustom
+from service.application.artifacts import UnknownArtifactError
 from service.domain.release_checks import HardwareMismatchError
 from tests.integration.service_updates.update_world import UpdateWorld, add_target
 
@@ -41,3 +42,23 @@ async def test_image_without_a_slot_is_in_no_release(
         await world.hand_over(upload)
     async with world.unit_of_work(read_only=True) as work:
         assert await work.releases.count() == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload", "error"),
+    [
+        (ImageKind.BOARD_CONFIGURATION, b"TFB0" + BOARD[4:], BoardError),
+        (ImageKind.TRUST_STORE, b"TFK0" + STORE[4:], TrustStoreError),
+    ],
+)
+async def test_malformed_payload_is_not_taken(
+    world: UpdateWorld, kind: ImageKind, payload: bytes, error: type[Exception]
+) -> None:
+    """Whoever signed it: no bytes are kept, and nothing is written in the audit trail."""
+    package = world.package("thing@1.0.0", kind, payload)
+    with pytest.raises(error, match="expected"):
+        await world.take(package)
+    with pytest.raises(UnknownArtifactError, match="expected a known SHA-256"):
+        await world.artifacts.length(digest_of(package))
+    async with world.unit_of_work(read_only=True) as work:
+        assert await work.artifacts.find([digest_of(package)]) == {}

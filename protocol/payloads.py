@@ -1,0 +1,29 @@
+"""The forms of payloads: what a verified package of a kind holds, taken apart by the parser of its kind."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from protocol.board import parse_board
+from protocol.geometry import ImageKind
+from protocol.image import IMAGE_TYPE, VerifiedImage
+from protocol.model import parse_model_payload
+from protocol.trust_store import parse_trust_store
+
+_PARSERS: Mapping[int, Callable[[bytes], object]] = MappingProxyType(
+    {
+        IMAGE_TYPE[ImageKind.MODEL]: parse_model_payload,
+        IMAGE_TYPE[ImageKind.BOARD_CONFIGURATION]: parse_board,
+        IMAGE_TYPE[ImageKind.TRUST_STORE]: parse_trust_store,
+    }
+)
+
+
+def check_payload(image: VerifiedImage) -> None:
+    """Refuse a verified image whose payload is not of the form of its kind; code of any form passes.
+
+    Raises:
+        ProtocolError: says where.
+    """
+    parse = _PARSERS.get(image.info.image_type)
+    if parse is not None:
+        parse(image.payload)
