@@ -1,8 +1,9 @@
-"""Sign image packages and golden vectors, each with the key of its role."""
+"""Sign image packages and golden vectors, each with the key of its role, and say which keys may have signed them."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from pki.catalog import Catalog, PublicKeys
 from pki.keystore import KeyStore
 from pki.roles import OfflineKey
 from protocol.document import sign_document
@@ -22,6 +23,11 @@ SIGNING_KEY: Mapping[ImageKind, OfflineKey] = MappingProxyType(
         ImageKind.TRUST_STORE: OfflineKey.ROM,
     }
 )
+
+
+def trusted_keys(catalog: Catalog, kind: ImageKind) -> PublicKeys:
+    """Return the keys of a catalog that may sign packages of a kind."""
+    return catalog.system_keys if SIGNING_KEY[kind] is OfflineKey.ROM else catalog.package_keys
 
 
 def sign_package(payload: bytes, info: ImageInfo, *, kind: ImageKind, keys: KeyStore) -> bytes:

@@ -13,7 +13,7 @@ import typer
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from pki.catalog import load_catalog
+from pki.catalog import Catalog, load_catalog
 from pki.files import PUBLIC_MODE, replace_file
 from pki.handover import Handover, peek_handover, verify_handover
 from pki.manufacturers import TRUST_FILE, TrustList, load_trust_list
@@ -33,6 +33,15 @@ FingerprintOption = Annotated[
 OutOption = Annotated[Path | None, typer.Option(help="File to write; else standard output.")]
 
 
+def own_catalog(operator_dir: Path) -> Catalog:
+    """Return the catalog of the operator's folder: who we are, and whose signatures count.
+
+    Raises:
+        CatalogError: catalog.json is missing or malformed.
+    """
+    return load_catalog(operator_dir / "repository" / "catalog.json")
+
+
 def own_handover(operator_dir: Path, *, now: datetime) -> Handover:
     """Return what vouchers to this catalog hand over; from the operator's side alone, never from the service.
 
@@ -44,8 +53,7 @@ def own_handover(operator_dir: Path, *, now: datetime) -> Handover:
         WorkingCopyError: a root is missing.
         OSError: a file cannot be read.
     """
-    repository = operator_dir / "repository"
-    catalog = load_catalog(repository / "catalog.json")
+    catalog = own_catalog(operator_dir)
     root = load_certificate(operator_dir / "certificates" / "root.pem")
     director_root, image_root = WorkingCopy(operator_dir).newest_roots()
     return Handover(
@@ -98,7 +106,7 @@ def trusted_list(operator_dir: Path) -> TrustList | None:
         PkiError: it is not by this catalog's root key.
     """
     root = load_certificate(operator_dir / "certificates" / "root.pem")
-    catalog = load_catalog(operator_dir / "repository" / "catalog.json")
+    catalog = own_catalog(operator_dir)
     return load_trust_list(trust_file(operator_dir), root=root, catalog_id=catalog.catalog_id)
 
 

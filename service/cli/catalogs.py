@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from pki.catalog import load_catalog
 from pki.ceremony import root_authority
 from pki.files import PUBLIC_MODE, replace_file
 from pki.handover import sign_handover
@@ -25,6 +24,7 @@ from service.cli.catalog_papers import (
     OutOption,
     confirm,
     hand_out,
+    own_catalog,
     own_handover,
     trust_file,
     trusted_list,
@@ -124,7 +124,7 @@ def _with(manufacturer: Manufacturer, operator_dir: Path) -> TrustList:
     trusted, now = trusted_list(operator_dir), clock.now()
     if trusted is not None:
         return trusted.trusting(manufacturer, made_at=now)
-    catalog = load_catalog(operator_dir / "repository" / "catalog.json")
+    catalog = own_catalog(operator_dir)
     return TrustList(catalog_id=catalog.catalog_id, version=1, made_at=now, manufacturers=(manufacturer,))
 
 

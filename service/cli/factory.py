@@ -22,6 +22,7 @@ from pki.roles import OfflineKey
 from protocol.geometry import Slot
 from protocol.updates import ReleaseDocument
 from service.cli import clock, factory_papers
+from service.cli.catalog_papers import own_catalog
 from service.cli.client import connect
 from service.cli.errors import DeviceFolderError
 from service.cli.factory_images import build_factory_images
@@ -57,7 +58,8 @@ def images(
         if _factory_release(in_force, working_copy) is not None:
             print_json({"already": True}) if as_json else print_line("the factory release is in force already")
             return
-        built = list(build_factory_images(keys, working_copy, now=clock.now()))
+        catalog = own_catalog(operator_dir)
+        built = list(build_factory_images(keys, catalog, working_copy=working_copy, now=clock.now()))
         session = Session(client, working_copy, keys, clock.now())
         documents = release_documents(session, FACTORY_RELEASE, Origin(), offered=built)
         draft = propose_release(session, NewRelease(FACTORY_RELEASE, offered=built, factory=True, documents=documents))

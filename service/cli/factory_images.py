@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from pki.catalog import Catalog
 from pki.keystore import KeyStore
 from pki.packages import sign_package
 from protocol.errors import ProtocolError
@@ -55,27 +56,36 @@ def simulated_payload(name: str, version: str, payload_bytes: int) -> bytes:
     return label + hashlib.shake_256(label).digest(payload_bytes - len(label))
 
 
-def build_factory_images(keys: KeyStore, working_copy: WorkingCopy, *, now: datetime) -> Iterator[OfferedImage]:
+def build_factory_images(
+    keys: KeyStore, catalog: Catalog, *, working_copy: WorkingCopy, now: datetime
+) -> Iterator[OfferedImage]:
     """Sign the factory images, or take from the working copy what an interrupted run has signed already.
+
+    Args:
+        keys: that sign.
+        catalog: whose keys these must be.
+        working_copy: of the same operator's folder.
+        now: UTC, aware.
 
     Raises:
         KeyStoreError: a key cannot be used.
+        PackageSignatureError: a key is not the catalog's.
     """
     for factory_image in FACTORY_IMAGES:
         image_id = _image_id(factory_image)
         package = _signed_before(
-            factory_image, working_copy.find(image_target_name(factory_image.slot, image_id)), keys
+            factory_image, working_copy.find(image_target_name(factory_image.slot, image_id)), catalog
         )
         if package is None:
             package = _sign(factory_image, image_id, keys, now=now)
-        yield OfferedImage(factory_image.slot, package, verify_offered(package, factory_image.slot, keys))
+        yield OfferedImage(factory_image.slot, package, verify_offered(package, factory_image.slot, catalog))
 
 
-def _signed_before(factory_image: FactoryImage, package: bytes | None, keys: KeyStore) -> bytes | None:
+def _signed_before(factory_image: FactoryImage, package: bytes | None, catalog: Catalog) -> bytes | None:
     if package is None:
         return None
     try:
-        verify_offered(package, factory_image.slot, keys)
+        verify_offered(package, factory_image.slot, catalog)
     except ProtocolError:
         return None
     return package

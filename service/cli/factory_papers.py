@@ -8,7 +8,6 @@ import typer
 from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import ValidationError
 
-from pki.catalog import load_catalog
 from pki.chains import DeviceCertificate, verify_idevid
 from pki.files import PUBLIC_MODE, replace_file
 from pki.manufacturers import Manufacturer, sign_manufacturer
@@ -20,7 +19,7 @@ from protocol.geometry import SYSTEM_SLOTS
 from protocol.identity import DeviceId, spki_der
 from protocol.voucher import MAX_VOUCHER_BYTES
 from service.cli import clock
-from service.cli.catalog_papers import FingerprintOption, OutOption, confirmed_handover, hand_out
+from service.cli.catalog_papers import FingerprintOption, OutOption, confirmed_handover, hand_out, own_catalog
 from service.cli.errors import BadArgumentError, DeviceFolderError
 from service.cli.offered import OfferedImage, read_input, verify_offered, write_offered
 from service.cli.offline_keys import offline_keys
@@ -77,7 +76,7 @@ def bundle(
     keys, certificates = offline_keys(operator_dir), operator_dir / "certificates"
     try:
         manufacturer = Manufacturer(
-            name=load_catalog(operator_dir / "repository" / "catalog.json").name if name is None else name,
+            name=own_catalog(operator_dir).name if name is None else name,
             made_at=clock.now(),
             root=load_certificate(certificates / "root.pem").public_bytes(Encoding.DER),
             factory=load_certificate(certificates / "factory.pem").public_bytes(Encoding.DER),
@@ -170,7 +169,7 @@ def _device_id(folder: Path, operator_dir: Path) -> DeviceId:
 
 
 def _write_system_images(folder: Path, operator_dir: Path) -> None:
-    keys, working_copy = offline_keys(operator_dir), WorkingCopy(operator_dir)
+    catalog, working_copy = own_catalog(operator_dir), WorkingCopy(operator_dir)
     in_force = working_copy.latest(now=clock.now())
     target = find_release(in_force.targets, _FACTORY_RELEASE)
     if target is None:
@@ -178,5 +177,5 @@ def _write_system_images(folder: Path, operator_dir: Path) -> None:
     listed = working_copy.release(target).images
     for slot in SYSTEM_SLOTS:
         package = working_copy.read_listed(in_force, listed[slot].target)
-        offered = OfferedImage(slot, package, verify_offered(package, slot, keys))
+        offered = OfferedImage(slot, package, verify_offered(package, slot, catalog))
         write_offered(folder / f"{slot.value}.img", offered)

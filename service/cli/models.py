@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from pki.catalog import Catalog
 from pki.keystore import KeyStore
 from pki.packages import sign_package
 from protocol.geometry import Core, ImageKind
@@ -23,6 +24,7 @@ from protocol.image_layout import read_layout
 from protocol.model import GoldenReference, GoldenVectors, ModelCard, compose_model_payload, parse_model_payload
 from service.cli import clock
 from service.cli.card_words import explain_card
+from service.cli.catalog_papers import own_catalog
 from service.cli.errors import CliError
 from service.cli.host_run import inference, model_slot
 from service.cli.images import print_packed
@@ -97,8 +99,8 @@ def pack(
     model_slot(core)
     author, content = load_card(card), read_input(model, max_bytes=MAX_MODEL_BYTES)
     check_core(author, core)
-    keys = offline_keys(operator_dir)
-    vectors = _vectors(golden, author, keys)
+    catalog, keys = own_catalog(operator_dir), offline_keys(operator_dir)
+    vectors = _vectors(golden, author, catalog)
     with InferencePool(workers=1) as pool:
         judged = judge(content, author, core=core, pool=pool, golden=None if vectors is None else vectors.reference)
         package = sign_model(judged, keys, security_version=security_version)
@@ -106,7 +108,7 @@ def pack(
         if vectors is not None:
             require_golden(judged, vectors.vectors, pool)
     slot = model_slot(core)
-    offered = OfferedImage(slot, package, verify_offered(package, slot, keys), requires=judged.card.requires)
+    offered = OfferedImage(slot, package, verify_offered(package, slot, catalog), requires=judged.card.requires)
     path = out or Path(f"{author.name}-{author.version}-{core}.img")
     write_offered(path, offered, golden=golden)
     print_packed(path, offered.image, slot=slot, as_json=as_json)
@@ -177,10 +179,10 @@ def require_golden(judged: JudgedModel, vectors: GoldenVectors, pool: InferenceP
         raise GoldenVectorsFailedError(f"{judged.card.name}@{judged.card.version}: golden vectors: {failures}")
 
 
-def _vectors(path: Path | None, author: CardFile, keys: KeyStore) -> SignedVectors | None:
+def _vectors(path: Path | None, author: CardFile, catalog: Catalog) -> SignedVectors | None:
     if path is None:
         return None
-    envelope, vectors = load_golden(path, keys)
+    envelope, vectors = load_golden(path, catalog)
     check_component(vectors, author.component_id, author.name)
     count = len(vectors.vectors)
     reference = GoldenReference(component_id=vectors.component_id, sha256=digest_of(envelope), vectors=count)

@@ -13,7 +13,6 @@ from typing import Annotated
 
 import typer
 
-from pki.catalog import load_catalog
 from pki.handover import MAX_REASON, MAX_RELEASED_DEVICES, DeviceRelease, Handover, sign_device_release
 from pki.roles import OfflineKey
 from pki.voucher_log import VOUCHER_LOG_FILE, VoucherLog
@@ -21,7 +20,7 @@ from protocol.voucher import MAX_SEQUENCE
 from service.cli import clock
 from service.cli.approvals import remark_outcome
 from service.cli.asked_device import device_asked_for
-from service.cli.catalog_papers import FingerprintOption, OutOption, confirmed_handover, hand_out
+from service.cli.catalog_papers import FingerprintOption, OutOption, confirmed_handover, hand_out, own_catalog
 from service.cli.client import ApiClient, JsonObject, connect
 from service.cli.errors import AnswerError, BadArgumentError, CliError, RefusedError
 from service.cli.offline_keys import offline_keys
@@ -81,7 +80,7 @@ def release(
     log = VoucherLog(operator_dir / VOUCHER_LOG_FILE)
     ended = dict(_ended_voucher(each, log) for each in departures if each is not None)
     signed = DeviceRelease(
-        from_catalog_id=load_catalog(operator_dir / "repository" / "catalog.json").catalog_id,
+        from_catalog_id=own_catalog(operator_dir).catalog_id,
         to_catalog_id=handover.catalog_id,
         to_fingerprint=handover.fingerprint,
         released_at=clock.now(),

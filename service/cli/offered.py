@@ -1,7 +1,8 @@
 """Image packages on the operator's disk: the package, and beside it a small JSON file that says where it belongs.
 
 A package does not say which core it is for, nor which golden vectors a model must pass; `{package}.json` does. It is a
-note, not a proof: the package must be the one that it names, by SHA-256, and must bear the signature of its kind.
+note, not a proof: the package must be the one that it names, by SHA-256, and must bear the signature of its kind. The
+catalog's public keys verify it, as the service will: who offers a package need not be who signed it.
 """
 
 import os
@@ -11,11 +12,9 @@ from pathlib import Path
 
 from pydantic import Field
 
-from pki.catalog import PublicKeys
+from pki.catalog import Catalog, PublicKeys
 from pki.files import PUBLIC_MODE, replace_file
-from pki.keystore import KeyStore
-from pki.packages import SIGNING_KEY
-from pki.roles import OfflineKey
+from pki.packages import trusted_keys
 from protocol.cyclonedx import MAX_BOM_BYTES
 from protocol.document import Document, canonical_json, parse_document, verify_document
 from protocol.geometry import HOME_BYTES, SPARE_BYTES, SYSTEM_SLOTS, ImageKind, Slot
@@ -162,12 +161,12 @@ def read_note(path: Path, package: bytes) -> Note:
     return note
 
 
-def load_offered(path: Path, keys: KeyStore, *, makers: PublicKeys = ()) -> OfferedImage:
+def load_offered(path: Path, catalog: Catalog, *, makers: PublicKeys = ()) -> OfferedImage:
     """Read a package with its note and golden vectors, and verify all three.
 
     Args:
         path: the package's file.
-        keys: our own.
+        catalog: our own.
         makers: keys of trusted manufacturers, which sign system images of their devices.
 
     Raises:
@@ -175,7 +174,6 @@ def load_offered(path: Path, keys: KeyStore, *, makers: PublicKeys = ()) -> Offe
         NoSlotError: its kind has no slot on the device.
         PackageSizeError: it does not fit its slot.
         ProtocolError: the package, the note or the golden vectors are malformed or not signed by our keys.
-        KeyStoreError: a key cannot be used.
     """
     package = read_input(path, max_bytes=MAX_PACKAGE_BYTES)
     note = read_note(path, package)
@@ -184,25 +182,23 @@ def load_offered(path: Path, keys: KeyStore, *, makers: PublicKeys = ()) -> Offe
             f"{path}: expected an image with a slot on the device, found a {note.kind}: it can be made, signed and "
             "verified, but no device takes one yet"
         )
-    image = verify_offered(package, note.slot, keys, makers=makers)
+    image = verify_offered(package, note.slot, catalog, makers=makers)
     golden = None if note.golden is None else path.parent / note.golden
     is_model = note.slot.kind == ImageKind.MODEL
-    vectors = _golden_of_model(golden, image, keys) if is_model else None
+    vectors = _golden_of_model(golden, image, catalog) if is_model else None
     bom = None if note.bom is None else read_input(path.parent / note.bom, max_bytes=MAX_BOM_BYTES)
     return OfferedImage(note.slot, package, image, vectors, note.requires, bom)
 
 
-def verify_offered(package: bytes, slot: Slot, keys: KeyStore, *, makers: PublicKeys = ()) -> VerifiedImage:
+def verify_offered(package: bytes, slot: Slot, catalog: Catalog, *, makers: PublicKeys = ()) -> VerifiedImage:
     """Verify a package against its slot: signature, kind and size.
 
     Raises:
         PackageSizeError: it does not fit its slot.
-        ProtocolError: it is malformed or not signed by the key of its kind.
-        KeyStoreError: the key cannot be used.
+        ProtocolError: it is malformed or not signed by a key of its kind.
     """
     foreign = makers if slot in SYSTEM_SLOTS else ()
-    trusted = [keys.load(SIGNING_KEY[slot.kind]).public_key, *foreign]
-    image = verify_package(package, trusted, kind=slot.kind)
+    image = verify_package(package, [*trusted_keys(catalog, slot.kind), *foreign], kind=slot.kind)
     check_size(len(package), slot)
     return image
 
@@ -221,17 +217,16 @@ def check_size(package_bytes: int, slot: Slot) -> None:
         )
 
 
-def load_golden(path: Path, keys: KeyStore) -> tuple[bytes, GoldenVectors]:
+def load_golden(path: Path, catalog: Catalog) -> tuple[bytes, GoldenVectors]:
     """Read signed golden vectors and verify them; returns the envelope and what it holds.
 
     Raises:
         PackageFileError: the file cannot be read.
-        ProtocolError: malformed, or not signed by our golden key.
-        KeyStoreError: the key cannot be used.
+        ProtocolError: malformed, or not signed by a golden key of ours.
     """
     envelope = read_input(path, max_bytes=MAX_PACKAGE_BYTES)
-    golden_key = keys.load(OfflineKey.GOLDEN).public_key
-    return envelope, verify_document(envelope, GOLDEN_PAYLOAD_TYPE, GoldenVectors, trusted_keys=[golden_key])
+    trusted = catalog.golden_keys
+    return envelope, verify_document(envelope, GOLDEN_PAYLOAD_TYPE, GoldenVectors, trusted_keys=trusted)
 
 
 def check_component(vectors: GoldenVectors, component_id: str, name: str) -> None:
@@ -246,12 +241,12 @@ def check_component(vectors: GoldenVectors, component_id: str, name: str) -> Non
         )
 
 
-def _golden_of_model(path: Path | None, image: VerifiedImage, keys: KeyStore) -> bytes:
+def _golden_of_model(path: Path | None, image: VerifiedImage, catalog: Catalog) -> bytes:
     if path is None:
         raise PackageFileError(
             f"{image.info.name}: expected golden vectors, without which no device takes a model, found none; "
             "pack it with --golden"
         )
-    envelope, vectors = load_golden(path, keys)
+    envelope, vectors = load_golden(path, catalog)
     check_component(vectors, image.info.component_id, image.info.name)
     return envelope

@@ -14,7 +14,7 @@ from tuf.api.metadata import TargetFile
 
 from pki.roles import OfflineKey
 from service.cli import clock, release_evidence
-from service.cli.catalog_papers import maker_keys
+from service.cli.catalog_papers import maker_keys, own_catalog
 from service.cli.client import ApiClient, JsonObject, connect
 from service.cli.errors import BadArgumentError
 from service.cli.metadata_files import publish as publish_proposal
@@ -70,8 +70,8 @@ def create(
         raise BadArgumentError("release: expected packages or --images, found none")
     check_name(name)
     keys = offline_keys(operator_dir)
-    makers = maker_keys(operator_dir)
-    offered = [load_offered(path, keys, makers=makers) for path in packages or ()]
+    catalog, makers = own_catalog(operator_dir), maker_keys(operator_dir)
+    offered = [load_offered(path, catalog, makers=makers) for path in packages or ()]
     with connect(operator_dir) as client:
         session = Session(client, WorkingCopy(operator_dir), keys, clock.now())
         listed = images_in_force(session, images or ())
@@ -102,8 +102,8 @@ def add_images(
 ) -> None:
     """Publish images in a team's role; the catalog's releaser makes releases of them (`create --images`)."""
     keys = offline_keys(operator_dir)
-    makers = maker_keys(operator_dir)
-    offered = [load_offered(path, keys, makers=makers) for path in packages]
+    catalog, makers = own_catalog(operator_dir), maker_keys(operator_dir)
+    offered = [load_offered(path, catalog, makers=makers) for path in packages]
     with connect(operator_dir) as client:
         session = Session(client, WorkingCopy(operator_dir), keys, clock.now())
         documents = image_documents(session, Origin(supplier), offered)

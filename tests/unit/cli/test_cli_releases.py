@@ -40,6 +40,7 @@ from protocol.model import (
 )
 from protocol.signing import SoftwareSigner, TufSigner, tuf_key
 from protocol.updates import ReleaseDocument, image_custom, image_target_name
+from service.cli.catalog_papers import own_catalog
 from service.cli.errors import BadArgumentError, DeviceFolderError, RefusedError
 from service.cli.offered import (
     OfferedImage,
@@ -93,9 +94,9 @@ def _model(operator: Operator, golden: Path | None, name: str = "model.img") -> 
     info = ImageInfo(
         IMAGE_TYPE[ImageKind.MODEL], COMPONENT, IMAGE, "person@1.0.0", 2, wall_clock().replace(microsecond=0)
     )
-    keys = operator.folders.keys
+    keys, catalog = operator.folders.keys, own_catalog(operator.folders.operator)
     package = sign_package(compose_model_payload(card, bytes(64)), info, kind=ImageKind.MODEL, keys=keys)
-    offered = OfferedImage(Slot.M4_0_MODEL, package, verify_offered(package, Slot.M4_0_MODEL, keys))
+    offered = OfferedImage(Slot.M4_0_MODEL, package, verify_offered(package, Slot.M4_0_MODEL, catalog))
     write_offered(Path(name), offered, golden=golden)
     return Path(name)
 
@@ -256,12 +257,22 @@ def test_package_that_is_not_the_notes_is_refused(operator: Operator) -> None:
 
 
 def test_package_of_another_key_is_refused(operator: Operator) -> None:
-    """A stranger's package with a note that fits."""
-    package = _pack(operator)
+    """Of one that the catalog does not name; that it is in our own folder does not help."""
     keys = operator.folders.keys
     keys.files.path(OfflineKey.PACKAGE).unlink()
     keys.generate(OfflineKey.PACKAGE)
+    package = _pack(operator)
     operator.refused(PackageSignatureError, "expected a signature by one of 1", "release", "create", "m", package)
+
+
+def test_packages_are_released_without_the_keys_that_signed_them(operator: Operator) -> None:
+    """Application and model count by the catalog's public keys; only provenance needs a private one."""
+    packages, keys = [_pack(operator), _model(operator, _golden(operator))], operator.folders.keys
+    for role in (OfflineKey.PACKAGE, OfflineKey.GOLDEN):
+        keys.files.path(role).unlink()
+    result = operator.run("release", "create", "main", *packages, "--yes")
+    assert "without provenance" in result.stderr.replace("\n", " ")
+    assert operator.service.releases == ["main"]
 
 
 def test_model_without_golden_vectors_is_refused(operator: Operator) -> None:
