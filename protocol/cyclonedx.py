@@ -15,6 +15,7 @@ Who signed it is not asked here: the Image targets metadata that lists its hash 
 from collections.abc import Hashable, Iterable, Iterator
 from enum import StrEnum
 from typing import Annotated, Literal, Self, TypeVar
+from unicodedata import category
 
 from cyclonedx.spdx import is_supported_id
 from packageurl import PackageURL
@@ -45,6 +46,12 @@ def _check_purl(value: str) -> str:
     return value
 
 
+def _check_text(value: str) -> str:
+    if any(category(each) == "Cc" and each not in "\t\n" for each in value):
+        raise ValueError("expected no control characters but tabs and newlines, found another")
+    return value
+
+
 def _check_licence_id(value: str) -> str:
     if not is_supported_id(value):
         raise ValueError("expected an SPDX licence id, found another text")
@@ -58,7 +65,7 @@ def _check_unique(values: tuple[ItemT, ...]) -> tuple[ItemT, ...]:
 
 
 Word = Annotated[Printable, Field(min_length=1, max_length=200)]
-Text = Annotated[str, Field(max_length=10_000)]
+Text = Annotated[str, Field(max_length=10_000), AfterValidator(_check_text)]
 Reference = Annotated[Printable, Field(min_length=1, max_length=300)]
 References = Annotated[tuple[Reference, ...], Field(max_length=MAX_COMPONENTS), AfterValidator(_check_unique)]
 Version = Annotated[Printable, Field(max_length=100)]

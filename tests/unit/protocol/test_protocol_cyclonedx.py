@@ -209,6 +209,18 @@ def test_statement_about_an_unknown_component_is_refused() -> None:
         read_vex(spoiled(vex(), lambda document: document["vulnerabilities"][0]["affects"].append({"ref": "2"})))
 
 
+@pytest.mark.parametrize("control", ["\0", "\x1b", "\r", "\x7f", "\x85"])
+def test_control_characters_in_texts_are_refused(control: str) -> None:
+    """Databases hold no NUL, and terminals obey the others; lines and tabs are text."""
+
+    def say(detail: str) -> bytes:
+        return spoiled(vex(), lambda document: document["vulnerabilities"][0]["analysis"].update(detail=detail))
+
+    assert read_vex(say("one\n\ttwo")).vulnerabilities[0].analysis.detail == "one\n\ttwo"
+    with pytest.raises(DocumentError, match=r"detail: .*no control characters"):
+        read_vex(say(f"a{control}b"))
+
+
 def test_bytes_that_are_not_canonical_are_refused() -> None:
     """Spaces, another order, a name twice: one reader might see the first, another the last."""
     content = canonical_json(bill())
