@@ -1,7 +1,8 @@
 """Artifacts that were read lately, kept in memory: a rollout asks thousands of times for the same bytes.
 
-An artifact is read whole from the store behind, by one request while the others wait for it, and its hash is checked
-once: bytes that somebody changed in the store are refused here, and not only on each device.
+An artifact is read whole from the store behind, by one request while the others wait for it, in this order:
+    1. length: at most `MAX_PACKAGE_BYTES`, which no artifact exceeds; more is not read;
+    2. hash: bytes that somebody changed in the store are refused here, once, and not only on each device.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator
 from weakref import WeakValueDictionary
 
+from protocol.image import MAX_PACKAGE_BYTES
 from service.adapters.artifact_store import ArtifactStoreError
 from service.application.artifacts import ArtifactStore
 
@@ -49,7 +51,7 @@ class CachedArtifacts:
         """See `ArtifactStore.read`.
 
         Raises:
-            ArtifactStoreError: the store holds other bytes under this hash.
+            ArtifactStoreError: the store holds other bytes under this hash, or more than any artifact has.
         """
         content = self._kept.get(sha256)
         if content is None:
@@ -67,7 +69,11 @@ class CachedArtifacts:
 
     async def _read_whole(self, sha256: str) -> bytes:
         length = await self._store.length(sha256) or 0
+        # Step 1: length.
+        if length > MAX_PACKAGE_BYTES:
+            raise ArtifactStoreError(f"artifact: expected at most {MAX_PACKAGE_BYTES} bytes, found {length}")
         content = b"".join([block async for block in self._store.read(sha256, start=0, end=length)])
+        # Step 2: hash.
         found = (await asyncio.to_thread(hashlib.sha256, content)).hexdigest()
         if found != sha256:
             raise ArtifactStoreError(f"artifact: expected the bytes of {sha256[:12]}…, found others, {found[:12]}…")

@@ -11,13 +11,13 @@ from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from service.application.artifacts import UnknownArtifactError
-from service.domain.errors import ServiceError
+from service.domain.errors import UnavailableError
 
 BLOCK_BYTES = 64 * 1024
 
 
-class ArtifactStoreError(ServiceError):
-    """The object store cannot be reached or refuses."""
+class ArtifactStoreError(UnavailableError):
+    """The object store cannot be reached, refuses, or holds what was never put."""
 
 
 def open_store(url: str, *, default_folder: Path) -> ObjectStore:

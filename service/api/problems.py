@@ -31,6 +31,7 @@ from service.domain.errors import (
     StaleError,
     TooManyRequestsError,
     UnauthenticatedError,
+    UnavailableError,
 )
 
 PROBLEM_TYPE = "application/problem+json"
@@ -56,6 +57,7 @@ STATUS: Mapping[type[Exception], HTTPStatus] = {
     SignatureError: HTTPStatus.FORBIDDEN,
     ProtocolError: HTTPStatus.CONFLICT,
     KeyStoreError: HTTPStatus.SERVICE_UNAVAILABLE,
+    UnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 
 
@@ -102,7 +104,7 @@ def problem(error: Exception, instance: str) -> ProblemResponse:
     """Return the problem document of an error.
 
     Args:
-        error: what was raised; its message is shown unless it is the service's own fault or names its keys.
+        error: what was raised; its message is shown unless it is the service's own fault, or tells what is behind it.
         instance: path of the request.
     """
     status = status_of(error)
@@ -110,6 +112,8 @@ def problem(error: Exception, instance: str) -> ProblemResponse:
         return _response(status, "internal", "the service failed; its log says why", instance)
     if isinstance(error, KeyStoreError):  # its message says where keys are
         return _response(status, "key-store", "a key of the service cannot sign now; its log says why", instance)
+    if isinstance(error, UnavailableError):  # its message says where things are
+        return _response(status, _rule(error), "something behind the service fails; its log says what", instance)
     members = error.members if isinstance(error, ServiceError) else {}
     response = _response(status, _rule(error), str(error), instance, members=members)
     if isinstance(error, RateError | NotCoveredError):
@@ -152,7 +156,7 @@ def add_problem_handlers(app: FastAPI) -> None:
 
 
 async def _handle_error(request: Request, error: Exception) -> ProblemResponse:
-    if isinstance(error, KeyStoreError) or status_of(error) is HTTPStatus.INTERNAL_SERVER_ERROR:
+    if isinstance(error, KeyStoreError | UnavailableError) or status_of(error) is HTTPStatus.INTERNAL_SERVER_ERROR:
         _log.error("request_failed", path=request.url.path, exc_info=error)
     return problem(error, request.url.path)
 

@@ -1,6 +1,6 @@
-"""The base of every error that the service raises, and the six ways in which a request can be wrong.
+"""The base of every error that the service raises, and the seven ways in which a request can go wrong.
 
-A leaf names the broken rule and derives from one of the six; `service.api.problems` maps them to HTTP.
+A leaf names the broken rule and derives from one of the seven; `service.api.problems` maps them to HTTP.
 """
 
 from collections.abc import Mapping
@@ -47,6 +47,10 @@ class StaleError(ServiceError):
 
 class TooManyRequestsError(ServiceError):
     """It would be answered later; the service answers only so many of its kind."""
+
+
+class UnavailableError(ServiceError):
+    """Something behind the service does not answer, or not as it should; operators find it in the log."""
 
 
 class NameTakenError(ConflictError):

@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from protocol.image import MAX_PACKAGE_BYTES
 from service.adapters.artifact_cache import BLOCK_BYTES, CachedArtifacts
 from service.adapters.artifact_store import ArtifactStoreError
+from service.api.problems import problem
 from service.application.artifacts import UnknownArtifactError
 
 
@@ -89,6 +91,18 @@ async def test_changed_bytes_are_refused() -> None:
         await _read(cache, sha256, 0, 9)
     await cache.put(sha256, b"a package")
     assert await _read(cache, sha256, 2, 9) == b"package"
+
+
+async def test_more_bytes_than_any_artifact_has_are_not_read() -> None:
+    """Somebody wrote a huge object into the store: refused by its length, before a byte of it is in memory."""
+    store = CountingStore()
+    sha256 = store.add(bytes(MAX_PACKAGE_BYTES + 1))
+    cache = CachedArtifacts(store, max_bytes=100)
+    with pytest.raises(ArtifactStoreError, match=r"expected at most \d+ bytes, found \d+") as caught:
+        await _read(cache, sha256, 0, 1)
+    assert store.reads == 0
+    answer = problem(caught.value, "/artifacts")
+    assert (answer.status_code, sha256[:12].encode() in answer.body) == (503, False)
 
 
 async def test_unknown_artifact_is_unknown() -> None:
