@@ -18,7 +18,8 @@ def problem_detail(response: HttpResponse) -> str:
     members = problem if isinstance(problem, dict) else {}
     for reason in (members.get("detail"), members.get("title")):
         if isinstance(reason, str) and reason:
-            return reason[:MAX_DETAIL_CHARACTERS]
+            # JSON may escape half of a surrogate pair, which no other document carries.
+            return reason.encode(errors="replace").decode()[:MAX_DETAIL_CHARACTERS]
     return f"status {response.status} without a reason"
 
 

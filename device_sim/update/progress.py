@@ -29,7 +29,7 @@ REPORTS_PATH = "/device/v1/reports"
 MANIFEST_PATH = "/device/v1/manifest"
 STORAGE_NAME = "update/progress"
 MANIFEST_COUNTER = "version-manifest"
-MAX_WAITING = 64  # reports; the oldest that are not final make room
+MAX_WAITING = 64  # reports; the oldest that is not final makes room, or else the oldest
 MAX_REPLY_BYTES = 16 * 1024
 SENT = range(200, 300)
 NO_CONTENT = 204
@@ -58,6 +58,8 @@ class _Progress(Document):
     action_id: str | None = None
     sequence: int = 0
     trials: Mapping[Sha256Hex, int] = {}
+    patch_failures: int = 0
+    latest: ActionReport | None = None
     outcome: ActionReport | None = None
     waiting: tuple[ActionReport, ...] = ()
     is_manifest_due: bool = False
@@ -89,6 +91,11 @@ class Progress:
         return self._state.trials.get(digest, 0)
 
     @property
+    def patch_failures(self) -> int:
+        """How often a patch did not arrive in this action."""
+        return self._state.patch_failures
+
+    @property
     def has_mail(self) -> bool:
         """Whether a report or a manifest waits to be sent."""
         return bool(self._state.waiting) or self._state.is_manifest_due
@@ -97,20 +104,24 @@ class Progress:
         """Take up an action; False when its end is known, which is then reported again."""
         state = self._state
         if state.action_id != action_id:
-            self._keep(action_id=action_id, sequence=0, trials={}, outcome=None)
+            self._keep(action_id=action_id, sequence=0, trials={}, patch_failures=0, latest=None, outcome=None)
             return True
         if state.outcome is not None and state.outcome not in state.waiting:
-            self._keep(waiting=(*state.waiting, state.outcome))
+            self._keep(waiting=_with(state.waiting, state.outcome))
         return state.outcome is None
 
     def count_trial(self, digest: str) -> None:
         """Keep that the trial of an image begins, before it does."""
         self._keep(trials={**self._state.trials, digest: self.trials(digest) + 1})
 
+    def count_patch_failure(self) -> None:
+        """Keep that a patch did not arrive."""
+        self._keep(patch_failures=self._state.patch_failures + 1)
+
     def report(
         self, state: ActionState, *, cause: Cause | None = None, detail: str = "", refusal: Refusal | None = None
     ) -> None:
-        """Keep a report of a new state; `send` sends it.
+        """Keep a report of a new state, unless it says what the last one said; `send` sends it.
 
         Args:
             state: the action's.
@@ -130,8 +141,10 @@ class Progress:
             attack=refusal.attack if refusal else None,
             rule=refusal.rule if refusal else "",
         )
-        waiting = (*self._state.waiting, report)[-MAX_WAITING:]
-        changes: dict[str, object] = {"sequence": report.sequence + 1, "waiting": waiting}
+        if _is_said(report, self._state.latest):
+            return
+        waiting = _with(self._state.waiting, report)
+        changes: dict[str, object] = {"sequence": report.sequence + 1, "waiting": waiting, "latest": report}
         if state.is_final:
             changes |= {"outcome": report, **self._indicated(refusal, detail)}
         self._keep(**changes)
@@ -188,9 +201,22 @@ class Progress:
         self._machine.storage.put(STORAGE_NAME, canonical_json(self._state))
 
 
+def _is_said(report: ActionReport, latest: ActionReport | None) -> bool:
+    return latest is not None and report == latest.model_copy(update={"sequence": report.sequence})
+
+
+def _with(waiting: tuple[ActionReport, ...], report: ActionReport) -> tuple[ActionReport, ...]:
+    """Return what waits with one more; where that is too much, without the one that matters least."""
+    waiting = (*waiting, report)
+    if len(waiting) <= MAX_WAITING:
+        return waiting
+    least = next((index for index, each in enumerate(waiting) if not each.state.is_final), 0)
+    return waiting[:least] + waiting[least + 1 :]
+
+
 def _clean(detail: str) -> str:
     """Return a detail as a report may carry it; what it quotes came from anywhere."""
-    return detail.replace("\0", "\ufffd")[:MAX_DETAIL_CHARACTERS]
+    return detail.encode(errors="replace").decode().replace("\0", "\ufffd")[:MAX_DETAIL_CHARACTERS]
 
 
 def _post(transport: HttpTransport, path: str, body: bytes) -> str:
