@@ -20,7 +20,7 @@ from service.application.clock import Clock
 from service.application.entropy import Entropy
 from service.application.events import Event, EventType
 from service.application.repository import ImageRepository
-from service.application.role_changes import VerifiedChange, verify_change
+from service.application.role_changes import VerifiedChange, hold_verified, verify_ahead
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.application.update_repositories import ImageTarget
 from service.domain.errors import JsonValue
@@ -67,9 +67,10 @@ class Releases:
         """
         now = self._clock.now()
         meant = [release_target] if way_back_target is None else [release_target, way_back_target]
+        # Step 1: metadata.
+        ahead = await verify_ahead(self._unit_of_work, unverified, now=now)
         async with self._unit_of_work() as work:
-            # Step 1: metadata.
-            change = await verify_change(work, unverified, now=now)
+            change = await hold_verified(work, ahead)
             # Step 2: targets.
             proposal = await self._proposal(work, change.added)
             documents = check_targets(proposal, meant)
@@ -103,8 +104,9 @@ class Releases:
             UpdateMetadataError: custom metadata is malformed.
         """
         now = self._clock.now()
+        ahead = await verify_ahead(self._unit_of_work, unverified, now=now)
         async with self._unit_of_work() as work:
-            change = await verify_change(work, unverified, now=now)
+            change = await hold_verified(work, ahead)
             check_targets(await self._proposal(work, change.added), [])
             await self._repository.publish(work, change, now=now)
             versions = {file.role: file.version for file in change.files}

@@ -6,14 +6,15 @@ snapshot and timestamp when anything comes into force, and again at half of thei
 patches come and go.
 
 New files come into force in one transaction with their snapshot and timestamp, so that no device ever sees one
-without the others. Of two publications at once one is refused: both would make the same version of the snapshot.
+without the others. Publications come one after the other: each holds the repository from before its first look to its
+commit (`MetadataRepository.hold`). A snapshot lists the newest version of every role that the database has, so that
+each is right whatever was wrong with the one before.
 
 Versions of what is signed online only rise: max(last + 1, seconds since 1970), so that they do after a restore from an
 older backup, too. What the backup holds is older than what devices have seen, so all of it is signed anew at every
 start. What operators signed since the backup they publish again: devices take no older version of theirs, either.
 """
 
-import contextlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -37,13 +38,15 @@ from service.application.update_repositories import (
     MetadataFile,
     MetadataRole,
     RepositoryName,
+    RoleVersion,
 )
 from service.domain.errors import ConflictError, NotFoundError
-from service.domain.release import MetadataRaceError, target_sha256
+from service.domain.release import target_sha256
 
 SNAPSHOT_LIFETIME = timedelta(days=7)
 TIMESTAMP_LIFETIME = timedelta(days=1)
 DELTAS_LIFETIME = timedelta(days=7)
+KEPT_VERSIONS = 16  # of each role that people sign but root: for who is in the middle of a check, or looks back
 KEPT_SECONDS = 3600  # versions of roles that are signed online: for a device in the middle of a check
 
 
@@ -128,6 +131,7 @@ class ImageRepository:
         """
         now = self._clock.now()
         async with self._unit_of_work() as work:
+            await work.metadata.hold()
             begun = await work.metadata.find(RepositoryName.IMAGE, MetadataRole.ROOT) is not None
             if begun:
                 await _list_again(work)
@@ -136,16 +140,16 @@ class ImageRepository:
                 await self.publish(work, change, roots=roots, now=now)
             await work.commit()
         if begun:
-            with contextlib.suppress(MetadataRaceError):  # another process that starts now has done it
-                await self._sign_anew(now)
+            await self._sign_anew(now)
 
     async def _sign_anew(self, now: datetime) -> None:
         async with self._unit_of_work() as work:
+            await work.metadata.hold()
             state = await delegators_in_force(work)
             if DELTAS_ROLE in delegated_roles(state.targets):
                 await self.publish_online(work, DELTAS_ROLE, added=(), removed=(), now=now)
             else:
-                await self._sign_above(work, (), root=state.root, now=now)
+                await self._sign_above(work, root=state.root, now=now)
             await work.commit()
 
     async def file(self, repository: RepositoryName, role: str, *, version: int | None = None) -> MetadataFile:
@@ -167,20 +171,21 @@ class ImageRepository:
         """Bring verified files into force with a new snapshot and timestamp; the caller commits.
 
         Args:
-            work: the transaction.
+            work: the transaction, which holds the repository since before `change` was verified.
             change: what `verify_change` returned.
             now: UTC, aware.
             roots: verified, that come into force together with it.
 
         Raises:
-            MetadataRaceError: another publication came first.
             OnlineKeyError: an online role's keys are not the service's.
         """
         files = (*change.files, *await self._deltas_again(work, change, now=now))
         await work.metadata.put(*roots, *files, at=now)
+        oldest = {file.role: file.version - KEPT_VERSIONS + 1 for file in change.files}
+        await work.metadata.prune(RepositoryName.IMAGE, oldest)
         await _list(work, change)
         await self.announce(work, Publication((*roots, *files), change.added), now=now)
-        await self._sign_above(work, files, root=change.after.root, now=now)
+        await self._sign_above(work, root=change.after.root, now=now)
 
     async def announce(self, work: UnitOfWork, publication: Publication, *, now: datetime) -> None:
         """Tell the listeners what comes into force."""
@@ -208,9 +213,9 @@ class ImageRepository:
         Raises:
             NoOnlineRoleError: targets do not delegate to it: an operator has to publish the delegation.
             DelegationRefusedError: a target is outside its paths.
-            MetadataRaceError: another publication came first; try again.
             OnlineKeyError: the service does not hold its keys.
         """
+        await work.metadata.hold()
         state = await delegators_in_force(work)
         found = await work.metadata.find(RepositoryName.IMAGE, role)
         if role != DELTAS_ROLE or role not in delegated_roles(state.targets) or found is None:
@@ -221,11 +226,10 @@ class ImageRepository:
         listed |= {target.path: target for target in added}
         version = _next_version(found.version, now)
         file = self._sign_deltas(state.targets, listed.values(), version=version, now=now)
-        await work.metadata.put(file, at=now)
-        await work.metadata.prune(RepositoryName.IMAGE, role, below=version - KEPT_SECONDS)
+        await _put_online(work, file, now=now)
         await work.metadata.unlist_targets(known.keys() - listed.keys())
         await work.metadata.list_targets([_listed_target(target, role) for target in added])
-        await self._sign_above(work, (file,), root=state.root, now=now)
+        await self._sign_above(work, root=state.root, now=now)
 
     async def refresh(self) -> datetime:
         """Sign what is signed online again where half of its lifetime is over.
@@ -235,13 +239,14 @@ class ImageRepository:
         """
         now = self._clock.now()
         async with self._unit_of_work() as work:
+            await work.metadata.hold()
             state = await delegators_in_force(work)
             online = await work.metadata.newest(RepositoryName.IMAGE, _LIFETIMES)
             due = {role for role, lifetime in _LIFETIMES.items() if role in online and _is_due(online[role], now)}
             if DELTAS_ROLE in due and DELTAS_ROLE in delegated_roles(state.targets):
                 await self.publish_online(work, DELTAS_ROLE, added=(), removed=(), now=now)
             elif MetadataRole.SNAPSHOT in due:
-                await self._sign_above(work, (), root=state.root, now=now)
+                await self._sign_above(work, root=state.root, now=now)
             elif MetadataRole.TIMESTAMP in due:
                 await self._sign_timestamp(work, online[MetadataRole.SNAPSHOT], root=state.root, now=now)
             else:
@@ -272,10 +277,10 @@ class ImageRepository:
             verify_delegated(content, delegator=delegator, role=DELTAS_ROLE, now=now)
         return MetadataFile(RepositoryName.IMAGE, DELTAS_ROLE, version, content, expires)
 
-    async def _sign_above(self, work: UnitOfWork, files: Sequence[MetadataFile], *, root: Root, now: datetime) -> None:
-        """Sign the snapshot that lists new files, and the timestamp."""
+    async def _sign_above(self, work: UnitOfWork, *, root: Root, now: datetime) -> None:
+        """Sign the snapshot that lists the files in force, and the timestamp."""
         previous = await work.metadata.find(RepositoryName.IMAGE, MetadataRole.SNAPSHOT)
-        listed = _listed_files(previous) | {file.role: _meta_file(file) for file in files}
+        listed = await _files_in_force(work, _listed_files(previous))
         version, expires = _next_version(previous.version if previous else 0, now), now + SNAPSHOT_LIFETIME
         content = self._metadata.sign_snapshot(listed, root=root, version=version, expires=expires)
         snapshot = MetadataFile(RepositoryName.IMAGE, MetadataRole.SNAPSHOT, version, content, expires)
@@ -292,6 +297,7 @@ class ImageRepository:
         await _put_online(work, file, now=now)
 
 
+_NOT_LISTED = frozenset({MetadataRole.ROOT, MetadataRole.SNAPSHOT, MetadataRole.TIMESTAMP})
 _LIFETIMES = {
     DELTAS_ROLE: DELTAS_LIFETIME,
     MetadataRole.SNAPSHOT.value: SNAPSHOT_LIFETIME,
@@ -364,7 +370,7 @@ async def _list(work: UnitOfWork, change: VerifiedChange) -> None:
 
 async def _put_online(work: UnitOfWork, file: MetadataFile, *, now: datetime) -> None:
     await work.metadata.put(file, at=now)
-    await work.metadata.prune(RepositoryName.IMAGE, file.role, below=file.version - KEPT_SECONDS)
+    await work.metadata.prune(RepositoryName.IMAGE, {file.role: file.version - KEPT_SECONDS})
 
 
 def _listed_files(snapshot: MetadataFile | None) -> dict[str, MetaFile]:
@@ -375,11 +381,20 @@ def _listed_files(snapshot: MetadataFile | None) -> dict[str, MetaFile]:
     return {name.removesuffix(".json"): file for name, file in meta.items()}
 
 
-def _meta_file(file: MetadataFile) -> MetaFile:
+async def _files_in_force(work: UnitOfWork, known: Mapping[str, MetaFile]) -> dict[str, MetaFile]:
+    """Describe the newest file of each role; what the snapshot before says of the same version need not be read."""
+    newest = {each.role: each.version for each in await work.metadata.versions() if _is_listed(each)}
+    found = {role: known[role] for role, version in newest.items() if role in known and known[role].version == version}
+    other = newest.keys() - found.keys()
     # A bin is signed offline, and there are thousands: its version is enough.
-    if file.role.startswith(f"{BIN_PREFIX}-"):
-        return MetaFile(file.version)
-    return listed_file(file.content, version=file.version)
+    bins = {role for role in other if role.startswith(f"{BIN_PREFIX}-")}
+    read = await work.metadata.newest(RepositoryName.IMAGE, other - bins)
+    found |= {role: MetaFile(newest[role]) for role in bins}
+    return found | {role: listed_file(file.content, version=file.version) for role, file in read.items()}
+
+
+def _is_listed(each: RoleVersion) -> bool:
+    return each.repository is RepositoryName.IMAGE and each.role not in _NOT_LISTED
 
 
 def _listed_target(target: TargetFile, role: str) -> ListedTarget:

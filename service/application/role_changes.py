@@ -7,10 +7,14 @@ Verification of an operator's files, in this order:
     3. roles that are delegated otherwise than before, and have no new file: their file in force still verifies;
     4. targets in force neither change nor vanish; one may move from role to role in the same publication;
     5. a name is listed by one role, the one that a device asks for it, or `targets`.
+`verify_ahead` does all of it on a read-only transaction, so that no writer waits for signatures; the writer goes by its
+result as long as nothing has come into force since (`hold_verified`). What takes long runs in a thread.
+
 The cost follows what changes: of the roles in force those are read that change, and `targets` and `bins` above them.
 Every name is looked at only where delegations send devices to other roles than before.
 """
 
+import asyncio
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -33,7 +37,7 @@ from pki.next_state import (
 )
 from pki.repository import ROLE_NAME, RepositoryInForce
 from service.application.metadata_refusals import DelegationRefusedError, refusals
-from service.application.unit_of_work import UnitOfWork
+from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.application.update_repositories import ListedTarget, MetadataFile, MetadataRole, RepositoryName
 from service.domain.errors import ConflictError, InvalidError
 from service.domain.release import TargetChangedError
@@ -82,6 +86,23 @@ class VerifiedChange:
     dropped: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True)
+class ChangeAhead:
+    """Files that were verified before the transaction in which they are to come into force.
+
+    Attributes:
+        unverified: files by role.
+        now: when they were verified, UTC, aware.
+        snapshot: version of the snapshot then.
+        change: what they change, if it is still in force.
+    """
+
+    unverified: Mapping[str, bytes]
+    now: datetime
+    snapshot: int
+    change: VerifiedChange
+
+
 @dataclass(slots=True)
 class _Stored:
     """Newest files of the Image repository, read where they are needed."""
@@ -111,6 +132,36 @@ async def delegators_in_force(work: UnitOfWork, *, roles: Collection[str] = ()) 
     return await _before(stored, roles)
 
 
+async def verify_ahead(
+    unit_of_work: UnitOfWorkFactory, unverified: Mapping[str, bytes], *, now: datetime
+) -> ChangeAhead:
+    """Verify what an operator wants to bring into force, while others may write.
+
+    Args:
+        unit_of_work: opens transactions.
+        unverified: files by role.
+        now: UTC, aware.
+
+    Raises:
+        ServiceError: the leaf names the broken rule.
+    """
+    async with unit_of_work(read_only=True) as work:
+        snapshot = await work.metadata.version(RepositoryName.IMAGE, MetadataRole.SNAPSHOT)
+        return ChangeAhead(unverified, now, snapshot, await verify_change(work, unverified, now=now))
+
+
+async def hold_verified(work: UnitOfWork, ahead: ChangeAhead) -> VerifiedChange:
+    """Hold the repository and return what the files change; verified again if anything came into force since.
+
+    Raises:
+        ServiceError: the leaf names the broken rule.
+    """
+    await work.metadata.hold()
+    if await work.metadata.version(RepositoryName.IMAGE, MetadataRole.SNAPSHOT) == ahead.snapshot:
+        return ahead.change
+    return await verify_change(work, ahead.unverified, now=ahead.now)
+
+
 async def verify_change(
     work: UnitOfWork, unverified: Mapping[str, bytes], *, now: datetime, root: Root | None = None
 ) -> VerifiedChange:
@@ -130,13 +181,13 @@ async def verify_change(
     before = await _before(stored, unverified)
     # Step 2: metadata.
     with refusals():
-        after = verify_delegators(unverified, before=before, root=root or before.root, now=now)
+        after = await asyncio.to_thread(verify_delegators, unverified, before=before, root=root or before.root, now=now)
         delegated, gone = redelegated(before, after), dropped(before, after)
     await stored.read(delegated | gone)
-    _check_kept(stored, delegated - unverified.keys() - {DELTAS_ROLE}, before=before, after=after, now=now)
-    signed = _signed(unverified, after, now=now)
-    changes = {role: listing_change(stored.listed(role, by=before), each.targets) for role, each in signed.items()}
-    changes |= {role: listing_change(stored.listed(role, by=before), {}) for role in gone - {DELTAS_ROLE}}
+    kept = delegated - unverified.keys() - {DELTAS_ROLE}
+    await asyncio.to_thread(_check_kept, stored, kept, before=before, after=after, now=now)
+    signed = await asyncio.to_thread(_signed, unverified, after, now=now)
+    changes = await asyncio.to_thread(_changes, stored, signed, before=before, gone=gone - {DELTAS_ROLE})
     homes = _homes(changes)
     targets = {name: changes[role].added[name] for name, role in homes.items()}
     listed = await work.metadata.listed(homes)
@@ -170,7 +221,8 @@ async def _before(stored: _Stored, roles: Collection[str]) -> RepositoryInForce:
             raise NoMetadataError(f"Image repository: expected a {role}.json in force, found none")
     contents = {role: file.content for role, file in stored.files.items()}
     with refusals():
-        return trusted_delegators(contents, {role: file.version for role, file in stored.files.items()})
+        versions = {role: file.version for role, file in stored.files.items()}
+        return await asyncio.to_thread(trusted_delegators, contents, versions)
 
 
 def _check_kept(
@@ -192,6 +244,13 @@ def _signed(unverified: Mapping[str, bytes], after: RepositoryInForce, *, now: d
             role: known[role] if role in known else verify_next(unverified, after, role, now=now)
             for role in sorted(unverified)
         }
+
+
+def _changes(
+    stored: _Stored, signed: Mapping[str, Targets], *, before: RepositoryInForce, gone: Collection[str]
+) -> dict[str, ListingChange]:
+    changes = {role: listing_change(stored.listed(role, by=before), each.targets) for role, each in signed.items()}
+    return changes | {role: listing_change(stored.listed(role, by=before), {}) for role in gone}
 
 
 def _homes(changes: Mapping[str, ListingChange]) -> dict[str, str]:
@@ -239,7 +298,7 @@ async def _check_reach(
         return
     last, page = "", list(await work.metadata.all_listed(after_path="", limit=_PAGE))
     while page:
-        _check_reached(after, _unmoved(page, homes, gone))
+        await asyncio.to_thread(_check_reached, after, _unmoved(page, homes, gone))
         last = page[-1].path
         page = list(await work.metadata.all_listed(after_path=last, limit=_PAGE))
 

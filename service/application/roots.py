@@ -1,7 +1,8 @@
 """New roots of both repositories: an operator brings the next version, signed by the old keys and the new ones.
 
 Verification, in this order:
-    1. the root: form, version current + 1, threshold of the root keys in force and of its own, expiry;
+    1. the root: form (no consistent snapshots), version current + 1, threshold of the root keys in force and of its
+       own, expiry;
     2. what follows from it in the Image repository: files of other roles that come with it, and those in force, verify
        under the new root (`service.application.role_changes`); a root brings no new targets;
     3. online keys: the service holds those that it names for snapshot and timestamp, or for the Director;
@@ -10,6 +11,7 @@ What the online keys sign is signed again in the same transaction: snapshot and 
 set when it next asks for it (`service.application.director`).
 """
 
+import asyncio
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Protocol
@@ -83,6 +85,7 @@ class Roots:
         """
         now = self._clock.now()
         async with self._unit_of_work() as work:
+            await work.metadata.hold()
             current = await work.metadata.find(repository, MetadataRole.ROOT)
             if current is None:
                 raise NoMetadataError(f"{repository}: expected a root.json in force, found none")
@@ -104,6 +107,7 @@ class Roots:
     ) -> None:
         if unverified_roles:
             raise MetadataFormError(f"Director: expected a root alone, found {sorted(unverified_roles)[:4]} beside it")
+        _check_plain_names(root)
         # Step 3: online keys.
         self._keys.check_director(root)
         await work.metadata.put(file, at=now)
@@ -119,8 +123,7 @@ class Roots:
         *,
         now: datetime,
     ) -> None:
-        if root.consistent_snapshot:
-            raise MetadataFormError("root: expected files under their plain names, found a consistent snapshot")
+        _check_plain_names(root)
         # Step 2: what follows from it.
         change = await verify_change(work, unverified_roles, now=now, root=root)
         if change.added:
@@ -130,15 +133,20 @@ class Roots:
         await note_roles(work, actor, change, at=now)
 
 
+def _check_plain_names(root: Root) -> None:
+    # Step 1: the root.
+    if root.consistent_snapshot:
+        raise MetadataFormError("root: expected files under their plain names, found a consistent snapshot")
+
+
 async def _walk(work: UnitOfWork, current: MetadataFile, file: MetadataFile, *, now: datetime) -> None:
     # Step 4: the whole way.
     roles = [MetadataRole.TIMESTAMP, MetadataRole.SNAPSHOT, MetadataRole.TARGETS]
     files = await work.metadata.newest(RepositoryName.IMAGE, roles)
     timestamp, snapshot, targets = (files[role].content for role in roles)
+    unverified = UnverifiedRepository([file.content], timestamp, snapshot, targets)
     with refusals():
-        verify_in_force(
-            UnverifiedRepository([file.content], timestamp, snapshot, targets), trusted_root=current.content, now=now
-        )
+        await asyncio.to_thread(verify_in_force, unverified, trusted_root=current.content, now=now)
 
 
 async def _note(work: UnitOfWork, actor: Actor, file: MetadataFile, current: MetadataFile, *, now: datetime) -> None:

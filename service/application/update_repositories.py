@@ -94,6 +94,9 @@ class ImageTarget:
 class MetadataRepository(Protocol):
     """Signed metadata and the images that it lists."""
 
+    async def hold(self) -> None:
+        """Keep others from bringing metadata into force until the transaction ends; before anything is read for it."""
+
     async def put(self, *files: MetadataFile, at: datetime) -> None:
         """Store new versions of files.
 
@@ -113,11 +116,8 @@ class MetadataRepository(Protocol):
     async def version(self, repository: RepositoryName, role: str) -> int:
         """Return the newest version of a file, 0 if there is none."""
 
-    async def prune(self, repository: RepositoryName, role: str, *, below: int) -> None:
-        """Delete the versions below one."""
-
-    async def roles_of(self, paths: Collection[str]) -> Mapping[str, str]:
-        """Return the role that lists each of the targets, by target name; those that none lists are left out."""
+    async def prune(self, repository: RepositoryName, below: Mapping[str, int]) -> None:
+        """Delete the versions below one, by role."""
 
     async def listed(self, paths: Collection[str]) -> Mapping[str, ListedTarget]:
         """Return the targets of these names, by name; those that no role lists are left out."""

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from protocol.image import ImageInfo
 from protocol.updates import ReleaseDocument
+from service.adapters.database.chunks import chunks
 from service.adapters.database.update_tables import artifacts
 from service.adapters.database.upsert import insert_into
 from service.domain.release import Artifact, ArtifactKind
@@ -34,8 +35,11 @@ class SqlArtifacts:
 
     async def find(self, digests: Collection[str]) -> Mapping[str, Artifact]:
         """See `ArtifactRepository.find`."""
-        query = select(artifacts).where(artifacts.c.sha256.in_(digests))
-        return {row.sha256: _artifact(row) for row in await self._connection.execute(query)}
+        found: dict[str, Artifact] = {}
+        for some in chunks(digests):
+            query = select(artifacts).where(artifacts.c.sha256.in_(some))
+            found |= {row.sha256: _artifact(row) for row in await self._connection.execute(query)}
+        return found
 
 
 def _facts(artifact: Artifact) -> dict[str, Any]:

@@ -1,16 +1,17 @@
 """Signed metadata of both repositories, and the images that are listed."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, delete, func, insert, select
+from sqlalchemy import Row, bindparam, delete, func, insert, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from protocol.geometry import Slot
 from protocol.updates import ImageCustom
 from protocol.versions import Build
+from service.adapters.database.chunks import chunks
 from service.adapters.database.supply_chain_tables import metadata_targets
 from service.adapters.database.update_tables import image_targets, metadata_files, release_images
 from service.adapters.database.upsert import upsert
@@ -23,7 +24,7 @@ from service.application.update_repositories import (
 )
 from service.domain.release import ImageListedError, MetadataRaceError, UnknownImageError
 
-_CHUNK = 10_000  # values of one IN; SQLite and PostgreSQL take 32,766 and 32,767
+_PUBLICATION_LOCK = 0x7466_6D64  # "tfmd"
 
 
 class SqlMetadata:
@@ -31,6 +32,11 @@ class SqlMetadata:
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
+
+    async def hold(self) -> None:
+        """See `MetadataRepository.hold`."""
+        if self._connection.dialect.name == "postgresql":  # SQLite has one writer at a time
+            await self._connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _PUBLICATION_LOCK})
 
     async def put(self, *files: MetadataFile, at: datetime) -> None:
         """See `MetadataRepository.put`."""
@@ -64,7 +70,7 @@ class SqlMetadata:
     async def newest(self, repository: RepositoryName, roles: Collection[str]) -> Mapping[str, MetadataFile]:
         """See `MetadataRepository.newest`."""
         found: dict[str, MetadataFile] = {}
-        for some in _chunks(roles):
+        for some in chunks(roles):
             files = metadata_files.alias()
             newest = (
                 select(files.c.role, func.max(files.c.version).label("version"))
@@ -99,15 +105,17 @@ class SqlMetadata:
             or 0
         )
 
-    async def prune(self, repository: RepositoryName, role: str, *, below: int) -> None:
+    async def prune(self, repository: RepositoryName, below: Mapping[str, int]) -> None:
         """See `MetadataRepository.prune`."""
-        await self._connection.execute(
-            delete(metadata_files).where(
-                metadata_files.c.repository == repository,
-                metadata_files.c.role == role,
-                metadata_files.c.version < below,
-            )
+        if not below:
+            return
+        old = delete(metadata_files).where(
+            metadata_files.c.repository == repository,
+            metadata_files.c.role == bindparam("of_role"),
+            metadata_files.c.version < bindparam("below"),
         )
+        rows = [{"of_role": role, "below": version} for role, version in below.items()]
+        await self._connection.execute(old, rows)
 
     async def add_images(self, images: Sequence[ImageTarget]) -> None:
         """See `MetadataRepository.add_images`."""
@@ -146,13 +154,16 @@ class SqlMetadata:
 
     async def images_of(self, digests: Collection[str]) -> Mapping[str, ImageTarget]:
         """See `MetadataRepository.images_of`."""
-        query = select(image_targets).where(image_targets.c.sha256.in_(digests))
-        return {row.sha256: _image(row) for row in await self._connection.execute(query)}
+        found: dict[str, ImageTarget] = {}
+        for some in chunks(digests):
+            query = select(image_targets).where(image_targets.c.sha256.in_(some))
+            found |= {row.sha256: _image(row) for row in await self._connection.execute(query)}
+        return found
 
     async def images_at(self, paths: Collection[str]) -> Mapping[str, ImageTarget]:
         """See `MetadataRepository.images_at`."""
         found: dict[str, ImageTarget] = {}
-        for some in _chunks(paths):
+        for some in chunks(paths):
             query = select(image_targets).where(image_targets.c.path.in_(some))
             found |= {row.path: _image(row) for row in await self._connection.execute(query)}
         return found
@@ -166,14 +177,10 @@ class SqlMetadata:
         images = [_image(row) for row in await self._connection.execute(query)]
         return [image.custom.build(image.sha256) for image in images]
 
-    async def roles_of(self, paths: Collection[str]) -> Mapping[str, str]:
-        """See `MetadataRepository.roles_of`."""
-        return {path: target.role for path, target in (await self.listed(paths)).items()}
-
     async def listed(self, paths: Collection[str]) -> Mapping[str, ListedTarget]:
         """See `MetadataRepository.listed`."""
         found: dict[str, ListedTarget] = {}
-        for some in _chunks(paths):
+        for some in chunks(paths):
             query = select(metadata_targets).where(metadata_targets.c.path.in_(some))
             found |= {row.path: _listed(row) for row in await self._connection.execute(query)}
         return found
@@ -195,7 +202,7 @@ class SqlMetadata:
 
     async def unlist_targets(self, paths: Collection[str]) -> None:
         """See `MetadataRepository.unlist_targets`."""
-        for some in _chunks(paths):
+        for some in chunks(paths):
             await self._connection.execute(delete(metadata_targets).where(metadata_targets.c.path.in_(some)))
 
 
@@ -207,13 +214,6 @@ def _file(row: Row[Any]) -> MetadataFile:
         content=bytes(row.content),
         expires_at=row.expires_at,
     )
-
-
-def _chunks(values: Collection[str]) -> Iterator[list[str]]:
-    """Yield parts that fit the parameters of one statement."""
-    ordered = sorted(values)
-    for start in range(0, len(ordered), _CHUNK):
-        yield ordered[start : start + _CHUNK]
 
 
 def _listed(row: Row[Any]) -> ListedTarget:

@@ -35,8 +35,8 @@ def roles(world: UpdateWorld) -> Roles:
 
 async def roles_of(world: UpdateWorld, *names: str) -> list[str | None]:
     async with world.unit_of_work(read_only=True) as work:
-        found = await work.metadata.roles_of(names)
-    return [found.get(name) for name in names]
+        found = await work.metadata.listed(names)
+    return [found[name].role if name in found else None for name in names]
 
 
 async def patch(world: UpdateWorld, *, added: Sequence[TargetFile] = (), removed: Sequence[str] = ()) -> None:
