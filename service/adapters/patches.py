@@ -5,8 +5,13 @@ import sys
 
 from service.adapters import patch_process
 from service.application.deltas import PatchMakeError
+from service.domain.errors import UnavailableError
 
 SECONDS = 300.0  # for one patch, on a machine that has other things to do
+
+
+class PatchProcessError(UnavailableError):
+    """Somebody ended the process that makes a patch."""
 
 
 class ProcessPatchMaker:
@@ -26,6 +31,8 @@ class ProcessPatchMaker:
             if child.returncode is None:
                 child.kill()
                 await child.wait()
+        if child.returncode is not None and child.returncode < 0:
+            raise PatchProcessError(f"patch: expected its process to end, found it ended by signal {-child.returncode}")
         if child.returncode != 0 or not patch:
             raise PatchMakeError(f"patch: expected one, found exit code {child.returncode}")
         return patch

@@ -15,7 +15,8 @@ class DeltaState(StrEnum):
     QUEUED = "queued"  # to be made
     OFFERED = "offered"  # signed, devices may take it
     TOO_LARGE = "too-large"  # the full image is the better way
-    FAILED = "failed"  # none could be made
+    FAILED = "failed"  # none can be made of these images
+    SUPERSEDED = "superseded"  # newer ones took its place; not made again
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Delta:
         full_length: of that image, bytes.
         reason: of its state, in words.
         created_at: when it was queued, UTC, aware.
-        updated_at: when its state changed, UTC, aware.
+        updated_at: when its state changed, or it was last tried, UTC, aware.
         format: of the patch; empty where there is none.
         patch_sha256: of the patch; None where there is none.
         patch_length: bytes; of one that is too large, too.
@@ -58,7 +59,7 @@ class DeltaRepository(Protocol):
         """Store new patches to be made; those that are there already stay. Returns how many are new."""
 
     async def next_queued(self) -> Delta | None:
-        """Return the patch that has waited longest, or None."""
+        """Return the queued patch that was tried longest ago, or has waited longest, or None."""
 
     async def find(self, from_sha256: str, to_sha256: str) -> Delta | None:
         """Return a patch, or None."""
@@ -72,8 +73,8 @@ class DeltaRepository(Protocol):
     async def page(self, *, after: tuple[str, str], limit: int) -> Sequence[Delta]:
         """Return at most `limit` patches by (to, from), beyond `after`."""
 
-    async def offered(self) -> Sequence[Delta]:
-        """Return the patches that devices may take, the newest first."""
+    async def current(self, *, limit: int) -> Sequence[Delta]:
+        """Return at most `limit` patches that are queued or offered, the newest first."""
 
     async def unwanted(self, slots: Collection[Slot], *, limit: int) -> Sequence[Delta]:
         """Return at most `limit` patches that start from what no device has in any of the slots."""

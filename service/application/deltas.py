@@ -3,16 +3,18 @@
 A patch is wanted from the images that most devices have in a slot to one that a release brings. `DeltaQueue` notes them
 in the transaction in which the image comes into force; `DeltaMaker` makes them one at a time:
 
-    1. make: matching and coding in a process of its own, which also applies the patch as a device would and compares;
-    2. judge: a patch of more than so many percent of the full image is not worth it;
-    3. store: the bytes, under their hash;
-    4. offer: the row, and the target in the role `deltas`, in one transaction.
-A kill at any point leaves the row queued, and the same bytes are made again. Patches are signed by an online key: what
-they make is checked against the image's hash, which is signed offline.
+    1. bound: one that is not among the newest `MAX_OFFERED` is not made;
+    2. make: matching and coding in a process of its own, which also applies the patch as a device would and compares;
+    3. judge: a patch of more than so many percent of the full image is not worth it;
+    4. store: the bytes, under their hash;
+    5. offer: the row, and the target in the role `deltas`, in one transaction.
+A kill at any point leaves the row queued, and the same bytes are made again. So does a fault that may pass: the patch
+goes to the end of the queue, and the maker rests. What is settled is not made again. Patches are signed by an online
+key: what they make is checked against the image's hash, which is signed offline.
 """
 
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -20,6 +22,7 @@ from typing import Protocol
 import structlog
 
 from pki.metadata import DELTAS_ROLE, content_target
+from pki.repository import delegated_roles
 from protocol.delta import FORMAT, MAX_IMAGE_BYTES
 from protocol.geometry import HOME_BYTES, Slot
 from protocol.image import digest_of
@@ -29,9 +32,10 @@ from service.application.clock import Clock
 from service.application.delta_repository import Delta, DeltaState
 from service.application.events import Event, EventType, Signal, StoredEvent, wait_for
 from service.application.publication import Publication
-from service.application.repository import ImageRepository, NoOnlineRoleError, OnlineKeyError
+from service.application.repository import ImageRepository, NoOnlineRoleError
+from service.application.role_changes import delegators_in_force
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
-from service.application.update_repositories import RepositoryName
+from service.application.update_repositories import MetadataRole, RepositoryName
 from service.domain.errors import NotFoundError, ServiceError
 from service.domain.release import MetadataRaceError, target_sha256
 from service.domain.rollout import RolloutState
@@ -39,6 +43,8 @@ from service.domain.rollout import RolloutState
 MAX_OFFERED = 64  # deltas.json is what every device reads that looks for a patch
 LOOK_INTERVAL = timedelta(minutes=10)  # between two looks at what devices have
 LOOK_SECONDS = 30.0  # between two looks whether this process is the one that makes patches
+REST = timedelta(minutes=1)  # after a fault; each that follows doubles it
+MAX_REST = timedelta(hours=1)
 _PAGE = 200
 _log = structlog.get_logger()
 
@@ -48,7 +54,7 @@ class UnknownDeltaError(NotFoundError):
 
 
 class PatchMakeError(ServiceError):
-    """No patch came of two images."""
+    """No patch comes of two images, however often it is tried."""
 
 
 class PatchMaker(Protocol):
@@ -59,6 +65,7 @@ class PatchMaker(Protocol):
 
         Raises:
             PatchMakeError: there is none.
+            ServiceError: it may work another time.
         """
 
 
@@ -86,27 +93,24 @@ class DeltaQueue:
         for name, target in publication.added.items():
             slot = slot_of_image_target(name)
             if slot is not None and slot in HOME_BYTES:
-                await self.want(work, slot, target_sha256(target), length=target.length, now=now)
+                wanted = await self.wanted(work, slot, target_sha256(target), length=target.length, now=now)
+                await work.deltas.queue(wanted)
 
-    async def want(self, work: UnitOfWork, slot: Slot, sha256: str, *, length: int, now: datetime) -> int:
-        """Queue the patches to one image; those that are there already stay.
+    async def wanted(self, work: UnitOfWork, slot: Slot, sha256: str, *, length: int, now: datetime) -> Sequence[Delta]:
+        """Return the patches to one image that are worth making, to be queued.
 
         Args:
-            work: the caller commits.
+            work: reads alone.
             slot: where the image goes.
             sha256: of the image.
             length: of the image, bytes.
             now: UTC, aware.
-
-        Returns:
-            How many are new.
         """
         if self._policy.sources == 0 or length > MAX_IMAGE_BYTES:
-            return 0
+            return ()
         common = await work.deltas.installed_in(slot, limit=self._policy.sources)
         known = await work.metadata.images_of(list(common))
-        wanted = [Delta(source, sha256, length, now, now) for source in common if source in known and source != sha256]
-        return await work.deltas.queue(wanted)
+        return [Delta(source, sha256, length, now, now) for source in common if source in known and source != sha256]
 
 
 class Deltas:
@@ -164,6 +168,9 @@ class DeltaMaker:
         self._queue = DeltaQueue(policy)
         self._changed = Signal()
         self._look_at: datetime | None = None
+        self._rest_until: datetime | None = None
+        self._faults = 0
+        self._may_sign_by = (0, False)  # version of targets.json, and whether it delegates to the role
 
     def hear(self, stored: StoredEvent) -> None:
         """Follow the event feed: releases and rollouts make patches wanted."""
@@ -175,66 +182,83 @@ class DeltaMaker:
         """Work until cancelled."""
         while True:
             ticket = self._changed.ticket()
-            if not await self._survive(self.work):
+            if not await self._survive():
                 await wait_for(ticket, LOOK_SECONDS)
 
-    async def _survive(self, work: Callable[[], Awaitable[bool]]) -> bool:
+    async def _survive(self) -> bool:
         try:
-            return await work()
+            return await self.work()
         except MetadataRaceError:
             return True  # somebody else published; what is queued still is
         except Exception:  # noqa: BLE001 - a patch that cannot be made must not end the service
             _log.exception("deltas_failed")
+            self._rest_until = self._ports.clock.now() + min(REST * 2**self._faults, MAX_REST)
+            self._faults = min(self._faults + 1, MAX_REST // REST)
             return False
 
     async def work(self) -> bool:
         """Do one bounded round; True if there is more to do at once."""
-        if not self._ports.is_leader() or not await self._may_sign():
-            return False
         now = self._ports.clock.now()
+        is_resting = self._rest_until is not None and now < self._rest_until
+        if is_resting or not self._ports.is_leader() or not await self._may_sign():
+            return False
         if self._look_at is None or now >= self._look_at:
             self._look_at = now + LOOK_INTERVAL
             await self._look(now)
         async with self._ports.unit_of_work(read_only=True) as work:
             queued = await work.deltas.next_queued()
-        if queued is None:
+            newest = await work.deltas.current(limit=MAX_OFFERED)
+        if queued is None or self._policy.sources == 0:
             return False
-        await self._make(queued)
+        # Step 1: bound.
+        if queued in newest:
+            await self._attempt(queued)
+        else:
+            await self._settle(_superseded(queued))
         return True
 
     async def _may_sign(self) -> bool:
         async with self._ports.unit_of_work(read_only=True) as work:
-            return await work.metadata.find(RepositoryName.IMAGE, DELTAS_ROLE) is not None
+            version = await work.metadata.version(RepositoryName.IMAGE, MetadataRole.TARGETS)
+            if version != self._may_sign_by[0]:
+                state = await delegators_in_force(work)
+                self._may_sign_by = (version, DELTAS_ROLE in delegated_roles(state.targets))
+        return self._may_sign_by[1]
 
     async def _look(self, now: datetime) -> None:
-        """Queue what running rollouts want by now, and withdraw what nobody does."""
+        """Queue what running rollouts want by now, and withdraw what nobody does or newer ones take the place of."""
+        wanted = await self._wanted(now)
         async with self._ports.unit_of_work() as work:
-            for rollout_id, (state, _) in (await work.rollouts.states()).items():
-                if state is RolloutState.RUNNING:
-                    await self._want_release_of(work, rollout_id, now=now)
-            gone = await self._unwanted(work)
-            if gone:
-                await self._withdraw(work, gone, now=now)
+            await work.deltas.queue(wanted)
+            unwanted = await self._unwanted(work)
+            current = await work.deltas.current(limit=MAX_OFFERED + _PAGE)
+            surplus = [delta for delta in current if delta not in unwanted][MAX_OFFERED:]
+            await work.deltas.remove(unwanted)
+            for delta in surplus:
+                await work.deltas.save(replace(_superseded(delta), updated_at=now))
+            await self._withdraw(work, [*unwanted, *surplus], now=now)
             await work.commit()
-        for delta in gone:
+        for delta in (*unwanted, *surplus):
             if delta.patch_sha256 is not None and delta.state is DeltaState.OFFERED:
                 await self._ports.store.delete(delta.patch_sha256)
 
-    async def _want_release_of(self, work: UnitOfWork, rollout_id: str, *, now: datetime) -> None:
-        stored = await work.rollouts.get(rollout_id)
-        release = await work.releases.get(stored.rollout.release_id)
-        for slot, image in release.images.items():
-            await self._queue.want(work, slot, image.sha256, length=image.length, now=now)
+    async def _wanted(self, now: datetime) -> Sequence[Delta]:
+        """Count what devices have before anything is written: in a large fleet that takes a while."""
+        found: list[Delta] = []
+        async with self._ports.unit_of_work(read_only=True) as work:
+            for rollout_id, (state, _) in (await work.rollouts.states()).items():
+                if state is RolloutState.RUNNING:
+                    release = await work.releases.get((await work.rollouts.get(rollout_id)).rollout.release_id)
+                    for slot, image in release.images.items():
+                        found += await self._queue.wanted(work, slot, image.sha256, length=image.length, now=now)
+        return found
 
     async def _unwanted(self, work: UnitOfWork) -> Sequence[Delta]:
-        offered = await work.deltas.offered()
         if self._policy.sources == 0:
-            return offered
-        unwanted = await work.deltas.unwanted(list(HOME_BYTES), limit=_PAGE)
-        return list(dict.fromkeys([*unwanted, *offered[MAX_OFFERED:]]))
+            return await work.deltas.current(limit=_PAGE)
+        return await work.deltas.unwanted(list(HOME_BYTES), limit=_PAGE)
 
     async def _withdraw(self, work: UnitOfWork, gone: Sequence[Delta], *, now: datetime) -> None:
-        await work.deltas.remove(gone)
         names = [_name(delta) for delta in gone if delta.state is DeltaState.OFFERED]
         if names:
             with contextlib.suppress(NoOnlineRoleError):  # then nothing lists them any more
@@ -242,31 +266,33 @@ class DeltaMaker:
         for delta in gone:
             work.record(_event(delta, "withdrawn", now=now))
 
-    async def _make(self, queued: Delta) -> None:
-        patch = b""
+    async def _attempt(self, queued: Delta) -> None:
         try:
-            # Step 1: make.
-            patch = await self._ports.patches.make(
-                await self._image(queued.from_sha256), await self._image(queued.to_sha256)
-            )
-        except ServiceError as error:
+            await self._make(queued)
+        except PatchMakeError as error:
             await self._settle(replace(queued, state=DeltaState.FAILED, reason=str(error)[:500]))
-            return
-        # Step 2: judge.
+        except Exception:
+            await self._settle(queued)  # to the end of the queue: others may be made
+            raise
+        self._faults = 0
+
+    async def _make(self, queued: Delta) -> None:
+        # Step 2: make.
+        old, new = await self._image(queued.from_sha256), await self._image(queued.to_sha256)
+        patch = await self._ports.patches.make(old, new)
+        # Step 3: judge.
         made = replace(queued, patch_length=len(patch))
         words = f"{len(patch)} of {queued.full_length} bytes, {made.percent or 0:.1f} %"
         if len(patch) > queued.full_length * self._policy.max_percent / 100:
             reason = f"expected at most {self._policy.max_percent:g} % of the full image, found {words}"
             await self._settle(replace(made, state=DeltaState.TOO_LARGE, reason=reason))
             return
-        # Step 3: store.
+        # Step 4: store.
         sha256 = digest_of(patch)
         await self._ports.store.put(sha256, patch)
-        offered = replace(made, state=DeltaState.OFFERED, reason=words, format=FORMAT, patch_sha256=sha256)
-        try:
-            await self._settle(offered, patch)
-        except (NoOnlineRoleError, OnlineKeyError) as error:
-            await self._settle(replace(made, state=DeltaState.FAILED, reason=str(error)[:500]))
+        await self._settle(
+            replace(made, state=DeltaState.OFFERED, reason=words, format=FORMAT, patch_sha256=sha256), patch
+        )
 
     async def _settle(self, delta: Delta, patch: bytes = b"") -> None:
         now = self._ports.clock.now()
@@ -275,11 +301,12 @@ class DeltaMaker:
             if found is None or found.state is not DeltaState.QUEUED:
                 return  # withdrawn, or made by another process meanwhile
             await work.deltas.save(replace(delta, updated_at=now))
-            # Step 4: offer.
+            # Step 5: offer.
             if patch:
                 target = content_target(_name(delta), patch)
                 await self._ports.repository.publish_online(work, DELTAS_ROLE, added=[target], removed=(), now=now)
-            work.record(_event(delta, delta.state.value, now=now))
+            if delta.state is not DeltaState.QUEUED:
+                work.record(_event(delta, delta.state.value, now=now))
             await work.commit()
 
     async def _image(self, sha256: str) -> bytes:
@@ -289,6 +316,11 @@ class DeltaMaker:
                 f"image {sha256[:12]}…: expected 1 to {MAX_IMAGE_BYTES} bytes, found {length or 'none'}"
             )
         return b"".join([block async for block in self._ports.store.read(sha256, start=0, end=length)])
+
+
+def _superseded(delta: Delta) -> Delta:
+    reason = f"expected one of the newest {MAX_OFFERED} patches, found newer ones"
+    return replace(delta, state=DeltaState.SUPERSEDED, reason=reason, format="", patch_sha256=None)
 
 
 def _name(delta: Delta) -> str:

@@ -30,7 +30,7 @@ class SqlDeltas:
 
     async def next_queued(self) -> Delta | None:
         """See `DeltaRepository.next_queued`."""
-        query = _of_state(DeltaState.QUEUED).order_by(deltas.c.created_at, deltas.c.to_sha256, deltas.c.from_sha256)
+        query = _of_state(DeltaState.QUEUED).order_by(deltas.c.updated_at, deltas.c.to_sha256, deltas.c.from_sha256)
         row = (await self._connection.execute(query.limit(1))).first()
         return None if row is None else _delta(row)
 
@@ -55,9 +55,10 @@ class SqlDeltas:
         query = select(deltas).where(key > after).order_by(deltas.c.to_sha256, deltas.c.from_sha256).limit(limit)
         return [_delta(row) for row in await self._connection.execute(query)]
 
-    async def offered(self) -> Sequence[Delta]:
-        """See `DeltaRepository.offered`."""
-        query = _of_state(DeltaState.OFFERED).order_by(deltas.c.created_at.desc(), deltas.c.to_sha256)
+    async def current(self, *, limit: int) -> Sequence[Delta]:
+        """See `DeltaRepository.current`."""
+        query = _of_state(DeltaState.QUEUED, DeltaState.OFFERED).limit(limit)
+        query = query.order_by(deltas.c.created_at.desc(), deltas.c.to_sha256, deltas.c.from_sha256)
         return [_delta(row) for row in await self._connection.execute(query)]
 
     async def unwanted(self, slots: Collection[Slot], *, limit: int) -> Sequence[Delta]:
@@ -76,8 +77,8 @@ class SqlDeltas:
         return {row[0]: row[1] for row in found}
 
 
-def _of_state(state: DeltaState) -> Select[tuple[object, ...]]:
-    return select(deltas).where(deltas.c.state == state)
+def _of_state(*states: DeltaState) -> Select[tuple[object, ...]]:
+    return select(deltas).where(deltas.c.state.in_(states))
 
 
 def _delta(row: Row[tuple[object, ...]]) -> Delta:

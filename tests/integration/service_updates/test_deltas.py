@@ -4,6 +4,8 @@ import asyncio
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
+from typing import ClassVar
 
 import pytest
 from tuf.api.metadata import Metadata, Targets
@@ -12,8 +14,11 @@ from pki.metadata import DELTAS_ROLE
 from protocol.geometry import Slot
 from protocol.image import digest_of
 from protocol.updates import delta_target_name
+from service.adapters import patch_process
+from service.adapters.artifact_store import ArtifactStoreError
 from service.adapters.patch_process import applied, make_patch
-from service.adapters.patches import ProcessPatchMaker
+from service.adapters.patches import PatchProcessError, ProcessPatchMaker
+from service.application import deltas
 from service.application.delta_repository import Delta, DeltaState
 from service.application.deltas import (
     MAX_OFFERED,
@@ -26,7 +31,6 @@ from service.application.deltas import (
     UnknownDeltaError,
     key_of,
 )
-from service.application.repository import NoOnlineRoleError
 from service.application.update_repositories import RepositoryName
 from service.domain.membership import StagePlan
 from tests.integration.service_updates.update_world import UpdateWorld
@@ -192,20 +196,58 @@ async def test_two_makers_list_a_patch_once(world: UpdateWorld) -> None:
     assert await changes(world) == ["offered"]
 
 
-async def test_role_that_the_service_may_not_sign_ends_the_patch(
+async def test_patches_stay_queued_where_nobody_may_sign_them(
     world: UpdateWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An operator took the delegation away: it is told once, and not made again and again."""
+    """Without the delegation in force none is made; with it, they are."""
     old = await released(world, 1)
     await install(world, old, await world.add_devices(1))
     await released(world, 2)
-
-    async def refuse(*_: object, **__: object) -> None:
-        raise NoOnlineRoleError("role deltas: expected targets to delegate to it, found none")
-
-    monkeypatch.setattr(world.repository, "publish_online", refuse)
+    with monkeypatch.context() as patched:
+        patched.setattr(deltas, "delegated_roles", lambda _targets: ())
+        await drain(maker_of(world, patches=Dying()))
+    assert [delta.state for delta in await all_deltas(world)] == [DeltaState.QUEUED]
     await drain(maker_of(world))
-    assert [(delta.state, delta.patch_sha256) for delta in await all_deltas(world)] == [(DeltaState.FAILED, None)]
+    assert [delta.state for delta in await all_deltas(world)] == [DeltaState.OFFERED]
+
+
+async def test_passing_fault_puts_a_patch_off(world: UpdateWorld) -> None:
+    """The store is away, twice: the patch goes behind the others, the maker rests, longer each time, then makes all."""
+    first, second = await released(world, 1), await released(world, 2)
+    devices = await world.add_devices(2)
+    await install(world, first, devices[:1])
+    await install(world, second, devices[1:])
+    await released(world, 3)
+
+    class Faulty:
+        tried: ClassVar[list[bytes]] = []
+
+        async def make(self, old: bytes, new: bytes) -> bytes:
+            self.tried.append(old)
+            if len(self.tried) in {1, 2}:
+                raise ArtifactStoreError("artifact store: expected an answer, found none")
+            return make_patch(old, new)
+
+    maker, faulty = maker_of(world, patches=Faulty()), Faulty()
+    world.clock.advance(1)
+    for rest_seconds in (60, 120):
+        assert not await maker._survive()
+        assert {delta.state for delta in await all_deltas(world)} == {DeltaState.QUEUED}
+        tries = len(faulty.tried)
+        world.clock.advance(rest_seconds - 1)
+        assert not await maker._survive()
+        assert len(faulty.tried) == tries
+        world.clock.advance(1)
+    await drain(maker)
+    assert {delta.state for delta in await all_deltas(world)} == {DeltaState.OFFERED}
+    assert faulty.tried[0] != faulty.tried[1]
+
+
+async def test_process_that_somebody_killed_may_work_another_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For want of memory, say: another error than that of images that make no patch."""
+    monkeypatch.setattr(patch_process, "__name__", "tests.killed_process")
+    with pytest.raises(PatchProcessError, match="ended by signal 9"):
+        await ProcessPatchMaker().make(b"old", b"new")
 
 
 async def test_only_the_leading_process_makes_patches(world: UpdateWorld) -> None:
@@ -277,23 +319,51 @@ async def test_patches_that_are_switched_off_are_withdrawn(world: UpdateWorld) -
     await drain(off)
     assert await listed(world) == []
     async with world.unit_of_work() as work:
-        assert await off._queue.want(work, SLOT, "0" * 64, length=9, now=world.clock.now()) == 0
+        assert await off._queue.wanted(work, SLOT, "0" * 64, length=9, now=world.clock.now()) == ()
 
 
 async def test_only_so_many_patches_are_offered(world: UpdateWorld) -> None:
-    """The role's file stays small: the oldest go."""
+    """The role's file stays small: the oldest go, and none is made again however often it is wanted."""
     old = await released(world, 1)
     await install(world, old, await world.add_devices(1))
-    now = world.clock.now()
+    new = await released(world, 2)
+    await world.roll_out("r2", EVERYONE)
+    maker = maker_of(world)
+    await drain(maker)
+    now = world.clock.now() + timedelta(seconds=1)
     async with world.unit_of_work() as work:
-        for number in range(MAX_OFFERED + 2):
+        for number in range(MAX_OFFERED):
             sha256 = f"{number:064x}"
             delta = Delta(digest_of(old), sha256, 100, now, now, DeltaState.OFFERED, patch_sha256=sha256)
             await work.deltas.save(replace(delta, created_at=now.replace(microsecond=number)))
         await work.commit()
-    await maker_of(world)._look(now)
-    kept = {delta.to_sha256 for delta in await all_deltas(world)}
-    assert kept == {f"{number:064x}" for number in range(2, MAX_OFFERED + 2)}
+    for _ in range(3):
+        world.clock.advance(601)
+        await drain(maker)
+    found = {delta.to_sha256: delta for delta in await all_deltas(world)}
+    assert sum(delta.state is DeltaState.OFFERED for delta in found.values()) == MAX_OFFERED
+    assert (found[digest_of(new)].state, found[digest_of(new)].patch_sha256) == (DeltaState.SUPERSEDED, None)
+    assert await listed(world) == []
+    assert await changes(world) == ["offered", "withdrawn"]
+
+
+async def test_patch_beyond_the_bound_is_not_made(world: UpdateWorld) -> None:
+    """Newer ones wait already: it is settled before anything is computed."""
+    old = await released(world, 1)
+    await install(world, old, await world.add_devices(1))
+    new = await released(world, 2)
+    maker = maker_of(world, patches=Dying())
+    await maker._look(world.clock.now())
+    maker._look_at = world.clock.now() + timedelta(days=1)
+    now = world.clock.now() + timedelta(seconds=1)
+    async with world.unit_of_work() as work:
+        await work.deltas.queue(
+            [Delta(digest_of(old), f"{number:064x}", 100, now, now) for number in range(MAX_OFFERED)]
+        )
+        await work.commit()
+    assert await maker.work()
+    found = {delta.to_sha256: delta.state for delta in await all_deltas(world)}
+    assert found[digest_of(new)] is DeltaState.SUPERSEDED
 
 
 async def test_patches_are_listed_by_page_and_shown(world: UpdateWorld) -> None:
@@ -302,13 +372,13 @@ async def test_patches_are_listed_by_page_and_shown(world: UpdateWorld) -> None:
     for version, device_id in enumerate(devices, 1):
         await install(world, await released(world, version), [device_id])
     await released(world, 3)
-    deltas = Deltas(world.unit_of_work)
-    whole = await deltas.page(after=None, limit=10)
+    patches = Deltas(world.unit_of_work)
+    whole = await patches.page(after=None, limit=10)
     paged: list[Delta] = []
-    while page := await deltas.page(after=key_of(paged[-1]) if paged else None, limit=1):
+    while page := await patches.page(after=key_of(paged[-1]) if paged else None, limit=1):
         paged.extend(page)
     assert paged == list(whole)
     assert len(whole) == 3
-    assert await deltas.get(whole[0].from_sha256, whole[0].to_sha256) == whole[0]
+    assert await patches.get(whole[0].from_sha256, whole[0].to_sha256) == whole[0]
     with pytest.raises(UnknownDeltaError, match="expected one from 000000000000"):
-        await deltas.get("0" * 64, "1" * 64)
+        await patches.get("0" * 64, "1" * 64)
