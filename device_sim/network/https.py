@@ -1,7 +1,8 @@
 """HTTPS over one kept-alive connection, with a limit on every body and a deadline on every request.
 
 A deadline covers headers and body together and is checked before every read from the socket, so a server that sends
-one byte now and then cannot hold the device (slow retrieval), and no body is read past its limit (endless data).
+one byte now and then cannot hold the device (slow retrieval), and no body is read past its limit (endless data). That
+limit is one of what was asked for: of an error's body only the beginning is read, however long it is.
 """
 
 import http.client
@@ -23,6 +24,8 @@ from device_sim.network.ports import (
 )
 
 USER_AGENT = "tinyfleet-device-sim"
+SUCCESS = range(200, 300)
+MAX_ERROR_BYTES = 16 * 1024  # of an error's body; the rest is not looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +117,7 @@ class HttpsTransport:
         Raises:
             UnreachableError: no answer could be had.
             FalseServerError: the server's certificate does not lead to the voucher's root; nothing was sent.
-            EndlessDataError: the body is longer than `max_bytes`.
+            EndlessDataError: the body of a success is longer than `max_bytes`.
             SlowRetrievalError: the answer did not arrive in time.
         """
         deadline = self._monotonic() + self._limits.request_seconds
@@ -180,14 +183,17 @@ class HttpsTransport:
         return self._connection
 
     def _read(self, response: http.client.HTTPResponse, path: str, max_bytes: int) -> HttpResponse:
-        body = response.read(max_bytes + 1)
-        if len(body) > max_bytes:
+        is_success = response.status in SUCCESS
+        limit = max_bytes if is_success else MAX_ERROR_BYTES
+        body = response.read(limit + 1)
+        if len(body) > limit:
             self.close()
-            raise EndlessDataError(f"{path}: expected at most {max_bytes} bytes, found more")
-        if response.length:
+            if is_success:
+                raise EndlessDataError(f"{path}: expected at most {limit} bytes, found more")
+        elif response.length:
             raise http.client.IncompleteRead(body, response.length)
         headers = {name.lower(): value for name, value in response.getheaders()}
-        return HttpResponse(response.status, headers, body)
+        return HttpResponse(response.status, headers, body[:limit])
 
 
 def _reason(error: Exception) -> str:

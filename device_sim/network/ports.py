@@ -50,7 +50,7 @@ class HttpResponse:
     Attributes:
         status: HTTP status code.
         headers: names in lower case.
-        body: read to its end, also of an error, so that the connection stays usable.
+        body: read to its end; of an error perhaps only the beginning.
     """
 
     status: int
@@ -75,14 +75,14 @@ class HttpTransport(Protocol):
         Args:
             method: GET or POST.
             path: starts with `/device/v1/`.
-            max_bytes: longest body that is taken.
+            max_bytes: longest body of a success that is taken.
             body: JSON to post.
             headers: further headers.
 
         Raises:
             UnreachableError: no answer could be had.
             FalseServerError: somebody else would have answered; nothing was sent.
-            EndlessDataError: the body is longer than `max_bytes`.
+            EndlessDataError: the body of a success is longer than `max_bytes`.
             SlowRetrievalError: the answer did not arrive in time.
         """
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
-from device_sim.network.https import HttpLimits, HttpsTransport
+from device_sim.network.https import MAX_ERROR_BYTES, HttpLimits, HttpsTransport
 from device_sim.network.ports import EndlessDataError, FalseServerError, SlowRetrievalError, UnreachableError
 from device_sim.network.tls import Credential, client_context, show_credential
 from protocol.signing import SoftwareSigner
@@ -116,6 +116,18 @@ def test_body_over_its_limit_is_cut(certificates: CertificateBuilder, answer: An
         with pytest.raises(EndlessDataError, match="expected at most 10 bytes, found more"):
             client.request("GET", PATH, max_bytes=10)
         client.close()
+
+
+@pytest.mark.parametrize("status", ["404 Not Found", "503 Service Unavailable"])
+def test_long_page_of_an_error_is_an_error_still(certificates: CertificateBuilder, status: str) -> None:
+    """Its beginning says what the service means; the rest is left, and the next request connects anew."""
+    answers = (send(response(bytes(2 * MAX_ERROR_BYTES), status)), send(response(b"ok")))
+    with tls_peer(certificates, *answers) as peer:
+        client = transport(certificates, peer)
+        page = client.request("GET", PATH, max_bytes=10)
+        assert client.request("GET", PATH, max_bytes=10).body == b"ok"
+        client.close()
+    assert (page.status, len(page.body), peer.connections) == (int(status[:3]), MAX_ERROR_BYTES, 2)
 
 
 def _trickle(start: bytes) -> Answer:

@@ -20,6 +20,7 @@ from tuf.api.metadata import Delegations, Metadata, MetaFile, TargetFile, Target
 from device_sim.cores.kernels import Inference
 from device_sim.hardware.machine import Machine
 from device_sim.hardware.power import PowerSupply
+from device_sim.network.https import SUCCESS
 from device_sim.network.ports import EndlessDataError, HttpResponse, NetworkError
 from device_sim.update.client import UpdateClient
 from device_sim.update.installer import Installer
@@ -248,7 +249,7 @@ class Wire:
         if isinstance(answer, NetworkError):
             raise answer
         response = answer or self._serve(path.removeprefix(PREFIX), headers or {}, body)
-        if len(response.body) > max_bytes:
+        if response.status in SUCCESS and len(response.body) > max_bytes:
             raise EndlessDataError(f"{path}: expected at most {max_bytes} bytes, found more")
         return response
 
