@@ -1,7 +1,7 @@
 """What is said of a release, verified: its documents and those of its images.
 
-Which documents there are is taken from the signed metadata; the service is asked only for exploitability statements,
-which come later. Each is verified before anybody reads it, in this order:
+Which documents there are is taken from the signed metadata, so that the service can leave none out: for exploitability
+statements, which come later, from every role. Each is verified before anybody reads it, in this order:
     1. target: the document is listed in the Image repository's metadata in force, by the length and hash that it has;
     2. form: it is what its kind says (protocol/cyclonedx.py, protocol/provenance.py);
     3. subject: a bill of materials is of the image that names it, an exploitability document of the release, and
@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from urllib.parse import quote
 
 from tuf.api.metadata import TargetFile
 
@@ -52,6 +51,10 @@ class Reader:
         """Return the metadata in force with the roles of some targets."""
         return self.working_copy.fetch(self.client, now=self.now, names=names)
 
+    def fetch_all(self) -> RepositoryInForce:
+        """Return the metadata in force with every role that people sign."""
+        return self.working_copy.fetch(self.client, now=self.now, everything=True)
+
     def content(self, target: TargetFile) -> bytes:
         """Return a target's bytes, verified against it."""
         # Step 1: target.
@@ -80,7 +83,7 @@ class ReleaseEvidence:
         images: its images' targets.
         bills: by image id; an image without one is left out.
         provenance: None where there is none.
-        statements: exploitability documents, oldest first.
+        statements: exploitability documents, oldest first by their signed time.
         papers: all of these as they were signed.
     """
 
@@ -145,33 +148,40 @@ def _targets(reader: Reader, names: Sequence[str]) -> list[TargetFile]:
     return [target for target in found.values() if target is not None]
 
 
-def _papers(reader: Reader, names: Sequence[str], kind: DocumentKind, subject: str | None = None) -> Iterator[Paper]:
-    for target in _targets(reader, names) if names else ():
-        custom = document_custom(target)
-        if custom.kind is not kind or subject not in (None, custom.subject):
-            raise EvidenceError(
-                f"{target.path}: expected a {kind} of {subject}, found a {custom.kind} of {custom.subject}"
-            )
-        yield Paper(custom.kind, custom.subject, target, reader.content(target))
+def _paper(reader: Reader, name: str, kind: DocumentKind, subject: str) -> Paper:
+    (target,) = _targets(reader, [name])
+    custom = document_custom(target)
+    if (custom.kind, custom.subject) != (kind, subject):
+        raise EvidenceError(f"{name}: expected a {kind} of {subject}, found a {custom.kind} of {custom.subject}")
+    return Paper(kind, subject, target, reader.content(target))
 
 
 def _bills(reader: Reader, images: Sequence[TargetFile]) -> Iterator[Paper]:
     named = [(image_custom(image).bom, image_custom(image).image_id) for image in images]
     for name, image_id in dict.fromkeys(named):
         if name is not None:
-            yield from _papers(reader, [name], DocumentKind.BOM, image_id)
+            yield _paper(reader, name, DocumentKind.BOM, image_id)
 
 
 def _provenance(reader: Reader, document: ReleaseDocument) -> Iterator[Paper]:
     name = document.documents.get(DocumentKind.PROVENANCE)
     if name is not None:
-        yield from _papers(reader, [name], DocumentKind.PROVENANCE, document.name)
+        yield _paper(reader, name, DocumentKind.PROVENANCE, document.name)
 
 
 def _statements(reader: Reader, release: str) -> Iterator[Paper]:
-    said = reader.client.get(f"/releases/{quote(release, safe='')}/documents")["items"]
-    names = [str(each["target"]) for each in said if each["kind"] == DocumentKind.VEX]
-    yield from _papers(reader, names, DocumentKind.VEX, release)
+    in_force = reader.fetch_all()
+    listed = (target for role in (in_force.targets, *in_force.delegated.values()) for target in role.targets.values())
+    said = [target for target in listed if _says_of(release, target) and in_force.find(target.path) == target]
+    papers = [Paper(DocumentKind.VEX, release, target, reader.content(target)) for target in said]
+    yield from sorted(papers, key=lambda paper: read_vex(paper.content).metadata.timestamp)
+
+
+def _says_of(release: str, target: TargetFile) -> bool:
+    if not target.path.startswith(f"documents/{DocumentKind.VEX}/"):
+        return False
+    custom = document_custom(target)
+    return (custom.kind, custom.subject) == (DocumentKind.VEX, release)
 
 
 def _check_bills(images: Sequence[TargetFile], bills: Mapping[str, Bom]) -> None:

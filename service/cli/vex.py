@@ -7,7 +7,7 @@ component counts; those before it stay in force as history.
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated
 from urllib.parse import quote
 
@@ -83,7 +83,8 @@ def add(
     with connect(operator_dir) as client:
         session = Session(client, WorkingCopy(operator_dir), offline_keys(operator_dir), clock.now())
         evidence = release_evidence(Reader(client, operator_dir, session.now), release)
-        draft = _draft(session, release, make_vex(release, evidence.bills, said, now=session.now))
+        content = make_vex(release, evidence.bills, said, now=_after(evidence.statements, session.now))
+        draft = _draft(session, release, content)
         answer = settle(session, draft, Consent(yes=yes, propose=propose, quiet=as_json))
     print_json(answer) if as_json else print_facts(answer)
 
@@ -151,6 +152,11 @@ def make_vex(release: str, bills: Mapping[str, Bom], said: Said, *, now: datetim
             vulnerabilities=(statement,),
         )
     )
+
+
+def _after(said: Sequence[Vex], now: datetime) -> datetime:
+    """Return a time in whole seconds that is later than what was said so far: the newest counts."""
+    return max([now, *(vex.metadata.timestamp + timedelta(seconds=1) for vex in said)])
 
 
 def _affected(bills: Mapping[str, Bom], wanted: str) -> Iterator[Component]:
