@@ -87,17 +87,34 @@ async def _answer(artifacts: Artifacts, sha256: str, request: Request) -> Respon
     return _stream(artifacts, sha256, start, end, headers=headers, status_code=status.HTTP_206_PARTIAL_CONTENT)
 
 
-class _BlocksResponse(Response):
-    """Sends blocks as they come; its status goes with the first, so that what cannot be read is no half answer."""
+class BlocksResponse(Response):
+    """Sends blocks as they come; its status goes with the first, so that what cannot be read is no half answer.
 
-    def __init__(self, blocks: AsyncIterator[bytes], *, length: int, status_code: int, headers: dict[str, str]) -> None:
+    Args:
+        blocks: the bytes.
+        length: of all of them.
+        headers: further ones.
+        status_code: of an answer that has a body.
+        media_type: of the bytes.
+    """
+
+    def __init__(
+        self,
+        blocks: AsyncIterator[bytes],
+        *,
+        length: int,
+        headers: dict[str, str],
+        status_code: int = status.HTTP_200_OK,
+        media_type: str = "application/octet-stream",
+    ) -> None:
         headers["Content-Length"] = str(length)
-        super().__init__(status_code=status_code, headers=headers, media_type="application/octet-stream")
+        super().__init__(status_code=status_code, headers=headers, media_type=media_type)
         self._blocks = blocks
         self._length = length
 
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer; what cannot be read raises before any of it."""
         block, left = await anext(self._blocks, b""), self._length
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         while block and len(block) < left:
@@ -111,7 +128,7 @@ def _stream(
     artifacts: Artifacts, sha256: str, start: int, end: int, *, headers: dict[str, str], status_code: int
 ) -> Response:
     blocks = artifacts.read(sha256, start=start, end=end)
-    return _BlocksResponse(blocks, length=end - start, status_code=status_code, headers=headers)
+    return BlocksResponse(blocks, length=end - start, status_code=status_code, headers=headers)
 
 
 def _wanted_range(request: Request, sha256: str, length: int) -> tuple[int, int] | None:

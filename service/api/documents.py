@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel
-from starlette.responses import StreamingResponse
 
 from protocol.updates import DocumentKind
+from service.api.artifacts import BlocksResponse
 from service.api.auth import ViewerActor
 from service.api.services import Services, ServicesParameter
 from service.application.document_repository import StoredDocument
@@ -67,9 +67,10 @@ async def read_bill_of_materials(
 
 
 def _bytes(services: Services, document: StoredDocument) -> Response:
-    return StreamingResponse(
+    return BlocksResponse(
         services.artifacts.read(document.sha256, start=0, end=document.length),
-        headers={"Content-Length": str(document.length), "ETag": f'"{document.sha256}"'},
+        length=document.length,
+        headers={"ETag": f'"{document.sha256}"'},
         media_type="application/json",
     )
 

@@ -133,7 +133,7 @@ class Documents:
         return found
 
     async def of_release(self, id_or_name: str) -> Sequence[StoredDocument]:
-        """Return the documents about a release and about its images, oldest first.
+        """Return the documents about a release, and its images' own bills of materials, oldest first.
 
         Raises:
             UnknownReleaseError: there is no such release.
@@ -141,7 +141,10 @@ class Documents:
         async with self._unit_of_work(read_only=True) as work:
             release = await work.releases.get(id_or_name)
             images = await work.metadata.images_of(list(release.digests.values()))
-            return await work.documents.about([release.name, *(image.custom.image_id for image in images.values())])
+            boms = {image.custom.bom for image in images.values()}
+            about = await work.documents.about([release.name, *(image.custom.image_id for image in images.values())])
+        # A team may list bills, but not for others' images: that of an image is the one that its target names.
+        return [each for each in about if each.kind is not DocumentKind.BOM or each.path in boms]
 
     async def bom_of(self, image_id: str) -> StoredDocument:
         """Return an image's bill of materials.
