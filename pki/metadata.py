@@ -15,6 +15,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from tuf.api.metadata import (
+    TOP_LEVEL_ROLE_NAMES,
     DelegatedRole,
     Delegations,
     Key,
@@ -42,6 +43,7 @@ DELTAS_PATHS = ("deltas/*/*",)
 BINS_ROLE = "bins"  # delegates everything but release documents to hash bins
 BINS_PATHS = ("images/*/*", "images/*/*/*", "golden/*/*", "documents/*/*")
 BIN_PREFIX = "bin"
+MAX_BIN_BITS = 12  # 4,096 hash bins: a proposal holds every bin, and so does a snapshot
 RoleT = TypeVar("RoleT", Root, Timestamp, Snapshot, Targets)
 _COMPACT = JSONSerializer(compact=True)
 
@@ -257,8 +259,10 @@ def role_delegations(delegated: Sequence[Delegation]) -> Delegations:
     """Delegate to roles by patterns of names; the first whose pattern fits is asked, and no other after it.
 
     Raises:
-        RepositoryError: a role names a key twice, or fewer keys than its threshold.
+        RepositoryError: a role has a name of the root's, or names a key twice, or fewer keys than its threshold.
     """
+    if taken := sorted(TOP_LEVEL_ROLE_NAMES & {each.name for each in delegated}):
+        raise RepositoryError(f"delegations: expected roles of names that the root does not use, found {taken[0]}")
     roles = {
         each.name: DelegatedRole(
             each.name, _key_ids(each.keys, each.threshold), each.threshold, terminating=True, paths=[*each.paths]
@@ -273,11 +277,13 @@ def bin_delegations(keys: RoleKeys, *, bits: int) -> Delegations:
 
     Args:
         keys: of every bin.
-        bits: 1 to 32.
+        bits: 1 to `MAX_BIN_BITS`.
 
     Raises:
-        RepositoryError: a key is named twice, or there are fewer than the threshold.
+        RepositoryError: too many bins; or a key is named twice, or there are fewer than the threshold.
     """
+    if not 1 <= bits <= MAX_BIN_BITS:
+        raise RepositoryError(f"hash bins: expected 1 to {MAX_BIN_BITS} bits, found {bits}")
     bins = SuccinctRoles(_key_ids(keys.keys, keys.threshold), keys.threshold, bits, BIN_PREFIX)
     return Delegations({key.keyid: key for key in map(tuf_key, keys.keys)}, succinct_roles=bins)
 

@@ -38,7 +38,7 @@ class Bins:
 
     Attributes:
         keys: of `bins` and of every bin.
-        bits: there are 2^bits of them; 1 to 32.
+        bits: there are 2^bits of them; 1 to `MAX_BIN_BITS`.
     """
 
     keys: RoleKeys

@@ -45,7 +45,7 @@ from pki.errors import (
     MetadataVersionError,
     RepositoryError,
 )
-from pki.metadata import BIN_PREFIX, BINS_ROLE, RoleT, public_key_of
+from pki.metadata import BIN_PREFIX, BINS_ROLE, MAX_BIN_BITS, RoleT, public_key_of
 
 MAX_METADATA_BYTES = 16 * 1024 * 1024
 ROLE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
@@ -378,6 +378,8 @@ def _check_further_delegations(role: str, targets: Targets) -> None:
     bins = hash_bins(targets)
     if role != BINS_ROLE or bins is None or bins.name_prefix != BIN_PREFIX:
         raise DelegationError(f"{role}: expected delegations to {BIN_PREFIX}-… by {BINS_ROLE} alone, found others")
+    if bins.bit_length > MAX_BIN_BITS:
+        raise DelegationError(f"{role}: expected at most {MAX_BIN_BITS} bits of hash bins, found {bins.bit_length}")
     _check_keys(role, {bins.name_prefix: bins}, targets.delegations.keys)
 
 
@@ -395,8 +397,9 @@ def _check_keys(where: str, roles: Mapping[str, Role], keys: Mapping[str, Key]) 
 def _check_not_below(snapshot: Snapshot, minimum_versions: Mapping[str, int]) -> None:
     # Step 4: version.
     for role, minimum in minimum_versions.items():
-        found = _listed_as(snapshot, role).version
-        if found < minimum:
+        listed = snapshot.meta.get(f"{role}.json")
+        if listed is None or listed.version < minimum:
+            found = "none" if listed is None else listed.version
             raise MetadataVersionError(f"{role}: expected at least version {minimum}, found {found}")
 
 

@@ -1,19 +1,21 @@
-"""`tinyfleet metadata delegate|undelegate|bins`: teams that sign images of their own, and hash bins."""
+"""`tinyfleet metadata delegate|undelegate|patches|bins`: teams that sign images of their own, patches, hash bins."""
 
 from typing import Annotated
 
 import typer
 
-from pki.metadata import Delegation
+from pki.metadata import MAX_BIN_BITS, Delegation
 from protocol.geometry import Core, ImageKind, Slot
 from protocol.identity import parse_guid
 from protocol.updates import DocumentKind
 from service.cli.errors import BadArgumentError
-from service.cli.metadata_drafts import MAX_BITS, draft_bins, draft_delegation, draft_end_of_delegation
+from service.cli.metadata_drafts import draft_bins, draft_delegation, draft_end_of_delegation, draft_patches
 from service.cli.metadata_files import session_of
 from service.cli.metadata_keys import KeysOption, public_keys
 from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption, ProposeOption, YesOption
 from service.cli.settling import Consent, report, settle
+
+patches_app = typer.Typer(help="Patches between images, which the service signs.", no_args_is_help=True)
 
 
 def delegate(
@@ -55,9 +57,23 @@ def undelegate(
     report(answer, as_json=as_json)
 
 
+@patches_app.command()
+def enable(
+    *,
+    propose: ProposeOption = None,
+    yes: YesOption = False,
+    operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
+    as_json: JsonOption = False,
+) -> None:
+    """Let the service offer patches, in a catalog from before there were any."""
+    with session_of(operator_dir) as session:
+        answer = settle(session, draft_patches(session), Consent(yes=yes, propose=propose, quiet=as_json))
+    report(answer, as_json=as_json)
+
+
 def bins(
     *,
-    bits: Annotated[int, typer.Option(min=1, max=MAX_BITS, help="There will be 2^BITS bins.")],
+    bits: Annotated[int, typer.Option(min=1, max=MAX_BIN_BITS, help="There will be 2^BITS bins.")],
     propose: ProposeOption = None,
     yes: YesOption = False,
     operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,

@@ -19,7 +19,6 @@ from protocol.signing import tuf_key
 from service.cli.errors import BadArgumentError
 from service.cli.settling import Draft, Session, image_in_force
 
-MAX_BITS = 12  # a proposal holds every bin
 _IMAGE_ROOT_ROLES = (Root.type, Targets.type, Snapshot.type, Timestamp.type)
 _DIRECTOR_ONLINE_ROLES = (Timestamp.type, Snapshot.type, Targets.type)
 
@@ -123,6 +122,26 @@ def draft_delegation(session: Session, delegation: Delegation) -> Draft:
         expires=session.now + TARGETS_METADATA_LIFETIME,
     )
     return _image_draft(in_force, files, f"delegate to {delegation.name}")
+
+
+def draft_patches(session: Session) -> Draft:
+    """Draft the delegation of patches to the service's snapshot key, in a catalog that began without it.
+
+    Raises:
+        BadArgumentError: patches are delegated already.
+        PkiError: what is in force does not verify.
+        CliError: the service does not answer.
+    """
+    in_force = _fetch_all(session)
+    if DELTAS_ROLE in delegated_roles(in_force.targets):
+        raise BadArgumentError("patches: expected a catalog whose targets delegate to none, found the delegation")
+    files = next_delegations(
+        in_force,
+        [deltas_delegation(in_force.root), *delegations_of(in_force.targets)],
+        bins=bins_of(in_force),
+        expires=session.now + TARGETS_METADATA_LIFETIME,
+    )
+    return _image_draft(in_force, files, "let the service offer patches")
 
 
 def draft_end_of_delegation(session: Session, name: str) -> Draft:

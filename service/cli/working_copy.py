@@ -140,6 +140,14 @@ class WorkingCopy:
         """
         return self._director_root()[1], self._newest(self._known(), Root.type)
 
+    def known_versions(self) -> tuple[int, dict[str, int]]:
+        """Return the newest versions that are here: of the Director's root, and of the Image repository by role.
+
+        Raises:
+            WorkingCopyError: there is no root.
+        """
+        return self._director_root()[0], self._known()
+
     def known_director_root(self) -> Root:
         """Return the newest root of the Director that was verified here, even if it has expired.
 

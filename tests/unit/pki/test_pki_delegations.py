@@ -122,7 +122,7 @@ def test_older_role_than_was_seen_before_is_refused() -> None:
     assert roles.in_force(targets=3, vision=2).versions["vision"] == 2
     with pytest.raises(MetadataVersionError, match="vision: expected at least version 3, found 2"):
         roles.in_force(vision=3)
-    with pytest.raises(RepositoryError, match="expected it to list audio"):
+    with pytest.raises(MetadataVersionError, match="audio: expected at least version 1, found none"):
         roles.in_force(audio=1)
 
 
@@ -227,6 +227,31 @@ def test_only_bins_delegate_further() -> None:
         verify_delegated(content, delegator=roles.in_force().targets, role="vision", now=NOW)
     with pytest.raises(DelegationError, match="audio: expected a role that is delegated to, found none"):
         verify_delegated(content, delegator=roles.in_force().targets, role="audio", now=NOW)
+
+
+def test_role_of_a_name_that_the_root_uses_is_refused() -> None:
+    """Neither made, nor taken from whoever signed it."""
+    roles = Roles()
+    with pytest.raises(RepositoryError, match="expected roles of names that the root does not use, found snapshot"):
+        role_delegations([team(roles, "snapshot")])
+    delegations = role_delegations([team(roles)])
+    named = json.loads(targets_metadata([], version=2, expires=EXPIRES, delegations=delegations))
+    named["signed"]["delegations"]["roles"][0]["name"] = "snapshot"
+    with pytest.raises(RepositoryError, match="targets: expected TUF metadata"):
+        verify_targets(json.dumps(named).encode(), root=roles.in_force().root, now=NOW)
+
+
+def test_more_hash_bins_than_a_proposal_holds_are_refused() -> None:
+    """Before any of them is named: neither made, nor taken from whoever signed them."""
+    roles = with_team(bins=True)
+    with pytest.raises(RepositoryError, match="expected 1 to 12 bits, found 13"):
+        bin_delegations(keys_of(roles.targets), bits=13)
+    many = bin_delegations(keys_of(roles.targets), bits=12)
+    assert many.succinct_roles is not None
+    many.succinct_roles.bit_length = 32
+    content = roles.sign_role(BINS_ROLE, targets_metadata([], version=3, expires=EXPIRES, delegations=many))
+    with pytest.raises(DelegationError, match="bins: expected at most 12 bits of hash bins, found 32"):
+        verify_delegated(content, delegator=roles.in_force().targets, role=BINS_ROLE, now=NOW)
 
 
 def test_roles_name_different_keys_that_can_meet_their_threshold() -> None:
