@@ -22,9 +22,11 @@ of this form until the group's bytes are made:
 Where the weights of an int8 model move a little, differences are few and small, whatever the bytes are.
 
 A decoder needs `DECODER_BYTES` of memory: contexts, registers, one piece of the patch, of the old and of the new image,
-and the header. A patch can make it read or write nothing else: `start` and `copied` stay within the old image, each
-record makes at least one byte, groups have at most as many coded bytes as the header says, and the header's lengths are
-bounded. That the result is the image is the caller's to check, by its SHA-256.
+and the header. Each of these pieces has one buffer: a piece of the patch or of the old image is let go before the next
+one is read, and what is made holds until more is asked for. A patch can make it read or write nothing else: `start` and
+`copied` stay within the old image, each record makes at least one byte, groups have at most as many coded bytes as the
+header says, and the header's lengths are bounded. That the result is the image is the caller's to check, by its
+SHA-256.
 """
 
 import hashlib
@@ -73,8 +75,11 @@ DECODER_BYTES = (
 )
 """Memory of a decoder that applies any patch, bytes."""
 
-Read = Callable[[int, int], bytes]
-"""Returns bytes from an offset: (offset, length). All of them of an old image; of a patch at least one of them."""
+Read = Callable[[int, int], bytes | bytearray | memoryview]
+"""Returns bytes from an offset: (offset, length). All of them of an old image; of a patch at least one of them.
+
+They hold until the next read, so that a port needs one buffer only.
+"""
 
 
 class PatchError(MalformedError):
@@ -161,8 +166,10 @@ def read_header(read: Read, length: int) -> PatchHeader:
     return header
 
 
-def apply_patch(header: PatchHeader, *, patch: Read, old: Read, start: int = 0) -> Iterator[bytes]:
+def apply_patch(header: PatchHeader, *, patch: Read, old: Read, start: int = 0) -> Iterator[memoryview]:
     """Yield the new image from an offset on, in pieces of at most `NEW_PIECE_BYTES` that end at its multiples.
+
+    All pieces lie in one buffer: each holds until the next is asked for.
 
     Args:
         header: of this patch.
@@ -173,9 +180,10 @@ def apply_patch(header: PatchHeader, *, patch: Read, old: Read, start: int = 0) 
     Raises:
         PatchError: the patch is wrong; what was yielded before is not to be used.
     """
+    buffer = memoryview(bytearray(NEW_PIECE_BYTES))
     for index in range(start // header.group_bytes, len(header.coded)):
         position = index * header.group_bytes
-        for piece in _Group(header, index, patch=patch, old=old).pieces():
+        for piece in _Group(header, index, patch=patch, old=old).pieces(buffer):
             if position + len(piece) > start:
                 yield piece[max(start - position, 0) :]
             position += len(piece)
@@ -294,32 +302,33 @@ class _Group:
         self._history = 0
         self._before = 0
 
-    def pieces(self) -> Iterator[bytes]:
-        """Yield the group's bytes of the new image."""
-        piece = bytearray()
+    def pieces(self, buffer: memoryview) -> Iterator[memoryview]:
+        """Yield the group's bytes of the new image, each time the buffer is full and at the end."""
+        filled = 0
         while self._left:
-            for run in self._record():
-                piece += run
-                if len(piece) >= NEW_PIECE_BYTES:
-                    yield bytes(piece[:NEW_PIECE_BYTES])
-                    del piece[:NEW_PIECE_BYTES]
-        if piece:
-            yield bytes(piece)
+            for byte in self._record():
+                buffer[filled] = byte
+                filled += 1
+                if filled == len(buffer):
+                    yield buffer
+                    filled = 0
+        if filled:
+            yield buffer[:filled]
         if not self._bits.is_finished or next(self._coded, None) is not None:
             raise PatchError("patch: expected a group to end with its last byte, found more")
 
-    def _record(self) -> Iterator[bytes]:
+    def _record(self) -> Iterator[int]:
         start = self._number(_START)
         copied = self._take(self._number(_COPIED))
         if start + copied > self._old_length:
             raise PatchError(f"patch: expected to read within {self._old_length} bytes, found {copied} at {start}")
         for offset in range(start, start + copied, OLD_PIECE_BYTES):
-            yield self._differences(self._old(offset, min(OLD_PIECE_BYTES, start + copied - offset)))
+            yield from self._differences(self._old(offset, min(OLD_PIECE_BYTES, start + copied - offset)))
         literals = self._take(self._number(_LITERALS))
         if copied + literals == 0:
             raise PatchError("patch: expected a record to make at least one byte, found none")
         for done in range(0, literals, OLD_PIECE_BYTES):
-            yield self._literals(min(OLD_PIECE_BYTES, literals - done))
+            yield from self._literals(min(OLD_PIECE_BYTES, literals - done))
 
     def _take(self, count: int) -> int:
         if count > self._left:
@@ -337,26 +346,26 @@ class _Group:
         bits = self._tree(context, bits=_NUMBER_BITS)
         return self._bits.even(bits=bits - 1) | 1 << bits - 1 if bits else 0
 
-    def _differences(self, old: bytes) -> bytes:
+    def _differences(self, old: bytes | bytearray | memoryview) -> bytearray:
         new = bytearray(old)
         for position in range(len(new)):
             is_changed = self._bits.bit(_SAME + self._history)
             self._history = self._history << 1 & 2 | is_changed
             if is_changed:
                 new[position] = (new[position] + self._change()) % 256
-        return bytes(new)
+        return new
 
     def _change(self) -> int:
         is_negative = self._bits.bit(_SIGN)
         size = self._tree(_MAGNITUDE, bits=7) + 2 if self._bits.bit(_ONE) else 1
         return -size if is_negative else size
 
-    def _literals(self, count: int) -> bytes:
+    def _literals(self, count: int) -> bytearray:
         literals = bytearray()
         for _ in range(count):
             self._before = self._tree(_BYTE + (self._before >> 5 << 8), bits=8)
             literals.append(self._before)
-        return bytes(literals)
+        return literals
 
     def _tree(self, context: int, *, bits: int) -> int:
         node = 1
@@ -367,9 +376,9 @@ class _Group:
 
 def _coded_bytes(patch: Read, begin: int, end: int) -> Iterator[int]:
     while begin < end:
-        piece = _piece(patch, begin, min(PATCH_PIECE_BYTES, end - begin))
-        begin += len(piece)
-        yield from piece
+        for byte in _piece(patch, begin, min(PATCH_PIECE_BYTES, end - begin)):
+            begin += 1
+            yield byte
 
 
 def _whole(patch: Read, offset: int, length: int) -> bytes:
@@ -379,7 +388,7 @@ def _whole(patch: Read, offset: int, length: int) -> bytes:
     return bytes(read)
 
 
-def _piece(patch: Read, offset: int, length: int) -> bytes:
+def _piece(patch: Read, offset: int, length: int) -> bytes | bytearray | memoryview:
     piece = patch(offset, length)
     if not 0 < len(piece) <= length:
         raise PatchError(f"patch: expected 1 to {length} bytes at {offset}, found {len(piece)}")

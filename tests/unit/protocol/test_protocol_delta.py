@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import random
 import struct
+import weakref
 from array import array
 from collections.abc import Sequence
 
@@ -53,7 +54,7 @@ def applied(patch: bytes, old: bytes, *, start: int = 0) -> bytes:
     header = read_header(Port(patch, MAX_HEADER_BYTES), len(patch))
     assert header.old_length == len(old)
     pieces = apply_patch(header, patch=Port(patch, PATCH_PIECE_BYTES), old=Port(old, OLD_PIECE_BYTES), start=start)
-    return b"".join(pieces)
+    return b"".join(map(bytes, pieces))
 
 
 def moved(weights: bytes, step: int) -> bytes:
@@ -73,6 +74,7 @@ def test_weights_that_moved_come_back(steps: Sequence[int]) -> None:
 
 _MOVED = moved(_NOISE, 1)
 _BY_GROUPS = write_patch(_NOISE, _MOVED, group_bytes=SMALL)
+_NOISY = write_patch(_NOISE, _MOVED, candidates=[[Record(0, 0, len(_NOISE))]])  # as long as the image
 
 
 @pytest.mark.parametrize("start", [0, 1, SMALL, SMALL + 16, 2 * SMALL, 3 * SMALL - 1, 3 * SMALL])
@@ -85,7 +87,7 @@ def test_resumed_patch_reads_only_the_groups_that_are_left() -> None:
     """What the flash holds is not fetched again."""
     header = read_header(Port(_BY_GROUPS, MAX_HEADER_BYTES), len(_BY_GROUPS))
     port = Port(_BY_GROUPS, PATCH_PIECE_BYTES)
-    assert b"".join(apply_patch(header, patch=port, old=Port(_NOISE, OLD_PIECE_BYTES), start=2 * SMALL))
+    assert sum(map(len, apply_patch(header, patch=port, old=Port(_NOISE, OLD_PIECE_BYTES), start=2 * SMALL)))
     assert port.taken == header.coded[2]
 
 
@@ -103,6 +105,34 @@ def test_pieces_are_sectors_and_the_memory_is_what_was_counted() -> None:
     contexts: array[int] = symbols._zeros
     held = len(contexts) * contexts.itemsize + PATCH_PIECE_BYTES + NEW_PIECE_BYTES + 2 * OLD_PIECE_BYTES
     assert held + MAX_HEADER_BYTES < DECODER_BYTES <= 16 * KIB
+
+
+class _Lent(bytearray):
+    """Bytes of which one can see when they are let go."""
+
+
+class Lender:
+    """Reads of some bytes, and how many of them were held at once."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content, self.most = content, 0
+        self._lent: list[weakref.ref[_Lent]] = []
+
+    def __call__(self, offset: int, length: int) -> bytearray:
+        piece = _Lent(self.content[offset : offset + length])
+        self._lent = [ref for ref in self._lent if ref() is not None] + [weakref.ref(piece)]
+        self.most = max(self.most, sum(len(held) for ref in self._lent if (held := ref()) is not None))
+        return piece
+
+
+def test_one_piece_of_each_is_held_at_once() -> None:
+    """What was read is let go before more is, and the whole new image passes through one buffer."""
+    for patch in (_BY_GROUPS, _NOISY):
+        coded, home = Lender(patch), Lender(_NOISE)
+        pieces = apply_patch(read_header(coded, len(patch)), patch=coded, old=home)
+        assert len({id(piece.obj) for piece in pieces}) == 1
+        assert coded.most <= PATCH_PIECE_BYTES
+        assert home.most <= OLD_PIECE_BYTES
 
 
 RECORDS = st.lists(
@@ -282,4 +312,4 @@ def test_patch_that_comes_in_crumbs_is_applied() -> None:
         return patch[offset : offset + 1]
 
     pieces = apply_patch(read_header(crumb, len(patch)), patch=crumb, old=Port(old, OLD_PIECE_BYTES))
-    assert b"".join(pieces) == new
+    assert b"".join(map(bytes, pieces)) == new
