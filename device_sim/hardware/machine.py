@@ -286,7 +286,7 @@ class Machine:
             length: of the package, bytes.
 
         Returns:
-            Bytes of this image that are there already, a multiple of the sector; the image's next byte to write.
+            Bytes of this image that are there already, whole rows; the image's next byte to write.
 
         Raises:
             ImageTooLargeError: for the slot's home or the spare.
@@ -310,6 +310,10 @@ class Machine:
     def spare_read(self, offset: int, length: int) -> bytes:
         """Read from the spare."""
         return self._parts.slots.read_spare(offset, length)
+
+    def spare_digest(self, length: int) -> str:
+        """Return the SHA-256 of the spare's first bytes, 64 hex digits."""
+        return self._parts.slots.spare_digest(length)
 
     def spare_drop(self) -> None:
         """Forget what the spare holds of an image that was begun."""

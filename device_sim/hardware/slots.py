@@ -62,6 +62,13 @@ class SlotStore:
         """Read bytes of the spare, unverified."""
         return self._flash.read(self._layout.spare.offset + offset, length)
 
+    def spare_digest(self, length: int) -> str:
+        """Return the SHA-256 of the spare's first bytes, 64 hex digits; never more than a sector is read at once."""
+        digest, sector = hashlib.sha256(), self._flash.geometry.sector_bytes
+        for offset in range(0, length, sector):
+            digest.update(self.read_spare(offset, min(sector, length - offset)))
+        return digest.hexdigest()
+
     def read_spare_image(self) -> bytes:
         """Return the image in the spare, unverified; empty when there is none."""
         return self.read_spare(0, self.spare.length)
@@ -70,7 +77,7 @@ class SlotStore:
         """Make the spare ready for an image, or take up a write that was cut.
 
         Returns:
-            Bytes that are there already: whole sectors, or the whole image.
+            Bytes that are there already: what was written since the flash was opened, or after a cut whole sectors.
 
         Raises:
             ImageTooLargeError: for the home slot or the spare.
@@ -81,7 +88,7 @@ class SlotStore:
         if self.spare.state in (SpareState.TRIAL, SpareState.CONFIRMED):
             raise SpareStateError(f"spare: expected it free, found {self.spare.state.name} for {self.spare.slot}")
         if self.spare == wanted:
-            self._filled = self._resume(length)
+            self._filled = self._resume(length) if self._filled is None else self._filled
         else:
             self.drop()
             self._erase(Region(self._layout.spare.offset, length))
@@ -219,8 +226,7 @@ class SlotStore:
 
     def _resume(self, length: int) -> int:
         """Return how many bytes of a cut write can stay; the sector that was being written is erased."""
-        image = self.read_spare(0, length)
-        if hashlib.sha256(image).hexdigest() == self.spare.digest:
+        if self.spare_digest(length) == self.spare.digest:
             return length
         written = len(self.read_spare(0, self._whole_sectors(length)).rstrip(bytes([ERASED])))
         sector = self._flash.geometry.sector_bytes

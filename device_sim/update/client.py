@@ -3,21 +3,31 @@
 Order of what counts: the last state is kept before it is sent, an image is confirmed before its action is, and a
 restart at any point takes the action up again. A device with the AppDevelopment capability belongs to its developer:
 as on Azure Sphere, it takes nothing over the air. Images of a release are installed one after the other, because they
-share one spare: if a later one fails, the earlier ones stay, and the report's digests say so.
+share one spare: if a later one fails, the earlier ones stay, and the report's digests say so. Whatever goes wrong ends
+the action with a report, so that the next one can begin.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from device_sim.errors import DeviceSimError, PowerCutError
 from device_sim.hardware.machine import Machine
-from device_sim.network.ports import FalseServerError, HttpTransport, NetworkError, SlowRetrievalError
-from device_sim.update.errors import DevelopmentDeviceError, SlowTargetError, UpdateError
+from device_sim.network.ports import (
+    FalseServerError,
+    HttpTransport,
+    NetworkError,
+    SlowRetrievalError,
+    UnexpectedResponseError,
+)
+from device_sim.update.download import WrongRangeError
+from device_sim.update.errors import DevelopmentDeviceError, SlowTargetError, TargetRefusedError, UpdateError
 from device_sim.update.installer import NOW, Installer, TrialFailedError
 from device_sim.update.progress import Progress, Refusal
-from device_sim.update.uptane import Floors, UptaneClient
-from protocol.messages import ActionState, Attack
+from device_sim.update.uptane import Floors, Instruction, UptaneClient
+from protocol.messages import ActionState, Attack, Cause
 
 MAX_SLOW_ANSWERS = 3  # of one action; then slow retrieval ends it
+MAX_WRONG_RANGES = 3  # the same of answers that are not what was asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +65,14 @@ class UpdateClient:
             self.progress.report(ActionState.FAILED, cause=error.cause, detail=str(error), refusal=refusal)
         except TrialFailedError as error:
             self.progress.report(ActionState.REVERTED, cause=error.cause, detail=str(error))
+        except PowerCutError:
+            raise
+        except (DeviceSimError, ValueError) as error:
+            refusal = Refusal(type(error).__name__, None)
+            self.progress.report(ActionState.FAILED, cause=Cause.VERIFY, detail=str(error), refusal=refusal)
 
     def _persist(self) -> Iterator[float]:
-        failures = slow = 0
+        failures = slow = wrong = 0
         while True:
             try:
                 yield from self._attempt()
@@ -68,6 +83,9 @@ class UpdateClient:
                 slow += isinstance(error, SlowRetrievalError)
                 if slow >= MAX_SLOW_ANSWERS:
                     raise SlowTargetError(f"{error}, {slow} times") from error
+                wrong += isinstance(error, WrongRangeError)
+                if wrong >= MAX_WRONG_RANGES:
+                    raise TargetRefusedError(f"{error}, {wrong} times") from error
                 yield error.retry_after_seconds + self.retry_seconds(failures)
             else:
                 return
@@ -75,9 +93,7 @@ class UpdateClient:
     def _attempt(self) -> Iterator[float]:
         if self.machine.rot.has_app_development:
             raise DevelopmentDeviceError("expected a device without the AppDevelopment capability, found one with it")
-        floors = Floors(security=self.machine.rot.fuse, release=self.installer.release_floor)
-        now, installed = self.machine.clock.now(), self.machine.installed()
-        instruction = self.uptane.check(self.transport(), now, floors=floors, installed=installed)
+        instruction = self._check()
         yield NOW
         if not instruction.targets:
             return
@@ -86,3 +102,12 @@ class UpdateClient:
         for target in instruction.targets:
             yield from self.installer.install(target, self.transport())
         self.progress.report(ActionState.CONFIRMED)
+
+    def _check(self) -> Instruction:
+        floors = Floors(security=self.machine.rot.fuse, release=self.installer.release_floor)
+        now, installed = self.machine.clock.now(), self.machine.installed()
+        try:
+            return self.uptane.check(self.transport(), now, floors=floors, installed=installed)
+        except UnexpectedResponseError as error:  # a proof or a file that is not there yet: the service hears why
+            self.progress.report(ActionState.DOWNLOADING, detail=str(error))
+            raise

@@ -1,11 +1,13 @@
 """The image itself: fetched in ranges into the spare, then verified there.
 
 An interrupted download goes on where the spare ends, also after a power cut: nothing but the spare says how far it
-got. Every answer has a limit in bytes and in time, so endless data and slow retrieval end in an error.
+got. Every answer has a limit in bytes and in time, so endless data and slow retrieval end in an error. An answer that
+is not the range that was asked for may be a broken server's: it is asked again, and refused where that persists.
 Verification of the whole image in the spare, in this order:
     1. SHA-256 and length by the agreed metadata;
     2. signature and form of the package, by a package key of the voucher (protocol/image.py);
     3. kind, component, image id, name and security version are those of the Image repository's metadata.
+What is refused is not kept: the next attempt begins with an empty spare.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from device_sim.errors import ImageTooLargeError, SpareStateError
 from device_sim.hardware.machine import Machine
-from device_sim.network.ports import EndlessDataError, HttpResponse, HttpTransport
+from device_sim.network.ports import EndlessDataError, HttpResponse, HttpTransport, UnexpectedResponseError
 from device_sim.network.problems import unexpected
 from device_sim.update.errors import (
     EndlessTargetError,
@@ -23,6 +25,7 @@ from device_sim.update.errors import (
     PackageRefusedError,
     TargetMissingError,
     TargetRefusedError,
+    UpdateError,
 )
 from device_sim.update.uptane import ARTIFACT_PATH, ImageTarget
 from protocol.errors import ProtocolError
@@ -31,6 +34,10 @@ from protocol.image import ImageInfo, digest_of, verify_package
 
 CHUNK_BYTES = 64 * KIB  # whole sectors
 OK, PARTIAL, NOT_FOUND, RANGE_NOT_SATISFIABLE = 200, 206, 404, 416
+
+
+class WrongRangeError(UnexpectedResponseError):
+    """The answer is not the part of the target that was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +65,8 @@ def download(machine: Machine, transport: HttpTransport, target: ImageTarget) ->
 
     Raises:
         NetworkError: the service was not reached, or slowly; the next call goes on where this one ended.
-        EndlessTargetError, TargetMissingError, TargetRefusedError: the service does not send the target.
+        WrongRangeError: of these, the answer is another part.
+        EndlessTargetError, TargetMissingError: the service does not send the target.
         NoRoomError: the image does not fit, or the spare is in use.
     """
     offset = begin_spare(machine, target)
@@ -87,7 +95,8 @@ def fetch_range(transport: HttpTransport, ranged: Ranged, *, start: int, end: in
 
     Raises:
         NetworkError: the service was not reached, or slowly.
-        EndlessTargetError, TargetMissingError, TargetRefusedError: the service does not send the target.
+        WrongRangeError: of these, the answer is another part.
+        EndlessTargetError, TargetMissingError: the service does not send the target.
     """
     try:
         response = transport.request(
@@ -106,12 +115,12 @@ def _bytes_of(response: HttpResponse, ranged: Ranged, *, start: int, end: int) -
         return _partial(response, ranged, start=start, end=end)
     if response.status == OK:  # a server without ranges: all of it came
         if len(response.body) != ranged.length:
-            raise TargetRefusedError(f"{ranged.name}: expected {ranged.length} bytes, found {len(response.body)}")
+            raise WrongRangeError(f"{ranged.name}: expected {ranged.length} bytes, found {len(response.body)}")
         return response.body[start:]
     if response.status == NOT_FOUND:
         raise TargetMissingError(f"{ranged.name}: expected it, found nothing")
     if response.status == RANGE_NOT_SATISFIABLE:
-        raise TargetRefusedError(f"{ranged.name}: expected {ranged.length} bytes, found fewer")
+        raise WrongRangeError(f"{ranged.name}: expected {ranged.length} bytes, found fewer")
     raise unexpected(ranged.name, response, expected=PARTIAL)
 
 
@@ -119,17 +128,27 @@ def _partial(response: HttpResponse, ranged: Ranged, *, start: int, end: int) ->
     expected = f"bytes {start}-{end - 1}/{ranged.length}"
     found = response.headers.get("content-range", "")
     if found != expected or len(response.body) != end - start:
-        raise TargetRefusedError(f"{ranged.name}: expected {expected}, found {found} with {len(response.body)} bytes")
+        raise WrongRangeError(
+            f"{ranged.name}: expected {expected}, found {found[:100]} with {len(response.body)} bytes"
+        )
     return response.body
 
 
 def verify_spare(machine: Machine, target: ImageTarget, *, package_keys: Sequence[ec.EllipticCurvePublicKey]) -> None:
-    """Verify the whole image in the spare, as the module's docstring says.
+    """Verify the whole image in the spare, as the module's docstring says, and drop it where it is refused.
 
     Raises:
         TargetRefusedError: step 1.
         PackageRefusedError: steps 2 or 3.
     """
+    try:
+        _check_package(machine, target, package_keys)
+    except UpdateError:
+        machine.spare_drop()
+        raise
+
+
+def _check_package(machine: Machine, target: ImageTarget, package_keys: Sequence[ec.EllipticCurvePublicKey]) -> None:
     unverified_package = machine.spare_read(0, target.length)
     # Step 1: hash.
     found = digest_of(unverified_package)

@@ -2,13 +2,18 @@
 
 The way of an image: spare → trial on its own core, while the sibling runs on → golden vectors and live frames, or, for
 the A7 application, a way back to the service → confirm, which copies home. Whatever fails before the trial leaves
-the device untouched; whatever fails in it reverts. Success is a confirmed run of the new digest.
+the device untouched; whatever fails in it reverts. Success is a confirmed run of the new digest. Bytes that are refused
+may have been spoiled on the way: they are fetched anew once, whole, before that is called an attack.
+
+The counter of a confirmed release is a floor. Which one an image will raise is kept before it is confirmed, so that a
+power cut in between leaves it to the next start.
 
 Each step is an iterator: it yields the seconds after which it wants to go on, so that the device does its other work
 between two ranges of a download or two golden vectors.
 """
 
 from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -16,17 +21,25 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from device_sim.cores.m4 import M4Core
-from device_sim.errors import BootStoppedError, CoreLoadError, CoreStoppedError, DeviceSimError, SpareContentError
+from device_sim.errors import (
+    BootStoppedError,
+    CoreLoadError,
+    CoreStoppedError,
+    DeviceSimError,
+    PowerCutError,
+    SpareContentError,
+)
 from device_sim.hardware.machine import Machine
 from device_sim.network.ports import HttpTransport, NetworkError
 from device_sim.update.download import verify_spare
-from device_sim.update.errors import BootRefusedError, TargetRefusedError
+from device_sim.update.errors import BootRefusedError, PackageRefusedError, TargetRefusedError
 from device_sim.update.patching import Fetch
 from device_sim.update.progress import Progress
 from device_sim.update.uptane import ImageTarget
+from protocol.document import Document, canonical_json, parse_document
 from protocol.geometry import Core, Slot
 from protocol.messages import ActionState, Cause
-from protocol.model import GoldenVectors
+from protocol.model import GoldenVectors, Sha256Hex
 from tinyml.errors import PoolBusyError
 
 NOW = 0.0  # seconds until an iterator wants to go on
@@ -36,6 +49,7 @@ REACH_ATTEMPTS = 6  # of a new A7 application to reach the service
 REACH_PAUSE_SECONDS = 2.0
 BUSY_PAUSE_SECONDS = 1.0
 RELEASE_FLOOR = "update/release-floor/"
+CONFIRMING = "update/confirming"  # in secure storage: the image that was confirmed last, or is about to be
 
 T = TypeVar("T")
 
@@ -52,8 +66,14 @@ class TrialFailedError(DeviceSimError):
         self.cause = cause
 
 
+class _Confirming(Document):
+    slot: Slot
+    digest: Sha256Hex
+    counter: int
+
+
 class Installer:
-    """Installs verified targets on one machine.
+    """Installs verified targets on one machine; made at every start, because it finishes what a power cut left.
 
     Args:
         machine: has booted.
@@ -77,6 +97,7 @@ class Installer:
         self._package_keys = package_keys
         self._look = look
         self._reach_service = reach_service
+        self._raise_floor()
 
     def release_floor(self, slot: Slot) -> int:
         """Return the counter of the last release that was confirmed in a slot, or 0."""
@@ -92,19 +113,46 @@ class Installer:
         """
         installed = self._machine.installed().get(target.slot)
         if installed is None or installed.digest != target.sha256:
-            self._progress.report(ActionState.DOWNLOADING, detail=target.custom.name)
-            fetch = Fetch(self._machine, transport, target, partial(self._tell, target))
-            for _ in fetch.run():
-                yield NOW
-            detail = f"{target.custom.name}: {fetch.received} bytes received of {target.length}"
-            self._progress.report(ActionState.INSTALLING, detail=detail)
-            verify_spare(self._machine, target, package_keys=self._package_keys)
+            yield from self._bring(target, transport)
             yield from self._trial(target)
-        floor = str(target.release.counter).encode()
-        self._machine.storage.put(RELEASE_FLOOR + target.slot.value, floor)
+        else:
+            self._keep_release(target)
+            self._raise_floor()
+
+    def _bring(self, target: ImageTarget, transport: HttpTransport) -> Iterator[float]:
+        try:
+            yield from self._fetch(target, transport)
+        except (TargetRefusedError, PackageRefusedError) as error:
+            self._tell(target, f"full image anew: {error}")
+            yield from self._fetch(replace(target, patch=None), transport)
+
+    def _fetch(self, target: ImageTarget, transport: HttpTransport) -> Iterator[float]:
+        fetch = Fetch(self._machine, transport, target, self._progress, partial(self._tell, target))
+        for _ in fetch.run():
+            yield NOW
+        detail = f"{target.custom.name}: {fetch.received} bytes received of {target.length}"
+        self._progress.report(ActionState.INSTALLING, detail=detail)
+        verify_spare(self._machine, target, package_keys=self._package_keys)
 
     def _tell(self, target: ImageTarget, way: str) -> None:
-        self._progress.report(ActionState.DOWNLOADING, detail=f"{target.custom.name}: {way}")
+        detail = f"{target.custom.name}: {way}" if way else target.custom.name
+        self._progress.report(ActionState.DOWNLOADING, detail=detail)
+
+    def _keep_release(self, target: ImageTarget) -> None:
+        confirming = _Confirming(slot=target.slot, digest=target.sha256, counter=target.release.counter)
+        self._machine.storage.put(CONFIRMING, canonical_json(confirming))
+
+    def _raise_floor(self) -> None:
+        """Raise the floor of the slot whose image was confirmed last, if it was."""
+        kept = self._machine.storage.get(CONFIRMING)
+        if kept is None:
+            return
+        confirming = parse_document(kept, _Confirming)
+        installed = self._machine.installed().get(confirming.slot)
+        is_confirmed = installed is not None and installed.digest == confirming.digest
+        if is_confirmed and self.release_floor(confirming.slot) < confirming.counter:
+            floor = str(confirming.counter).encode()
+            self._machine.storage.put(RELEASE_FLOOR + confirming.slot.value, floor)
 
     def _trial(self, target: ImageTarget) -> Iterator[float]:
         if self._progress.trials(target.sha256) >= MAX_TRIALS:
@@ -115,13 +163,21 @@ class Installer:
         yield NOW
         try:
             yield from self._prove(target)
-        except TrialFailedError as error:
-            self._machine.revert(target.slot, str(error))
+        except PowerCutError:
             raise
+        except (DeviceSimError, ValueError) as error:
+            self._machine.revert(target.slot, str(error))
+            cause = error.cause if isinstance(error, TrialFailedError) else Cause.BOOT
+            raise TrialFailedError(cause, str(error)) from error
+        self._confirm(target)
+
+    def _confirm(self, target: ImageTarget) -> None:
+        self._keep_release(target)
         try:
             self._machine.confirm(target.slot)
         except SpareContentError as error:  # the machine has reverted
             raise TrialFailedError(Cause.FLASH, str(error)) from error
+        self._raise_floor()
 
     def _start(self, target: ImageTarget) -> None:
         try:

@@ -5,7 +5,8 @@ any flash operation costs one group of the patch at most. The decoder's memory i
 
 A patch is signed by an online key alone, so it is only ever a way to bytes whose hash is known: the image that it made
 is hashed here, and verified as any other afterwards. Where a patch is missing, wrong or of no use, in whatever way, the
-full image is fetched; a patch that was refused is not tried again.
+full image is fetched. None is tried between two images where one was refused, none that did not arrive twice, and none
+where bytes of the full image are in the spare: nobody can make a device drop those by offering patch after patch.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,15 +14,17 @@ from dataclasses import dataclass, field
 
 from device_sim.errors import DeviceSimError
 from device_sim.hardware.machine import Machine
-from device_sim.network.ports import HttpTransport, UnexpectedResponseError
+from device_sim.network.ports import HttpTransport, NetworkError, SlowRetrievalError, UnreachableError
 from device_sim.update.download import Ranged, begin_spare, download, fetch_range
 from device_sim.update.errors import UpdateError
+from device_sim.update.progress import Progress
 from device_sim.update.uptane import ImageTarget, PatchTarget
 from protocol.delta import PATCH_PIECE_BYTES, PatchError, PatchHeader, apply_patch, read_header
-from protocol.image import digest_of
 
 PATCHED = "update/patched"  # in secure storage: the image of which the spare may hold bytes that a patch made
-REFUSED = "update/refused-patch"  # the last patch that was of no use
+REFUSED = "update/refused-patches"  # names of patches that were of no use, one a line: each says from what to what
+MAX_REFUSED = 8  # the oldest makes room
+MAX_FAILURES = 2  # of patches that do not arrive, in one action
 
 
 class UselessPatchError(DeviceSimError):
@@ -36,7 +39,8 @@ class Fetch:
         machine: its spare is free, or holds a part of this image.
         transport: with the operational certificate.
         target: from `UptaneClient.check`.
-        tell: is told which way is taken, and why.
+        progress: counts patches that do not arrive.
+        tell: is told which way is taken, and why; nothing is said where no other way is known.
 
     Attributes:
         received: bytes of patch and image that came since this began; what went around them is not counted.
@@ -45,6 +49,7 @@ class Fetch:
     machine: Machine
     transport: HttpTransport
     target: ImageTarget
+    progress: Progress
     tell: Callable[[str], None]
     received: int = field(default=0, init=False)
 
@@ -67,14 +72,24 @@ class Fetch:
     def _usable_patch(self) -> PatchTarget | None:
         patch = self.target.patch
         if patch is None:
+            self.tell("")
             return None
-        refusal = patch.refusal or ("" if patch.sha256 else "it has no SHA-256")
-        if patch.sha256 and self.machine.storage.get(REFUSED) == patch.sha256.encode():
-            refusal = "it was refused before"
-        if not refusal and patch.length >= self.target.length:
-            refusal = f"expected fewer than {self.target.length} bytes, found {patch.length}"
+        refusal = self._objection(patch)
         self.tell(f"full image, no patch: {refusal}" if refusal else f"patch of {patch.length} bytes")
         return None if refusal else patch
+
+    def _objection(self, patch: PatchTarget) -> str:
+        if patch.refusal or not patch.sha256:
+            return patch.refusal or "it has no SHA-256"
+        if patch.length >= self.target.length:
+            return f"expected fewer than {self.target.length} bytes, found {patch.length}"
+        if patch.name in self._refused():
+            return "one was refused before"
+        if self.progress.patch_failures >= MAX_FAILURES:
+            return f"it did not arrive {MAX_FAILURES} times"
+        if begin_spare(self.machine, self.target) and not self._may_hold_patched():
+            return "bytes of the full image are there"
+        return ""
 
     def _by_patch(self, patch: PatchTarget) -> Iterator[None]:
         offset = begin_spare(self.machine, self.target)
@@ -84,8 +99,17 @@ class Fetch:
             yield from self._apply(patch, offset)
         except (UselessPatchError, UpdateError, PatchError) as error:
             self._refuse(patch, str(error))
-        except UnexpectedResponseError as error:  # the service has the patch, but cannot send it now
-            self.tell(f"full image: {error}")
+        except NetworkError as error:
+            self._give_up_or_raise(error)
+
+    def _give_up_or_raise(self, error: NetworkError) -> None:
+        self.progress.count_patch_failure()
+        if self.progress.patch_failures >= MAX_FAILURES:
+            self.tell(f"full image, patch given up: {error}")
+        elif isinstance(error, SlowRetrievalError):  # it ends no update: the image may come faster
+            raise UnreachableError(str(error)) from error
+        else:
+            raise error
 
     def _apply(self, patch: PatchTarget, offset: int) -> Iterator[None]:
         source = _Source(self, Ranged(patch.name, patch.sha256, patch.length))
@@ -93,7 +117,7 @@ class Fetch:
         self._check(header)
         self.machine.storage.put(PATCHED, self.target.sha256.encode())
         for piece in apply_patch(header, patch=source.read, old=self._old, start=offset):
-            self.machine.spare_write(offset, piece)
+            self.machine.spare_write(offset, bytes(piece))  # what the flash programs its pages from
             offset += len(piece)
             yield
         if not self._is_whole():
@@ -115,14 +139,20 @@ class Fetch:
     def _refuse(self, patch: PatchTarget, reason: str) -> None:
         # The spare first: after a cut in between the patch is refused once more, and no wrong byte stays.
         self._drop()
-        self.machine.storage.put(REFUSED, patch.sha256.encode())
+        names = [*self._refused(), patch.name][-MAX_REFUSED:]
+        self.machine.storage.put(REFUSED, "\n".join(names).encode())
         self.tell(f"full image, patch refused: {reason}")
+
+    def _refused(self) -> list[str]:
+        return (self.machine.storage.get(REFUSED) or b"").decode().splitlines()
 
     def _drop(self) -> None:
         self.machine.spare_drop()
         self.machine.storage.put(PATCHED, b"")
 
     def _download(self) -> Iterator[None]:
+        if self._may_hold_patched() and not begin_spare(self.machine, self.target):
+            self.machine.storage.put(PATCHED, b"")  # the spare is empty: all that comes into it is of the full image
         for count in download(self.machine, self.transport, self.target):
             self.received += count
             yield
@@ -131,7 +161,7 @@ class Fetch:
         return self.machine.storage.get(PATCHED) == self.target.sha256.encode()
 
     def _is_whole(self) -> bool:
-        return digest_of(self.machine.spare_read(0, self.target.length)) == self.target.sha256
+        return self.machine.spare_digest(self.target.length) == self.target.sha256
 
 
 class _Source:
@@ -140,15 +170,15 @@ class _Source:
     def __init__(self, fetch: Fetch, ranged: Ranged) -> None:
         self._fetch = fetch
         self._ranged = ranged
-        self._begin = 0
-        self._buffer = b""
+        self._begin = self._end = 0
+        self._buffer = memoryview(bytearray(PATCH_PIECE_BYTES))
 
-    def read(self, offset: int, length: int) -> bytes:
+    def read(self, offset: int, length: int) -> memoryview:
         """Return what the buffer has from an offset, filled anew where it has nothing."""
-        if not self._begin <= offset < self._begin + len(self._buffer):
+        if not self._begin <= offset < self._end:
             end = min(offset + PATCH_PIECE_BYTES, self._ranged.length)
             answer = fetch_range(self._fetch.transport, self._ranged, start=offset, end=end)
             self._fetch.received += len(answer)
-            self._begin, self._buffer = offset, answer[: end - offset]
-        start = offset - self._begin
-        return self._buffer[start : start + length]
+            self._begin, self._end = offset, end
+            self._buffer[: end - offset] = answer[: end - offset]
+        return self._buffer[offset - self._begin : min(offset + length, self._end) - self._begin]

@@ -7,8 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from device_sim.network.ports import HttpResponse, NetworkError, UnreachableError
-from device_sim.update.patching import REFUSED
+from device_sim.network.ports import (
+    HttpResponse,
+    NetworkError,
+    SlowRetrievalError,
+    UnexpectedResponseError,
+    UnreachableError,
+)
+from device_sim.update.patching import MAX_FAILURES, REFUSED
 from protocol.delta import HEADER_BYTES, PATCH_PIECE_BYTES, Record, write_patch
 from protocol.messages import ActionState
 from tests.unit.device_update.patch_builder import SLOT, install_old, large_model, offer_new, offer_patch
@@ -167,7 +173,7 @@ def test_patch_that_was_refused_is_not_tried_again(device: Updated) -> None:
     device.run()
     assert confirmed(device, new)
     assert meter.of(patch) == 0
-    assert "it was refused before" in words(device)
+    assert "one was refused before" in words(device)
 
 
 @pytest.mark.parametrize(
@@ -233,3 +239,52 @@ def test_server_without_ranges_serves_patches_too(device: Updated) -> None:
     device.wire.hook = lambda path, _headers: device.wire.serve_whole(path) if "/artifacts/" in path else None
     device.run()
     assert confirmed(device, new)
+
+
+@pytest.mark.parametrize("error", [UnreachableError, SlowRetrievalError, UnexpectedResponseError])
+def test_patch_that_never_arrives_is_given_up(device: Updated, error: type[NetworkError]) -> None:
+    """Broken off or slow: tried twice and told twice, then the full image comes; it is no attack."""
+    old, new = install_old(device), offer_new(device)
+    name = hashlib.sha256(offer_patch(device, old, new)).hexdigest()
+    device.wire.hook = lambda path, _headers: error("expected more") if path.endswith(name) else None
+    device.run()
+    assert confirmed(device, new)
+    assert sum(path.endswith(name) for path in device.wire.requests) == MAX_FAILURES
+    told = [report.detail for report in device.wire.reports if report.state is ActionState.DOWNLOADING]
+    assert len(told) == len(set(told)) == 2
+    assert "patch given up: expected more" in told[1]
+    assert all(report.attack is None for report in device.wire.reports)
+
+
+def test_patch_is_not_tried_over_bytes_of_the_full_image(device: Updated) -> None:
+    """A service that lists one wrong patch after the other cannot make the device begin again."""
+    old, new = install_old(device), offer_new(device)
+    name = hashlib.sha256(new).hexdigest()
+    steps = device.client.run(device.catalog.action_id)
+    while not any(path.endswith(name) for path in device.wire.requests):
+        next(steps)
+    device.restart()
+    held = device.machine.spare
+    patch = offer_patch(device, old, new, patch=_flip(write_patch(old, new), HEADER_BYTES + 30))
+    meter = Meter(device)
+    device.run()
+    assert held.digest == name
+    assert confirmed(device, new)
+    assert meter.of(patch) == 0
+    assert meter.of(new) < len(new)
+    assert "bytes of the full image are there" in words(device)
+
+
+def test_another_patch_between_the_same_images_is_not_tried_after_a_refusal(device: Updated) -> None:
+    """What is remembered is from what to what, not which bytes."""
+    old, new = install_old(device), offer_new(device)
+    offer_patch(device, old, new, patch=_flip(write_patch(old, new), HEADER_BYTES + 30))
+    for _ in device.client.run(device.catalog.action_id):
+        if device.machine.storage.get(REFUSED):
+            break
+    device.restart()
+    other = offer_patch(device, old, new)
+    meter = Meter(device)
+    device.run()
+    assert confirmed(device, new)
+    assert meter.of(other) == 0
