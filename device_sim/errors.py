@@ -21,6 +21,10 @@ class DeviceFolderError(DeviceSimError):
     """A device's folder lacks a file, or a file is not of the expected form."""
 
 
+class StorageFullError(DeviceSimError):
+    """Secure storage would hold more than it can read again."""
+
+
 class ImageTooLargeError(DeviceSimError):
     """The image does not fit its home slot or the shared spare."""
 

@@ -14,8 +14,8 @@ Files are fetched by content: `/artifacts/{sha256}`.
 Agreement of a Director target with the Image repository (Uptane standard 5.4.4.6), checked by `check_agreement`:
     1. the target exists in the Image repository under the same name;
     2. same length and SHA-256;
-    3. the Image repository's hardware id and kind are those of the slot, and so is the name where it has one: a team
-       that may name images of one slot cannot bring them into another;
+    3. the Image repository's hardware id and kind are those of the slot, and so is the name where it has one, with the
+       image's id: a team that may name images of one slot cannot bring them into another;
     4. the security counter is the same in both and not below the device's fuses;
     5. the release document names this image for this slot, and its counter is not below the last one;
     6. an image that is older than the one it replaces comes only by a release that goes back from that one.
@@ -38,6 +38,7 @@ from protocol.versions import Build, Requirements, is_older
 
 DEVICE_FIELD = "tinyfleet"  # field of the Director's targets.signed that names the device, even with no target
 MAX_RELEASE_BYTES = 16 * 1024
+MAX_IMAGE_NAME_CHARACTERS = 128
 _IMAGE_TARGET = re.compile(rf"images/({'|'.join(map(re.escape, Slot))})/[0-9a-f-]{{36}}\.img\Z")
 
 
@@ -91,7 +92,7 @@ class ImageCustom(Document):
     hardware_ids: Annotated[tuple[str, ...], Field(min_length=1)]
     component_id: Guid
     image_id: Guid
-    name: str  # name@version
+    name: Annotated[str, Field(max_length=MAX_IMAGE_NAME_CHARACTERS)]  # name@version
     security_counter: Annotated[int, Field(ge=0)]
     golden: str | None = None  # target name of the golden vectors that a model must pass
     bom: str | None = None  # target name of the bill of materials
@@ -237,7 +238,7 @@ def check_agreement(
 
     Raises:
         UpdateMetadataError: custom metadata is malformed.
-        DirectorMismatchError: steps 1, 2, or disagreement in 4.
+        DirectorMismatchError: steps 1, 2, the image in the name of 3, or disagreement in 4.
         ReleaseMismatchError: disagreement in 5.
         WrongHardwareError: step 3.
         RollbackError: a counter of step 4 or 5 is below its floor, or step 6.
@@ -250,7 +251,7 @@ def check_agreement(
         raise DirectorMismatchError(f"target {director.path}: expected equal length and hashes, found others")
     wanted, offered = director_custom(director), image_custom(image)
     _check_hardware(wanted, offered)
-    _check_name(director.path, wanted.slot)
+    _check_name(director.path, wanted.slot, offered.image_id)
     _check_security_counter(wanted, offered, security_floor)
     _check_release(director, wanted.slot, release, release_floor)
     if installed is not None:
@@ -278,11 +279,13 @@ def check_going_back(offered: Build, installed: Build, slot: Slot, release: Rele
         )
 
 
-def _check_name(name: str, slot: Slot) -> None:
-    # Step 3: the slot in the name; targets from before names had slots have none.
+def _check_name(name: str, slot: Slot, image_id: str) -> None:
+    # Step 3: the slot and the image in the name; targets from before names had slots have neither.
     named = slot_of_image_target(name)
     if named not in (None, slot):
         raise WrongHardwareError(f"slot {slot}: expected a target named for it, found {name}")
+    if named is not None and name != image_target_name(slot, image_id):
+        raise DirectorMismatchError(f"image {image_id}: expected a target named for it, found {name}")
 
 
 def _check_hardware(wanted: DirectorCustom, offered: ImageCustom) -> None:

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Annotated
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 from pydantic import AfterValidator, Field
 
 from protocol.geometry import Slot
@@ -55,7 +55,7 @@ class Build:
         """Its version, or None if the name has none that can be compared."""
         try:
             return Version(self.name.partition("@")[2])
-        except InvalidVersion:
+        except ValueError:  # InvalidVersion, or more digits than Python turns into a number
             return None
 
 
@@ -89,5 +89,5 @@ def satisfies(name: str, wanted: str) -> bool:
     """Say whether `name@version` is of the versions that are wanted."""
     try:
         return SpecifierSet(wanted).contains(Version(name.partition("@")[2]), prereleases=True)
-    except (InvalidSpecifier, InvalidVersion):
+    except ValueError:  # InvalidSpecifier, InvalidVersion, or more digits than Python turns into a number
         return False

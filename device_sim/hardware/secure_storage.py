@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from device_sim.errors import DeviceFolderError
+from device_sim.errors import DeviceFolderError, StorageFullError
 from device_sim.hardware.files import read_file, replace_file
 from device_sim.hardware.power import PowerSupply
 from protocol.document import Document, DocumentError, canonical_json, parse_document
@@ -43,17 +43,25 @@ class SecureStorage:
         return self._items.get(name)
 
     def put(self, name: str, value: bytes) -> None:
-        """Keep bytes under a name."""
+        """Keep bytes under a name. Raises as `update`."""
         self.update({name: value})
 
     def update(self, changes: Mapping[str, bytes | None]) -> None:
-        """Change several names at once, all or none; None removes a name."""
+        """Change several names at once, all or none; None removes a name.
+
+        Raises:
+            StorageFullError: it would be more than can be read again; nothing has changed.
+            PowerCutError: the power failed.
+        """
         changed = {name: value for name, value in {**self._items, **changes}.items() if value is not None}
         if changed == self._items:
             return
+        written = canonical_json(_State(items=changed))
+        if len(written) > MAX_STORAGE_BYTES:
+            raise StorageFullError(f"secure storage: expected at most {MAX_STORAGE_BYTES} bytes, found {len(written)}")
         if self._power.draw() < 1.0:
             self._power.require()
-        replace_file(self._path, canonical_json(_State(items=changed)))
+        replace_file(self._path, written)
         self._items = changed
 
     def names(self) -> tuple[str, ...]:

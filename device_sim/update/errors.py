@@ -54,6 +54,12 @@ class EndlessMetadataError(MetadataRefusedError):
     attack = Attack.ENDLESS_DATA
 
 
+class MetadataNotKeptError(MetadataRefusedError):
+    """Signed metadata is more than the device can keep."""
+
+    attack = Attack.ENDLESS_DATA
+
+
 class WrongDeviceError(UpdateError):
     """The Director's metadata is for another device, or for none."""
 

@@ -13,14 +13,19 @@ What a check takes, at most (`CONFIG`, `MAX_METADATA_BYTES`), whatever lengths t
     timestamp   16 KiB
     snapshot     1 MiB: 4,096 hash bins with length and hash take about 0.6 MB
     targets      4 MiB: about 15,000 targets in one file; more belong in hash bins
+    deltas     256 KiB: this role is signed online
+    Director    64 KiB, each of its files
     delegations  8 roles on the way to one target
+Of one repository no more is kept than `MAX_KEPT_BYTES`, so that secure storage always has room: delegated roles are
+dropped first, and top-level metadata that is more is refused.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import datetime
+from types import MappingProxyType
 from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -37,12 +42,19 @@ from tuf.api.metadata import TOP_LEVEL_ROLE_NAMES, Metadata, Root, Snapshot, Tar
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 from typing_extensions import override
 
-from device_sim.network.ports import EndlessDataError, HttpTransport, NetworkError, UnreachableError
+from device_sim.network.ports import (
+    EndlessDataError,
+    HttpTransport,
+    NetworkError,
+    UnexpectedResponseError,
+    UnreachableError,
+)
 from device_sim.network.problems import TOO_MANY_REQUESTS, UNAVAILABLE, unexpected
 from device_sim.update.errors import (
     EndlessMetadataError,
     MetadataExpiredError,
     MetadataMixError,
+    MetadataNotKeptError,
     MetadataRefusedError,
     MetadataRollbackError,
     UpdateError,
@@ -50,6 +62,8 @@ from device_sim.update.errors import (
 from protocol.geometry import KIB
 
 MAX_METADATA_BYTES = 4096 * KIB
+MAX_DIRECTOR_BYTES = 64 * KIB
+MAX_ROLE_BYTES = MappingProxyType({"deltas": 256 * KIB})
 CONFIG = UpdaterConfig(
     max_root_rotations=256,
     max_delegations=8,
@@ -60,6 +74,7 @@ CONFIG = UpdaterConfig(
     prefix_targets_with_hash=False,
 )
 MAX_KEPT_DELEGATED = 32  # roles
+MAX_KEPT_BYTES = 7168 * KIB  # of one repository, as it is written
 _FILE = re.compile(r"(?:\d+\.)?([^/]+)\.json\Z")
 _ORDERED_ROLES = frozenset({Root.type, Timestamp.type, Snapshot.type})  # a wrong version of these is an older one
 _FORGOTTEN = "missing info for"  # ngclient's words for a snapshot without a role that it had (client workflow 5.5.5)
@@ -121,29 +136,54 @@ class MetadataStore:
         loaded = [load_pem_public_key(key.encode()) for key in keys]
         return [key for key in loaded if isinstance(key, ec.EllipticCurvePublicKey)]
 
-    def forget_unsaved(self) -> None:
-        """Go back to what is kept."""
-        self._files = self._load() or {Root.type: self._anchor}
+    def save_root(self) -> None:
+        """Keep the root that was written; whatever else was written is forgotten."""
+        kept = self._load() or {}
+        self._files = {**kept, Root.type: self._files[Root.type]}
+        self.save()
 
     def save(self) -> None:
-        """Keep what was written; nothing is written to storage if nothing changed."""
+        """Keep what was written; nothing is written to storage if nothing changed.
+
+        Raises:
+            MetadataNotKeptError: the top-level roles alone are more than may be kept; nothing was written.
+        """
         if len(self._files) - len(TOP_LEVEL_ROLE_NAMES) > MAX_KEPT_DELEGATED:
-            needed = self._used | TOP_LEVEL_ROLE_NAMES
-            self._files = {role: text for role, text in self._files.items() if role in needed}
+            self._keep(self._used | TOP_LEVEL_ROLE_NAMES)
+        encoded = self._encoded()
+        if len(encoded) > MAX_KEPT_BYTES:
+            self._keep(TOP_LEVEL_ROLE_NAMES)
+            encoded = self._encoded()
+        if len(encoded) > MAX_KEPT_BYTES:
+            self._files = self._load() or {Root.type: self._anchor}
+            raise MetadataNotKeptError(
+                f"{self._name}: expected at most {MAX_KEPT_BYTES} bytes of metadata, found {len(encoded)}"
+            )
+        self._storage.put(self._name, encoded)
+
+    def _keep(self, roles: Collection[str]) -> None:
+        self._files = {role: text for role, text in self._files.items() if role in roles}
+
+    def _encoded(self) -> bytes:
         document = {"anchor": self._anchor_digest, "files": self._files}
-        self._storage.put(self._name, json.dumps(document, sort_keys=True).encode())
+        return json.dumps(document, sort_keys=True, ensure_ascii=False).encode()
 
 
 class MetadataFetcher(FetcherInterface):
     """Fetches metadata over a device's transport, which reads the body of a 404 too and so keeps the connection.
+
+    Args:
+        transport: the device's.
+        max_bytes: of any file, whatever lengths the online keys sign.
 
     Attributes:
         failure: the last one; ngclient swallows the class of what went wrong.
         role: whose file was asked for last.
     """
 
-    def __init__(self, transport: HttpTransport) -> None:
+    def __init__(self, transport: HttpTransport, *, max_bytes: int = MAX_METADATA_BYTES) -> None:
         self._transport = transport
+        self._max_bytes = max_bytes
         self.failure: NetworkError | None = None
         self.role = ""
 
@@ -157,7 +197,8 @@ class MetadataFetcher(FetcherInterface):
         self.role = named[1] if named else ""
         try:
             # The length may come from a timestamp or snapshot, whose keys are online.
-            response = self._transport.request("GET", url, max_bytes=min(max_length, MAX_METADATA_BYTES))
+            most = min(max_length, self._max_bytes, MAX_ROLE_BYTES.get(self.role, MAX_METADATA_BYTES))
+            response = self._transport.request("GET", url, max_bytes=most)
         except NetworkError as error:
             self.failure = error
             raise DownloadError(str(error)) from error
@@ -185,27 +226,31 @@ class Repository(Updater):
         super().__init__("", base_path, fetcher=fetcher, config=CONFIG, bootstrap=store.read(Root.type))
         self._trusted_set.reference_time = now
 
-    def check(self, accept: Callable[[Targets], None]) -> Targets:
+    def check(self, accept: Callable[[Targets], None], *, partly: bool = True) -> Targets:
         """Refresh all four roles and return the verified top-level targets.
 
         Args:
-            accept: judges the verified targets further; what it refuses leaves nothing behind in the store, so that
-                well-signed metadata for somebody else cannot hold this device up.
+            accept: judges the verified targets further; what it refuses leaves nothing but roots behind in the store,
+                so that well-signed metadata for somebody else cannot hold this device up.
+            partly: where a later role fails, keep the roles before it, which guard against rollback; not where only
+                `accept` can tell whose they are.
 
         Raises:
             NetworkError: the service was not reached.
             MetadataRefusedError: or the leaf of the rule that a role breaks.
             UpdateError: what `accept` raises.
         """
+        self._metadata_fetcher.failure = None
         try:
             self.refresh()
         except (RepositoryError, DownloadError) as error:
-            self._store.save()  # what was verified before the failure still guards against rollback
+            keep = self._store.save if partly else self._store.save_root
+            keep()
             raise self._refusal(error) from error
         try:
             accept(self._trusted_set.targets)
         except UpdateError:
-            self._store.forget_unsaved()
+            self._store.save_root()
             raise
         self._store.save()
         return self._trusted_set.targets
@@ -215,8 +260,13 @@ class Repository(Updater):
         """The newest verified root."""
         return self._trusted_set.root
 
+    def find_top_level(self, name: str) -> TargetFile | None:
+        """Return a target's verified description if the top-level targets list it themselves, or None."""
+        return self._trusted_set.targets.targets.get(name)
+
     def find(self, name: str) -> TargetFile | None:
         """Return a target's verified description, through delegations, or None. Raises as `check`."""
+        self._metadata_fetcher.failure = None
         try:
             return self.get_targetinfo(name)
         except (RepositoryError, DownloadError) as error:
@@ -266,6 +316,10 @@ class Repository(Updater):
                 return  # client workflow 5.3.3: the current root is the newest
             self._trusted_set.update_root(data)
             self._persist_root(version, data)
+        self._metadata_fetcher.failure = UnexpectedResponseError(
+            f"root: expected at most {CONFIG.max_root_rotations} new versions in one check, found more to follow"
+        )
+        raise DownloadError(str(self._metadata_fetcher.failure))
 
 
 def _broken_rule(error: Exception, role: str) -> type[MetadataRefusedError]:

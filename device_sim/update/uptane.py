@@ -7,14 +7,16 @@ The steps, in this order:
     3. the Director's targets name this device, also when they list nothing, and delegate to nobody;
     4. each ECU identifier (slot) appears at most once and is one that is updated; no target ends the check here;
     5. Image repository: root, timestamp, snapshot, targets, and delegated roles on the way to a target;
-    6. one release document for all targets, the Image repository's: length, hash, form;
+    6. one release document for all targets: the top-level targets list it themselves, by the name that it says of
+       itself; length, hash, form;
     7. the release is there whole: a target for each of its slots, and no other;
-    8. both agree on every target, no counter falls, and what is older comes only by a release that goes back
-       (protocol/updates.py, `check_agreement`);
+    8. every image is named as one of its slot, or else the top-level targets list it themselves; both repositories
+       agree on it, no counter falls, and what is older comes only by a release that goes back (protocol/updates.py,
+       `check_agreement`), also where the slot's image is damaged (device_sim/update/known_builds.py);
     9. what will run together lacks nothing: the release's images and those in the other slots, whose requirements are
-       the Image repository's word, too (protocol/versions.py);
-    10. golden vectors, for a model: length and hash by the Image repository, signature by a golden key of the voucher,
-        the image's component;
+       the Image repository's word, too (protocol/versions.py), or what it was when it last was in force;
+    10. golden vectors, for a model: the name of the image's component and their digest, length and hash by the Image
+        repository, signature by a golden key of the voucher, the image's component;
     11. transparency log, where the Image repository's root asks for it: each image is in it
         (device_sim/update/transparency.py).
 The image's own bytes are checked by device_sim/update/download.py.
@@ -48,7 +50,8 @@ from device_sim.update.errors import (
     WrongDeviceError,
     WrongHardwareError,
 )
-from device_sim.update.repository import MetadataFetcher, MetadataStore, Repository, Storage
+from device_sim.update.known_builds import KnownBuilds
+from device_sim.update.repository import MAX_DIRECTOR_BYTES, MetadataFetcher, MetadataStore, Repository, Storage
 from device_sim.update.transparency import LogGate, required_policy
 from protocol import updates
 from protocol.document import MAX_DOCUMENT_BYTES, parse_document, verify_document
@@ -66,8 +69,11 @@ from protocol.updates import (
     check_agreement,
     delta_target_name,
     director_custom,
+    golden_target_name,
     image_custom,
     image_target_name,
+    release_target_name,
+    slot_of_image_target,
 )
 from protocol.versions import Build, unmet_requirements
 from protocol.voucher import Voucher, public_keys
@@ -75,6 +81,7 @@ from protocol.voucher import Voucher, public_keys
 DIRECTOR_PATH = "/device/v1/uptane/director/"
 IMAGE_PATH = "/device/v1/uptane/image/"
 ARTIFACT_PATH = "/device/v1/artifacts/"
+IMAGE_PREFIX = "images/"
 OK, NOT_FOUND = 200, 404
 _LEAF_OF: tuple[tuple[type[ProtocolError], type[UpdateError]], ...] = (
     (updates.ReleaseMismatchError, MixedReleasesError),
@@ -192,18 +199,20 @@ class UptaneClient:
             NetworkError: the service was not reached; nothing is wrong with the update yet.
             UpdateError: a step refused.
         """
-        fetcher = MetadataFetcher(transport)
         # Step 2: Director.
-        director = Repository(self._director, DIRECTOR_PATH, fetcher=fetcher, now=now).check(self._check_device)
+        fetcher = MetadataFetcher(transport, max_bytes=MAX_DIRECTOR_BYTES)
+        repository = Repository(self._director, DIRECTOR_PATH, fetcher=fetcher, now=now)
+        director = repository.check(self._check_device, partly=False)
         device = _named_device(director)
         wanted = _by_slot(director.targets)
         if not wanted:
             return Instruction(device.action_id, ())
         # Step 5: Image repository.
-        images = Repository(self._images, IMAGE_PATH, fetcher=fetcher, now=now)
+        images = Repository(self._images, IMAGE_PATH, fetcher=MetadataFetcher(transport), now=now)
         images.check(_accept_any)
         log = LogGate(self._storage, transport, required_policy(images.root))
-        check = _ReleaseCheck(transport, images, floors, installed, self._golden_keys, log)
+        known = KnownBuilds(self._storage, floors.release)
+        check = _ReleaseCheck(transport, images, floors, installed, known, self._golden_keys, log)
         return Instruction(device.action_id, check.verify(wanted))
 
     def _check_device(self, director: Targets) -> None:
@@ -265,6 +274,7 @@ class _ReleaseCheck:
     images: Repository
     floors: Floors
     installed: Mapping[Slot, InstalledImage]
+    known: KnownBuilds
     golden_keys: Sequence[ec.EllipticCurvePublicKey]
     log: LogGate
 
@@ -278,8 +288,15 @@ class _ReleaseCheck:
         if missing:
             raise PartialBundleError(f"release {release.name}: expected an image for {_texts(missing)}, found none")
         agreed = {slot: self._agreed(slot, each.target, release) for slot, each in wanted.items()}
-        self._check_requirements({slot: agreed[slot].build(wanted[slot].target.hashes["sha256"]) for slot in agreed})
+        offered = {slot: agreed[slot].build(wanted[slot].target.hashes["sha256"]) for slot in agreed}
+        held = {
+            slot: image.build if slot in offered else self._required(image) for slot, image in self.installed.items()
+        }
+        # Step 9: requirements.
+        if unmet := [*unmet_requirements({**held, **offered})]:
+            raise RequirementError("; ".join(unmet))
         targets = [self._image(slot, wanted[slot].target, agreed[slot], release) for slot in wanted]
+        self.known.note(held, offered, counter=release.counter)
         return tuple(sorted(targets, key=_install_order))
 
     def _release(self, names: set[str]) -> ReleaseDocument:
@@ -287,11 +304,15 @@ class _ReleaseCheck:
         name, *others = sorted(names)
         if others:
             raise MixedReleasesError(f"Director targets: expected one release, found {', '.join(sorted(names))}")
-        document = self._fetch(name, MAX_RELEASE_BYTES)
+        document = self._fetch(name, self.images.find_top_level(name), MAX_RELEASE_BYTES)
         try:
-            return parse_document(document, ReleaseDocument, max_bytes=MAX_RELEASE_BYTES)
+            release = parse_document(document, ReleaseDocument, max_bytes=MAX_RELEASE_BYTES)
         except ProtocolError as error:
             raise TargetRefusedError(f"{name}: {error}") from error
+        said = release_target_name(release.counter, release.name)
+        if said != name:
+            raise DisagreementError(f"release document {said}: expected it under its own name, found {name}")
+        return release
 
     def _agreed(self, slot: Slot, director: TargetFile, release: ReleaseDocument) -> ImageCustom:
         # Step 8: agreement.
@@ -299,25 +320,36 @@ class _ReleaseCheck:
         try:
             _, offered = check_agreement(
                 director,
-                self.images.find(director.path),
+                self._listed_image(director.path),
                 release,
                 security_floor=self.floors.security(slot),
                 release_floor=self.floors.release(slot),
-                installed=None if held is None else held.build,
+                installed=self.known.confirmed(slot) if held is None else held.build,
             )
         except ProtocolError as error:
             raise _leaf_of(error) from error
         return offered
 
-    def _check_requirements(self, offered: Mapping[Slot, Build]) -> None:
-        # Step 9: requirements.
-        others = {slot: self._required(image) for slot, image in self.installed.items() if slot not in offered}
-        unmet = [*unmet_requirements({**others, **offered})]
-        if unmet:
-            raise RequirementError("; ".join(unmet))
+    def _listed_image(self, name: str) -> TargetFile | None:
+        """Return an image's description; delegated roles list images by names that say the slot, and no others."""
+        if not name.startswith(IMAGE_PREFIX):
+            raise DisagreementError(f"target {name[:80]}: expected an image's name, found another")
+        return self.images.find_top_level(name) if slot_of_image_target(name) is None else self.images.find(name)
 
     def _required(self, image: InstalledImage) -> Build:
-        """Return what runs in a slot, with what the Image repository says that it requires."""
+        """Return what runs in a slot, with what it requires by the Image repository, now or when it last was known."""
+        try:
+            return self._required_now(image)
+        except (UpdateError, NetworkError) as error:
+            # Whose role has expired or is away must not hold up the updates of everybody else.
+            requires = self.known.requires(image.digest)
+            if requires is not None:
+                return replace(image.build, requires=requires)
+            if isinstance(error, NetworkError):
+                raise
+            raise RequirementError(f"{image.slot}, {image.name}: expected what it requires, found {error}") from error
+
+    def _required_now(self, image: InstalledImage) -> Build:
         target = self.images.find(image_target_name(image.slot, image.image_id))
         if target is None or target.hashes.get("sha256") != image.digest:
             return image.build  # listed no more, or flashed over a cable
@@ -358,7 +390,14 @@ class _ReleaseCheck:
             return None
         if image.golden is None:
             raise GoldenVectorsRefusedError(f"{image.name}: expected golden vectors for a model, found none")
-        envelope = self._fetch(image.golden, MAX_DOCUMENT_BYTES)
+        target = self.images.find(image.golden)
+        if target is not None and image.golden != golden_target_name(
+            image.component_id, target.hashes.get("sha256", "")
+        ):
+            raise GoldenVectorsRefusedError(
+                f"{image.name}: expected golden vectors named by component and digest, found {image.golden[:120]}"
+            )
+        envelope = self._fetch(image.golden, target, MAX_DOCUMENT_BYTES)
         try:
             vectors = verify_document(envelope, GOLDEN_PAYLOAD_TYPE, GoldenVectors, trusted_keys=self.golden_keys)
         except ProtocolError as error:
@@ -369,8 +408,7 @@ class _ReleaseCheck:
             )
         return vectors
 
-    def _fetch(self, name: str, max_bytes: int) -> bytes:
-        target = self.images.find(name)
+    def _fetch(self, name: str, target: TargetFile | None, max_bytes: int) -> bytes:
         if target is None or "sha256" not in target.hashes:
             raise DisagreementError(f"target {name}: expected it in the Image repository, found nothing")
         if target.length > max_bytes:

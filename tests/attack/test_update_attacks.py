@@ -12,7 +12,7 @@ from protocol.document import canonical_json, parse_document
 from protocol.image import ImageKind
 from protocol.messages import ActionState, Attack, Cause
 from protocol.signing import SoftwareSigner, TufSigner
-from protocol.updates import ReleaseDocument
+from protocol.updates import ReleaseDocument, golden_target_name
 from tests.attack.update_refusals import (
     ARTIFACTS,
     LEGITIMATE_COUNTER,
@@ -286,7 +286,9 @@ def test_golden_vectors_by_unknown_key_are_refused(device: Updated) -> None:
 def test_golden_vectors_of_another_component_are_refused(device: Updated) -> None:
     """A model is to be judged by the vectors of something easier."""
     package = device.model(version="3.0.0")
-    golden = device.catalog.add_golden("55555555-5555-4555-8555-555555555555")
+    theirs = device.catalog.targets.pop(device.catalog.add_golden("55555555-5555-4555-8555-555555555555"))
+    golden = golden_target_name(info_of(package).component_id, theirs.hashes["sha256"])
+    device.catalog.targets[golden] = TargetFile(theirs.length, theirs.hashes, golden)
     device.catalog.roll_out({SLOT: device.catalog.add_image(SLOT, package, golden=golden)}, counter=6)
     assert_refused(device, Cause.VERIFY, "golden vectors: expected component")
 

@@ -184,6 +184,19 @@ def test_names_hold_slots_and_digests() -> None:
     assert slot_of_image_target(f"images/{IMAGE_ID}.img") is None
 
 
+def test_name_of_another_image_is_refused() -> None:
+    """A name stands for one build."""
+    name = image_target_name(SLOT, "22a11404-de20-41c1-b66e-32354cb78e49")
+    with pytest.raises(DirectorMismatchError, match=f"image {IMAGE_ID}: expected a target named for it, found"):
+        _check(director=_target(DIRECTOR, name=name), image=_target(IMAGE, name=name))
+
+
+def test_endless_image_name_is_refused() -> None:
+    """A version is compared digit by digit; it has its bound."""
+    with pytest.raises(UpdateMetadataError, match="found 1 wrong fields"):
+        image_custom(_target(IMAGE.model_copy(update={"name": "person@" + "9" * 122})))
+
+
 def test_image_named_for_another_slot_is_refused() -> None:
     """Whoever may name images of one slot cannot bring them into another."""
     name = image_target_name(Slot.M4_1_MODEL, IMAGE_ID)

@@ -61,11 +61,17 @@ def test_requirements_name_what_is_missing() -> None:
         ("app", ">=2.1", False),
         ("app@night", ">=2.1", False),
         ("app@2.1.0", "newest", False),
+        ("app@" + "9" * 5000, ">=1", False),  # more digits than Python turns into a number
     ],
 )
 def test_versions_that_will_do(name: str, wanted: str, *, expected: bool) -> None:
     """What cannot be compared does not do."""
     assert satisfies(name, wanted) is expected
+
+
+def test_version_of_endless_digits_cannot_be_compared() -> None:
+    """Flash may hold any name that a package key signed."""
+    assert Build("0" * 64, "component", "app@" + "9" * 5000).version is None
 
 
 @pytest.mark.parametrize("wanted", [{"app": "newest"}, {"app": ""}, {"a b": ">=1"}, {str(i): ">=1" for i in range(17)}])
