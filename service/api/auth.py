@@ -35,6 +35,16 @@ async def authenticate(request: Request, services: Services) -> Operator:
     return known
 
 
+def check_role(operator: Operator, needed: Role) -> None:
+    """Refuse an operator below a role.
+
+    Raises:
+        RoleError: the role is below.
+    """
+    if not operator.role.includes(needed):
+        raise RoleError(f"role: expected at least {needed}, found {operator.role}")
+
+
 async def _authenticate(request: Request, services: Services) -> Operator:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer":
@@ -57,8 +67,7 @@ async def _operator(
 
 def _requires(needed: Role) -> Callable[[Operator], Awaitable[Actor]]:
     async def actor_of(operator: Annotated[Operator, Depends(_operator)]) -> Actor:
-        if not operator.role.includes(needed):
-            raise RoleError(f"role: expected at least {needed}, found {operator.role}")
+        check_role(operator, needed)
         return operator.actor
 
     return actor_of

@@ -8,14 +8,15 @@ from pydantic import BaseModel, Field
 
 from protocol.geometry import Slot
 from service.api.auth import ReleaserActor, ViewerActor
-from service.api.idempotency import IdempotentRoute, idempotency_header
+from service.api.idempotency import idempotency_header
 from service.api.paging import Page, Paging
+from service.api.publications import MAX_PUBLICATION_BYTES, IdempotentPublicationRoute
 from service.api.repository import RoleFiles
 from service.api.requests import RequestModel
 from service.api.services import ServicesParameter
 from service.domain.release import Release
 
-router = APIRouter(prefix="/releases", tags=["releases"], route_class=IdempotentRoute)
+router = APIRouter(prefix="/releases", tags=["releases"], route_class=IdempotentPublicationRoute)
 
 TargetName = Annotated[str, Field(max_length=300)]
 ReleaseName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
@@ -67,7 +68,12 @@ class NewRelease(RequestModel):
     way_back_target: TargetName | None = None
 
 
-@router.post("", status_code=status.HTTP_201_CREATED, dependencies=[Depends(idempotency_header)])
+@router.post(
+    "",
+    status_code=status.HTTP_201_CREATED,
+    dependencies=[Depends(idempotency_header)],
+    max_body_size=MAX_PUBLICATION_BYTES,
+)
 async def create_release(actor: ReleaserActor, services: ServicesParameter, new: NewRelease) -> ReleaseModel:
     """Verify signed metadata and bring it into force with a new snapshot and timestamp."""
     release = await services.releases.create(

@@ -11,13 +11,14 @@ from fastapi import APIRouter, Path, Response
 from pydantic import Base64Bytes, BaseModel, Field
 
 from service.api.auth import AdminActor, ReleaserActor, ViewerActor
+from service.api.publications import MAX_PUBLICATION_BYTES, PublicationRoute
 from service.api.requests import RequestModel
 from service.api.services import ServicesParameter
 from service.application.repository import UnknownMetadataError
 from service.application.repository_status import RoleStatus
 from service.application.update_repositories import MetadataRole, RepositoryName
 
-router = APIRouter(prefix="/repository", tags=["repository"])
+router = APIRouter(prefix="/repository", tags=["repository"], route_class=PublicationRoute)
 
 MAX_FILE_BYTES = 16 * 1024 * 1024
 MAX_FILES = 2**12 + 16  # every hash bin, and what is above them
@@ -103,13 +104,13 @@ async def list_roles(_actor: ViewerActor, services: ServicesParameter) -> list[R
     return [_role(status) for status in await services.repository_status.roles()]
 
 
-@router.post("/image/targets")
+@router.post("/image/targets", max_body_size=MAX_PUBLICATION_BYTES)
 async def publish_targets(actor: ReleaserActor, services: ServicesParameter, new: NewFiles) -> Versions:
     """Verify signed roles and bring them into force: delegations, a team's images, documents, renewals."""
     return Versions(versions=dict(await services.releases.publish(actor, new.metadata)))
 
 
-@router.post("/{repository}/root")
+@router.post("/{repository}/root", max_body_size=MAX_PUBLICATION_BYTES)
 async def change_root(
     actor: AdminActor, services: ServicesParameter, repository: RepositoryName, new: NewRoot
 ) -> VersionModel:

@@ -130,3 +130,20 @@ async def test_only_an_administrator_changes_roots(live: LiveService) -> None:
         assert answer.status_code == status
     shown = await live.operator.get("/repository", headers={"Authorization": "Bearer viewer-token"})
     assert shown.status_code == 200
+
+
+async def test_publication_as_large_as_a_proposal_is_read_from_those_who_may_publish(live: LiveService) -> None:
+    """Every hash bin at once is more than any package; nobody else's body is read at all."""
+    large = {"metadata": encoded({"vision": bytes(9 * 2**20), "audio": bytes(9 * 2**20)})}
+    paths = {
+        "/repository/image/targets": large,
+        "/repository/image/root": {"metadata": encoded({"root": b"{}"})["root"], "roles": large["metadata"]},
+        "/releases": large | {"name": "main", "release_target": "releases/1-main.json"},
+    }
+    for path, body in paths.items():
+        answer = await live.operator.post(path, json=body)
+        assert answer.status_code in {400, 403, 422}, answer.text
+        assert "expected" in answer.json()["detail"]
+        nobody = await live.operator.post(path, content=b"{", headers={"Authorization": "Bearer nobody"})
+        assert nobody.status_code == 401
+        assert (await live.operator.post(path, content=bytes(65 * 2**20))).status_code == 413
