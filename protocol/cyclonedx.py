@@ -19,7 +19,15 @@ from unicodedata import category
 
 from cyclonedx.spdx import is_supported_id
 from packageurl import PackageURL
-from pydantic import AfterValidator, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
 from protocol.document import Document, DocumentError, Moment, Printable, canonical_json, parse_document
@@ -67,7 +75,10 @@ def _check_unique(values: tuple[ItemT, ...]) -> tuple[ItemT, ...]:
 Word = Annotated[Printable, Field(min_length=1, max_length=200)]
 Text = Annotated[str, Field(max_length=10_000), AfterValidator(_check_text)]
 Reference = Annotated[Printable, Field(min_length=1, max_length=300)]
-References = Annotated[tuple[Reference, ...], Field(max_length=MAX_COMPONENTS), AfterValidator(_check_unique)]
+# FailFast: the first wrong item decides; an error for each of a million would stop the service for minutes.
+Some = Annotated[tuple[ItemT, ...], Field(max_length=_MAX_ITEMS), FailFast()]
+Many = Annotated[tuple[ItemT, ...], Field(max_length=MAX_COMPONENTS), FailFast()]
+References = Annotated[Many[Reference], AfterValidator(_check_unique)]
 Version = Annotated[Printable, Field(max_length=100)]
 Purl = Annotated[str, Field(max_length=300), AfterValidator(_check_purl)]
 LicenceId = Annotated[str, Field(max_length=100), AfterValidator(_check_licence_id)]
@@ -173,8 +184,8 @@ class Organization(Part):
     """A maker or supplier."""
 
     name: Word | None = None
-    url: Annotated[tuple[Address, ...], Field(max_length=_MAX_ITEMS)] = ()
-    contact: Annotated[tuple[Contact, ...], Field(max_length=_MAX_ITEMS)] = ()
+    url: Some[Address] = ()
+    contact: Some[Contact] = ()
 
 
 class Licence(Part):
@@ -204,7 +215,7 @@ class LicenceChoice(Part):
         return self
 
 
-Licences = Annotated[tuple[LicenceChoice, ...], Field(max_length=_MAX_ITEMS)]
+Licences = Some[LicenceChoice]
 
 
 class ExternalReference(Part):
@@ -213,7 +224,7 @@ class ExternalReference(Part):
     type: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$")]
     url: Address
     comment: Text | None = None
-    hashes: Annotated[tuple[Hash, ...], Field(max_length=_MAX_ITEMS)] = ()
+    hashes: Some[Hash] = ()
 
 
 class Dataset(Part):
@@ -242,9 +253,9 @@ class ModelParameters(Part):
     task: Word | None = None
     architecture_family: Word | None = None
     model_architecture: Word | None = None
-    datasets: Annotated[tuple[DataReference, ...], Field(max_length=_MAX_ITEMS)] = ()
-    inputs: Annotated[tuple[TensorFormat, ...], Field(max_length=_MAX_ITEMS)] = ()
-    outputs: Annotated[tuple[TensorFormat, ...], Field(max_length=_MAX_ITEMS)] = ()
+    datasets: Some[DataReference] = ()
+    inputs: Some[TensorFormat] = ()
+    outputs: Some[TensorFormat] = ()
 
 
 class PerformanceMetric(Part):
@@ -258,14 +269,14 @@ class PerformanceMetric(Part):
 class QuantitativeAnalysis(Part):
     """The figures of a model's evaluation."""
 
-    performance_metrics: Annotated[tuple[PerformanceMetric, ...], Field(max_length=_MAX_ITEMS)] = ()
+    performance_metrics: Some[PerformanceMetric] = ()
 
 
 class Considerations(Part):
     """What to mind when a model is used."""
 
-    use_cases: Annotated[tuple[Text, ...], Field(max_length=_MAX_ITEMS)] = ()
-    technical_limitations: Annotated[tuple[Text, ...], Field(max_length=_MAX_ITEMS)] = ()
+    use_cases: Some[Text] = ()
+    technical_limitations: Some[Text] = ()
 
 
 class BomModelCard(Part):
@@ -274,7 +285,7 @@ class BomModelCard(Part):
     model_parameters: ModelParameters | None = None
     quantitative_analysis: QuantitativeAnalysis | None = None
     considerations: Considerations | None = None
-    properties: Annotated[tuple[Property, ...], Field(max_length=_MAX_ITEMS)] = ()
+    properties: Some[Property] = ()
 
 
 class Component(Part):
@@ -285,7 +296,7 @@ class Component(Part):
     mime_type: Annotated[Word | None, Field(alias="mime-type")] = None
     supplier: Organization | None = None
     manufacturer: Organization | None = None
-    authors: Annotated[tuple[Contact, ...], Field(max_length=_MAX_ITEMS)] = ()
+    authors: Some[Contact] = ()
     author: Word | None = None
     publisher: Word | None = None
     group: Word | None = None
@@ -293,20 +304,20 @@ class Component(Part):
     version: Version | None = None
     description: Text | None = None
     scope: Literal["required", "optional", "excluded"] | None = None
-    hashes: Annotated[tuple[Hash, ...], Field(max_length=_MAX_ITEMS)] = ()
+    hashes: Some[Hash] = ()
     licenses: Licences = ()
     copyright: Text | None = None
     cpe: Annotated[Printable, Field(max_length=300)] | None = None
     purl: Purl | None = None
-    external_references: Annotated[tuple[ExternalReference, ...], Field(max_length=_MAX_ITEMS)] = ()
-    components: Annotated[tuple["Component", ...], Field(max_length=MAX_COMPONENTS)] = ()
-    data: Annotated[tuple[Dataset, ...], Field(max_length=_MAX_ITEMS)] = ()
+    external_references: Some[ExternalReference] = ()
+    components: Many["Component"] = ()
+    data: Some[Dataset] = ()
     model_card: BomModelCard | None = None
-    properties: Annotated[tuple[Property, ...], Field(max_length=_MAX_ITEMS)] = ()
-    tags: Annotated[tuple[Word, ...], Field(max_length=_MAX_ITEMS)] = ()
+    properties: Some[Property] = ()
+    tags: Some[Word] = ()
 
 
-Components = Annotated[tuple[Component, ...], Field(max_length=MAX_COMPONENTS)]
+Components = Many[Component]
 
 
 class Dependency(Part):
@@ -330,7 +341,7 @@ class Metadata(Part):
     timestamp: Moment
     component: Component
     supplier: Organization | None = None
-    properties: Annotated[tuple[Property, ...], Field(max_length=_MAX_ITEMS)] = ()
+    properties: Some[Property] = ()
 
 
 class _Head(Part):
@@ -345,8 +356,8 @@ class _Head(Part):
 class Bom(_Head):
     """The bill of materials of one image, which is `metadata.component`."""
 
-    dependencies: Annotated[tuple[Dependency, ...], Field(max_length=2 * MAX_COMPONENTS)] = ()
-    compositions: Annotated[tuple[Composition, ...], Field(max_length=_MAX_ITEMS)] = ()
+    dependencies: Annotated[tuple[Dependency, ...], Field(max_length=2 * MAX_COMPONENTS), FailFast()] = ()
+    compositions: Some[Composition] = ()
 
 
 class Analysis(Part):
@@ -368,13 +379,13 @@ class Statement(Part):
 
     id: Vulnerability
     analysis: Analysis
-    affects: Annotated[tuple[Affected, ...], Field(min_length=1, max_length=_MAX_ITEMS), AfterValidator(_check_unique)]
+    affects: Annotated[Some[Affected], Field(min_length=1), AfterValidator(_check_unique)]
 
 
 class Vex(_Head):
     """Exploitability statements about a release, which is `metadata.component`."""
 
-    vulnerabilities: Annotated[tuple[Statement, ...], Field(min_length=1, max_length=MAX_STATEMENTS)]
+    vulnerabilities: Annotated[tuple[Statement, ...], Field(min_length=1, max_length=MAX_STATEMENTS), FailFast()]
 
 
 HeadT = TypeVar("HeadT", Bom, Vex)

@@ -22,6 +22,7 @@ from protocol.errors import MalformedError, SignatureError
 from protocol.signing import Signer, TufSigner, tuf_key
 
 MAX_DOCUMENT_BYTES = 1024 * 1024
+MAX_ERRORS = 1000
 FIRST_MOMENT = datetime(1970, 1, 1, tzinfo=UTC)
 LAST_MOMENT = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 
@@ -84,9 +85,17 @@ def parse_document(
     try:
         return document_type.model_validate_json(unverified)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "document"
-        raise DocumentError(f"{document_type.__name__}: {where}: {first['msg']}") from error
+        cause = error if error.error_count() <= MAX_ERRORS else None  # a log would write them all
+        raise DocumentError(f"{document_type.__name__}: {_first_error(error)}") from cause
+
+
+def _first_error(error: ValidationError) -> str:
+    """Return the first error's text; of very many, which nobody makes by accident, pydantic would write each."""
+    if error.error_count() > MAX_ERRORS:
+        return f"expected at most {MAX_ERRORS} wrong fields, found {error.error_count()}"
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or "document"
+    return f"{where}: {first['msg']}"
 
 
 def sign_document(document: Document, payload_type: str, *signers: Signer) -> bytes:

@@ -18,7 +18,7 @@ import struct
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import FailFast, Field, field_validator
 
 from protocol.document import Document, canonical_json, parse_document
 from protocol.errors import MalformedError
@@ -190,7 +190,7 @@ class GoldenVector(Document):
 
     name: str
     input: str
-    expected: tuple[Number, ...]
+    expected: Annotated[tuple[Number, ...], FailFast()]
     tolerance: Annotated[Number, Field(gt=0)]
 
     @field_validator("input")
@@ -209,7 +209,7 @@ class GoldenVectors(Document):
     """What every model of a component must answer before it may run; at least one vector."""
 
     component_id: Guid
-    vectors: Annotated[tuple[GoldenVector, ...], Field(min_length=1)]
+    vectors: Annotated[tuple[GoldenVector, ...], Field(min_length=1), FailFast()]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from cryptography.hazmat.primitives.asymmetric import ec
-from pydantic import Field
+from pydantic import FailFast, Field
 
 from protocol.cyclonedx import Address, Part, Text, Word
 from protocol.document import DocumentError, Moment, sign_document, verify_document
@@ -45,18 +45,18 @@ class Resource(Part):
     digest: Digests
 
 
-Resources = Annotated[tuple[Resource, ...], Field(max_length=_MAX_RESOURCES)]
+Resources = Annotated[tuple[Resource, ...], Field(max_length=_MAX_RESOURCES), FailFast()]
 
 
 class ReleaseParameters(Part):
     """What the operator asked for.
 
     Attributes:
-        command: as it was given, without secrets: none is an argument.
+        command: as it was given, but for the folders of files; without secrets: none is an argument.
     """
 
     release: ReleaseName
-    command: Annotated[tuple[Text, ...], Field(max_length=_MAX_RESOURCES)] = ()
+    command: Annotated[tuple[Text, ...], Field(max_length=_MAX_RESOURCES), FailFast()] = ()
 
 
 class BuildDefinition(Part):

@@ -21,7 +21,7 @@ from typing import Protocol
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from protocol.cyclonedx import read_bom, read_vex
-from protocol.document import parse_document, verify_document
+from protocol.document import MAX_DOCUMENT_BYTES, parse_document, verify_document
 from protocol.errors import SignatureError
 from protocol.image import MAX_PACKAGE_BYTES, verify_package
 from protocol.model import GOLDEN_PAYLOAD_TYPE, GoldenVectors
@@ -217,6 +217,6 @@ def _provenance(unverified: bytes, sha256: str, keys: TrustedKeys) -> Artifact:
 def _golden(unverified: bytes, sha256: str, keys: TrustedKeys) -> Artifact:
     # Step 4: signature.
     vectors = verify_document(
-        unverified, GOLDEN_PAYLOAD_TYPE, GoldenVectors, trusted_keys=keys.golden, max_bytes=MAX_PACKAGE_BYTES
+        unverified, GOLDEN_PAYLOAD_TYPE, GoldenVectors, trusted_keys=keys.golden, max_bytes=MAX_DOCUMENT_BYTES
     )
     return Artifact(sha256, len(unverified), ArtifactKind.GOLDEN, component_id=vectors.component_id)

@@ -7,8 +7,11 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from protocol.cyclonedx import Bom, Vex
 from protocol.document import (
+    MAX_ERRORS,
     Document,
     DocumentError,
     EnvelopeSignatureError,
@@ -31,6 +34,7 @@ from protocol.messages import (
     VersionManifest,
 )
 from protocol.model import GoldenVectors, ModelCard
+from protocol.provenance import Provenance
 from protocol.scenario import Scenario
 from protocol.signing import SoftwareSigner, TufSigner, tuf_key
 from protocol.updates import DirectorCustom, ImageCustom, ReleaseDocument
@@ -207,3 +211,35 @@ def test_action_states_know_what_is_final_and_what_failed() -> None:
     final = [state for state in ActionState if state.is_final]
     assert final == list(ActionState)[-5:]
     assert [state.value for state in ActionState if state.is_failure] == ["reverted", "failed", "timed-out"]
+
+
+@pytest.mark.parametrize(
+    ("document_type", "start", "item", "end"),
+    [
+        (Vex, b'{"vulnerabilities":[', b"{}", b"]}"),
+        (Bom, b'{"components":[', b"0", b"]}"),
+        (Bom, b'{"dependencies":[', b"{}", b"]}"),
+        (Bom, b'{"compositions":[{"aggregate":"complete","assemblies":[', b"0", b"]}]}"),
+        (Provenance, b'{"subject":[', b"{}", b"]}"),
+        (GoldenVectors, b'{"vectors":[', b"{}", b"]}"),
+        (GoldenVectors, b'{"vectors":[{"expected":[', b'""', b"]}]}"),
+    ],
+)
+def test_first_wrong_item_of_many_ends_the_reading(
+    document_type: type[Document], start: bytes, item: bytes, end: bytes
+) -> None:
+    """Errors do not grow with the document, so that one upload cannot stop the service."""
+    few, many = (start + b",".join([item] * count) + end for count in (1, 100_000))
+    with pytest.raises(ValidationError) as one:
+        document_type.model_validate_json(few)
+    with pytest.raises(ValidationError) as all_:
+        document_type.model_validate_json(many)
+    assert all_.value.error_count() == one.value.error_count() < 12
+
+
+def test_very_many_unknown_fields_are_counted_and_not_written() -> None:
+    """The refusal says how many, and keeps no text of each."""
+    names = b",".join(b'"%x":0' % number for number in range(2000))
+    with pytest.raises(DocumentError, match=f"expected at most {MAX_ERRORS} wrong fields, found 200") as refusal:
+        parse_document(b"{" + names + b"}", GoldenVectors)
+    assert refusal.value.__cause__ is None
