@@ -7,7 +7,7 @@ asks for. Adding an entry reads and writes the tree's right edge alone: at most 
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from tuf.api.metadata import Metadata, Root
@@ -106,6 +106,29 @@ class LogStatus:
     checkpoint: bytes | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """A checkpoint that devices are given, and proofs that lead to it.
+
+    Attributes:
+        root_version: of the Image root whose policy it satisfies.
+        size: of the checkpoint, entries.
+        proofs: by leaf hash; proofs of another checkpoint never come in.
+    """
+
+    checkpoint: bytes = b""
+    root_version: int = 0
+    size: int = 0
+    proofs: dict[bytes, bytes] = field(default_factory=dict)
+
+    @property
+    def found(self) -> tuple[bytes, int]:
+        return self.checkpoint, self.root_version
+
+    def follows(self, other: "_Served") -> bool:
+        return self.root_version >= other.root_version and self.size >= other.size
+
+
 class Transparency:
     """Appends to the log and answers from it; implements `PublicationListener`.
 
@@ -119,8 +142,7 @@ class Transparency:
         self._unit_of_work = unit_of_work
         self._key = key
         self._clock = clock
-        self._served = (b"", 0)  # checkpoint and version of the root whose policy it satisfies
-        self._proofs = dict[bytes, bytes]()  # by leaf hash, of that checkpoint
+        self._served = _Served()
 
     async def begin(self) -> None:
         """Log what is in force and is not logged yet: all of it at the first start with a log."""
@@ -157,15 +179,17 @@ class Transparency:
             NotCoveredError: no checkpoint covers it yet.
         """
         async with self._unit_of_work(read_only=True) as work:
-            checkpoint = await self._checkpoint(work)
-            if leaf not in self._proofs:
+            served = await self._serve(work)
+            proof = served.proofs.get(leaf)
+            if proof is None:
                 number = (await work.log.numbers([leaf])).get(leaf)
                 if number is None:
                     raise UnknownEntryError(f"log: expected an entry of leaf hash {leaf.hex()[:16]}…, found none")
-                if len(self._proofs) >= MAX_PROOFS:
-                    self._proofs.clear()
-                self._proofs[leaf] = await _proof(work, number, checkpoint)
-            return self._proofs[leaf]
+                proof = await _proof(work, number, served.checkpoint)
+                if len(served.proofs) >= MAX_PROOFS:
+                    served.proofs.clear()
+                served.proofs[leaf] = proof
+            return proof
 
     async def about(self, sha256: str) -> Sequence[ProvenEntry]:
         """Return the entries of an image or root, oldest first, with proofs where there are any.
@@ -218,17 +242,22 @@ class Transparency:
         except NotCoveredError:
             return None
 
-    async def _checkpoint(self, work: UnitOfWork) -> bytes:
-        """Return the newest checkpoint if it is what the policy in force asks for."""
+    async def _serve(self, work: UnitOfWork) -> "_Served":
+        """Return the newest checkpoint if it is what the policy in force asks for.
+
+        Requests overlap, each with its own view of the database: one that began earlier must not bring an older
+        checkpoint back, which devices would take for a log that shrinks.
+        """
         note = await work.log.checkpoint()
         version = await work.metadata.version(RepositoryName.IMAGE, MetadataRole.ROOT)
-        if note is not None and self._served != (note, version):
+        if note is not None and self._served.found != (note, version):
             policy = await policy_in_force(work)
-            if policy is None or _satisfies(note, policy):
-                self._served, self._proofs = (note, version), {}
-        if note is None or self._served != (note, version):
+            found = _Served(note, version, _size_of(note))
+            if found.follows(self._served) and (policy is None or _satisfies(note, policy)):
+                self._served = found
+        if note is None or self._served.found != (note, version):
             raise NotCoveredError("log: expected a checkpoint that enough witnesses have cosigned, found none yet")
-        return note
+        return self._served
 
     def _check_policy(self, root: MetadataFile) -> None:
         if root.repository != RepositoryName.IMAGE:
