@@ -22,7 +22,7 @@ class ComponentModel(BaseModel):
     Attributes:
         purl: empty where the bill of materials gives none.
         image_id: None while the image itself is not in force.
-        devices: how many run the image.
+        devices: how many run the image, by slot; one that runs it in two slots is in both.
     """
 
     type: str
@@ -32,7 +32,7 @@ class ComponentModel(BaseModel):
     image_sha256: str
     image_id: str | None
     image_name: str | None
-    devices: int
+    devices: dict[Slot, int]
 
 
 class RunningDeviceModel(BaseModel):
@@ -42,12 +42,6 @@ class RunningDeviceModel(BaseModel):
     slot: Slot
     image_sha256: str
     image_name: str | None
-
-
-class DevicePage(Page[RunningDeviceModel]):
-    """One page of devices; `counts` is of all of them, by slot: one that runs it in two slots is in both."""
-
-    counts: dict[Slot, int]
 
 
 class StatementModel(BaseModel):
@@ -93,11 +87,10 @@ async def list_components(
 @router.get("/devices")
 async def list_devices_with_component(
     _actor: ViewerActor, services: ServicesParameter, paging: Paging, wanted: WantedComponent
-) -> DevicePage:
+) -> Page[RunningDeviceModel]:
     """List devices that run a component now, by slot and image."""
     found = await services.documents.devices(wanted, after=paging.after, limit=paging.fetch)
-    page = paging.page(found.devices, key=device_key, model=lambda device: _device(device, found))
-    return DevicePage(items=page.items, next_cursor=page.next_cursor, counts=dict(found.counts))
+    return paging.page(found.devices, key=device_key, model=lambda device: _device(device, found))
 
 
 @router.get("/statements")
@@ -125,7 +118,7 @@ def _component(found: FoundComponent) -> ComponentModel:
         image_sha256=component.image_sha256,
         image_id=None if image is None else image.custom.image_id,
         image_name=None if image is None else image.custom.name,
-        devices=found.devices,
+        devices=dict(found.devices),
     )
 
 

@@ -146,11 +146,11 @@ class DocumentRepository(Protocol):
     async def components(self, query: ComponentQuery, *, after_number: int, limit: int) -> Sequence[ListedComponent]:
         """Return at most `limit` components with what is looked for, in the order of listing."""
 
-    async def installed(self, query: ComponentQuery) -> Mapping[tuple[Slot, str], int]:
-        """Return how many devices run each image with a component, by slot and the image's SHA-256."""
+    async def installed(self, query: ComponentQuery) -> Sequence[tuple[Slot, str]]:
+        """Return the images with a component that devices run, by slot and the image's SHA-256."""
 
-    async def installed_of(self, digests: Collection[str]) -> Mapping[str, int]:
-        """Return how many devices run each image, by its SHA-256."""
+    async def installed_of(self, digests: Collection[str]) -> Mapping[str, Mapping[Slot, int]]:
+        """Return how many devices run each image that has a bill of materials, by its SHA-256 and by slot."""
 
     async def devices(self, slot: Slot, image_sha256: str, *, after_id: str, limit: int) -> Sequence[str]:
         """Return at most `limit` ids of devices that run an image in a slot, by id."""

@@ -5,7 +5,6 @@ this component" reads two indexes. The bytes themselves stay in the artifact sto
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -48,12 +47,12 @@ class FoundComponent:
 
     Attributes:
         image: in force; None where only its bill of materials is.
-        devices: how many run the image.
+        devices: how many run the image, by slot; one that runs it in two slots is in both.
     """
 
     component: ListedComponent
     image: ImageTarget | None
-    devices: int
+    devices: Mapping[Slot, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +60,9 @@ class FoundDevices:
     """A page of devices that run a component.
 
     Attributes:
-        counts: of all of them, by slot; one that runs it in two slots is in both.
         images: those that they run, by SHA-256.
     """
 
-    counts: Mapping[Slot, int]
     devices: Sequence[RunningDevice]
     images: Mapping[str, ImageTarget]
 
@@ -168,7 +165,9 @@ class Documents:
             digests = {each.image_sha256 for each in found}
             images = await work.metadata.images_of(digests)
             counts = await work.documents.installed_of(digests)
-        return [FoundComponent(each, images.get(each.image_sha256), counts.get(each.image_sha256, 0)) for each in found]
+        return [
+            FoundComponent(each, images.get(each.image_sha256), counts.get(each.image_sha256, {})) for each in found
+        ]
 
     async def devices(self, query: ComponentQuery, *, after: str | None, limit: int) -> FoundDevices:
         """Return at most `limit` devices that run a component, by slot, image and device.
@@ -184,12 +183,9 @@ class Documents:
         start = _parse_key(after)
         async with self._unit_of_work(read_only=True) as work:
             running = await work.documents.installed(query)
-            found = await _page(work, sorted(running), start=start, limit=limit)
+            found = await _page(work, running, start=start, limit=limit)
             images = await work.metadata.images_of({each.image_sha256 for each in found})
-        counts = Counter[Slot]()
-        for (slot, _sha256), count in running.items():
-            counts[slot] += count
-        return FoundDevices(counts, found, images)
+        return FoundDevices(found, images)
 
     async def statements(
         self, *, vulnerability: str | None, release: str | None, after_number: int, limit: int

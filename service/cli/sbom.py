@@ -1,6 +1,8 @@
 """`tinyfleet sbom`: what is inside images, and which devices run it now."""
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated
@@ -118,17 +120,27 @@ def _found(client: ApiClient, wanted: Wanted, *, every: bool) -> JsonObject:
     devices = list(client.items("/sbom/devices", **wanted)) if every else first["items"]
     return {
         "component": wanted,
-        "devices_by_slot": first["counts"],
+        "devices_by_slot": _by_slot(images),
         "images": images,
         "devices": devices,
         "more": first["next_cursor"] is not None and not every,
     }
 
 
+def _by_slot(images: Sequence[JsonObject]) -> dict[str, int]:
+    """Count devices; an image that lists a component twice is run by them once."""
+    counts = Counter[str]()
+    for devices in {each["image_sha256"]: each["devices"] for each in images}.values():
+        counts.update(devices)
+    return dict(counts)
+
+
 def _print(found: JsonObject) -> None:
     named = sorted(found["images"], key=_named)
     for (name, version, purl), images in groupby(named, key=_named):
-        listed = [(each["image_name"] or "–", short(each["image_sha256"]), each["devices"]) for each in images]
+        listed = [
+            (each["image_name"] or "–", short(each["image_sha256"]), sum(each["devices"].values())) for each in images
+        ]
         print_table(f"{name} {version} {purl}".rstrip(), ("image", "sha256", "devices that run it"), listed)
     counts = found["devices_by_slot"]
     print_table("Devices that run it now", ("slot", "devices"), counts.items())

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, and_, func, insert, select
+from sqlalchemy import ColumnElement, Row, Select, Subquery, and_, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from protocol.geometry import Slot
@@ -69,19 +69,16 @@ class SqlDocuments:
             for row in await self._connection.execute(found)
         ]
 
-    async def installed(self, query: ComponentQuery) -> Mapping[tuple[Slot, str], int]:
+    async def installed(self, query: ComponentQuery) -> Sequence[tuple[Slot, str]]:
         """See `DocumentRepository.installed`."""
-        counted: dict[tuple[Slot, str], int] = {}
-        for row in await self._connection.execute(installed_query(query)):
-            sha256, *counts = row
-            counted |= {(slot, sha256): count for slot, count in zip(Slot, counts, strict=True) if count}
-        return counted
+        rows = await self._connection.execute(installed_query(query))
+        found = [(slot, row[0]) for row in rows for slot, is_run in zip(Slot, row[1:], strict=True) if is_run]
+        return sorted(found)
 
-    async def installed_of(self, digests: Collection[str]) -> Mapping[str, int]:
+    async def installed_of(self, digests: Collection[str]) -> Mapping[str, Mapping[Slot, int]]:
         """See `DocumentRepository.installed_of`."""
-        sha256 = installed_images.c.sha256
-        counted = select(sha256, func.count()).where(_in_any_slot(), sha256.in_(digests)).group_by(sha256)
-        return {row[0]: row[1] for row in await self._connection.execute(counted)}
+        rows = await self._connection.execute(counts_query(digests))
+        return {row[0]: {slot: count for slot, count in zip(Slot, row[1:], strict=True) if count} for row in rows}
 
     async def devices(self, slot: Slot, image_sha256: str, *, after_id: str, limit: int) -> Sequence[str]:
         """See `DocumentRepository.devices`."""
@@ -109,22 +106,32 @@ class SqlDocuments:
 
 
 def installed_query(query: ComponentQuery) -> Select[Any]:
-    """Return what counts devices: a row for each image with a component, a column for each slot.
+    """Return what finds images that run: a row for each image with a component, a column for each slot.
 
-    Each count reads one range of the index, whatever a planner thinks of how rare a component is.
+    Each column reads one entry of the index, whatever a planner thinks of how rare a component is.
     """
-    images = select(bom_components.c.sha256).where(_matches(query)).distinct().subquery()
-    counts = (
-        select(func.count())
-        .where(installed_images.c.slot == slot, installed_images.c.sha256 == images.c.sha256)
-        .scalar_subquery()
-        for slot in Slot
-    )
+    images = _images(_matches(query))
+    return select(images.c.sha256, *(_running(images, slot).exists() for slot in Slot))
+
+
+def counts_query(digests: Collection[str]) -> Select[Any]:
+    """Return what counts devices: a row for each image, a column for each slot.
+
+    Each count reads one range of the index.
+    """
+    images = _images(bom_components.c.sha256.in_(digests))
+    counts = (_running(images, slot).with_only_columns(func.count()).scalar_subquery() for slot in Slot)
     return select(images.c.sha256, *counts)
 
 
-def _in_any_slot() -> ColumnElement[bool]:
-    return installed_images.c.slot.in_(list(Slot))  # the index begins with the slot
+def _images(condition: ColumnElement[bool]) -> Subquery:
+    return select(bom_components.c.sha256).where(condition).distinct().subquery()
+
+
+def _running(images: Subquery, slot: Slot) -> Select[Any]:
+    return select(installed_images.c.device_id).where(
+        installed_images.c.slot == slot, installed_images.c.sha256 == images.c.sha256
+    )
 
 
 def _matches(query: ComponentQuery) -> ColumnElement[bool]:

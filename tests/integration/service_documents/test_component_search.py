@@ -43,8 +43,8 @@ async def test_images_with_a_component_say_how_many_devices_run_them(documented:
     query = ComponentQuery.parse(name="mbedtls")
     found = await world.documents.components(query, after_number=0, limit=9)
     assert [(each.component.version, each.image and each.image.custom.name, each.devices) for each in found] == [
-        ("3.6.0", "app@1.0.0", 2),
-        ("3.6.1", "app@2.0.0", 0),
+        ("3.6.0", "app@1.0.0", {A7: 2}),
+        ("3.6.1", "app@2.0.0", {}),
     ]
     rest = await world.documents.components(query, after_number=found[0].component.number, limit=9)
     assert rest == found[1:]
@@ -63,7 +63,6 @@ async def test_devices_come_in_pages_without_gap_or_repetition(documented: Docum
     found: list[RunningDevice] = []
     for _ in range(4):
         page = await world.documents.devices(query, after=after, limit=3)
-        assert page.counts == {A7: 5, M4: 5}
         found += page.devices
         after = device_key(page.devices[-1])
     assert (await world.documents.devices(query, after=after, limit=3)).devices == []

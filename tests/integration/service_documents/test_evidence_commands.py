@@ -130,7 +130,7 @@ async def test_devices_that_run_a_component_are_named(operator: Operator) -> Non
         found = await operator.succeed("sbom", "find", wanted)
         assert found["devices_by_slot"] == {"a7/application": 1}, wanted
         assert [each["device_id"] for each in found["devices"]] == [device.device_id]
-        assert found["images"][0]["devices"] == 1
+        assert found["images"][0]["devices"] == {"a7/application": 1}
     assert (await operator.succeed("sbom", "find", "mbedtls@3.6.1"))["devices_by_slot"] == {}
     cve = ("--vulnerability", "CVE-2026-0001")
     assert await operator.succeed("sbom", "find", "--vulnerable-to", cve[1]) == []
