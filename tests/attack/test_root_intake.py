@@ -71,11 +71,13 @@ async def test_expired_root_is_refused(people: People) -> None:
     await assert_refused(people, past, people.root, MetadataExpiredError, "root: expected an expiry after")
 
 
-async def test_root_that_renames_files_is_refused(people: People) -> None:
+@pytest.mark.parametrize("repository", list(RepositoryName))
+async def test_root_that_renames_files_is_refused(people: People, repository: RepositoryName) -> None:
     """A consistent snapshot would have devices ask for names that are not served."""
-    root = Metadata[Root].from_bytes(await people.next({}))
+    root = Metadata[Root].from_bytes(await people.next({}, repository))
     root.signed.consistent_snapshot = True
-    await assert_refused(people, root.to_bytes(), people.root, MetadataFormError, "found a consistent snapshot")
+    match = "found a consistent snapshot"
+    await assert_refused(people, root.to_bytes(), people.root, MetadataFormError, match, repository=repository)
 
 
 async def test_threshold_that_nobody_can_meet_is_refused(people: People) -> None:
