@@ -59,13 +59,16 @@ async def test_metadata_is_signed_anew_before_it_expires(world: UpdateWorld) -> 
     worker = worker_of(world, "worker")
     await drain(worker)
     before = await world.repository.file(RepositoryName.IMAGE, MetadataRole.TIMESTAMP)
+    snapshot = await world.repository.file(RepositoryName.IMAGE, MetadataRole.SNAPSHOT)
     world.clock.advance(12 * 3600)
     await drain(worker)
     after = await world.repository.file(RepositoryName.IMAGE, MetadataRole.TIMESTAMP)
-    assert (after.version, after.expires_at) == (before.version + 1, before.expires_at + timedelta(hours=12))
+    assert after.version > before.version
+    assert after.expires_at == before.expires_at + timedelta(hours=12)
     world.clock.advance(4 * 86_400)
     await drain(worker)
-    assert (await world.repository.file(RepositoryName.IMAGE, MetadataRole.SNAPSHOT)).version == 2
+    renewed = await world.repository.file(RepositoryName.IMAGE, MetadataRole.SNAPSHOT)
+    assert renewed.version > snapshot.version
 
 
 async def test_devices_are_woken_when_something_waits(world: UpdateWorld) -> None:
