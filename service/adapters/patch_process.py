@@ -123,7 +123,7 @@ def applied(patch: bytes, old: bytes) -> bytes:
     def read_old(offset: int, length: int) -> bytes:
         return old[offset : offset + length]
 
-    return b"".join(apply_patch(read_header(read_patch, len(patch)), patch=read_patch, old=read_old))
+    return b"".join(map(bytes, apply_patch(read_header(read_patch, len(patch)), patch=read_patch, old=read_old)))
 
 
 if __name__ == "__main__":
