@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,8 +17,6 @@ from tests.attesting_device import AttestingDevice
 from tests.live_service import LiveService, live_service
 from tests.quick_folders import PASSPHRASE, make_quick_folders
 from tests.service_folder import ADMIN_TOKEN
-
-_LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:")
 
 
 @dataclass
@@ -39,18 +36,13 @@ class Operator:
     async def succeed(self, *arguments: str) -> Any:
         result = await self.run(*arguments)
         assert result.exception is None, result.exception
-        return json_of(result)
+        return json.loads(result.stdout)
 
     async def failure(self, *arguments: str) -> BaseException | None:
         return (await self.run(*arguments)).exception
 
     async def state_of(self, device: AttestingDevice) -> DeviceState:
         return DeviceState((await self.service.operator.get(f"/devices/{device.device_id}")).json()["state"])
-
-
-def json_of(result: Result) -> Any:
-    """Return what a command printed; the service, in the same process, may have logged a line between."""
-    return json.loads("".join(line for line in result.stdout.splitlines() if not _LOG_LINE.match(line)))
 
 
 @asynccontextmanager

@@ -14,7 +14,6 @@ from typer.testing import CliRunner, Result
 
 from pki import pkcs8
 from service.cli.main import make_app
-from tests.integration.cli.live_operator import json_of
 from tests.live_service import LiveService, live_service
 from tests.quick_folders import PASSPHRASE, make_quick_folders
 from tests.service_folder import ADMIN_TOKEN
@@ -44,7 +43,7 @@ class Person:
         """Run a command that succeeds; returns its JSON."""
         result = await self.run(*arguments, "--json")
         assert result.exception is None, (result.stderr, result.exception)
-        return json_of(result)
+        return json.loads(result.stdout)
 
     async def shown(self, *arguments: object) -> str:
         """Run a command that succeeds; returns what people read."""

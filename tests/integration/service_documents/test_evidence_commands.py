@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from typer.testing import CliRunner
@@ -38,11 +37,8 @@ MAKER_BOM = {
 @pytest.fixture
 async def operator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Operator]:
     monkeypatch.chdir(tmp_path)
-    # The service runs in this process, and its log would stand among what commands print.
-    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
     async with live_operator(tmp_path, monkeypatch) as opened:
         yield opened
-    structlog.reset_defaults()
 
 
 def write(name: str, content: bytes) -> None:
