@@ -5,7 +5,7 @@ that a team could list, because a device that looks for a name asks `targets` fi
 A team lists in its own role what the role's paths allow.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 
 from tuf.api.metadata import TargetFile, Targets
@@ -43,7 +43,11 @@ def check_team(in_force: RepositoryInForce, role: str, names: Iterable[str]) -> 
 
 
 def next_listings(
-    in_force: RepositoryInForce, additions: Mapping[str, Iterable[TargetFile]], *, expires: datetime
+    in_force: RepositoryInForce,
+    additions: Mapping[str, Iterable[TargetFile]],
+    *,
+    expires: datetime,
+    renewed: Collection[str] = (),
 ) -> dict[str, bytes]:
     """Return the next version of each role with its additions, without signatures.
 
@@ -51,14 +55,15 @@ def next_listings(
         in_force: verified, with these roles and those that answer for the additions.
         additions: by role; one that is in force already with equal content changes nothing.
         expires: of every file, UTC, aware.
+        renewed: roles that get a new version even without an addition.
 
     Raises:
         RepositoryError: an addition has the name of a target with other content: a target never changes.
     """
     files = {}
-    for role, targets in additions.items():
-        added = [target for target in targets if not _is_known(in_force, target)]
-        if not added:
+    for role in dict.fromkeys([*renewed, *additions]):
+        added = [target for target in additions.get(role, ()) if not _is_known(in_force, target)]
+        if not added and role not in renewed:
             continue
         current = in_force.metadata_of(role)
         files[role] = targets_metadata(

@@ -1,19 +1,18 @@
-"""The next versions of the Image repository's targets roles, without signatures: whoever holds a role's keys adds them.
+"""The next versions of the Image repository's roles when delegations change, without signatures.
 
-A new target goes into the role that answers for its name. What a role lists stays there while the delegations reach
-it; else it goes to `targets` or a hash bin, never into the role of a team, which signs for itself alone. No target
-in force changes or vanishes. The `deltas` role is the service's own: it is never made here.
+Whoever holds a role's keys adds them. New targets are for pki/listings.py. What a role lists stays there while the
+delegations reach it; else it goes to `targets` or a hash bin, never into the role of a team, which signs for itself
+alone. No target in force changes or vanishes. The `deltas` role is the service's own: it is never made here.
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from tuf.api.metadata import Delegations, Role, Root, Snapshot, TargetFile, Targets
 
-from pki.errors import RepositoryError
 from pki.metadata import (
     BIN_PREFIX,
     BINS_PATHS,
@@ -43,34 +42,6 @@ class Bins:
 
     keys: RoleKeys
     bits: int
-
-
-def next_targets(
-    in_force: RepositoryInForce,
-    additions: Sequence[TargetFile],
-    *,
-    expires: datetime,
-    renewed: Collection[str] = (),
-) -> dict[str, bytes]:
-    """Return the next version of every role that changes, by role, each addition in the role that answers for it.
-
-    Args:
-        in_force: verified, with the roles of the additions.
-        additions: one that is in force already with equal content changes nothing.
-        expires: of every file, UTC, aware.
-        renewed: roles that get a new version even without an addition.
-
-    Raises:
-        RepositoryError: an addition has the name of a target with other content: a target never changes.
-    """
-    added: dict[str, list[TargetFile]] = {role: [] for role in renewed}
-    for addition in additions:
-        known = in_force.find(addition.path)
-        if known not in (None, addition):
-            raise RepositoryError(f"target {addition.path}: expected a new name or equal content, found other content")
-        if known is None:
-            added.setdefault(in_force.role_for(addition.path), []).append(addition)
-    return {role: _following(in_force, role, new, expires=expires) for role, new in added.items()}
 
 
 def next_delegations(
@@ -145,16 +116,6 @@ def next_release_counter(targets: Targets) -> int:
     """Return the counter of the next release: one above the highest release document in force."""
     found = (_RELEASE_TARGET.match(name) for name in targets.targets)
     return max((int(match[1]) for match in found if match), default=0) + 1
-
-
-def _following(in_force: RepositoryInForce, role: str, additions: Sequence[TargetFile], *, expires: datetime) -> bytes:
-    current = in_force.metadata_of(role)
-    return targets_metadata(
-        [*current.targets.values(), *additions],
-        version=current.version + 1,
-        expires=expires,
-        delegations=current.delegations,
-    )
 
 
 def _after(in_force: RepositoryInForce, delegated: Sequence[Delegation], bins: Bins | None) -> RepositoryInForce:

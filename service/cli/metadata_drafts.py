@@ -9,8 +9,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
 from pki.errors import DelegationError
+from pki.listings import next_listings
 from pki.metadata import BIN_PREFIX, BINS_ROLE, DELTAS_ROLE, Delegation, RoleKeys, next_root, public_key_of
-from pki.next_versions import Bins, bins_of, delegations_of, deltas_delegation, next_delegations, next_targets
+from pki.next_versions import Bins, bins_of, delegations_of, deltas_delegation, next_delegations
 from pki.online import ROOT_METADATA_LIFETIME, TARGETS_METADATA_LIFETIME
 from pki.proposal_review import InForce
 from pki.proposals import Proposal, ProposedRepository
@@ -101,7 +102,7 @@ def draft_renewal(session: Session, role: str) -> Draft:
     if role == Root.type:
         return _root_draft(image_in_force(in_force), ProposedRepository.IMAGE, {}, session.now, purpose)
     bins = [name for name in in_force.delegated if name.startswith(f"{BIN_PREFIX}-")] if role == BINS_ROLE else []
-    files = next_targets(in_force, [], expires=session.now + TARGETS_METADATA_LIFETIME, renewed=[role, *bins])
+    files = next_listings(in_force, {}, expires=session.now + TARGETS_METADATA_LIFETIME, renewed=[role, *bins])
     return _image_draft(in_force, files, purpose)
 
 
@@ -223,7 +224,7 @@ def _files_below(
         return next_delegations(in_force, delegated, bins=replace(bins, keys=after), expires=expires)
     if _holds(session, in_force, new_root):
         return {}
-    return next_targets(in_force, [], expires=expires, renewed=[role])
+    return next_listings(in_force, {}, expires=expires, renewed=[role])
 
 
 def _holds(session: Session, in_force: RepositoryInForce, root: Root) -> bool:

@@ -20,7 +20,7 @@ from pki.metadata import (
     role_delegations,
     targets_metadata,
 )
-from pki.next_versions import delegations_of, next_delegations, next_targets
+from pki.next_versions import delegations_of, next_delegations
 from pki.repository import hash_bins
 from protocol.geometry import ImageKind, Slot
 from protocol.signing import SoftwareSigner, tuf_key
@@ -33,6 +33,7 @@ from service.application.metadata_refusals import (
 from service.application.repository import OnlineKeyError
 from service.application.role_changes import RoleNameError, TwoRolesError, UnreachableTargetError
 from service.domain.release import ImageListedError, TargetChangedError
+from tests.answering_roles import next_targets
 from tests.integration.service_updates.role_world import APPLICATIONS, Roles, Team
 from tests.integration.service_updates.update_world import UpdateWorld, image_target, open_world
 from tests.service_folder import make_folders

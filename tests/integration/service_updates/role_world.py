@@ -7,13 +7,14 @@ from datetime import datetime, timedelta
 from tuf.api.metadata import Metadata, Root, Snapshot, TargetFile, Targets, Timestamp
 
 from pki.metadata import BIN_PREFIX, BINS_ROLE, Delegation, RoleKeys, add_signature, next_root
-from pki.next_versions import Bins, bins_of, delegations_of, next_delegations, next_targets
+from pki.next_versions import Bins, bins_of, delegations_of, next_delegations
 from pki.repository import RepositoryInForce, UnverifiedRepository, verify_in_force
 from pki.roles import OfflineKey
 from protocol.geometry import Slot
 from protocol.signing import Signer, SoftwareSigner
 from service.application.roots import Roots as RootChanges
 from service.application.update_repositories import MetadataRole, RepositoryName
+from tests.answering_roles import next_targets
 from tests.integration.service_updates.update_world import RELEASER, UpdateWorld, image_target
 
 DIRECTOR_ROLES = (Timestamp.type, Snapshot.type, Targets.type)

@@ -6,12 +6,13 @@ import pytest
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
 from pki.metadata import RoleKeys
-from pki.next_versions import bins_of, delegations_of, deltas_delegation, next_delegations, next_targets
+from pki.next_versions import bins_of, delegations_of, deltas_delegation, next_delegations
 from pki.online import request_metadata_key, requested_key
 from pki.repository import verify_root, verify_targets
 from pki.roles import OnlineKey
 from protocol.signing import Signer, SoftwareSigner, tuf_key
 from service.application.update_repositories import MetadataRole, RepositoryName
+from tests.answering_roles import next_targets
 from tests.integration.service_updates.role_world import DIRECTOR_ROLES, People, Team, keys_of
 from tests.integration.service_updates.update_world import UpdateWorld
 

@@ -34,7 +34,7 @@ from pki.next_state import (
     verify_kept,
     verify_next,
 )
-from pki.next_versions import bins_of, delegations_of, deltas_delegation, next_delegations, next_targets
+from pki.next_versions import bins_of, delegations_of, deltas_delegation, next_delegations
 from pki.repository import (
     RepositoryInForce,
     count_signatures,
@@ -44,6 +44,7 @@ from pki.repository import (
     verify_targets,
 )
 from protocol.signing import tuf_key
+from tests.answering_roles import next_targets
 from tests.unit.pki.pki_builder import NOW, OpaqueSigner
 from tests.unit.pki.repository_builder import EXPIRES, Roles, keys_of
 

@@ -29,7 +29,7 @@ from pki.metadata import (
     sign_targets,
     sign_timestamp,
 )
-from pki.next_versions import next_release_counter, next_targets
+from pki.next_versions import next_release_counter
 from pki.repository import (
     MAX_METADATA_BYTES,
     RepositoryInForce,
@@ -50,6 +50,7 @@ from protocol.updates import (
     director_custom,
     image_target_name,
 )
+from tests.answering_roles import next_targets
 from tests.unit.pki.pki_builder import NOW, OpaqueSigner
 
 EXPIRES = NOW + timedelta(days=1)
