@@ -36,7 +36,6 @@ from protocol.updates import (
 from service.cli.errors import BadArgumentError, CliError
 from service.cli.offered import OfferedImage
 from service.cli.settling import Draft, image_in_force
-from service.cli.way_back import WayBackMaker
 from service.cli.working_copy import find_release
 
 _RELEASE_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -81,6 +80,19 @@ class NewRelease:
     documents: ReleaseDocuments = field(default_factory=ReleaseDocuments)
 
 
+@dataclass(frozen=True, slots=True)
+class WayBack:
+    """The release that undoes another, to be signed together with it.
+
+    Attributes:
+        document: its release document.
+        documents: what is said of it.
+    """
+
+    document: ReleaseDocument
+    documents: ReleaseDocuments = field(default_factory=ReleaseDocuments)
+
+
 def check_name(name: str) -> None:
     """Refuse what is no name of a release.
 
@@ -97,7 +109,7 @@ def new_names(images: Iterable[OfferedImage], documents: ReleaseDocuments) -> li
 
 
 def propose(
-    in_force: RepositoryInForce, release: NewRelease, *, now: datetime, way_back: WayBackMaker | None = None
+    in_force: RepositoryInForce, release: NewRelease, *, now: datetime, way_back: WayBack | None = None
 ) -> Draft:
     """Draft a release on top of the metadata in force.
 
@@ -105,22 +117,19 @@ def propose(
         in_force: verified, with the roles of every name that the release lists; see `new_names`.
         release: what it is to be.
         now: UTC, aware.
-        way_back: makes the release that undoes it, to be signed together with it.
+        way_back: the release that undoes it.
 
     Raises:
-        ReleaseRefusedError: two images for one slot, or a name that is taken.
-        WayBackError: there is no way back.
+        ReleaseRefusedError: two images for one slot, a name that is taken, or a way back of another counter.
         PkiError: a target would change, or a role is missing.
     """
-    _refuse_taken_name(in_force.targets, release.name)
-    document = _document(release, counter=next_release_counter(in_force.targets))
-    back = None if way_back is None else way_back(document, _security_counters(release))
-    both = [document] if back is None else [document, back]
-    for each in both:
-        _refuse_taken_name(in_force.targets, each.name)
+    document = release_document(in_force, release)
+    both = [document] if way_back is None else [document, _following(document, way_back, in_force)]
+    further = ReleaseDocuments() if way_back is None else way_back.documents
     papers = {release_target_name(each.counter, each.name): canonical_json(each) for each in both}
     targets = [
         *_new_targets(release.offered, release.documents),
+        *_new_targets((), further),
         *(content_target(name, content) for name, content in papers.items()),
     ]
     by_role: dict[str, list[TargetFile]] = {}
@@ -131,10 +140,32 @@ def propose(
         repository=ProposedRepository.IMAGE,
         purpose=f"release {release.name}",
         metadata=next_listings(in_force, by_role, expires=now + TARGETS_METADATA_LIFETIME),
-        release=ProposedRelease(target=names[0], way_back=None if back is None else names[1]),
+        release=ProposedRelease(target=names[0], way_back=None if way_back is None else names[1]),
         documents=papers,
     )
-    return Draft(proposal, image_in_force(in_force), _contents(release.offered, release.documents))
+    contents = _contents(release.offered, release.documents) | _contents((), further)
+    return Draft(proposal, image_in_force(in_force), contents)
+
+
+def release_document(in_force: RepositoryInForce, release: NewRelease) -> ReleaseDocument:
+    """Return the document of a release that is to follow those in force.
+
+    Raises:
+        ReleaseRefusedError: two images for one slot, or a name that is taken.
+    """
+    _refuse_taken_name(in_force.targets, release.name)
+    return _document(release, counter=next_release_counter(in_force.targets))
+
+
+def security_counters(release: NewRelease) -> dict[Slot, int]:
+    """Return the security counters of a release's images, by slot.
+
+    Raises:
+        ReleaseRefusedError: a target is not named for a slot.
+    """
+    offered = {each.slot: each.image.info.security_version for each in release.offered}
+    listed = {_slot_of(target): image_custom(target).security_counter for target in release.listed}
+    return offered | listed
 
 
 def propose_images(
@@ -165,6 +196,18 @@ def _refuse_taken_name(targets: Targets, name: str) -> None:
     taken = find_release(targets, name)
     if taken is not None:
         raise ReleaseRefusedError(f"release name: expected one that is not taken, found {taken.path}")
+
+
+def _following(document: ReleaseDocument, way_back: WayBack, in_force: RepositoryInForce) -> ReleaseDocument:
+    back = way_back.document
+    _refuse_taken_name(in_force.targets, back.name)
+    # Between two looks at what is in force somebody else may have released.
+    if back.counter != document.counter + 1:
+        raise ReleaseRefusedError(
+            f"way back {back.name}: expected counter {document.counter + 1}, after its release, found {back.counter}; "
+            "another release came into force meanwhile: try again"
+        )
+    return back
 
 
 def _document(release: NewRelease, *, counter: int) -> ReleaseDocument:
@@ -200,12 +243,6 @@ def _slot_of(target: TargetFile) -> Slot:
     if slot is None:
         raise ReleaseRefusedError(f"image {target.path}: expected a target named for a slot, found one that is not")
     return slot
-
-
-def _security_counters(release: NewRelease) -> dict[Slot, int]:
-    offered = {each.slot: each.image.info.security_version for each in release.offered}
-    listed = {_slot_of(target): image_custom(target).security_counter for target in release.listed}
-    return offered | listed
 
 
 def _contents(images: Iterable[OfferedImage], documents: ReleaseDocuments) -> dict[str, bytes]:

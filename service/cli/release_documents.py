@@ -1,12 +1,15 @@
 """Documents that go with a release: a bill of materials of each new image, and the release's provenance.
 
+The way back from a release has provenance of its own: it is a release, too, of images that are in force.
+
 `service.cli.publishing` puts them among the release's targets, so that the same signatures cover images and documents.
 """
 
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
+from pathlib import Path
 
 from tuf.api.metadata import TargetFile
 
@@ -14,7 +17,14 @@ from pki.roles import OfflineKey
 from protocol.geometry import SYSTEM_SLOTS
 from protocol.image import digest_of
 from protocol.provenance import Digests, ReleaseParameters, Resource, make_provenance, sign_provenance
-from protocol.updates import DocumentCustom, DocumentKind, document_target_name, image_custom, image_target_name
+from protocol.updates import (
+    DocumentCustom,
+    DocumentKind,
+    ReleaseDocument,
+    document_target_name,
+    image_custom,
+    image_target_name,
+)
 from service.cli.bills import image_bom
 from service.cli.bills_maker import read_maker_bom
 from service.cli.offered import OfferedImage
@@ -62,21 +72,20 @@ def release_documents(
     bills = image_documents(session, origin, offered)
     subject = {each.image.digest: _target_name(each) for each in offered}
     subject |= {target.hashes["sha256"]: target.path for target in listed}
-    provenance = make_provenance(
-        ReleaseParameters(release=name, command=("tinyfleet", *sys.argv[1:])),
-        [Resource(name=target, digest=Digests(sha256=digest)) for digest, target in subject.items()],
-        list(_materials(offered, origin)),
-        tinyfleet=version("tinyfleet"),
-        finished_on=session.now.replace(microsecond=0),
-    )
-    content = sign_provenance(provenance, session.keys.load(OfflineKey.PACKAGE))
-    target = document_target_name(DocumentKind.PROVENANCE, digest_of(content))
-    custom = DocumentCustom(kind=DocumentKind.PROVENANCE, subject=name)
-    return ReleaseDocuments(
-        contents={**bills.contents, target: (content, custom)},
-        boms=bills.boms,
-        of_release={DocumentKind.PROVENANCE: target},
-    )
+    provenance = _provenance(session, name, subject, list(_materials(offered, origin)))
+    return replace(provenance, contents={**bills.contents, **provenance.contents}, boms=bills.boms)
+
+
+def way_back_documents(session: Session, document: ReleaseDocument) -> ReleaseDocuments:
+    """Make the provenance of a way back; nothing where the package key, which signs it, is not here.
+
+    Raises:
+        KeyStoreError: the package key cannot be used.
+    """
+    if not session.keys.holds(OfflineKey.PACKAGE):
+        return ReleaseDocuments()
+    subject = {image.sha256: image.target for image in document.images.values()}
+    return _provenance(session, document.name, subject, [])
 
 
 def image_documents(session: Session, origin: Origin, offered: Sequence[OfferedImage]) -> ReleaseDocuments:
@@ -102,6 +111,34 @@ def image_documents(session: Session, origin: Origin, offered: Sequence[OfferedI
         boms[image_id] = document_target_name(DocumentKind.BOM, digest_of(content))
         contents[boms[image_id]] = (content, DocumentCustom(kind=DocumentKind.BOM, subject=image_id))
     return ReleaseDocuments(contents=contents, boms=boms)
+
+
+def _provenance(
+    session: Session, name: str, subject: Mapping[str, str], materials: Sequence[Resource]
+) -> ReleaseDocuments:
+    """Sign the provenance of a release; its subject is target names by SHA-256."""
+    provenance = make_provenance(
+        ReleaseParameters(release=name, command=("tinyfleet", *map(without_folders, sys.argv[1:]))),
+        [Resource(name=target, digest=Digests(sha256=digest)) for digest, target in subject.items()],
+        materials,
+        tinyfleet=version("tinyfleet"),
+        finished_on=session.now.replace(microsecond=0),
+    )
+    content = sign_provenance(provenance, session.keys.load(OfflineKey.PACKAGE))
+    target = document_target_name(DocumentKind.PROVENANCE, digest_of(content))
+    custom = DocumentCustom(kind=DocumentKind.PROVENANCE, subject=name)
+    return ReleaseDocuments(contents={target: (content, custom)}, of_release={DocumentKind.PROVENANCE: target})
+
+
+def without_folders(word: str) -> str:
+    """Return a word of a command as others may read it: of a place on this machine only the last name.
+
+    Args:
+        word: an argument, or an option with its value, such as `--propose=/home/ada/release.json`.
+    """
+    option, equals, value = word.rpartition("=")
+    path = Path(value)
+    return f"{option}{equals}{path.name}" if "/" in value and path.parent.is_dir() else word
 
 
 def _target_name(offered: OfferedImage) -> str:

@@ -1,18 +1,26 @@
 """Draft a release on what is in force: fetch what it needs, work out its way back."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from tuf.api.metadata import TargetFile
 
 from pki.repository import RepositoryInForce
-from protocol.geometry import Slot
-from protocol.updates import ReleaseDocument
 from service.cli.client import JsonObject
 from service.cli.offered import OfferedImage
 from service.cli.options import one_id
-from service.cli.publishing import NewRelease, ReleaseDocuments, new_names, propose, propose_images
+from service.cli.publishing import (
+    NewRelease,
+    ReleaseDocuments,
+    WayBack,
+    new_names,
+    propose,
+    propose_images,
+    release_document,
+    security_counters,
+)
+from service.cli.release_documents import way_back_documents
 from service.cli.settling import Draft, Session
-from service.cli.way_back import EarlierReleases, WayBackMaker, earlier_image
+from service.cli.way_back import EarlierReleases, earlier_image
 from service.cli.working_copy import WorkingCopyError, release_targets
 
 
@@ -27,8 +35,12 @@ def propose_release(session: Session, release: NewRelease, *, way_back: bool = F
     """
     names = [*new_names(release.offered, release.documents), *(target.path for target in release.listed)]
     in_force = session.working_copy.fetch(session.client, now=session.now, names=names)
-    maker = _way_back_maker(session, in_force, names) if way_back else None
-    return propose(in_force, release, now=session.now, way_back=maker)
+    if not way_back:
+        return propose(in_force, release, now=session.now)
+    back = _way_back(session, in_force, release, names)
+    names += new_names((), back.documents)
+    in_force = session.working_copy.fetch(session.client, now=session.now, names=names)
+    return propose(in_force, release, now=session.now, way_back=back)
 
 
 def propose_team_images(
@@ -68,14 +80,13 @@ def _image(session: Session, image_id: str) -> JsonObject:
     return session.client.get(f"/images/{one_id(image_id)}")
 
 
-def _way_back_maker(session: Session, in_force: RepositoryInForce, names: Sequence[str]) -> WayBackMaker:
+def _way_back(session: Session, in_force: RepositoryInForce, release: NewRelease, names: Sequence[str]) -> WayBack:
+    forward = release_document(in_force, release)
     documents = [
         session.working_copy.fetch_release(session.client, target) for target in release_targets(in_force.targets)
     ]
-
-    def make(release: ReleaseDocument, counters: Mapping[Slot, int]) -> ReleaseDocument:
-        earlier = [image.target for slot in release.images if (image := earlier_image(documents, slot))]
-        known = session.working_copy.fetch(session.client, now=session.now, names=[*names, *earlier])
-        return EarlierReleases(documents, known).way_back(release, counters)
-
-    return make
+    earlier = [image.target for slot in forward.images if (image := earlier_image(documents, slot))]
+    known = session.working_copy.fetch(session.client, now=session.now, names=[*names, *earlier])
+    back = EarlierReleases(documents, known).way_back(forward, security_counters(release))
+    said = way_back_documents(session, back)
+    return WayBack(back.model_copy(update={"documents": said.of_release}), said)

@@ -5,7 +5,7 @@ what was there before: the image of the last release that is itself no way back,
 back from the new image, because otherwise no device would take an older one.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pki.repository import RepositoryInForce
@@ -15,8 +15,6 @@ from service.cli.errors import CliError
 
 SUFFIX = "-way-back"
 MAX_NAME_CHARACTERS = 64 - len(SUFFIX)
-WayBackMaker = Callable[[ReleaseDocument, Mapping[Slot, int]], ReleaseDocument]
-"""Of a release document and the security counters of its images: the document of the way back."""
 
 
 class WayBackError(CliError):

@@ -8,6 +8,7 @@ import pytest
 
 from pki.errors import DelegationError
 from pki.packages import sign_golden, sign_package
+from pki.roles import OfflineKey
 from protocol.geometry import Core, ImageKind, Slot
 from protocol.image import IMAGE_TYPE, ImageInfo
 from protocol.model import (
@@ -18,6 +19,7 @@ from protocol.model import (
     ModelCard,
     compose_model_payload,
 )
+from protocol.provenance import verify_provenance
 from service.cli.catalog_papers import own_catalog
 from service.cli.errors import BadArgumentError, RefusedError
 from service.cli.offered import OfferedImage, verify_offered, write_offered
@@ -137,7 +139,7 @@ async def test_releases_go_on_after_bins_are_on(team: Team) -> None:
     before = set(team.ada.repository())
     await team.ada.does("release", "create", "two", second, "--way-back", "--yes")
     touched = {name for name in set(team.ada.repository()) - before if ".bin-" in name}
-    assert 1 <= len(touched) <= 3  # image, bill of materials, provenance
+    assert 1 <= len(touched) <= 4  # image, bill of materials, provenance of the release and of its way back
     shown = await team.ben.does("release", "show", "two-way-back")
     assert (shown["way_back_of"], list(shown["goes_back"])) == ("two", ["a7/application"])
     assert not any(".bin-" in name for name in team.ben.repository())
@@ -177,6 +179,33 @@ async def test_way_back_is_signed_together(team: Team) -> None:
     assert three["counter"] == 4
     same = await team.ada.fails("release", "create", "same", third, "--way-back", "--yes")
     assert "expected images that were not there before" in str(same)
+
+
+@pytest.mark.parametrize("bits", [0, 2])
+async def test_way_back_has_provenance_of_its_own(team: Team, bits: int) -> None:
+    """Of exactly the images that it brings, wherever documents are listed; none where the package key is not here."""
+    if bits:
+        await team.ada.does("metadata", "bins", "--bits", bits, "--yes")
+    one = await team.ada.does("release", "create", "one", await team.ada.package("first.img"), "--yes")
+    second = await team.ada.package("second.img", version="1.2.0")
+    await team.ada.does("release", "create", "two", second, "--way-back", "--yes")
+    assert "provenance" not in await _lacking(team, "two-way-back")
+    (provenance,) = (
+        found
+        for name, content in team.ada.repository().items()
+        if name.startswith("documents/provenance/")
+        and (found := verify_provenance(content, own_catalog(team.ada.folder).package_keys)).release == "two-way-back"
+    )
+    assert provenance.image_digests == {one["images"][0]["sha256"]}
+    third = await team.ada.package("third.img", version="1.3.0")
+    team.service.folders.keys.files.path(OfflineKey.PACKAGE).unlink()
+    await team.ada.does("release", "create", "three", third, "--way-back", "--yes")
+    assert "provenance" in await _lacking(team, "three-way-back")
+
+
+async def _lacking(team: Team, release: str) -> list[str]:
+    report: dict[str, list[str]] = json.loads((await team.ada.run("release", "check", release, "--json")).stdout)
+    return report["lacking"]
 
 
 async def test_no_way_back_over_a_security_counter(team: Team) -> None:
