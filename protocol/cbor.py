@@ -20,6 +20,7 @@ _CONSTANTS = {0xF4: False, 0xF5: True, 0xF6: None}  # by their one byte
 _LOW_BITS = 0x1F  # of a first byte: an argument, or how many bytes it has
 _ONE_BYTE, _EIGHT_BYTES = 24, 27  # of an argument that follows the first byte (§3)
 _LOWEST = {24: 24, 25: 1 << 8, 26: 1 << 16, 27: 1 << 32}  # argument that needs so many bytes
+_OTHER_KEYS = "expected numbers and strings as keys, each once, found another or one again"
 
 
 class CborError(MalformedError):
@@ -87,12 +88,16 @@ class _Reader:
             argument = self._argument(argument)
         if major == _UNSIGNED:
             return argument
-        if major == _BYTES:
-            return self._string(argument)
-        if major == _TEXT:
-            return self._string(argument).decode()
         if major == _NEGATIVE:
             return ~argument
+        if major <= _TEXT:
+            # Here and not in a method of its own: most of evidence is strings.
+            begin, end = self._offset, self._offset + argument
+            self._offset = end
+            octets = self._octets[begin:end]
+            if len(octets) != argument:
+                raise self._cut()
+            return octets if major == _BYTES else octets.decode()
         # Rule 2: form.
         if major > _MAP:
             return _constant(first)
@@ -104,19 +109,18 @@ class _Reader:
         """Read the number or length behind a first byte whose low bits are `size`."""
         if size > _EIGHT_BYTES:
             raise CborError("expected a definite length, found another")
-        argument = int.from_bytes(self._string(1 << (size - _ONE_BYTE)), "big")
+        begin, end = self._offset, self._offset + (1 << (size - _ONE_BYTE))
+        self._offset = end
+        if end > len(self._octets):
+            raise self._cut()
+        argument = int.from_bytes(self._octets[begin:end], "big")
         # Rule 4: shortest form.
         if argument < _LOWEST[size]:
             raise CborError("expected preferred serialisation, found a number in more bytes than it needs")
         return argument
 
-    def _string(self, length: int) -> bytes:
-        begin = self._offset
-        self._offset = begin + length
-        octets = self._octets[begin : self._offset]
-        if len(octets) != length:
-            raise CborError(f"expected lengths within the bytes, found {-self.left} bytes too few")
-        return octets
+    def _cut(self) -> CborError:
+        return CborError(f"expected lengths within the bytes, found {-self.left} bytes too few")
 
     def _array(self, length: int, depth: int) -> list[Any]:
         return [self.item(depth) for _ in range(length)]
@@ -124,13 +128,23 @@ class _Reader:
     def _map(self, length: int, depth: int) -> dict[Any, Any]:
         items = dict[Any, Any]()
         for _ in range(length):
-            is_plain = self._octets[self._offset] >> 5 <= _TEXT
-            key = self.item(depth)
+            key = self._key(depth)
             # Rule 4: keys.
-            if not is_plain or key in items:
-                raise CborError("expected numbers and strings as keys, each once, found another or one again")
+            if key in items:
+                raise CborError(_OTHER_KEYS)
             items[key] = self.item(depth)
         return items
+
+    def _key(self, depth: int) -> int | bytes | str:
+        first = self._octets[self._offset]
+        if first < _ONE_BYTE:  # a number that is its own encoding, as most keys of evidence are
+            self._offset += 1
+            return first
+        key: int | bytes | str = self.item(depth)
+        # Rule 4: keys.
+        if first >> 5 > _TEXT:
+            raise CborError(_OTHER_KEYS)
+        return key
 
 
 def _constant(first: int) -> bool | None:

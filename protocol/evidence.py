@@ -24,6 +24,7 @@ What RFC 9783 allows and this verifier refuses, because no device of ours sends 
 Claims that it does not know are left alone (§5.1.3: a receiver does not fail on them).
 """
 
+import functools
 import hashlib
 import re
 from collections.abc import Container
@@ -51,6 +52,8 @@ _SIGN1_TAG = 18
 _ES256 = -7
 _KEY_TYPES = frozenset({int, str})
 _PROTECTED_HEADER = cbor2.dumps({1: _ES256})
+# RFC 9052 §4.4: an array of four, of which the last is the payload.
+_SIGNATURE1 = b"\x84" + b"".join(map(cbor2.dumps, ("Signature1", _PROTECTED_HEADER, b"")))
 _MEASUREMENT_DESCRIPTION = "sha-256"  # RFC 9783 §4.4.1.5: a name of IANA's Named Information Hash Algorithm Registry
 _BOOT_SEED_BYTES = range(8, 33)  # RFC 9783 §4.3.2
 _LIFE_CYCLES = range(0x10000)  # RFC 9783 §4.3.1: two bytes
@@ -58,6 +61,7 @@ _CERTIFICATION_REFERENCE = re.compile(r"[0-9]{13}-[0-9]{5}\Z")  # RFC 9783 §4.2
 _MANDATORY_CLAIMS = frozenset({10, 256, 265, 268, 2394, 2395, 2396, 2399})
 _MANDATORY_ATTRIBUTES = frozenset({1, 2, 5})
 _ATTRIBUTES = _MANDATORY_ATTRIBUTES | {4, 6}
+_ATTRIBUTE_TYPES = frozenset({bytes, str})
 
 
 class LifeCycle(IntEnum):
@@ -196,7 +200,7 @@ def verify_evidence(unverified_token: bytes, identity_key: ec.EllipticCurvePubli
     identity_spki = spki_der(identity_key)
     _check_header(protected, unprotected, kid=hashlib.sha512(identity_spki).digest())
     # Step 4: signature (RFC 9052 §4.4).
-    to_be_signed = cbor2.dumps(["Signature1", protected, b"", payload])
+    to_be_signed = _SIGNATURE1 + cbor2.dumps(payload)
     try:
         verify(identity_key, der_from_raw(signature), to_be_signed)
     except SignatureError as error:
@@ -253,12 +257,22 @@ def _component(part: Any) -> SoftwareComponent:
     _check_keys(part, "software component", mandatory=_MANDATORY_ATTRIBUTES, known=_ATTRIBUTES)
     if part.get(6, _MEASUREMENT_DESCRIPTION) != _MEASUREMENT_DESCRIPTION:
         raise TokenError(f"measurement description: expected {_MEASUREMENT_DESCRIPTION}, found another")
+    attributes = (part[1], part[2], part[5], part.get(4, ""))
+    make = _shared_component if _ATTRIBUTE_TYPES.issuperset(map(type, attributes)) else _new_component
+    return make(*attributes)
+
+
+def _new_component(slot: Any, measurement: Any, signer_id: Any, version: Any) -> SoftwareComponent:
     return SoftwareComponent(
-        type=_text(part[1], "measurement type"),
-        measurement=_octets(part[2], "measurement value"),
-        signer_id=_octets(part[5], "signer id"),
-        version=_text(part.get(4, ""), "version"),
+        type=_text(slot, "measurement type"),
+        measurement=_octets(measurement, "measurement value"),
+        signer_id=_octets(signer_id, "signer id"),
+        version=_text(version, "version"),
     )
+
+
+# The devices of a group mostly show the same.
+_shared_component = functools.lru_cache(maxsize=1024)(_new_component)
 
 
 def _check_keys(value: Any, what: str, *, mandatory: frozenset[int], known: frozenset[int] | None = None) -> None:
