@@ -4,7 +4,6 @@ An authority signs through the `Signer` port, so that its key may be a file or a
 certificate is decided by the caller, who has verified the CSR (pki/csr.py) and chosen the profile (pki/profiles.py).
 """
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
@@ -22,6 +21,14 @@ from protocol.signing import Signer
 CRL_FOLDER = "/pki/crl/"
 OCSP_PATH = "/pki/ocsp"
 Extension: TypeAlias = x509.Extension[x509.ExtensionType]
+# What the extensions that are shared depend on, besides the issuer; see `Profile`.
+_Kind: TypeAlias = tuple[
+    int | None,
+    tuple[x509.ObjectIdentifier, ...],
+    tuple[x509.ObjectIdentifier, ...],
+    x509.NameConstraints | None,
+    Revocation,
+]
 SerialNumbers = Callable[[], int]
 random_serial_numbers: SerialNumbers = x509.random_serial_number  # 159 random bits in 20 octets
 
@@ -59,10 +66,7 @@ class CertificateAuthority:
         if self.certificate.public_key() != signer.public_key:
             raise ChainError("authority: expected the private key of its certificate, found another")
         self._publish_url = publish_url or publish_url_in(self.certificate)
-        self._extensions = {
-            revocation: _issuer_extensions(revocation, self.certificate, publish_url=self._publish_url)
-            for revocation in Revocation
-        }
+        self._encoded: dict[_Kind, list[Extension]] = {}
 
     @property
     def certificate(self) -> x509.Certificate:
@@ -76,9 +80,17 @@ class CertificateAuthority:
 
     def issue(self, profile: Profile, public_key: ec.EllipticCurvePublicKey) -> x509.Certificate:
         """Issue a certificate for a public key whose possession has been proved."""
-        extensions = _own_extensions(profile, public_key) + self._extensions[profile.revocation]
+        extensions = self._shared_extensions(profile) + _own_extensions(profile, public_key)
         builder = _builder(profile, public_key, extensions, issuer=self.certificate.subject)
         return builder.serial_number(self._serial_numbers()).sign(self._key, hashes.SHA256())
+
+    def _shared_extensions(self, profile: Profile) -> list[Extension]:
+        """Return, encoded once, what all certificates of a kind by this authority have in common."""
+        kind = (profile.path_length, profile.purposes, profile.policies, profile.constraints, profile.revocation)
+        if kind not in self._encoded:
+            shared = _shared_extensions(profile, self.certificate, publish_url=self._publish_url)
+            self._encoded[kind] = [_encoded(extension) for extension in shared]
+        return self._encoded[kind]
 
     def sign_crl(self, builder: x509.CertificateRevocationListBuilder) -> x509.CertificateRevocationList:
         """Sign a revocation list; pki/revocation.py says what is in it."""
@@ -139,33 +151,37 @@ def extensions_of(
         issuer: its issuer's certificate; None for a root.
         publish_url: where its issuer publishes revocations; None nowhere.
     """
-    own = _own_extensions(profile, public_key)
-    return own if issuer is None else own + _issuer_extensions(profile.revocation, issuer, publish_url=publish_url)
+    return _shared_extensions(profile, issuer, publish_url=publish_url) + _own_extensions(profile, public_key)
 
 
 def _own_extensions(profile: Profile, public_key: ec.EllipticCurvePublicKey) -> list[Extension]:
-    extensions = [
-        _basic_constraints(is_authority=profile.is_authority, path_length=profile.path_length),
-        _key_usage(is_authority=profile.is_authority),
-        _extension(x509.SubjectKeyIdentifier.from_public_key(public_key)),
-    ]
-    if profile.purposes:
-        extensions.append(_purposes(profile.purposes))
-    if profile.constraints is not None:
-        extensions.append(_extension(profile.constraints, critical=True))
-    if profile.policies:
-        extensions.append(_policies(profile.policies))
+    """Return what differs from certificate to certificate."""
+    extensions = [_extension(x509.SubjectKeyIdentifier.from_public_key(public_key))]
     if profile.names:
         # RFC 5280 §4.2.1.6: critical where the subject is empty.
         extensions.append(_extension(x509.SubjectAlternativeName(profile.names), critical=not profile.subject.rdns))
     return extensions
 
 
-def _issuer_extensions(revocation: Revocation, issuer: x509.Certificate, *, publish_url: str | None) -> list[Extension]:
-    """Return what all certificates of an issuer, and of this kind of revocation, have in common."""
-    key_id = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(_subject_key_id(issuer))
-    published = _published(revocation, issuer, publish_url=publish_url)
-    return [_extension(key_id), *map(_extension, published)]
+def _shared_extensions(
+    profile: Profile, issuer: x509.Certificate | None, *, publish_url: str | None
+) -> list[Extension]:
+    extensions = [
+        _extension(x509.BasicConstraints(profile.is_authority, profile.path_length), critical=True),
+        _key_usage(is_authority=profile.is_authority),
+    ]
+    if profile.purposes:
+        extensions.append(_extension(x509.ExtendedKeyUsage(profile.purposes)))
+    if profile.constraints is not None:
+        extensions.append(_extension(profile.constraints, critical=True))
+    if profile.policies:
+        policies = [x509.PolicyInformation(policy, None) for policy in profile.policies]
+        extensions.append(_extension(x509.CertificatePolicies(policies)))
+    if issuer is not None:
+        key_id = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(_subject_key_id(issuer))
+        published = _published(profile.revocation, issuer, publish_url=publish_url)
+        extensions += [_extension(key_id), *map(_extension, published)]
+    return extensions
 
 
 def _published(
@@ -200,25 +216,12 @@ def _extension(value: x509.ExtensionType, *, critical: bool = False) -> Extensio
     return x509.Extension(value.oid, critical, value)
 
 
-# What is the same in many certificates is made once.
+def _encoded(extension: Extension) -> Extension:
+    """Return an extension as its bytes, which the builder copies."""
+    value = x509.UnrecognizedExtension(extension.oid, extension.value.public_bytes())
+    return _extension(value, critical=extension.critical)
 
 
-@functools.lru_cache
-def _purposes(purposes: tuple[x509.ObjectIdentifier, ...]) -> Extension:
-    return _extension(x509.ExtendedKeyUsage(purposes))
-
-
-@functools.lru_cache
-def _policies(policies: tuple[x509.ObjectIdentifier, ...]) -> Extension:
-    return _extension(x509.CertificatePolicies([x509.PolicyInformation(policy, None) for policy in policies]))
-
-
-@functools.lru_cache
-def _basic_constraints(*, is_authority: bool, path_length: int | None) -> Extension:
-    return _extension(x509.BasicConstraints(is_authority, path_length), critical=True)
-
-
-@functools.cache
 def _key_usage(*, is_authority: bool) -> Extension:
     usage = x509.KeyUsage(
         digital_signature=not is_authority,

@@ -112,7 +112,7 @@ def verify_ldevid_csr(
     """
     verified = _named(_possessed(unverified_csr), device_id)
     # Step 8: a fresh key.
-    if verified.spki == spki_der(identity_key):
+    if verified.public_key == identity_key:
         raise CsrError("CSR: expected a fresh key, found the identity key")
     if verified.key_sha256 in reserved_keys:
         raise CsrError("CSR: expected a fresh key, found one of the service or of an authority")

@@ -45,6 +45,7 @@ EVERY_HOST = (
     x509.IPAddress(ipaddress.IPv4Network("0.0.0.0/0")),
     x509.IPAddress(ipaddress.IPv6Network("::/0")),
 )
+_NO_SUBJECT = x509.Name([])
 NO_HOST = x509.NameConstraints(permitted_subtrees=None, excluded_subtrees=EVERY_HOST)
 _NO_URN = x509.UniformResourceIdentifier("tinyfleet.invalid")  # RFC 6761 §6.4: no URI is there
 
@@ -206,13 +207,13 @@ def ldevid(
     """A device's operational certificate; its expiry is its revocation, its policy says how far it reaches."""
     names = (x509.UniformResourceIdentifier(device_uri(device_id)),)
     purpose, policies = ExtendedKeyUsageOID.CLIENT_AUTH, (access.policy,)
-    return _end_entity(x509.Name([]), names, purpose, now=now, not_after=now + lifetime, policies=policies)
+    return _end_entity(_NO_SUBJECT, names, purpose, now=now, not_after=now + lifetime, policies=policies)
 
 
 def operator_client(name: str, *, now: datetime, lifetime: timedelta = OPERATOR_LIFETIME) -> Profile:
     """An operator's client certificate; who removes the operator revokes it."""
     names = (x509.UniformResourceIdentifier(OPERATOR_URI_PREFIX + name),)
-    return _end_entity(x509.Name([]), names, ExtendedKeyUsageOID.CLIENT_AUTH, now=now, not_after=now + lifetime)
+    return _end_entity(_NO_SUBJECT, names, ExtendedKeyUsageOID.CLIENT_AUTH, now=now, not_after=now + lifetime)
 
 
 def possession_proof(nonce: str, *, now: datetime) -> Profile:
