@@ -20,7 +20,7 @@ from service.application.events import Event, EventType
 from service.application.identity import CertificateIssuer, CertificateRequest, DevicePeer, IssuedCertificate
 from service.application.reference_values import ReferenceValues
 from service.application.unit_of_work import UnitOfWork
-from service.domain.attestation import Appraisal, ReferenceValue, Verdict, appraise, refusal
+from service.domain.attestation import Appraisal, Appraiser, Verdict, refusal
 from service.domain.attestation_policy import AttestationPolicy
 from service.domain.clone import CloneSuspicion, note_boot_seed
 from service.domain.device import Device, DeviceState
@@ -70,13 +70,14 @@ class _Facts:
         devices: by id, locked.
         policies: by group id.
         nonces: taken, in force.
+        appraiser: by the reference values of what was measured.
         used_keys: SHA-256 of keys that are in a certificate or are some device's identity key, hex.
     """
 
     devices: Mapping[str, Device]
     policies: Mapping[str, AttestationPolicy]
     nonces: Mapping[tuple[str, NoncePurpose], bytes]
-    reference_values: Mapping[str, ReferenceValue]
+    appraiser: Appraiser
     used_keys: Collection[str]
 
 
@@ -161,7 +162,7 @@ class AttestationRound:
             devices=devices,
             policies=await work.products.attestation_policies({device.group_id for device in devices.values()}),
             nonces=nonces,
-            reference_values=await self._reference_values.find(work, _measured(claims)),
+            appraiser=Appraiser(await self._reference_values.find(work, _measured(claims))),
             used_keys=_used_keys(claims, used),
         )
 
@@ -181,7 +182,7 @@ class AttestationRound:
         nonce = facts.nonces.get((device.device_id, claim.purpose))
         expected = None if nonce is None else bind_nonce_to(nonce, claim.wanted.spki)
         # Step 5: policy.
-        measured = appraise(evidence, expected, policy=policy, reference_values=facts.reference_values)
+        measured = facts.appraiser.appraise(evidence, expected, policy=policy)
         appraisal = measured
         # Step 6: key.
         if appraisal.verdict.access is not None and claim.wanted.key_sha256 in facts.used_keys:
@@ -212,7 +213,8 @@ def check_standing(device: Device | None) -> Appraisal | None:
 
 def _measured(claims: Sequence[Claim]) -> set[str]:
     evidence = [claim.evidence for claim in claims if isinstance(claim.evidence, Evidence)]
-    return {component.measurement.hex() for shown in evidence for component in shown.components}
+    boots = {shown.components for shown in evidence}
+    return {component.measurement.hex() for components in boots for component in components}
 
 
 def _used_keys(claims: Sequence[Claim], known: Collection[str]) -> set[str]:

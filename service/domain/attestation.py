@@ -186,15 +186,42 @@ def appraise(
         policy: of the device's group.
         reference_values: by digest, at least for the digests that were measured and are listed.
     """
-    components = evidence.components
-    findings = (
-        _check_nonce(evidence.nonce, expected_nonce),
-        _check_life_cycle(evidence.lifecycle, policy),
-        _check_order(tuple(component.type for component in components)),
-        *_check_presence(components, policy),
-        *(_check_measurement(component, reference_values, policy) for component in components),
-    )
-    return Appraisal(findings, _verdict(findings, policy))
+    return Appraiser(reference_values).appraise(evidence, expected_nonce, policy=policy)
+
+
+class Appraiser:
+    """Appraises the evidence of many devices, which mostly booted the same, by the same reference values.
+
+    Args:
+        reference_values: as for `appraise`.
+    """
+
+    def __init__(self, reference_values: Mapping[str, ReferenceValue]) -> None:
+        self._reference_values = reference_values
+        self._known: dict[tuple[tuple[SoftwareComponent, ...], AttestationPolicy], tuple[Finding, ...]] = {}
+
+    def appraise(self, evidence: Evidence, expected_nonce: bytes | None, *, policy: AttestationPolicy) -> Appraisal:
+        """Appraise one device's evidence; see `appraise`."""
+        findings = (
+            _check_nonce(evidence.nonce, expected_nonce),
+            _check_life_cycle(evidence.lifecycle, policy),
+            *self._check_software(evidence.components, policy),
+        )
+        return Appraisal(findings, _verdict(findings, policy))
+
+    def _check_software(
+        self, components: tuple[SoftwareComponent, ...], policy: AttestationPolicy
+    ) -> tuple[Finding, ...]:
+        """Take steps 3 to 5 once for each boot that was shown."""
+        found = self._known.get((components, policy))
+        if found is None:
+            found = (
+                _check_order(tuple(component.type for component in components)),
+                *_check_presence(components, policy),
+                *(_check_measurement(component, self._reference_values, policy) for component in components),
+            )
+            self._known[components, policy] = found
+        return found
 
 
 def _verdict(findings: Sequence[Finding], policy: AttestationPolicy) -> Verdict:
