@@ -110,18 +110,18 @@ async def attestation_rate(
     )
     background = asyncio.create_task(attestation.run())
     peers = [device.peer for device in devices]
-    turns = asyncio.Semaphore(AT_ONCE)
 
-    async def attest(peer: DevicePeer, request: AttestationRequest) -> None:
-        async with turns:
+    async def attest(waiting: Iterator[tuple[DevicePeer, AttestationRequest]]) -> None:
+        for peer, request in waiting:
             await attestation.attest(peer, request)
 
     watch = Watch()
     for _ in range(ROUNDS):
         nonces = await asyncio.gather(*(attestation.give_nonce(p, purpose=NoncePurpose.ATTEST) for p in peers))
         requests = [d.request(n.nonce, SoftwareSigner.generate()) for d, n in zip(devices, nonces, strict=True)]
+        waiting = iter(list(zip(peers, requests, strict=True)))
         with watch.running():
-            await asyncio.gather(*map(attest, peers, requests))
+            await asyncio.gather(*(attest(waiting) for _ in range(AT_ONCE)))
     background.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await background
