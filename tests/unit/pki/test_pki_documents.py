@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from pki.catalog import Catalog
 from pki.errors import KeyMissingError
 from pki.keystore import FileKeyStore
-from pki.packages import SIGNING_KEY, sign_golden, sign_package
+from pki.packages import SIGNING_KEY, sign_golden, sign_package, trusted_keys
 from pki.roles import OfflineKey
 from pki.signed_time import sign_time
 from pki.vouchers import sign_voucher
@@ -86,3 +87,12 @@ def test_voucher_is_verified_by_the_device() -> None:
     )
     envelope = sign_voucher(voucher, signer)
     assert verify_voucher(envelope, tree.device_id, voucher_key=signer.public_key) == voucher
+
+
+def test_catalog_says_who_signs_packages_of_a_kind() -> None:
+    """The maker's keys for system images and trust stores, package keys for the rest."""
+    package, system = SoftwareSigner.generate().public_key, SoftwareSigner.generate().public_key
+    catalog = Catalog(COMPONENT, "demo", package_keys=(package,), system_keys=(system,), golden_keys=())
+    assert trusted_keys(catalog, ImageKind.OS) == (system,)
+    assert trusted_keys(catalog, ImageKind.TRUST_STORE) == (system,)
+    assert trusted_keys(catalog, ImageKind.MODEL) == (package,)

@@ -7,6 +7,7 @@ import pytest
 from tuf.api.metadata import Root
 
 from pki.errors import KeyExistsError, KeyMissingError, KeyStoreError, LogRequestError
+from pki.key_inventory import KeyState, log_key_entry
 from pki.log_key import (
     load_log_key,
     load_witness_key,
@@ -138,3 +139,15 @@ def test_root_gets_and_loses_a_policy(folder: Path) -> None:
     assert (policy_of(changed), changed.unrecognized_fields["other"]) == (policy, 1)
     assert policy_of(root) is None
     assert with_log_policy(changed, None).unrecognized_fields == {"other": 1}
+
+
+def test_key_is_listed_and_may_be_tried(folder: Path) -> None:
+    """Missing, present, and signing; one that others may read is unusable, and the list says why."""
+    assert log_key_entry(folder, prove=False).state is KeyState.PRESENT
+    assert log_key_entry(folder, prove=True).state is KeyState.SIGNS
+    (folder / "keys/log.key").chmod(0o644)
+    unusable = log_key_entry(folder, prove=True)
+    assert (unusable.state, unusable.public_key) == (KeyState.UNUSABLE, None)
+    assert "expected" in unusable.problem
+    (folder / "keys/log.key").unlink()
+    assert log_key_entry(folder, prove=True).state is KeyState.MISSING

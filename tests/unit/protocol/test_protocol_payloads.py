@@ -2,6 +2,7 @@
 
 import json
 import struct
+from datetime import UTC, datetime
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -12,8 +13,10 @@ from hypothesis import strategies as st
 from protocol.board import MAX_BOARD_BYTES, BoardConfiguration, BoardError, encode_board, parse_board
 from protocol.document import DocumentError
 from protocol.errors import ProtocolError
-from protocol.geometry import Core
+from protocol.geometry import Core, ImageKind
 from protocol.identity import spki_der
+from protocol.image import IMAGE_TYPE, ImageInfo, VerifiedImage
+from protocol.payloads import check_payload
 from protocol.signing import SoftwareSigner
 from protocol.trust_store import TrustedKey, TrustRole, TrustStoreError, encode_trust_store, parse_trust_store
 
@@ -162,3 +165,23 @@ def test_any_flipped_bit_of_a_trust_store_is_refused_or_another_set(bit: int) ->
     except TrustStoreError:
         return
     assert keys != KEYS
+
+
+def _image(kind: ImageKind, payload: bytes) -> VerifiedImage:
+    guid, at = "253ee667-88ae-4f55-acf6-2cdaa9ca15bc", datetime(2026, 11, 23, tzinfo=UTC)
+    return VerifiedImage(ImageInfo(IMAGE_TYPE[kind], guid, guid, "image@1.0.0", 1, at), "a" * 64, payload, bytes(32))
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload"), [(ImageKind.TRUST_STORE, STORE), (ImageKind.BOARD_CONFIGURATION, BOARD_PAYLOAD)]
+)
+def test_payload_of_its_kind_passes(kind: ImageKind, payload: bytes) -> None:
+    """And any other is refused, also where the signature verified."""
+    check_payload(_image(kind, payload))
+    with pytest.raises(ProtocolError):
+        check_payload(_image(kind, b"garbage"))
+
+
+def test_code_of_any_form_passes() -> None:
+    """What an application or a boot loader looks like is its maker's business."""
+    check_payload(_image(ImageKind.APPLICATION, b"garbage"))
