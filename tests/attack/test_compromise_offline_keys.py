@@ -183,4 +183,4 @@ async def test_stolen_team_key_takes_no_other_image_s_name(drill: Drill) -> None
         release.target,
         action_id,
     )
-    await drill.assert_refused(action_id, Attack.MIX_AND_MATCH, "release second: expected")
+    await drill.assert_refused(action_id, Attack.ARBITRARY_SOFTWARE, "expected a target named for it")
