@@ -30,8 +30,9 @@ $(VENV)/installed: requirements.lock pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
-$(VENV)/installed-dev: requirements-dev.lock $(VENV)/installed
+$(VENV)/installed-dev: requirements-dev.lock tests/interop/device_rest/requirements.lock $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps -r tests/interop/device_rest/requirements.lock
 	@touch $@
 
 servers: ## Install PostgreSQL, mosquitto and SoftHSM2, which tests start for themselves.
