@@ -47,6 +47,7 @@ from device_sim.hardware.factory import (
     tampered,
 )
 from device_sim.hardware.files import read_file
+from device_sim.hardware.flash import Busy, unobserved
 from device_sim.hardware.installed import InstalledImage
 from device_sim.hardware.layout import FlashLayout
 from device_sim.hardware.parts import Parts, open_parts
@@ -114,6 +115,7 @@ class Machine:
         profile: Profile = Profile.REFERENCE,
         power: PowerSupply | None = None,
         layout: FlashLayout | None = None,
+        busy: Busy = unobserved,
     ) -> "Machine":
         """Open a device's folder; nothing boots yet.
 
@@ -125,11 +127,13 @@ class Machine:
             profile: software stack that M4 latency is modelled for.
             power: of tests that cut it.
             layout: of the flash, as at manufacture.
+            busy: told for how many seconds of device time each erase of a sector and each program of a page occupies
+                the flash, before it is done.
 
         Raises:
             DeviceFolderError: a file is missing or malformed.
         """
-        parts = open_parts(folder, layout or FlashLayout(), power or PowerSupply())
+        parts = open_parts(folder, layout or FlashLayout(), power=power or PowerSupply(), busy=busy)
         declared = scenario or Scenario()
         device_id = parts.root_of_trust.device_id
         cores = {

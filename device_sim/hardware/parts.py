@@ -17,7 +17,7 @@ from device_sim.hardware.factory import (
     system_file,
 )
 from device_sim.hardware.files import read_file
-from device_sim.hardware.flash import NorFlash, map_flash_file
+from device_sim.hardware.flash import Busy, NorFlash, map_flash_file
 from device_sim.hardware.layout import FlashLayout
 from device_sim.hardware.ownership import TIME_FLOOR, Ownership
 from device_sim.hardware.power import PowerSupply
@@ -98,7 +98,7 @@ class Parts:
         self.storage.put(TIME_FLOOR, floor.isoformat().encode())
 
 
-def open_parts(folder: Path, layout: FlashLayout, power: PowerSupply) -> Parts:
+def open_parts(folder: Path, layout: FlashLayout, *, power: PowerSupply, busy: Busy) -> Parts:
     """Open what survives of a device.
 
     Raises:
@@ -110,7 +110,7 @@ def open_parts(folder: Path, layout: FlashLayout, power: PowerSupply) -> Parts:
         root_of_trust=RootOfTrust.open(folder / ROOT_OF_TRUST_FILE, power=power),
         storage=SecureStorage(folder / STORAGE_FILE, power=power),
         memory=memory,
-        slots=SlotStore(NorFlash(memory, layout.geometry, power=power), layout),
+        slots=SlotStore(NorFlash(memory, layout.geometry, power=power, busy=busy), layout),
     )
 
 

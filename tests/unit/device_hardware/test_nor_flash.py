@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from device_sim.errors import DeviceFolderError, FlashMisuseError, PowerCutError
-from device_sim.hardware.flash import ERASED, FlashGeometry, NorFlash, map_flash_file
+from device_sim.hardware.flash import ERASED, PAGE_BYTES, FlashGeometry, NorFlash, map_flash_file
 from device_sim.hardware.layout import JOURNAL_SECTORS, FlashLayout
 from device_sim.hardware.power import PowerSupply
 from protocol.geometry import FLASH_BYTES, HOME_BYTES, KIB, SECTOR_BYTES, SPARE_BYTES, TRAILER_BYTES, Slot
@@ -156,3 +156,21 @@ def test_slot_without_a_home_is_refused() -> None:
     """System images live outside the 1 MiB."""
     with pytest.raises(FlashMisuseError, match="slot os"):
         FlashLayout().home(Slot.OS)
+
+
+def test_observer_is_told_how_long_each_operation_occupies_the_chip() -> None:
+    """One erase, then two pages that a write of one page touches; a cut operation lasts for its share."""
+    told: list[float] = []
+    memory, geometry = bytearray([ERASED]) * KIB, FlashGeometry(sector_bytes=KIB, size_bytes=KIB)
+    chip = NorFlash(memory, geometry, power=PowerSupply(fails_at=3, share=0.5), busy=told.append)
+    chip.erase(0)
+    chip.write(PAGE_BYTES - 16, ROW * 2)
+    with pytest.raises(PowerCutError):
+        chip.erase(0)
+    assert told == [0.045, 0.0004, 0.0004, 0.0225]
+
+
+def test_operation_that_would_take_less_than_no_time_is_refused() -> None:
+    """A geometry names durations of 0 s or more."""
+    with pytest.raises(FlashMisuseError, match="expected durations of 0 s or more, found"):
+        FlashGeometry(erase_seconds=-0.1)
