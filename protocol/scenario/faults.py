@@ -1,0 +1,74 @@
+"""What goes wrong on devices: kernels of a core that misbehave, and releases that fail on a share of the fleet."""
+
+from datetime import timedelta
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from protocol.document import Document
+from protocol.geometry import Core
+from protocol.scenario.values import Label, Length
+
+
+class FaultKind(StrEnum):
+    """How a kernel of a simulated core misbehaves on the device although the model passes on the host."""
+
+    HANG = "hang"  # never answers: the watchdog bites
+    CRASH = "crash"  # the core faults
+    GARBAGE = "garbage"  # answers are permuted, so golden vectors fail
+
+
+class KernelFault(Document):
+    """A fault of the simulated core for one model.
+
+    Attributes:
+        model: `name@version` as the model card says; `name@*` for every version.
+        core: only on this core, or on both M4 cores.
+        share: share of the devices that have it, chosen by salted hash of the device id.
+        after_inferences: good inferences of a boot before it strikes.
+        hardware: only on this revision, or on every.
+    """
+
+    model: str
+    kind: FaultKind
+    core: Core | None = None
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    after_inferences: Annotated[int, Field(ge=0)] = 0
+    hardware: Label | None = None
+
+
+class ReleaseFaultKind(StrEnum):
+    """How a release fails on a device that takes it."""
+
+    DOWNLOAD = "download"  # the link gives up in the middle
+    VERIFY = "verify"  # bytes are spoiled on the way, every time
+    FLASH = "flash"  # a sector of the spare does not take the bytes
+    BOOT = "boot"  # the image does not start
+    GOLDEN_VECTORS = "golden-vectors"  # the model answers them wrongly
+    CRASH_LOOP = "crash-loop"  # confirmed, then resets again and again
+    BRICK = "brick"  # goes silent in mid update and stays so
+    SLOW = "slow"  # confirmed, but inference takes longer
+    DRIFT = "drift"  # confirmed, and its answers drift away
+
+
+class ReleaseFault(Document):
+    """A release that is bad for some devices.
+
+    Attributes:
+        release: its name, or `*` for every release.
+        share: of the devices that take it, chosen by salted hash of the device id.
+        hardware, region: only there.
+        after: from the device's confirmed run to the moment when it strikes; for crash-loop, slow, drift and brick.
+        only_in_the_dark: strikes while the lighting is low.
+        factor: of latency where it is slow, of confidence where it drifts.
+    """
+
+    release: str
+    kind: ReleaseFaultKind
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    hardware: Label | None = None
+    region: Label | None = None
+    after: Length = timedelta(0)
+    only_in_the_dark: bool = False
+    factor: Annotated[float, Field(gt=0)] = 2.0

@@ -1,0 +1,84 @@
+"""Fleets of a scenario: how many devices of which kind, where they stand, and how real they are."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from protocol.document import Document, Name
+from protocol.scenario.values import Label, Length, Share
+
+
+class Fidelity(StrEnum):
+    """How much of a simulated device is real."""
+
+    FULL = "full"  # everything: flash, boot, TFLM, TLS
+    LIGHT = "light"  # TLS, protocol and signatures; inference is recorded
+    VIRTUAL = "virtual"  # no network: the service's use cases under a virtual clock
+
+
+class InferenceSource(StrEnum):
+    """Who answers for the M4 cores; None of a fleet means what its fidelity says."""
+
+    TFLM = "tflm"
+    RECORDED = "recorded"
+    EMULATED = "emulated"  # instruction-accurate, see docs/simulator/emulated-core.md
+    NONE = "none"
+
+
+class Clocks(Document):
+    """Clocks of a fleet's devices, drawn for each evenly within the limits.
+
+    Attributes:
+        offset: greatest error at the first boot, to either side.
+        drift_ppm: greatest drift, to either side.
+    """
+
+    offset: Length = timedelta(0)
+    drift_ppm: Annotated[float, Field(ge=0, le=100_000)] = 0.0
+
+
+class PowerCycles(Document):
+    """How often devices lose power, at random moments.
+
+    Attributes:
+        per_day: mean of a device.
+        off: shortest and longest time without power.
+    """
+
+    per_day: Annotated[float, Field(ge=0, le=10_000)] = 0.0
+    off: tuple[Length, Length] = (timedelta(seconds=5), timedelta(seconds=60))
+
+
+class Fleet(Document):
+    """Devices of one kind.
+
+    Attributes:
+        devices: how many.
+        product, group: where they are claimed to.
+        hardware: share of each revision that the scenario declares; together at most 1, the rest is the default.
+        regions: share of each region, in the same way.
+        inference: who answers for the cores; None: what the fidelity says.
+        inference_period: one event per core and period; None: the scenario's.
+        inference_sample: how many of the devices run inference; None means all.
+        attributes: facts of each device that rollouts may target, such as `site: harbour-{n}`; {n} is the device's
+            number modulo `sites`.
+        sites: over how many sites the devices are spread.
+    """
+
+    name: Label
+    devices: Annotated[int, Field(ge=1, le=10_000_000)]
+    fidelity: Fidelity = Fidelity.FULL
+    product: Name = "Camera"
+    group: Name = "Production"
+    hardware: Mapping[Label, Share] = {}
+    regions: Mapping[Label, Share] = {}
+    clocks: Clocks = Clocks()
+    power: PowerCycles = PowerCycles()
+    inference: InferenceSource | None = None
+    inference_period: Length | None = None
+    inference_sample: Annotated[int, Field(ge=0)] | None = None
+    attributes: Mapping[Label, Annotated[str, Field(max_length=100)]] = {}
+    sites: Annotated[int, Field(ge=1)] = 1

@@ -1,0 +1,58 @@
+"""Releases and rollouts that a scenario brings along, for virtual devices: they have no operator who would sign any."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated
+
+from pydantic import Field
+
+from protocol.document import Document, Name
+from protocol.geometry import Slot
+from protocol.scenario.values import Label, Length
+
+
+class VirtualImage(Document):
+    """An image of a virtual release.
+
+    Attributes:
+        name: `component@version`.
+        bytes: of the package.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,29}@[0-9A-Za-z.+-]{1,30}$")]
+    bytes: Annotated[int, Field(gt=0)]
+
+
+class VirtualRelease(Document):
+    """A release: what it changes."""
+
+    name: Label
+    images: Annotated[Mapping[Slot, VirtualImage], Field(min_length=1)]
+
+
+class VirtualStage(Document):
+    """A stage of a virtual rollout: up to which percentage of the group, and how long it is watched."""
+
+    percent: Annotated[float, Field(gt=0, le=100)]
+    soak: Length = timedelta(0)
+
+
+class VirtualRollout(Document):
+    """A rollout that starts at a time of the scenario.
+
+    Attributes:
+        release: one that the scenario declares.
+        at: from the scenario's start.
+        stages: rising to 100 percent.
+        success_percent, error_percent, min_reports, action_timeout: as of a rollout started by an operator.
+    """
+
+    release: Label
+    product: Name = "Camera"
+    group: Name = "Production"
+    at: Length = timedelta(0)
+    stages: Annotated[tuple[VirtualStage, ...], Field(min_length=1, max_length=50)]
+    success_percent: Annotated[float, Field(gt=0, le=100)] = 95.0
+    error_percent: Annotated[float, Field(ge=0, lt=100)] = 5.0
+    min_reports: Annotated[int, Field(ge=1)] = 1
+    action_timeout: Length = timedelta(hours=24)
