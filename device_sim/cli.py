@@ -146,3 +146,16 @@ def run(
 ) -> None:
     """Boot and run devices until SIGTERM or Ctrl-C."""
     run_fleet(device_folders(devices), service_file=service_file, scenario_file=scenario, events_file=events)
+
+
+@app.command()
+def report(
+    record: Annotated[Path, typer.Argument(help="What `run --json` wrote.")],
+    *,
+    out: Annotated[Path, typer.Option(help="HTML file to write.")],
+) -> None:
+    """Draw the record of a run as an HTML page that needs nothing beside it."""
+    from device_sim.cli_report import write_page  # noqa: PLC0415 - plots take a second to import
+
+    write_page(record, out)
+    typer.echo(out)

@@ -1,0 +1,114 @@
+"""The page stands by itself, escapes what it shows, and refuses what is no record."""
+
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typing_extensions import override
+
+from device_sim.cli_report import RecordError, read_record, write_page, write_record
+from device_sim.reporting.live import render, showing
+from device_sim.reporting.page import render_page
+from device_sim.reporting.record import DeviceState, FleetRecord, RolloutMoment, RunReport, TimelinePoint
+
+REPORT = RunReport(
+    description="canary <script>alert(1)</script>",
+    started_at=datetime(2026, 1, 5, tzinfo=UTC),
+    seconds=7200,
+    devices=3,
+    events=40,
+    fleets=(FleetRecord(name="<b>roof</b>", devices=3, states={DeviceState.ONLINE: 3}, failures={"boot": 1}),),
+    timeline=(
+        TimelinePoint(at=0, states={DeviceState.OFF: 3}),
+        TimelinePoint(at=7200, states={DeviceState.ONLINE: 3}),
+    ),
+    rollouts=(RolloutMoment(at=60, rollout="r1", state="halted"),),
+)
+
+
+class _Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+        self.links: list[str] = []
+
+    @override
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append(tag)
+        self.links += [value for name, value in attrs if name in ("src", "href") and value and value[0] != "#"]
+
+
+def test_page_needs_nothing_beside_it() -> None:
+    """Four plots, no script, no link to elsewhere, no markup from a record's texts."""
+    page, tags = render_page(REPORT), _Tags()
+    tags.feed(page)
+    assert tags.seen.count("svg") == 4
+    assert "script" not in tags.seen
+    assert "b" not in tags.seen
+    assert tags.links == []
+    assert "canary &lt;script&gt;" in page
+    assert "&lt;b&gt;roof" in page
+
+
+def test_run_without_devices_has_a_page() -> None:
+    """A scenario that was stopped before its first event can be drawn, too."""
+    empty = RunReport(
+        started_at=datetime(2026, 1, 5, tzinfo=UTC), seconds=0, devices=0, events=0, fleets=(), timeline=()
+    )
+    assert "interrupted" in render_page(empty.model_copy(update={"ended": False}))
+
+
+def test_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+    """What `--json` wrote is what `report` draws."""
+    write_record(REPORT, tmp_path / "run.json")
+    assert read_record(tmp_path / "run.json") == REPORT
+    write_page(tmp_path / "run.json", tmp_path / "run.html")
+    assert (tmp_path / "run.html").read_text().startswith("<!doctype html>")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run.html", "run.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [(b"", "Invalid JSON"), (b"{}", "started_at: Field required"), (b'{"version": 2}', "version"), (b"\xff", "JSON")],
+)
+def test_file_that_is_no_record_is_refused(tmp_path: Path, content: bytes, expected: str) -> None:
+    """The error names the file and what is wrong; no page is left."""
+    (tmp_path / "run.json").write_bytes(content)
+    with pytest.raises(RecordError, match=expected):
+        write_page(tmp_path / "run.json", tmp_path / "run.html")
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_missing_record_is_said() -> None:
+    """A path that leads nowhere is an error with its name."""
+    with pytest.raises(RecordError, match=r"nowhere\.json: expected the record of a run, found No such file"):
+        read_record(Path("nowhere.json"))
+
+
+def test_live_view_shows_fleets_and_causes() -> None:
+    """A row per fleet with its failures by cause, and the last moments."""
+    console = Console(width=220, record=True, file=None, force_terminal=False)
+    with console.capture() as captured:
+        console.print(render(REPORT))
+    shown = captured.get()
+    assert "<b>roof</b>" in shown
+    assert "1 (boot 1)" in shown
+    assert "rollout r1: halted" in shown
+
+
+def test_live_view_is_silent_without_a_terminal() -> None:
+    """Where stderr is a file, nothing is drawn into it."""
+    console = Console(force_terminal=False)
+    with console.capture() as captured, showing(lambda: REPORT, console):
+        pass
+    assert captured.get() == ""
+
+
+def test_live_view_ends_with_the_run() -> None:
+    """On a terminal the last frame is the last record, and no thread stays."""
+    console = Console(force_terminal=True, width=200)
+    with console.capture() as captured, showing(lambda: REPORT, console):
+        pass
+    assert "roof" in captured.get()
