@@ -45,11 +45,11 @@ class PowerCycles(Document):
 
     Attributes:
         per_day: mean of a device.
-        off: shortest and longest time without power.
+        lasts: shortest and longest time without power.
     """
 
     per_day: Annotated[float, Field(ge=0, le=10_000)] = 0.0
-    off: tuple[Length, Length] = (timedelta(seconds=5), timedelta(seconds=60))
+    lasts: tuple[Length, Length] = (timedelta(seconds=5), timedelta(seconds=60))
 
 
 class Fleet(Document):
