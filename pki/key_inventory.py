@@ -1,7 +1,8 @@
 """What keys there are and whether they can be used, and the one way that a key may move: from a file into a token.
 
 Keys are listed by role with their generations; those that people have named to sign update metadata come after them,
-and of a service's folder the transparency log's, an Ed25519 key that is always a file.
+and of a service's folder the transparency log's, an Ed25519 key. That one does not move: where it is to be in a token,
+it is made there, and begins a log of its own.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,14 +16,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pki.errors import KeyExistsError, KeyMissingError, KeyStoreError, StoreConfigError, TokenKeyError
 from pki.log_key import LOG_KEY_FILE, load_log_key
 from pki.pkcs11 import TokenSigner
-from pki.roles import FIXED_ROLES, base_role
-from pki.stores import CONFIG_FILE, FILE_STORE, KeyStores, refuse_in_token
+from pki.roles import FIXED_ROLES, LOG_KEY, base_role
+from pki.stores import CONFIG_FILE, FILE_STORE, KeyStores, open_keys, refuse_in_token
 from protocol.errors import SignatureError
 from protocol.notes import verify_signatures
 from protocol.signing import verify
 
 _PROOF = b"tinyfleet: this key signs"
-LOG_ROLE = "log"
 _FIRST_GENERATION = 2  # the one before it bears the role's own name
 
 
@@ -88,19 +88,12 @@ def log_key_entry(service_dir: Path, *, prove: bool) -> KeyEntry:
         service_dir: a service's folder.
         prove: have the key sign.
     """
-    state, public_key, problem = KeyState.MISSING, None, ""
-    try:
-        signer = load_log_key(service_dir)
-        state, public_key = KeyState.PRESENT, Ed25519PublicKey.from_public_bytes(signer.key.public_key)
-        if prove:
-            text = f"{_PROOF.decode()}\n"
-            verify_signatures(text, [signer.sign(text)], [signer.key])
-            state = KeyState.SIGNS
-    except KeyMissingError:
-        pass
-    except (KeyStoreError, SignatureError) as error:
-        state, problem = KeyState.UNUSABLE, str(error)
-    return KeyEntry(LOG_ROLE, FILE_STORE, str(service_dir / LOG_KEY_FILE), state, public_key, problem)
+    stores, path = open_keys(service_dir, passphrase=None), service_dir / LOG_KEY_FILE
+    state, public_key, problem = _log_key_state(service_dir, prove=prove)
+    token = stores.token_of(LOG_KEY)
+    where = str(path) if token is None else f"token {token.uri.token}"
+    leaves_file = token is not None and path.exists()
+    return KeyEntry(LOG_KEY, stores.store_of(LOG_KEY), where, state, public_key, problem, leaves_file=leaves_file)
 
 
 def import_key(stores: KeyStores, role: str, store: str, *, delete_file: bool) -> TokenSigner:
@@ -123,6 +116,8 @@ def import_key(stores: KeyStores, role: str, store: str, *, delete_file: bool) -
         KeyStoreError: file or token cannot be used.
     """
     refuse_in_token(role)
+    if role == LOG_KEY:
+        raise StoreConfigError(f"key {LOG_KEY}: expected that it is made in its token, found a wish to move it there")
     if store not in stores.tokens:
         known = ", ".join(stores.tokens) or "none"
         raise StoreConfigError(f"{CONFIG_FILE}: expected a store {store[:40]}, found these: {known}")
@@ -133,6 +128,20 @@ def import_key(stores: KeyStores, role: str, store: str, *, delete_file: bool) -
         _prove(imported, stores.files.load(role).public_key, role=role)
         stores.files.path(role).unlink()
     return imported
+
+
+def _log_key_state(service_dir: Path, *, prove: bool) -> tuple[KeyState, Ed25519PublicKey | None, str]:
+    try:
+        signer = load_log_key(service_dir)
+        if prove:
+            text = f"{_PROOF.decode()}\n"
+            verify_signatures(text, [signer.sign(text)], [signer.key])
+    except KeyMissingError:
+        return KeyState.MISSING, None, ""
+    except (KeyStoreError, SignatureError) as error:
+        return KeyState.UNUSABLE, None, str(error)
+    public_key = Ed25519PublicKey.from_public_bytes(signer.key.public_key)
+    return KeyState.SIGNS if prove else KeyState.PRESENT, public_key, ""
 
 
 def _prove(imported: TokenSigner, public_key: ec.EllipticCurvePublicKey, *, role: str) -> None:

@@ -1,5 +1,7 @@
 """Note keys: the transparency log's, which the service holds, and those of witnesses; Ed25519 (docs/adr).
 
+The log's key is a file, or in the token that `log` of keys.toml names (pki/stores.py); a witness's is a file.
+
     service/keys/log.key    the private half, mode 0600: PRIVATE+KEY+NAME+ID+base64(kind ‖ seed), as Go's
                             golang.org/x/mod/sumdb/note writes it
     service/csr/log.note    what the ceremony takes: a signed note that states the verifier key, signed by that key
@@ -14,15 +16,20 @@ import hashlib
 from copy import deepcopy
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from tuf.api.metadata import Root
 
 from pki.errors import KeyExistsError, KeyMissingError, KeyStoreError, LogRequestError
 from pki.files import PRIVATE_MODE, PUBLIC_MODE, create_file
+from pki.pkcs11 import Pkcs11KeyStore, TokenKey
+from pki.roles import LOG_KEY
+from pki.stores import open_keys
 from protocol.errors import ProtocolError
 from protocol.notes import (
     Cosigner,
     Ed25519Signer,
+    NoteSignature,
+    NoteSigner,
     SignatureKind,
     UnverifiedNote,
     VerifierKey,
@@ -41,6 +48,32 @@ _PREFIX = "PRIVATE+KEY+"
 _ORIGIN_DIGITS = 16
 
 
+class TokenNoteSigner:
+    """A log's key in a token; implements `NoteSigner`.
+
+    Args:
+        token_key: the key, whose public half gives the log its name.
+    """
+
+    def __init__(self, token_key: TokenKey[Ed25519PublicKey]) -> None:
+        self._token_key = token_key
+        public_key = token_key.public_key
+        self._key = VerifierKey(_origin(public_key), SignatureKind.ED25519, public_key.public_bytes_raw())
+
+    @property
+    def key(self) -> VerifierKey:
+        """The public half."""
+        return self._key
+
+    def sign(self, text: str) -> NoteSignature:
+        """Sign a note's text.
+
+        Raises:
+            KeyStoreError: the token does not sign.
+        """
+        return NoteSignature(self._key.name, self._key.key_id, self._token_key.sign_raw(text.encode()))
+
+
 def request_log_key(service_dir: Path) -> None:
     """Make the log's key and its request, if there is no request yet.
 
@@ -49,13 +82,10 @@ def request_log_key(service_dir: Path) -> None:
     Raises:
         KeyStoreError: a key that is there cannot be used.
     """
-    request, path = service_dir / LOG_REQUEST_FILE, service_dir / LOG_KEY_FILE
+    request = service_dir / LOG_REQUEST_FILE
     if request.exists():
         return
-    if not path.exists():
-        private_key = Ed25519PrivateKey.generate()
-        public_sha256 = hashlib.sha256(private_key.public_key().public_bytes_raw()).hexdigest()
-        _create(path, f"tinyfleet/{public_sha256[:_ORIGIN_DIGITS]}", SignatureKind.ED25519, private_key)
+    _make_log_key(service_dir)
     signer = load_log_key(service_dir)
     text = f"{REQUEST_HEADER}\n{signer.key}\n"
     request.parent.mkdir(parents=True, exist_ok=True)
@@ -86,13 +116,16 @@ def requested_log_key(service_dir: Path) -> VerifierKey:
     return key
 
 
-def load_log_key(service_dir: Path) -> Ed25519Signer:
+def load_log_key(service_dir: Path) -> NoteSigner:
     """Return the log's signer.
 
     Raises:
         KeyMissingError: there is no key.
-        KeyStoreError: the file holds none of a log, or is open to others.
+        KeyStoreError: the file holds none of a log, or is open to others; the token cannot be used.
     """
+    token = _token(service_dir)
+    if token is not None:
+        return TokenNoteSigner(token.load_ed25519(LOG_KEY))
     return Ed25519Signer(*_load(service_dir / LOG_KEY_FILE, SignatureKind.ED25519))
 
 
@@ -129,6 +162,23 @@ def with_log_policy(root: Root, policy: LogPolicy | None) -> Root:
     if policy is not None:
         changed.unrecognized_fields.update(policy_field(policy))
     return changed
+
+
+def _token(service_dir: Path) -> Pkcs11KeyStore | None:
+    return open_keys(service_dir, passphrase=None).token_of(LOG_KEY)
+
+
+def _make_log_key(service_dir: Path) -> None:
+    token, path = _token(service_dir), service_dir / LOG_KEY_FILE
+    if token is None and not path.exists():
+        private_key = Ed25519PrivateKey.generate()
+        _create(path, _origin(private_key.public_key()), SignatureKind.ED25519, private_key)
+    elif token is not None and not token.holds(LOG_KEY):
+        token.generate_ed25519(LOG_KEY)
+
+
+def _origin(public_key: Ed25519PublicKey) -> str:
+    return f"tinyfleet/{hashlib.sha256(public_key.public_bytes_raw()).hexdigest()[:_ORIGIN_DIGITS]}"
 
 
 def _create(path: Path, name: str, kind: SignatureKind, private_key: Ed25519PrivateKey) -> None:

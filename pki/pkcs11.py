@@ -1,9 +1,9 @@
 """Keys in a PKCS#11 token: made there, used there, never read.
 
 A role's key is a pair of token objects, private and public, that bear the role as label and one random CKA_ID; halves
-with two CKA_IDs are of two keys. Only a P-256 key counts that signs, cannot leave the token, and asks for no PIN of its
-own; data is hashed here and the token signs the digest (CKM_ECDSA), so that an image of megabytes does not travel into
-it.
+with two CKA_IDs are of two keys. Only a key of the wanted curve counts that signs, cannot leave the token, and asks for
+no PIN of its own. For P-256 data is hashed here and the token signs the digest (CKM_ECDSA), so that an image of
+megabytes does not travel into it; the transparency log's Ed25519 key signs its short notes whole (CKM_EDDSA).
 
 A new key counts only when a module that was started afresh finds both halves and the private one signs for the public
 one. SoftHSM2 2.6.1 on a full disk reports success, and has lost the key after its next start.
@@ -14,12 +14,16 @@ import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
+from typing import Generic, TypeVar
 
 import pkcs11
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from pkcs11 import Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass
+from pkcs11 import Attribute, MechanismFlag, ObjectClass
 from pkcs11.types import SignMixin
 
 from pki.errors import (
@@ -32,15 +36,13 @@ from pki.errors import (
     TokenKeyError,
     TokenWriteError,
 )
+from pki.token_curves import ED25519, P256, Curve, PublicKey
 from pki.token_uri import TokenUri
 from pki.tokens import TokenModule, module_at
 from protocol.errors import SignatureError
 from protocol.signing import P256_COORDINATE_BYTES, der_from_raw, verify
 
 KEY_ID_BYTES = 16
-_P256 = bytes.fromhex("06082a8648ce3d030107")  # 1.2.840.10045.3.1.7
-_POINT_BYTES = 1 + 2 * P256_COORDINATE_BYTES
-_POINT_HEADER = bytes([0x04, _POINT_BYTES])  # OCTET STRING; some modules leave it out
 _PROOF = b"tinyfleet: a new key signs"
 
 _STAYS_INSIDE: Mapping[Attribute, bool] = MappingProxyType({Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False})
@@ -48,56 +50,65 @@ _STAYS_INSIDE: Mapping[Attribute, bool] = MappingProxyType({Attribute.SENSITIVE:
 _USABLE: Mapping[Attribute, bool] = MappingProxyType({**_STAYS_INSIDE, Attribute.ALWAYS_AUTHENTICATE: False})
 
 _Maker = Callable[[pkcs11.Session, dict[Attribute, object]], None]
+_Key = TypeVar("_Key")
 
 
 @dataclass(frozen=True, slots=True)
-class _KeyPair:
+class _KeyPair(Generic[PublicKey]):
     private: SignMixin
-    public_key: ec.EllipticCurvePublicKey
+    public_key: PublicKey
 
 
-class TokenSigner:
+class TokenKey(Generic[PublicKey]):
     """A key in a token; threads may share it.
 
     Args:
         uri: its token.
         role: its label.
+        curve: its kind.
         public_key: its public half; the token must still hold this key whenever it is opened again.
     """
 
-    def __init__(self, uri: TokenUri, role: str, public_key: ec.EllipticCurvePublicKey) -> None:
+    def __init__(self, uri: TokenUri, role: str, *, curve: Curve[PublicKey], public_key: PublicKey) -> None:
         self._uri = uri
         self._role = role
+        self._curve = curve
         self._public_key = public_key
         self._module = module_at(uri.module)
         self._found: tuple[pkcs11.Session, SignMixin] | None = None
 
     @property
-    def public_key(self) -> ec.EllipticCurvePublicKey:
+    def public_key(self) -> PublicKey:
         """The public half."""
         return self._public_key
 
-    def sign(self, data: bytes) -> bytes:
-        """Return a DER ECDSA signature over SHA-256 of the data.
+    def sign_raw(self, data: bytes) -> bytes:
+        """Return the token's own signature: r‖s over a digest (P-256), or over the data itself (Ed25519), 64 bytes.
 
         Raises:
             TokenError: the token does not sign: it is gone, locked, or holds another key by now.
             KeyMissingError: the key has gone from it.
         """
-        digest = hashlib.sha256(data).digest()
         with self._module.session(self._uri) as session:
-            raw = self._private(session).sign(digest, mechanism=Mechanism.ECDSA)
-        return der_from_raw(raw)
+            return self._private(session).sign(data, mechanism=self._curve.signing)
 
     def _private(self, session: pkcs11.Session) -> SignMixin:
         if self._found is None or self._found[0] is not session:  # a handle lives as long as its session
-            pair = _find(session, self._role, self._uri)
+            pair = _find(session, self._role, self._uri, curve=self._curve)
             if pair.public_key != self._public_key:
                 raise TokenKeyError(
                     f"key {self._role}: expected the one first found in {self._uri.token}, found another"
                 )
             self._found = session, pair.private
         return self._found[1]
+
+
+class TokenSigner(TokenKey[ec.EllipticCurvePublicKey]):
+    """A P-256 key in a token. Implements `Signer`."""
+
+    def sign(self, data: bytes) -> bytes:
+        """Return a DER ECDSA signature over SHA-256 of the data. Raises as `sign_raw`."""
+        return der_from_raw(self.sign_raw(hashlib.sha256(data).digest()))
 
 
 class Pkcs11KeyStore:
@@ -136,7 +147,14 @@ class Pkcs11KeyStore:
             TokenError: token or key cannot be used; the leaf says why.
         """
         with self._module.session(self._uri) as session:
-            return TokenSigner(self._uri, role, _find(session, role, self._uri).public_key)
+            pair = _find(session, role, self._uri, curve=P256)
+            return TokenSigner(self._uri, role, curve=P256, public_key=pair.public_key)
+
+    def load_ed25519(self, role: str) -> TokenKey[Ed25519PublicKey]:
+        """Return a role's Ed25519 key. Raises as `load`."""
+        with self._module.session(self._uri) as session:
+            pair = _find(session, role, self._uri, curve=ED25519)
+            return TokenKey(self._uri, role, curve=ED25519, public_key=pair.public_key)
 
     def generate(self, role: str) -> TokenSigner:
         """Make a new P-256 key in the token.
@@ -146,16 +164,20 @@ class Pkcs11KeyStore:
             TokenWriteError: the token did not keep it; nothing of it stays.
             TokenError: the token cannot be used.
         """
-        return self._keep(role, _generate_pair)
+        return self._keep(role, partial(_generate_pair, P256), self._proved)
+
+    def generate_ed25519(self, role: str) -> TokenKey[Ed25519PublicKey]:
+        """Make a new Ed25519 key in the token. Raises as `generate`."""
+        return self._keep(role, partial(_generate_pair, ED25519), self._proved_ed25519)
 
     def take(self, role: str, private_key: ec.EllipticCurvePrivateKey) -> TokenSigner:
         """Copy a P-256 key into the token, from which it cannot be read again.
 
         Raises: as `generate`.
         """
-        return self._keep(role, lambda session, name: _create_pair(session, name, private_key))
+        return self._keep(role, partial(_create_pair, private_key), self._proved)
 
-    def _keep(self, role: str, make: _Maker) -> TokenSigner:
+    def _keep(self, role: str, make: _Maker, proved: Callable[[str], _Key]) -> _Key:
         key_id = secrets.token_bytes(KEY_ID_BYTES)
         with self._module.writing(self._uri) as session:
             self._refuse_second(session, role)
@@ -165,7 +187,8 @@ class Pkcs11KeyStore:
                 _destroy(session, key_id)
                 raise
         try:
-            return self._proved(role)
+            self._module.stop()  # what it still remembers proves nothing
+            return self._kept(role, proved)
         except BaseException:
             with suppress(TokenError), self._module.writing(self._uri) as session:
                 _destroy(session, key_id)
@@ -175,15 +198,22 @@ class Pkcs11KeyStore:
         if _is_taken(session, role):
             raise KeyExistsError(f"key {role}: expected none in token {self._uri.token} yet, found one")
 
-    def _proved(self, role: str) -> TokenSigner:
-        self._module.stop()  # what it still remembers proves nothing
+    def _kept(self, role: str, proved: Callable[[str], _Key]) -> _Key:
         try:
-            signer = self.load(role)
-            verify(signer.public_key, signer.sign(_PROOF), _PROOF)
-        except (KeyStoreError, SignatureError) as error:
+            return proved(role)
+        except (KeyStoreError, SignatureError, InvalidSignature) as error:
             where = f"token {self._uri.token}: expected that it keeps key {role}"
             raise TokenWriteError(f"{where}, found that it is full or broken: {error}") from error
+
+    def _proved(self, role: str) -> TokenSigner:
+        signer = self.load(role)
+        verify(signer.public_key, signer.sign(_PROOF), _PROOF)
         return signer
+
+    def _proved_ed25519(self, role: str) -> TokenKey[Ed25519PublicKey]:
+        key = self.load_ed25519(role)
+        key.public_key.verify(key.sign_raw(_PROOF), _PROOF)
+        return key
 
 
 def _destroy(session: pkcs11.Session, key_id: bytes) -> None:
@@ -193,7 +223,7 @@ def _destroy(session: pkcs11.Session, key_id: bytes) -> None:
             found.destroy()
 
 
-def _find(session: pkcs11.Session, role: str, uri: TokenUri) -> _KeyPair:
+def _find(session: pkcs11.Session, role: str, uri: TokenUri, *, curve: Curve[PublicKey]) -> _KeyPair[PublicKey]:
     private = _labelled(session, role, ObjectClass.PRIVATE_KEY)
     public = _labelled(session, role, ObjectClass.PUBLIC_KEY)
     where = f"key {role} in token {uri.token}"
@@ -205,7 +235,7 @@ def _find(session: pkcs11.Session, role: str, uri: TokenUri) -> _KeyPair:
         raise HalfKeyError(f"{where}: expected both halves, found the {'private' if private else 'public'} one alone")
     if private[0][Attribute.ID] != public[0][Attribute.ID]:
         raise AmbiguousKeyError(f"{where}: expected two halves of one key, found two CKA_IDs")
-    return _KeyPair(_private_key(private[0], where), _public_key(public[0], where))
+    return _KeyPair(_private_key(private[0], where, curve=curve), _public_key(public[0], where, curve=curve))
 
 
 def _is_taken(session: pkcs11.Session, role: str) -> bool:
@@ -216,8 +246,8 @@ def _labelled(session: pkcs11.Session, role: str, kind: ObjectClass) -> list[pkc
     return list(session.get_objects({Attribute.CLASS: kind, Attribute.LABEL: role}))
 
 
-def _private_key(key: pkcs11.Object, where: str) -> SignMixin:
-    _check_curve(key, where)
+def _private_key(key: pkcs11.Object, where: str, *, curve: Curve[PublicKey]) -> SignMixin:
+    _check_curve(key, where, curve=curve)
     for attribute, expected in _USABLE.items():
         if (found := key[attribute]) is not expected:
             raise TokenKeyError(f"{where}: expected CKA_{attribute.name} {expected}, found {found}")
@@ -226,23 +256,23 @@ def _private_key(key: pkcs11.Object, where: str) -> SignMixin:
     return key
 
 
-def _public_key(key: pkcs11.Object, where: str) -> ec.EllipticCurvePublicKey:
-    _check_curve(key, where)
+def _public_key(key: pkcs11.Object, where: str, *, curve: Curve[PublicKey]) -> PublicKey:
+    _check_curve(key, where, curve=curve)
     try:
-        point = key[Attribute.EC_POINT].removeprefix(_POINT_HEADER)
-        return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), point)
+        return curve.public_key(key[Attribute.EC_POINT])
     except ValueError as error:
-        raise TokenKeyError(f"{where}: expected a point of P-256, found another") from error
+        raise TokenKeyError(f"{where}: expected a point of {curve.name}, found another") from error
 
 
-def _check_curve(key: pkcs11.Object, where: str) -> None:
-    if key[Attribute.KEY_TYPE] is not KeyType.EC or key[Attribute.EC_PARAMS] != _P256:
-        raise TokenKeyError(f"{where}: expected a P-256 key, found another type or curve")
+def _check_curve(key: pkcs11.Object, where: str, *, curve: Curve[PublicKey]) -> None:
+    if key[Attribute.KEY_TYPE] is not curve.key_type or key[Attribute.EC_PARAMS] not in curve.parameters:
+        raise TokenKeyError(f"{where}: expected a key of {curve.name}, found another type or curve")
 
 
-def _generate_pair(session: pkcs11.Session, name: dict[Attribute, object]) -> None:
-    curve = session.create_domain_parameters(KeyType.EC, {Attribute.EC_PARAMS: _P256}, local=True)
-    curve.generate_keypair(
+def _generate_pair(curve: Curve[PublicKey], session: pkcs11.Session, name: dict[Attribute, object]) -> None:
+    domain = session.create_domain_parameters(curve.key_type, {Attribute.EC_PARAMS: curve.parameters[0]}, local=True)
+    domain.generate_keypair(
+        mechanism=curve.generation,
         store=True,
         capabilities=MechanismFlag.SIGN | MechanismFlag.VERIFY,
         public_template=name,
@@ -251,11 +281,11 @@ def _generate_pair(session: pkcs11.Session, name: dict[Attribute, object]) -> No
 
 
 def _create_pair(
-    session: pkcs11.Session, name: dict[Attribute, object], private_key: ec.EllipticCurvePrivateKey
+    private_key: ec.EllipticCurvePrivateKey, session: pkcs11.Session, name: dict[Attribute, object]
 ) -> None:
     point = private_key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
     scalar = private_key.private_numbers().private_value.to_bytes(P256_COORDINATE_BYTES, "big")
-    curve = {**name, Attribute.KEY_TYPE: KeyType.EC, Attribute.EC_PARAMS: _P256}
+    curve = {**name, Attribute.KEY_TYPE: P256.key_type, Attribute.EC_PARAMS: P256.parameters[0]}
     private = {
         Attribute.CLASS: ObjectClass.PRIVATE_KEY,
         Attribute.VALUE: scalar,
@@ -264,7 +294,7 @@ def _create_pair(
     }
     public = {
         Attribute.CLASS: ObjectClass.PUBLIC_KEY,
-        Attribute.EC_POINT: _POINT_HEADER + point,
+        Attribute.EC_POINT: P256.point_header + point,
         Attribute.VERIFY: True,
     }
     session.create_object({**curve, **private, **_STAYS_INSIDE})

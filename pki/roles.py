@@ -37,7 +37,8 @@ class OnlineKey(StrEnum):
     TIMESTAMP = "timestamp"  # of the Image repository
 
 
-FIXED_ROLES = frozenset({*OfflineKey, *OnlineKey})
+LOG_KEY = "log"  # of the service, too: the transparency log, Ed25519 (pki/log_key.py)
+FIXED_ROLES = frozenset({*OfflineKey, *OnlineKey, LOG_KEY})
 METADATA_KEYS = (OfflineKey.ROOT, OfflineKey.IMAGE_TARGETS)  # of the fixed ones, those that sign update metadata
 _NOT_FOR_METADATA = FIXED_ROLES - set(METADATA_KEYS)
 

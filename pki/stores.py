@@ -53,6 +53,10 @@ class KeyStores:
         """Return the name of the store that a role's key belongs in: one of keys.toml, or `FILE_STORE`."""
         return self.routes.get(role) or self.routes.get(base_role(role)) or FILE_STORE
 
+    def token_of(self, role: str) -> Pkcs11KeyStore | None:
+        """Return the token that a role's key belongs in; None where it is a file."""
+        return self.tokens.get(self.store_of(role))
+
     def holds(self, role: str) -> bool:
         """See `KeyStore.holds`."""
         return self._of(role).holds(role)
@@ -70,7 +74,7 @@ class KeyStores:
         return sorted(name for name in {*self.files.names(), *self.routes} if signs_metadata(name))
 
     def _of(self, role: str) -> KeyStore:
-        return self.tokens.get(self.store_of(role), self.files)
+        return self.token_of(role) or self.files
 
 
 def open_keys(folder: Path, *, passphrase: Passphrase | None) -> KeyStores:

@@ -7,14 +7,15 @@ from pathlib import Path
 from typer.testing import CliRunner, Result
 
 from pki.pkcs11 import TokenSigner
-from pki.roles import OfflineKey, OnlineKey
+from pki.roles import LOG_KEY, OfflineKey, OnlineKey
 from pki.stores import open_keys
 from service.cli.main import make_app
 from tests.service_folder import TOKENS, Folders
 from tests.softhsm import SoftHsm
 
 OFFLINE_ROLES = [role.value for role in OfflineKey]
-ONLINE_ROLES = [role.value for role in OnlineKey if role is not OnlineKey.SERVER]  # OpenSSL reads the key of TLS
+# OpenSSL reads the key of TLS.
+ONLINE_ROLES = [*(role.value for role in OnlineKey if role is not OnlineKey.SERVER), LOG_KEY]
 
 
 def run(*arguments: object) -> Result:

@@ -160,8 +160,8 @@ def _p256(private: Mapping[Attribute, bool]) -> Callable[[pkcs11.Session], None]
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (_rsa, "expected a P-256 key, found another type or curve"),
-        (_p384, "expected a P-256 key, found another type or curve"),
+        (_rsa, "expected a key of P-256, found another type or curve"),
+        (_p384, "expected a key of P-256, found another type or curve"),
         (_p256({Attribute.EXTRACTABLE: True}), "expected CKA_EXTRACTABLE False, found True"),
         (_p256({Attribute.SENSITIVE: False}), "expected CKA_SENSITIVE True, found False"),
         (_p256({Attribute.ALWAYS_AUTHENTICATE: True}), "expected CKA_ALWAYS_AUTHENTICATE False, found True"),
