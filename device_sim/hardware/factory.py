@@ -8,17 +8,21 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from device_sim.errors import DeviceFolderError, ImageTooLargeError
-from device_sim.hardware.files import replace_file
+from device_sim.hardware.files import read_file, replace_file
 from device_sim.hardware.flash import ERASED
-from device_sim.hardware.layout import FlashLayout
 from device_sim.hardware.root_of_trust import RootOfTrust, seeded_identity
 from device_sim.hardware.slots import SlotStore
+from device_sim.hardware.wear import WearFile
+from protocol.document import DocumentError, canonical_json, parse_document
+from protocol.flash_geometry import FlashDocument, FlashLayout
 from protocol.geometry import SYSTEM_SLOTS, Slot
 from protocol.identity import device_id_of
 from protocol.image import MAX_PACKAGE_BYTES
 from protocol.signing import SoftwareSigner
 
 FLASH_FILE = "flash.bin"
+GEOMETRY_FILE = "geometry.json"
+WEAR_FILE = "wear.bin"
 ROOT_OF_TRUST_FILE = "rot.json"
 PUBLIC_FILE = "device.json"
 STORAGE_FILE = "state.json"
@@ -40,12 +44,34 @@ def make_device(devices: Path, *, seed: bytes | None, layout: FlashLayout) -> Pa
     if (folder / PUBLIC_FILE).exists():  # written last
         raise DeviceFolderError(f"device folder: expected none, found device {device_id[:FOLDER_DIGITS]}…")
     (folder / "system").mkdir(parents=True, exist_ok=True)
+    replace_file(folder / GEOMETRY_FILE, canonical_json(FlashDocument.of(layout)), mode=0o644)
     replace_file(folder / FLASH_FILE, bytes([ERASED]) * layout.geometry.size_bytes)
     root_of_trust = RootOfTrust.manufacture(folder / ROOT_OF_TRUST_FILE, identity)
     replace_file(folder / "csr.pem", root_of_trust.identity_csr(), mode=0o644)
     public = json.dumps({"device_id": device_id, "hardware": "mt3620"}).encode()
     replace_file(folder / PUBLIC_FILE, public, mode=0o644)
     return folder
+
+
+def layout_of(folder: Path) -> FlashLayout:
+    """Return the layout of a device's flash, as it was made; the MT3620's where the folder has none.
+
+    Raises:
+        DeviceFolderError: geometry.json describes no flash.
+    """
+    path = folder / GEOMETRY_FILE
+    if not path.exists():
+        return FlashLayout()
+    try:
+        return parse_document(read_file(path), FlashDocument).layout
+    except DocumentError as error:
+        raise DeviceFolderError(f"{path.name}: expected the geometry of a flash, found {error}") from error
+
+
+def wear_of(folder: Path, layout: FlashLayout) -> WearFile:
+    """Return the erase counters of a device's flash."""
+    geometry = layout.geometry
+    return WearFile(folder / WEAR_FILE, sectors=geometry.size_bytes // geometry.sector_bytes)
 
 
 def system_file(folder: Path, slot: Slot) -> Path:

@@ -7,47 +7,20 @@ mapped file, so that what was written survives a kill of the simulator, or a byt
 """
 
 import fcntl
-import itertools
 import mmap
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from device_sim.errors import DeviceFolderError, FlashMisuseError
 from device_sim.hardware.power import PowerSupply
-from protocol.geometry import FLASH_BYTES, SECTOR_BYTES, WRITE_BYTES
+from protocol.flash_geometry import FlashGeometry
 
 ERASED = 0xFF
-PAGE_BYTES = 256  # one program operation of a serial NOR chip
 _TORN_MASK = 0x5A  # bits of the last row that a cut operation has reached
 
 Memory = bytearray | mmap.mmap
 Busy = Callable[[float], None]  # told for how many seconds of device time an operation occupies the chip
-
-
-@dataclass(frozen=True, slots=True)
-class FlashGeometry:
-    """Sizes in bytes, each of which divides the next, and how long an operation takes.
-
-    The durations are typical ones of a serial NOR chip (Winbond W25Q128JV, AC electrical characteristics: page program
-    0.4 ms, 4 KiB sector erase 45 ms); those of the flash in the MT3620 are not public.
-    """
-
-    write_bytes: int = WRITE_BYTES
-    page_bytes: int = PAGE_BYTES
-    sector_bytes: int = SECTOR_BYTES
-    size_bytes: int = FLASH_BYTES
-    program_seconds: float = 0.0004  # of one page
-    erase_seconds: float = 0.045  # of one sector
-
-    def __post_init__(self) -> None:
-        sizes = (self.write_bytes, self.page_bytes, self.sector_bytes, self.size_bytes)
-        if min(sizes) < 1 or any(large % small for small, large in itertools.pairwise(sizes)):
-            raise FlashMisuseError(f"geometry: expected row, page, sector and size to divide each other, found {sizes}")
-        if min(self.program_seconds, self.erase_seconds) < 0:
-            raise FlashMisuseError(
-                f"geometry: expected durations of 0 s or more, found {self.program_seconds} and {self.erase_seconds}"
-            )
+Worn = Callable[[int], None]  # told the index of each sector whose erase begins
 
 
 def map_flash_file(path: Path, geometry: FlashGeometry) -> mmap.mmap:
@@ -73,9 +46,9 @@ def map_flash_file(path: Path, geometry: FlashGeometry) -> mmap.mmap:
     return memory
 
 
-def unobserved(seconds: float) -> None:
-    """Observe nothing: for a chip whose time nobody takes."""
-    del seconds
+def unobserved(observed: float) -> None:
+    """Observe nothing: for a chip whose time nobody takes, or whose wear nobody counts."""
+    del observed
 
 
 class NorFlash:
@@ -87,15 +60,25 @@ class NorFlash:
         power: counts and may fail each operation.
         busy: told of each operation how long it occupies the chip, before it has changed a cell; nobody reads or
             executes from the chip in that time.
+        worn: told of each erase that changes a cell.
     """
 
-    def __init__(self, memory: Memory, geometry: FlashGeometry, *, power: PowerSupply, busy: Busy = unobserved) -> None:
+    def __init__(
+        self,
+        memory: Memory,
+        geometry: FlashGeometry,
+        *,
+        power: PowerSupply,
+        busy: Busy = unobserved,
+        worn: Worn = unobserved,
+    ) -> None:
         if len(memory) != geometry.size_bytes:
             raise FlashMisuseError(f"flash: expected {geometry.size_bytes} bytes, found {len(memory)}")
         self._memory = memory
         self._geometry = geometry
         self._power = power
         self._busy = busy
+        self._worn = worn
 
     @property
     def geometry(self) -> FlashGeometry:
@@ -130,7 +113,10 @@ class NorFlash:
         size = self._geometry.sector_bytes
         self._check_range(offset, size)
         self._check_aligned(offset, size, "erase at a sector's start")
-        self._operate(offset, bytes([ERASED]) * size, seconds=self._geometry.erase_seconds)
+        share = self._begin(self._geometry.erase_seconds)
+        if share:
+            self._worn(offset // size)
+        self._change(offset, bytes([ERASED]) * size, share)
 
     def write(self, offset: int, data: bytes) -> None:
         """Program erased bytes, one page after the other.
@@ -152,12 +138,15 @@ class NorFlash:
         position = 0
         while position < len(data):
             end = min(len(data), position + page - (offset + position) % page)
-            self._operate(offset + position, data[position:end], seconds=self._geometry.program_seconds)
+            self._change(offset + position, data[position:end], self._begin(self._geometry.program_seconds))
             position = end
 
-    def _operate(self, offset: int, target: bytes, *, seconds: float) -> None:
+    def _begin(self, seconds: float) -> float:
         share = self._power.draw()
         self._busy(share * seconds)
+        return share
+
+    def _change(self, offset: int, target: bytes, share: float) -> None:
         if share < 1.0:
             target = self._half_done(offset, target, share)
         self._memory[offset : offset + len(target)] = target

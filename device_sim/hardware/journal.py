@@ -6,10 +6,11 @@ A record, little-endian, padded with erased bytes to whole flash pages, so that 
     4   8  u64 sequence
     12  1  u8 state of the spare (`SpareState`)
     13  1  u8 its slot: index in the layout's order, 255 for none
-    14  2  u16 number of home slots n
+    14  1  u8 number of slots n
+    15  1  u8 places: bit i is set where the confirmed image of the i-th slot is in place B
     16  4  u32 length of the image in the spare
     20  32 its SHA-256
-    52  36 for each home slot: u32 length (0: empty), SHA-256
+    52  36 for each slot's confirmed image: u32 length (0: empty), SHA-256
     …   4  u32 CRC-32 of everything before it
 
 Two copies lie in sectors of their own, two sectors each. A copy appends until its sector is full, then erases the
@@ -24,12 +25,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from device_sim.hardware.flash import ERASED, NorFlash
-from device_sim.hardware.layout import FlashLayout, Region
 from device_sim.hardware.spare import Spare, SpareState
+from protocol.flash_geometry import FlashLayout, Place, Region
 from protocol.geometry import Slot
 
 _MAGIC = b"TFT1"
-_HEAD = struct.Struct("<4sQBBHI32s")
+_HEAD = struct.Struct("<4sQBBBBI32s")
 _HOME = struct.Struct("<I32s")
 _CRC = struct.Struct("<I")
 _NO_SLOT = 255
@@ -37,10 +38,17 @@ _NO_SLOT = 255
 
 @dataclass(frozen=True, slots=True)
 class HomeImage:
-    """The image in a home slot: its SHA-256, 64 hex digits, and its length in bytes."""
+    """A slot's confirmed image.
+
+    Attributes:
+        digest: its SHA-256, 64 hex digits.
+        length: bytes.
+        place: where it is; A in a slot that has a single place.
+    """
 
     digest: str
     length: int
+    place: Place = Place.A
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +106,13 @@ class TrailerJournal:
         spare = state.spare
         index = _NO_SLOT if spare.slot is None else self._slots.index(spare.slot)
         digest = bytes.fromhex(spare.digest)
-        head = _HEAD.pack(_MAGIC, sequence, spare.state, index, len(self._slots), spare.length, digest)
+        places = sum(1 << number for number, slot in enumerate(self._slots) if _is_in_b(state.homes.get(slot)))
+        head = _HEAD.pack(_MAGIC, sequence, spare.state, index, len(self._slots), places, spare.length, digest)
         body = head + b"".join(_encode_home(state.homes.get(slot)) for slot in self._slots)
         return body + _CRC.pack(zlib.crc32(body))
 
     def _decode(self, record: bytes) -> tuple[int, TrailerState]:
-        _, sequence, state, index, _, length, digest = _HEAD.unpack_from(record)
+        _, sequence, state, index, _, places, length, digest = _HEAD.unpack_from(record)
         spare = Spare()
         if index != _NO_SLOT:
             spare = Spare(SpareState(state), self._slots[index], digest.hex(), length)
@@ -111,7 +120,7 @@ class TrailerJournal:
         for number, slot in enumerate(self._slots):
             home_length, home_digest = _HOME.unpack_from(record, _HEAD.size + number * _HOME.size)
             if home_length:
-                homes[slot] = HomeImage(home_digest.hex(), home_length)
+                homes[slot] = HomeImage(home_digest.hex(), home_length, Place(places >> number & 1))
         return sequence, TrailerState(spare, homes)
 
 
@@ -160,3 +169,7 @@ class _Copy:
 
 def _encode_home(image: HomeImage | None) -> bytes:
     return _HOME.pack(0, b"") if image is None else _HOME.pack(image.length, bytes.fromhex(image.digest))
+
+
+def _is_in_b(image: HomeImage | None) -> bool:
+    return image is not None and image.place is Place.B

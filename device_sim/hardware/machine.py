@@ -21,6 +21,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from device_sim.cores.a7 import GoldenOutcome, run_golden
+from device_sim.cores.device_time import DeviceTime, FlashPlacement
 from device_sim.cores.faults import faults_of
 from device_sim.cores.m4 import Inference, M4Core
 from device_sim.errors import (
@@ -47,16 +48,15 @@ from device_sim.hardware.factory import (
     tampered,
 )
 from device_sim.hardware.files import read_file
-from device_sim.hardware.flash import Busy, unobserved
 from device_sim.hardware.installed import InstalledImage
-from device_sim.hardware.layout import FlashLayout
 from device_sim.hardware.parts import Parts, open_parts
 from device_sim.hardware.power import PowerSupply
 from device_sim.hardware.root_of_trust import RootOfTrust
 from device_sim.hardware.secure_storage import SecureStorage
 from device_sim.hardware.spare import Spare, SpareState
 from protocol.evidence import SoftwareComponent
-from protocol.geometry import Core, ImageKind, Slot, slot_for
+from protocol.flash_geometry import FlashLayout
+from protocol.geometry import M4_CLOCK_HZ, Core, ImageKind, Slot, slot_for
 from protocol.identity import DeviceId
 from protocol.image import VerifiedImage
 from protocol.model import GoldenVectors
@@ -76,8 +76,9 @@ class _Measured:
 class Machine:
     """One simulated MT3620; made by `manufacture`, taken up again by `open`."""
 
-    def __init__(self, parts: Parts, *, clock: Clock, cores: Mapping[Core, M4Core]) -> None:
+    def __init__(self, parts: Parts, *, clock: Clock, time: DeviceTime, cores: Mapping[Core, M4Core]) -> None:
         self._parts = parts
+        self._time = time
         self._host_clock = clock
         self._clock = DeviceClock(clock, floor=self._parts.time_floor())
         self._cores = cores
@@ -94,7 +95,7 @@ class Machine:
         Args:
             devices: folder that gets the device's folder, named by the first 16 digits of its id.
             seed: makes the identity key repeatable; None draws a fresh one.
-            layout: of the flash; the MT3620's if it is not given.
+            layout: of the flash, kept in the folder; the MT3620's if it is not given.
 
         Returns:
             The device's folder.
@@ -114,8 +115,8 @@ class Machine:
         scenario: Scenario | None = None,
         profile: Profile = Profile.REFERENCE,
         power: PowerSupply | None = None,
-        layout: FlashLayout | None = None,
-        busy: Busy = unobserved,
+        placement: FlashPlacement = FlashPlacement.IN_GAPS,
+        clock_hz: int = M4_CLOCK_HZ,
     ) -> "Machine":
         """Open a device's folder; nothing boots yet.
 
@@ -126,21 +127,23 @@ class Machine:
             scenario: which kernel faults the device may have.
             profile: software stack that M4 latency is modelled for.
             power: of tests that cut it.
-            layout: of the flash, as at manufacture.
-            busy: told for how many seconds of device time each erase of a sector and each program of a page occupies
-                the flash, before it is done.
+            placement: when flash work is done, in device time.
+            clock_hz: of the M4 cores.
 
         Raises:
             DeviceFolderError: a file is missing or malformed.
         """
-        parts = open_parts(folder, layout or FlashLayout(), power=power or PowerSupply(), busy=busy)
+        time = DeviceTime(clock, placement=placement)
+        parts = open_parts(folder, power=power or PowerSupply(), busy=time.occupy_flash)
         declared = scenario or Scenario()
         device_id = parts.root_of_trust.device_id
         cores = {
-            core: M4Core(core, pool=pool, profile=profile, faults=faults_of(declared, device_id, core))
+            core: M4Core(
+                core, pool=pool, profile=profile, faults=faults_of(declared, device_id, core), clock_hz=clock_hz
+            )
             for core in (Core.M4_0, Core.M4_1)
         }
-        return cls(parts, clock=clock, cores=cores)
+        return cls(parts, clock=clock, time=time, cores=cores)
 
     def close(self) -> None:
         """Let go of the folder."""
@@ -171,6 +174,11 @@ class Machine:
     def clock(self) -> DeviceClock:
         """The device's clock; what it learns goes through `learn_time`, which keeps the floor."""
         return self._clock
+
+    @property
+    def time(self) -> DeviceTime:
+        """The device's own time line: what its cores and its flash take."""
+        return self._time
 
     @property
     def idevid_chain(self) -> bytes:
@@ -366,7 +374,7 @@ class Machine:
         except SpareContentError as error:
             self._end_trial(slot, str(error))
             raise
-        self._parts.slots.copy_home()
+        self._parts.slots.settle()
         self._home[slot], self._trial = trial, None
         self.rot.raise_fuse(slot, trial.image.security_version)
         self._start_core(slot.core)

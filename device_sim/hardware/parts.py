@@ -14,11 +14,12 @@ from device_sim.hardware.factory import (
     ROOT_OF_TRUST_FILE,
     STORAGE_FILE,
     VOUCHER_FILE,
+    layout_of,
     system_file,
+    wear_of,
 )
 from device_sim.hardware.files import read_file
 from device_sim.hardware.flash import Busy, NorFlash, map_flash_file
-from device_sim.hardware.layout import FlashLayout
 from device_sim.hardware.ownership import TIME_FLOOR, Ownership
 from device_sim.hardware.power import PowerSupply
 from device_sim.hardware.root_of_trust import RootOfTrust
@@ -98,19 +99,21 @@ class Parts:
         self.storage.put(TIME_FLOOR, floor.isoformat().encode())
 
 
-def open_parts(folder: Path, layout: FlashLayout, *, power: PowerSupply, busy: Busy) -> Parts:
+def open_parts(folder: Path, *, power: PowerSupply, busy: Busy) -> Parts:
     """Open what survives of a device.
 
     Raises:
         DeviceFolderError: a file is missing or malformed.
     """
+    layout = layout_of(folder)
     memory = map_flash_file(folder / FLASH_FILE, layout.geometry)
+    flash = NorFlash(memory, layout.geometry, power=power, busy=busy, worn=wear_of(folder, layout).count)
     return Parts(
         folder=folder,
         root_of_trust=RootOfTrust.open(folder / ROOT_OF_TRUST_FILE, power=power),
         storage=SecureStorage(folder / STORAGE_FILE, power=power),
         memory=memory,
-        slots=SlotStore(NorFlash(memory, layout.geometry, power=power, busy=busy), layout),
+        slots=SlotStore(flash, layout),
     )
 
 

@@ -1,21 +1,23 @@
-"""Home slots and the one shared spare, safe at every point where the power may fail.
+"""The slots of a flash, safe at every point where the power may fail.
 
-States of the spare, each a record of the journal (`hardware.journal`):
+One new image at a time is brought in, tried and kept or dropped. Where it lies meanwhile is called the spare here: the
+shared spare, or the other place of a slot that has two (`hardware.places`). States of the spare, each a record of the
+journal (`hardware.journal`):
 
-    EMPTY ──begin──> FILLING ──mark_trial──> TRIAL ──confirm──> CONFIRMED ──copy_home──> EMPTY, image at home
+    EMPTY ──begin──> FILLING ──mark_trial──> TRIAL ──confirm──> CONFIRMED ──settle──> EMPTY, the slot has the image
                         │                      │
-                        └──────── drop ────────┴──> EMPTY, home as before
+                        └──────── drop ────────┴──> EMPTY, the slot as before
 
 What `recover` does after a cut, before any core starts:
 
-    EMPTY      nothing: homes are whole
-    FILLING    nothing: homes are whole, `begin` takes the write up where it ended
+    EMPTY      nothing: confirmed images are whole
+    FILLING    nothing: confirmed images are whole, `begin` takes the write up where it ended
     TRIAL      drop: nobody confirmed it
-    CONFIRMED  copy_home: sectors that are equal already are skipped, the spare stays whole until all are
+    CONFIRMED  settle: a copy home goes on, the spare stays whole until it is done; with two places nothing is copied
 
-Invariants: a home slot changes only in CONFIRMED, while the spare holds the same image whole; the record that ends
-CONFIRMED is written when the copy has the right SHA-256; recovery only goes forward, so it ends; a cut in recovery is
-a cut in the same step. Factory flashing (`install`) is outside this: it empties the home's record first.
+Invariants: the place of a confirmed image changes only in CONFIRMED, while the spare holds the new one whole; the
+record that ends CONFIRMED is written when the image is where it names it; recovery only goes forward, so it ends; a cut
+in recovery is a cut in the same step. Factory flashing (`install`) is outside this: it empties the slot's record first.
 """
 
 import contextlib
@@ -24,8 +26,10 @@ import hashlib
 from device_sim.errors import ImageTooLargeError, SpareContentError, SpareStateError
 from device_sim.hardware.flash import ERASED, NorFlash
 from device_sim.hardware.journal import HomeImage, TrailerJournal
-from device_sim.hardware.layout import FlashLayout, Region
+from device_sim.hardware.places import places_of
+from device_sim.hardware.regions import blank, bring, erase
 from device_sim.hardware.spare import Spare, SpareState
+from protocol.flash_geometry import FlashLayout, Place, Region
 from protocol.geometry import Slot
 
 
@@ -35,6 +39,7 @@ class SlotStore:
     def __init__(self, flash: NorFlash, layout: FlashLayout) -> None:
         self._flash = flash
         self._layout = layout
+        self._places = {slot: places_of(flash, layout, slot) for slot in layout.slots}
         self._journal = TrailerJournal(flash, layout)
         self._filled: int | None = None  # bytes in the spare since `begin`
 
@@ -44,23 +49,27 @@ class SlotStore:
         return self._journal.state.spare
 
     def home(self, slot: Slot) -> HomeImage | None:
-        """Return what a home slot holds, or None."""
+        """Return the confirmed image of a slot, or None."""
         return self._journal.state.homes.get(slot)
 
     def read_home(self, slot: Slot) -> bytes | None:
-        """Return the image in a home slot, unverified, or None."""
+        """Return the bytes of a slot's confirmed image, unverified, or None."""
         image = self.home(slot)
-        return None if image is None else self._flash.read(self._layout.home(slot).offset, image.length)
+        return None if image is None else self._flash.read(self._confirmed(slot).offset, image.length)
 
     def read_home_part(self, slot: Slot, offset: int, length: int) -> bytes:
-        """Return bytes of the image in a home slot, unverified; none beyond its end, or where there is no image."""
+        """Return bytes of a slot's confirmed image, unverified; none beyond its end, or where there is no image."""
         image = self.home(slot)
         end = 0 if image is None else min(offset + length, image.length)
-        return self._flash.read(self._layout.home(slot).offset + offset, end - offset) if offset < end else b""
+        return self._flash.read(self._confirmed(slot).offset + offset, end - offset) if offset < end else b""
 
     def read_spare(self, offset: int, length: int) -> bytes:
-        """Read bytes of the spare, unverified."""
-        return self._flash.read(self._layout.spare.offset + offset, length)
+        """Read bytes of the spare, unverified.
+
+        Raises:
+            SpareStateError: nothing was begun.
+        """
+        return self._flash.read(self._spare_region().offset + offset, length)
 
     def spare_digest(self, length: int) -> str:
         """Return the SHA-256 of the spare's first bytes, 64 hex digits; never more than a sector is read at once."""
@@ -71,7 +80,7 @@ class SlotStore:
 
     def read_spare_image(self) -> bytes:
         """Return the image in the spare, unverified; empty when there is none."""
-        return self.read_spare(0, self.spare.length)
+        return self.read_spare(0, self.spare.length) if self.spare.length else b""
 
     def begin(self, slot: Slot, digest: str, length: int) -> int:
         """Make the spare ready for an image, or take up a write that was cut.
@@ -80,7 +89,7 @@ class SlotStore:
             Bytes that are there already: what was written since the flash was opened, or after a cut whole sectors.
 
         Raises:
-            ImageTooLargeError: for the home slot or the spare.
+            ImageTooLargeError: for the slot or the spare.
             SpareStateError: an image is on trial or on its way home.
         """
         self._require_fit(slot, length)
@@ -91,7 +100,7 @@ class SlotStore:
             self._filled = self._resume(length) if self._filled is None else self._filled
         else:
             self.drop()
-            self._erase(Region(self._layout.spare.offset, length))
+            erase(self._flash, self._candidate(slot), length)
             self._journal.write_spare(wanted)
             self._filled = 0
         return self._filled
@@ -112,7 +121,7 @@ class SlotStore:
             )
         if end % row and end != self.spare.length:
             raise SpareContentError(f"spare: expected whole rows of {row} bytes before the end, found {len(data)}")
-        self._flash.write(self._layout.spare.offset + offset, data + bytes([ERASED]) * (-len(data) % row))
+        self._flash.write(self._spare_region().offset + offset, data + bytes([ERASED]) * (-len(data) % row))
         self._filled = end
 
     def require_complete(self, slot: Slot) -> bytes:
@@ -136,7 +145,7 @@ class SlotStore:
         self._journal.write_spare(Spare(SpareState.TRIAL, slot, self.spare.digest, self.spare.length))
 
     def confirm(self, slot: Slot) -> None:
-        """Record that the image on trial stays; `copy_home` is next.
+        """Record that the image on trial stays; `settle` is next.
 
         Raises:
             SpareStateError: the slot has no image on trial.
@@ -146,19 +155,19 @@ class SlotStore:
         self._require_digest()
         self._journal.write_spare(Spare(SpareState.CONFIRMED, slot, self.spare.digest, self.spare.length))
 
-    def copy_home(self) -> None:
-        """Copy a confirmed image home, or finish doing so, and free the spare.
+    def settle(self) -> None:
+        """Bring a confirmed image to where it stays, or finish doing so, and free the spare.
 
         Raises:
             SpareStateError: no image is confirmed.
-            SpareContentError: the image has changed since it was written; it is dropped, not copied.
+            SpareContentError: the image has changed since it was written; it is dropped, the slot as before.
         """
         spare = self.spare
         if spare.state != SpareState.CONFIRMED or spare.slot is None:
             raise SpareStateError(f"spare: expected CONFIRMED, found {spare.state.name}")
         image = self._require_digest()
-        self._copy(image, self._layout.home(spare.slot))
-        self._journal.write_home(spare.slot, HomeImage(spare.digest, spare.length), spare=Spare())
+        place = self._places[spare.slot].settle(image, active=self._active(spare.slot))
+        self._journal.write_home(spare.slot, HomeImage(spare.digest, spare.length, place), spare=Spare())
 
     def drop(self) -> None:
         """Free the spare; what was in it is gone."""
@@ -174,36 +183,59 @@ class SlotStore:
         """
         found = self.spare
         if found.state == SpareState.CONFIRMED:
-            with contextlib.suppress(SpareContentError):  # then the boot judges what is at home
-                self.copy_home()
+            with contextlib.suppress(SpareContentError):  # then the boot judges what is there
+                self.settle()
         if found.state == SpareState.TRIAL:
             self.drop()
             return found
         return None
 
     def install(self, slot: Slot, image: bytes) -> None:
-        """Write an image straight into its home, as a factory does; a cut in it leaves the slot empty.
+        """Write an image straight into its slot, as a factory does; a cut in it leaves the slot empty.
 
         Raises:
             ImageTooLargeError: it does not fit the slot.
         """
-        region = self._layout.home(slot)
+        place, region = self._active(slot), self._confirmed(slot)
         if len(image) > region.size_bytes:
             raise ImageTooLargeError(f"{slot}: expected at most {region.size_bytes} bytes, found {len(image)}")
-        self._journal.write_home(slot, None, spare=self.spare)
-        self._copy(image, region)
-        digest = hashlib.sha256(image).hexdigest()
-        self._journal.write_home(slot, HomeImage(digest, len(image)), spare=self.spare)
+        self._record(slot, None)
+        bring(self._flash, region, image)
+        self._record(slot, HomeImage(hashlib.sha256(image).hexdigest(), len(image), place))
 
     def erase_home(self, slot: Slot) -> None:
-        """Erase a home slot and then forget its image, so that a cut leaves nothing readable that is not listed."""
-        self._blank(self._layout.home(slot))
-        self._journal.write_home(slot, None, spare=self.spare)
+        """Erase a slot's places and then forget its image, so that a cut leaves nothing readable that is not listed."""
+        for region in self._places[slot].own():
+            blank(self._flash, region)
+        self._record(slot, None)
 
     def erase_spare(self) -> None:
-        """Erase the spare, then free it."""
-        self._blank(self._layout.spare)
+        """Erase every place that a new image could be in, then free the spare."""
+        for region in sorted({self._candidate(slot) for slot in self._layout.slots}):
+            blank(self._flash, region)
         self.drop()
+
+    def _record(self, slot: Slot, image: HomeImage | None) -> None:
+        """Record what a slot holds from now on; what the spare holds for it is forgotten, as its place may change."""
+        spare = self.spare
+        if spare.slot == slot:
+            spare, self._filled = Spare(), None
+        self._journal.write_home(slot, image, spare=spare)
+
+    def _active(self, slot: Slot) -> Place:
+        image = self.home(slot)
+        return Place.A if image is None else image.place
+
+    def _confirmed(self, slot: Slot) -> Region:
+        return self._places[slot].confirmed(self._active(slot))
+
+    def _candidate(self, slot: Slot) -> Region:
+        return self._places[slot].candidate(self._active(slot))
+
+    def _spare_region(self) -> Region:
+        if self.spare.slot is None:
+            raise SpareStateError(f"spare: expected an image begun, found {self.spare.state.name}")
+        return self._candidate(self.spare.slot)
 
     def _require(self, state: SpareState, slot: Slot) -> None:
         if (self.spare.state, self.spare.slot) != (state, slot):
@@ -220,7 +252,7 @@ class SlotStore:
         return image
 
     def _require_fit(self, slot: Slot, length: int) -> None:
-        limit = min(self._layout.home(slot).size_bytes, self._layout.spare_bytes)
+        limit = min(self._confirmed(slot).size_bytes, self._candidate(slot).size_bytes)
         if not 0 < length <= limit:
             raise ImageTooLargeError(f"{slot}: expected 1 to {limit} bytes, found {length}")
 
@@ -228,34 +260,8 @@ class SlotStore:
         """Return how many bytes of a cut write can stay; the sector that was being written is erased."""
         if self.spare_digest(length) == self.spare.digest:
             return length
-        written = len(self.read_spare(0, self._whole_sectors(length)).rstrip(bytes([ERASED])))
         sector = self._flash.geometry.sector_bytes
+        written = len(self.read_spare(0, -(-length // sector) * sector).rstrip(bytes([ERASED])))
         start = max(written - 1, 0) // sector * sector
-        self._flash.erase(self._layout.spare.offset + start)
+        self._flash.erase(self._spare_region().offset + start)
         return start
-
-    def _copy(self, image: bytes, region: Region) -> None:
-        sector, row = self._flash.geometry.sector_bytes, self._flash.geometry.write_bytes
-        padded = image + bytes([ERASED]) * (-len(image) % row)
-        for start in range(0, len(padded), sector):
-            part, offset = padded[start : start + sector], region.offset + start
-            if self._flash.read(offset, len(part)) != part:
-                self._flash.erase(offset)
-                self._flash.write(offset, part)
-
-    def _blank(self, region: Region) -> None:
-        """Erase what is not blank."""
-        sector = self._flash.geometry.sector_bytes
-        blank = bytes([ERASED]) * sector
-        for offset in range(region.offset, region.offset + region.size_bytes, sector):
-            if self._flash.read(offset, sector) != blank:
-                self._flash.erase(offset)
-
-    def _erase(self, region: Region) -> None:
-        sector = self._flash.geometry.sector_bytes
-        for offset in range(region.offset, region.offset + self._whole_sectors(region.size_bytes), sector):
-            self._flash.erase(offset)
-
-    def _whole_sectors(self, length: int) -> int:
-        sector = self._flash.geometry.sector_bytes
-        return -(-length // sector) * sector

@@ -22,7 +22,7 @@ from device_sim.hardware.power import PowerSupply
 from protocol.geometry import SYSTEM_SLOTS, Slot
 from protocol.signing import SoftwareSigner
 from tests.power_loss.cut_tally import CutTally
-from tests.power_loss.test_power_cut_during_update import SMALL_SECTORS
+from tests.power_loss.geometries import SMALL_SECTORS
 from tests.unit.device_hardware.device_builder import DeviceBuilder
 from tests.voucher_roots import make_roots, usual_roots
 

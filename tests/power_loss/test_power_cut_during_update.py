@@ -20,40 +20,23 @@ from pathlib import Path
 import pytest
 
 from device_sim.errors import PowerCutError
-from device_sim.hardware.flash import FlashGeometry
-from device_sim.hardware.layout import JOURNAL_SECTORS, FlashLayout
 from device_sim.hardware.machine import Machine
 from device_sim.hardware.power import PowerSupply
 from device_sim.hardware.spare import SpareState
+from protocol.flash_geometry import FlashLayout
 from protocol.geometry import HOME_BYTES, KIB, ImageKind, Slot
 from protocol.image import digest_of
 from tests.power_loss.cut_tally import CutTally
+from tests.power_loss.geometries import LAYOUTS, SMALL_SECTORS
 from tests.unit.device_hardware.device_builder import DeviceBuilder, install_trial
 
-MT3620 = FlashLayout()
-SMALL_SECTORS = FlashLayout(
-    geometry=FlashGeometry(sector_bytes=KIB, size_bytes=128 * KIB),
-    home_bytes=dict.fromkeys(HOME_BYTES, 8 * KIB),
-    spare_bytes=8 * KIB,
-    trailer_bytes=JOURNAL_SECTORS * KIB,
-)
-WIDE_ROWS = FlashLayout(
-    geometry=FlashGeometry(write_bytes=64, page_bytes=512, sector_bytes=2 * KIB, size_bytes=128 * KIB),
-    home_bytes=dict.fromkeys(HOME_BYTES, 8 * KIB),
-    spare_bytes=8 * KIB,
-    trailer_bytes=JOURNAL_SECTORS * 2 * KIB,
-)
 SHARES = (0.0, 0.3, 0.97)  # before the operation, torn in its first half, torn near its end
 EVERYTHING = os.environ.get("TINYFLEET_POWER_LOSS") == "all"
 SOME_SLOTS = (Slot.A7_APPLICATION, Slot.M4_1_MODEL)
 CAMPAIGNS = [
     pytest.param(layout, slot, id=f"{name}-{slot}")
-    for name, layout, slots in [
-        ("mt3620", MT3620, tuple(HOME_BYTES)),
-        ("small-sectors", SMALL_SECTORS, tuple(HOME_BYTES) if EVERYTHING else SOME_SLOTS),
-        ("wide-rows", WIDE_ROWS, tuple(HOME_BYTES) if EVERYTHING else SOME_SLOTS),
-    ]
-    for slot in slots
+    for name, layout in LAYOUTS.items()
+    for slot in (tuple(HOME_BYTES) if EVERYTHING else SOME_SLOTS)
 ]
 IMAGE_BYTES = 4_600  # more than one sector in every geometry, and no multiple of a row
 

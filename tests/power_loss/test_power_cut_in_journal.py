@@ -3,19 +3,16 @@
 import pytest
 
 from device_sim.errors import PowerCutError
-from device_sim.hardware.flash import ERASED, FlashGeometry, NorFlash
+from device_sim.hardware.flash import ERASED, NorFlash
 from device_sim.hardware.journal import TrailerJournal
-from device_sim.hardware.layout import JOURNAL_SECTORS, FlashLayout
 from device_sim.hardware.power import PowerSupply
 from device_sim.hardware.spare import Spare, SpareState
+from protocol.flash_geometry import FlashGeometry, FlashLayout
 from protocol.geometry import HOME_BYTES, KIB
 from tests.power_loss.cut_tally import CutTally
 
 LAYOUT = FlashLayout(
-    geometry=FlashGeometry(sector_bytes=KIB, size_bytes=32 * KIB),
-    home_bytes=dict.fromkeys(HOME_BYTES, KIB),
-    spare_bytes=KIB,
-    trailer_bytes=JOURNAL_SECTORS * KIB,
+    FlashGeometry(sector_bytes=KIB, size_bytes=32 * KIB), slot_bytes=dict.fromkeys(HOME_BYTES, KIB), spare_bytes=KIB
 )
 SLOT = LAYOUT.slots[0]
 RECORDS = 20  # more than two turns of both sectors of a copy

@@ -8,18 +8,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from device_sim.errors import PowerCutError
-from device_sim.hardware.flash import ERASED, FlashGeometry, NorFlash
-from device_sim.hardware.layout import JOURNAL_SECTORS, FlashLayout
+from device_sim.hardware.flash import ERASED, NorFlash
 from device_sim.hardware.power import PowerSupply
 from device_sim.hardware.slots import SlotStore
 from device_sim.hardware.spare import SpareState
+from protocol.flash_geometry import FlashGeometry, FlashLayout
 from protocol.geometry import HOME_BYTES, KIB, Slot
 
 LAYOUT = FlashLayout(
-    geometry=FlashGeometry(sector_bytes=KIB, size_bytes=64 * KIB),
-    home_bytes=dict.fromkeys(HOME_BYTES, 4 * KIB),
+    FlashGeometry(sector_bytes=KIB, size_bytes=64 * KIB),
+    slot_bytes=dict.fromkeys(HOME_BYTES, 4 * KIB),
     spare_bytes=4 * KIB,
-    trailer_bytes=JOURNAL_SECTORS * KIB,
 )
 SLOTS = st.sampled_from(LAYOUT.slots)
 IMAGES = st.integers(1, 3_000).map(lambda size: hashlib.shake_128(size.to_bytes(4, "big")).digest(size))
@@ -51,7 +50,7 @@ class FlashLife(RuleBasedStateMachine):
             if confirm:
                 self.slots.confirm(slot)
                 self.homes[slot] = image
-                self.slots.copy_home()
+                self.slots.settle()
             else:
                 self.slots.drop()
         except PowerCutError:

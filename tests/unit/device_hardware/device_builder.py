@@ -14,10 +14,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from tflite_micro.tensorflow.lite.micro.python import schema_py_generated as schema
 
 from device_sim.cores.kernels import Inference
-from device_sim.hardware.layout import FlashLayout
 from device_sim.hardware.machine import Machine
 from device_sim.hardware.power import PowerSupply
 from protocol.document import sign_document
+from protocol.flash_geometry import FlashLayout
 from protocol.geometry import SYSTEM_SLOTS, Core, ImageKind, Slot
 from protocol.identity import parse_device_id
 from protocol.image import IMAGE_TYPE, ImageInfo, compose
@@ -211,7 +211,6 @@ class DeviceBuilder:
             pool=pool or ColourInference(),
             power=power,
             scenario=scenario,
-            layout=self.layout,
         )
 
     def ready(self, *, pool: Inference | None = None, scenario: Scenario | None = None) -> Machine:

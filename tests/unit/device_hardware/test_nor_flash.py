@@ -1,14 +1,16 @@
 """The flash changes by erase and aligned writes only, and keeps what a kill leaves in its file."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
 
 from device_sim.errors import DeviceFolderError, FlashMisuseError, PowerCutError
-from device_sim.hardware.flash import ERASED, PAGE_BYTES, FlashGeometry, NorFlash, map_flash_file
-from device_sim.hardware.layout import JOURNAL_SECTORS, FlashLayout
+from device_sim.hardware.flash import ERASED, NorFlash, map_flash_file
 from device_sim.hardware.power import PowerSupply
-from protocol.geometry import FLASH_BYTES, HOME_BYTES, KIB, SECTOR_BYTES, SPARE_BYTES, TRAILER_BYTES, Slot
+from device_sim.hardware.wear import WearFile
+from protocol.flash_geometry import PAGE_BYTES, FlashGeometry
+from protocol.geometry import KIB
 
 GEOMETRY = FlashGeometry(sector_bytes=KIB, size_bytes=4 * KIB)
 ROW = bytes(range(16))
@@ -122,42 +124,6 @@ def test_missing_or_short_flash_file_is_refused(content: bytes | None, tmp_path:
         map_flash_file(path, GEOMETRY)
 
 
-def test_impossible_geometry_is_refused() -> None:
-    """Sizes that do not divide each other make no flash."""
-    with pytest.raises(FlashMisuseError, match="divide each other"):
-        FlashGeometry(sector_bytes=1000)
-
-
-def test_mt3620_layout_fills_the_flash_without_overlap() -> None:
-    """Home slots, spare and trailers lie side by side in 1 MiB."""
-    layout = FlashLayout()
-    regions = [*(layout.home(slot) for slot in layout.slots), layout.spare, layout.trailer]
-    ends = [region.offset + region.size_bytes for region in regions]
-    assert [region.offset for region in regions] == [0, *ends[:-1]]
-    assert ends[-1] == FLASH_BYTES
-    assert (layout.spare.size_bytes, layout.trailer.size_bytes) == (SPARE_BYTES, TRAILER_BYTES)
-
-
-@pytest.mark.parametrize(
-    ("spare", "trailer", "match"),
-    [
-        (SPARE_BYTES + SECTOR_BYTES, TRAILER_BYTES, "at most"),
-        (SPARE_BYTES - 1, TRAILER_BYTES, "whole sectors"),
-        (SPARE_BYTES, (JOURNAL_SECTORS - 1) * SECTOR_BYTES, f"trailers of {JOURNAL_SECTORS} sectors"),
-    ],
-)
-def test_impossible_layout_is_refused(spare: int, trailer: int, match: str) -> None:
-    """Slots that do not fit the flash are found before any device starts."""
-    with pytest.raises(FlashMisuseError, match=match):
-        FlashLayout(home_bytes=HOME_BYTES, spare_bytes=spare, trailer_bytes=trailer)
-
-
-def test_slot_without_a_home_is_refused() -> None:
-    """System images live outside the 1 MiB."""
-    with pytest.raises(FlashMisuseError, match="slot os"):
-        FlashLayout().home(Slot.OS)
-
-
 def test_observer_is_told_how_long_each_operation_occupies_the_chip() -> None:
     """One erase, then two pages that a write of one page touches; a cut operation lasts for its share."""
     told: list[float] = []
@@ -170,7 +136,24 @@ def test_observer_is_told_how_long_each_operation_occupies_the_chip() -> None:
     assert told == [0.045, 0.0004, 0.0004, 0.0225]
 
 
-def test_operation_that_would_take_less_than_no_time_is_refused() -> None:
-    """A geometry names durations of 0 s or more."""
-    with pytest.raises(FlashMisuseError, match="expected durations of 0 s or more, found"):
-        FlashGeometry(erase_seconds=-0.1)
+def test_each_erase_that_begins_wears_its_sector() -> None:
+    """Also one that is cut; a cut before it, a write and a read wear nothing."""
+    worn: list[int] = []
+    memory = bytearray([ERASED]) * GEOMETRY.size_bytes
+    for power in (PowerSupply(), PowerSupply(fails_at=2, share=0.4), PowerSupply(fails_at=2, share=0.0)):
+        chip = NorFlash(memory, GEOMETRY, power=power, worn=worn.append)
+        chip.erase(3 * KIB)
+        chip.write(3 * KIB, ROW)
+        with contextlib.suppress(PowerCutError):
+            chip.erase(KIB)
+    assert worn == [3, 1, 3, 1, 3]
+
+
+def test_wear_is_counted_in_a_file_that_survives(tmp_path: Path) -> None:
+    """A flash that was never erased has none; what is counted is there for the next one who looks."""
+    path = tmp_path / "wear.bin"
+    assert WearFile(path, sectors=4).erases() == (0, 0, 0, 0)
+    for sector in (1, 3, 3):
+        WearFile(path, sectors=4).count(sector)
+    assert WearFile(path, sectors=4).erases() == (0, 1, 0, 2)
+    assert path.read_bytes() == bytes(4) + b"\x01\0\0\0" + bytes(4) + b"\x02\0\0\0"
