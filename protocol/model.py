@@ -7,7 +7,8 @@ The payload of a model package, little-endian:
     8   8  reserved, zero
     16  n  model card, canonical JSON
     …      zeros to the next multiple of 16
-    …      the .tflite FlatBuffer, to the end (the package's own padding of up to 3 zero bytes may follow)
+    …      what the card's kind says, such as the .tflite FlatBuffer, to the end (the package's own padding of up to 3
+           zero bytes may follow)
 
 Golden vectors are a document of their own: they belong to the component, not to one model of it, and another role
 than the model's author signs them. They stream from the A7 during a trial, so no flash of a core holds them.
@@ -16,13 +17,15 @@ than the model's author signs them. They stream from the A7 during a trial, so n
 import base64
 import struct
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from enum import StrEnum
+from typing import Annotated, Literal, Self
 
-from pydantic import FailFast, Field, field_validator
+from pydantic import FailFast, Field, field_validator, model_validator
 
 from protocol.document import Document, canonical_json, parse_document
 from protocol.errors import MalformedError
 from protocol.geometry import Core
+from protocol.sensing import SensorKind, SignalContract
 from protocol.versions import Requirements
 
 MAGIC = b"TFM1"
@@ -58,6 +61,8 @@ class InputContract(Document):
     """How a photo or signal becomes the input tensor: value = sample · scale + offset, then cast to dtype.
 
     Attributes:
+        sensor: what the model listens to; cards from before it was said are of models that look at photos.
+        signal: the window of a microphone or an accelerometer that the model takes; None for a camera.
         quantised: what a stored integer stands for inside the model; None for a float tensor.
         meaning: what a sample is.
     """
@@ -68,6 +73,15 @@ class InputContract(Document):
     offset: Number = 0.0
     quantised: Quantised | None = None
     meaning: Meaning = ""
+    sensor: SensorKind = SensorKind.CAMERA
+    signal: SignalContract | None = None
+
+    @model_validator(mode="after")
+    def _check_signal(self) -> Self:
+        if (self.signal is None) != (self.sensor is SensorKind.CAMERA):
+            found = "none" if self.signal is None else "one"
+            raise ValueError(f"signal: expected one unless a camera is the sensor, found {found} of a {self.sensor}")
+        return self
 
 
 class OutputContract(Document):
@@ -145,6 +159,13 @@ class Evaluation(Document):
     samples: Annotated[int, Field(ge=1)]
 
 
+class ModelKind(StrEnum):
+    """What the model of a package is."""
+
+    TFLITE = "tflite"  # a FlatBuffer that TFLM interprets
+    ANOMALY_TEMPLATE = "anomaly-template"  # what a core learns by, see `protocol.learning`
+
+
 class ModelCard(Document):
     """The facts that decide where a model may run, and what its answers mean.
 
@@ -152,6 +173,7 @@ class ModelCard(Document):
     the author's word. Fields with a default may be missing on cards of earlier packages.
 
     Attributes:
+        kind: what the model is.
         labels: one per output value.
         licence: an SPDX id or expression, or a name.
         licence_notes: who has to be named, what may not be done.
@@ -164,6 +186,7 @@ class ModelCard(Document):
     version: Version
     component_id: Guid
     core: Core
+    kind: ModelKind = ModelKind.TFLITE
     input: InputContract
     output: OutputContract | None = None
     labels: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...]
@@ -217,7 +240,7 @@ class ModelPackage:
     """A model and its card, taken out of a verified image package."""
 
     card: ModelCard
-    model: bytes  # .tflite FlatBuffer
+    model: bytes  # what the card's kind says: a .tflite FlatBuffer, or a learning template
 
 
 def compose_model_payload(card: ModelCard, model: bytes) -> bytes:
