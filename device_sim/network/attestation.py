@@ -66,10 +66,12 @@ class Admission:
     Attributes:
         credential: the operational certificate and its key.
         access: how far it reaches.
+        not_after: its end, UTC, aware.
     """
 
     credential: Credential
     access: Access
+    not_after: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,7 @@ class Attester:
         reply = _parse(self._post(ATTEST_PATH, request), AttestationReply)
         credential = Credential(key, reply.certificate_chain.encode())
         self._check_certificate(credential, reply.access)
-        return Admission(credential, reply.access)
+        return Admission(credential, reply.access, credential.leaf.not_valid_after_utc)
 
     def _fetch_nonce(self) -> bytes:
         device_nonce = secrets.token_bytes(NONCE_BYTES)

@@ -7,14 +7,13 @@ the device has full access again.
 from dataclasses import dataclass
 from datetime import datetime
 
-from device_sim.hardware.machine import Machine
-from device_sim.network.attestation import Admission, Attester
+from device_sim.hardware.ports import DeviceMachine
+from device_sim.network.attestation import Admission
 from device_sim.network.ports import HttpTransport, LinkCounts, LinkEvents, MqttLink, Network, Session
-from device_sim.update.uptane import UptaneClient
+from device_sim.runtime.trust import Trust
 from protocol.identity import Access
 from protocol.voucher import Voucher
 
-LDEVID = "ldevid"  # name in secure storage: key and chain, PEM
 NOTHING_SENT = LinkCounts(sent=0, acknowledged=0, dropped=0, waiting=0)
 
 
@@ -39,17 +38,17 @@ class ServiceAccess:
     Args:
         machine: has booted.
         voucher: in force.
-        uptane: knows the Director's timestamp keys.
+        trust: proves the device.
         network: gives connections.
         events: of the MQTT link.
     """
 
     def __init__(
-        self, machine: Machine, voucher: Voucher, *, uptane: UptaneClient, network: Network, events: LinkEvents
+        self, machine: DeviceMachine, voucher: Voucher, *, trust: Trust, network: Network, events: LinkEvents
     ) -> None:
         self._machine = machine
         self._voucher = voucher
-        self._uptane = uptane
+        self._trust = trust
         self._network = network
         self._events = events
         self._session: Session | None = None
@@ -89,16 +88,10 @@ class ServiceAccess:
             AttestationRefusedError: the service refused the device.
             DeviceSimError: it was not reached, or its answer was not to be trusted; the old certificate stays.
         """
-        transport = self._network.attestation(self._machine, self._voucher)
-        try:
-            keys = self._uptane.timestamp_keys()
-            admission = Attester(self._machine, self._voucher, transport, keys).attest()
-        finally:
-            transport.close()
-        self._machine.storage.put(LDEVID, admission.credential.to_pem())
+        admission = self._trust.attest()
         self._connect(admission)
-        not_after = admission.credential.leaf.not_valid_after_utc
-        return Validity(admission.access, not_after, (not_after - self._machine.clock.now()).total_seconds() / 2)
+        left = admission.not_after - self._machine.clock.now()
+        return Validity(admission.access, admission.not_after, left.total_seconds() / 2)
 
     def _connect(self, admission: Admission) -> None:
         """Show the new certificate, and have the MQTT connection that it is good for."""

@@ -10,6 +10,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from device_sim.cores.m4 import Inference
@@ -20,6 +21,7 @@ from device_sim.runtime.device import Device, Surroundings
 from device_sim.runtime.events import EventLog
 from device_sim.runtime.inference import CoreFigures
 from device_sim.runtime.scheduler import Scheduler, Steppable
+from device_sim.runtime.trust import CatalogTrust
 from device_sim.runtime.work import Behaviour
 from device_sim.sensors.camera import Camera
 from protocol.geometry import Core
@@ -80,6 +82,7 @@ class Fleet:
         machine = Machine.open(folder, clock=world.clock, pool=world.pool, scenario=world.scenario)
         surroundings = Surroundings(
             network=world.network,
+            trust=partial(CatalogTrust, machine, world.network),
             clock=world.clock,
             rng=random.Random(f"{world.scenario.seed}/{machine.device_id}"),  # noqa: S311 - jitter, no key
             emit=world.events.emit,

@@ -25,6 +25,10 @@ class Timetable:
         """Have a job done at the latest at a time."""
         self._due[name] = min(self._due[name], due)
 
+    def due_apart_from(self, name: str) -> float:
+        """Return when the first of all other jobs is due."""
+        return min((due for other, due in self._due.items() if other != name), default=NEVER)
+
     def run(self, now: float) -> float:
         """Do every job that is due, in the order of their times; return when the next one is.
 

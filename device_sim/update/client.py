@@ -7,11 +7,14 @@ share one spare: if a later one fails, the earlier ones stay, and the report's d
 the action with a report, so that the next one can begin.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
 
 from device_sim.errors import DeviceSimError, PowerCutError
-from device_sim.hardware.machine import Machine
+from device_sim.hardware.installed import InstalledImage
+from device_sim.hardware.ports import DeviceMachine
 from device_sim.network.ports import (
     FalseServerError,
     HttpTransport,
@@ -23,11 +26,21 @@ from device_sim.update.download import WrongRangeError
 from device_sim.update.errors import DevelopmentDeviceError, SlowTargetError, TargetRefusedError, UpdateError
 from device_sim.update.installer import NOW, Installer, TrialFailedError
 from device_sim.update.progress import Progress, Refusal
-from device_sim.update.uptane import Floors, Instruction, UptaneClient
+from device_sim.update.uptane import Floors, Instruction
+from protocol.geometry import Slot
 from protocol.messages import ActionState, Attack, Cause
 
 MAX_SLOW_ANSWERS = 3  # of one action; then slow retrieval ends it
 MAX_WRONG_RANGES = 3  # the same of answers that are not what was asked for
+
+
+class Verifier(Protocol):
+    """Verifies what the service wants a device to run."""
+
+    def check(
+        self, transport: HttpTransport, now: datetime, *, floors: Floors, installed: Mapping[Slot, InstalledImage]
+    ) -> Instruction:
+        """See `UptaneClient.check`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +56,8 @@ class UpdateClient:
         retry_seconds: gives the pause before the next attempt, by the number of failed ones.
     """
 
-    machine: Machine
-    uptane: UptaneClient
+    machine: DeviceMachine
+    uptane: Verifier
     installer: Installer
     progress: Progress
     transport: Callable[[], HttpTransport]

@@ -12,11 +12,12 @@ What is refused is not kept: the next attempt begins with an empty spare.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from device_sim.errors import ImageTooLargeError, SpareStateError
-from device_sim.hardware.machine import Machine
+from device_sim.hardware.ports import DeviceMachine
 from device_sim.network.ports import EndlessDataError, HttpResponse, HttpTransport, UnexpectedResponseError
 from device_sim.network.problems import unexpected
 from device_sim.update.errors import (
@@ -34,6 +35,15 @@ from protocol.image import ImageInfo, digest_of, verify_package
 
 CHUNK_BYTES = 64 * KIB  # whole sectors
 OK, PARTIAL, NOT_FOUND, RANGE_NOT_SATISFIABLE = 200, 206, 404, 416
+
+
+class Verify(Protocol):
+    """Judges the whole image in the spare; see `verify_spare`."""
+
+    def __call__(
+        self, machine: DeviceMachine, target: ImageTarget, *, package_keys: Sequence[ec.EllipticCurvePublicKey]
+    ) -> None:
+        """Pass, or drop the image and raise."""
 
 
 class WrongRangeError(UnexpectedResponseError):
@@ -55,7 +65,7 @@ class Ranged:
     length: int
 
 
-def download(machine: Machine, transport: HttpTransport, target: ImageTarget) -> Iterator[int]:
+def download(machine: DeviceMachine, transport: HttpTransport, target: ImageTarget) -> Iterator[int]:
     """Bring an image into the spare, one range per step; yields how many bytes came.
 
     Args:
@@ -78,7 +88,7 @@ def download(machine: Machine, transport: HttpTransport, target: ImageTarget) ->
         yield len(data)
 
 
-def begin_spare(machine: Machine, target: ImageTarget) -> int:
+def begin_spare(machine: DeviceMachine, target: ImageTarget) -> int:
     """Make the spare ready for an image and return how many of its bytes are there.
 
     Raises:
@@ -134,7 +144,9 @@ def _partial(response: HttpResponse, ranged: Ranged, *, start: int, end: int) ->
     return response.body
 
 
-def verify_spare(machine: Machine, target: ImageTarget, *, package_keys: Sequence[ec.EllipticCurvePublicKey]) -> None:
+def verify_spare(
+    machine: DeviceMachine, target: ImageTarget, *, package_keys: Sequence[ec.EllipticCurvePublicKey]
+) -> None:
     """Verify the whole image in the spare, as the module's docstring says, and drop it where it is refused.
 
     Raises:
@@ -148,7 +160,9 @@ def verify_spare(machine: Machine, target: ImageTarget, *, package_keys: Sequenc
         raise
 
 
-def _check_package(machine: Machine, target: ImageTarget, package_keys: Sequence[ec.EllipticCurvePublicKey]) -> None:
+def _check_package(
+    machine: DeviceMachine, target: ImageTarget, package_keys: Sequence[ec.EllipticCurvePublicKey]
+) -> None:
     unverified_package = machine.spare_read(0, target.length)
     # Step 1: hash.
     found = digest_of(unverified_package)

@@ -20,7 +20,6 @@ from typing import TypeVar
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from device_sim.cores.m4 import M4Core
 from device_sim.errors import (
     BootStoppedError,
     CoreLoadError,
@@ -29,9 +28,9 @@ from device_sim.errors import (
     PowerCutError,
     SpareContentError,
 )
-from device_sim.hardware.machine import Machine
+from device_sim.hardware.ports import DeviceMachine, RealTimeCore
 from device_sim.network.ports import HttpTransport, NetworkError
-from device_sim.update.download import verify_spare
+from device_sim.update.download import Verify, verify_spare
 from device_sim.update.errors import BootRefusedError, PackageRefusedError, TargetRefusedError
 from device_sim.update.patching import Fetch
 from device_sim.update.progress import Progress
@@ -81,22 +80,25 @@ class Installer:
         package_keys: that may sign packages.
         look: takes a frame of a core's camera.
         reach_service: attests and asks the service anew, as after a restart of the application.
+        verify: judges the whole image in the spare, as `verify_spare` does.
     """
 
     def __init__(
         self,
-        machine: Machine,
+        machine: DeviceMachine,
         progress: Progress,
         *,
         package_keys: Sequence[ec.EllipticCurvePublicKey],
         look: Callable[[Core], np.ndarray],
         reach_service: Callable[[], None],
+        verify: Verify = verify_spare,
     ) -> None:
         self._machine = machine
         self._progress = progress
         self._package_keys = package_keys
         self._look = look
         self._reach_service = reach_service
+        self._verify = verify
         self._raise_floor()
 
     def release_floor(self, slot: Slot) -> int:
@@ -132,7 +134,7 @@ class Installer:
             yield NOW
         detail = f"{target.custom.name}: {fetch.received} bytes received of {target.length}"
         self._progress.report(ActionState.INSTALLING, detail=detail)
-        verify_spare(self._machine, target, package_keys=self._package_keys)
+        self._verify(self._machine, target, package_keys=self._package_keys)
 
     def _tell(self, target: ImageTarget, way: str) -> None:
         detail = f"{target.custom.name}: {way}" if way else target.custom.name
@@ -208,7 +210,7 @@ class Installer:
                 raise TrialFailedError(outcome.cause or Cause.GOLDEN_VECTORS, outcome.detail)
             yield NOW
 
-    def _answer_frames(self, name: Core, core: M4Core) -> Iterator[float]:
+    def _answer_frames(self, name: Core, core: RealTimeCore) -> Iterator[float]:
         for _ in range(LIVE_FRAMES):
             outcome = yield from _when_free(partial(core.infer, self._look(name)))
             if outcome.cause is not None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from device_sim.errors import DeviceSimError
-from device_sim.hardware.machine import Machine
+from device_sim.hardware.ports import DeviceMachine
 from device_sim.network.ports import HttpTransport, NetworkError, SlowRetrievalError, UnreachableError
 from device_sim.update.download import Ranged, begin_spare, download, fetch_range
 from device_sim.update.errors import UpdateError
@@ -46,7 +46,7 @@ class Fetch:
         received: bytes of patch and image that came since this began; what went around them is not counted.
     """
 
-    machine: Machine
+    machine: DeviceMachine
     transport: HttpTransport
     target: ImageTarget
     progress: Progress

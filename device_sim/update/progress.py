@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from device_sim.errors import DeviceSimError
-from device_sim.hardware.machine import Machine
+from device_sim.hardware.ports import DeviceMachine
 from device_sim.network.ports import HttpTransport
 from device_sim.network.problems import unexpected
 from protocol.document import Document, canonical_json, parse_document, sign_document
@@ -75,7 +75,7 @@ class Progress:
         observe: is told every new report.
     """
 
-    def __init__(self, machine: Machine, *, observe: Callable[[ActionReport], None]) -> None:
+    def __init__(self, machine: DeviceMachine, *, observe: Callable[[ActionReport], None]) -> None:
         self._machine = machine
         self._observe = observe
         kept = machine.storage.get(STORAGE_NAME)

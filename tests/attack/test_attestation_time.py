@@ -15,6 +15,7 @@ from device_sim.hardware.power import PowerSupply
 from device_sim.network.attestation import Attester, SignedTimeError
 from device_sim.network.poll import poll
 from device_sim.network.ports import HttpResponse, UnexpectedResponseError
+from device_sim.update.uptane import UptaneClient
 from pki.signed_time import sign_time
 from protocol.messages import NonceReply, NonceRequest
 from protocol.signing import SoftwareSigner
@@ -39,6 +40,7 @@ class Clocked:
 
     def attest(self) -> None:
         assert self.machine.voucher is not None
+        assert isinstance(self.device.client.uptane, UptaneClient)
         keys = self.device.client.uptane.timestamp_keys()
         Attester(self.machine, self.machine.voucher, self.wire, keys).attest()
 

@@ -16,6 +16,7 @@ from device_sim.network.attestation import (
     SignedTimeError,
 )
 from device_sim.network.ports import HttpResponse, UnexpectedResponseError
+from device_sim.update.uptane import UptaneClient
 from pki import profiles
 from protocol.identity import Access
 from protocol.messages import AttestationReply, AttestationRequest, NonceReply, NonceRequest
@@ -35,6 +36,7 @@ class Attesting:
     def attester(self) -> Attester:
         machine = self.device.machine
         assert machine.voucher is not None
+        assert isinstance(self.device.client.uptane, UptaneClient)
         return Attester(machine, machine.voucher, self.wire, self.device.client.uptane.timestamp_keys())
 
 

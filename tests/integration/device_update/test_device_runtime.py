@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from device_sim.network.ports import HttpResponse, UnreachableError
 from device_sim.runtime.device import Device, Surroundings
 from device_sim.runtime.timetable import NEVER
+from device_sim.runtime.trust import CatalogTrust
 from device_sim.runtime.work import Behaviour
 from device_sim.sensors.camera import Camera
 from protocol.document import parse_document
@@ -45,14 +47,15 @@ class Life:
     device: Device = field(init=False)
 
     def __post_init__(self) -> None:
+        machine = self.updated.machine
         surroundings = Surroundings(
             network=self.network,
+            trust=partial(CatalogTrust, machine, self.network),
             clock=self.updated.builder.clock,
             rng=Random(1),  # noqa: S311 - jitter
             emit=lambda event, **fields: self.events.append({"event": event, **fields}),
             wake=self._wake,
         )
-        machine = self.updated.machine
         camera = Camera(machine.device_id, [GREY])
         self.device = Device(machine, camera, behaviour=Behaviour(), surroundings=surroundings)
 
