@@ -10,6 +10,9 @@ from protocol.document import Document
 from protocol.geometry import Core
 from protocol.scenario.values import Label, Length
 
+ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}@(?:\*|[0-9A-Za-z][0-9A-Za-z.+-]{0,31})$")]
+"""`name@version` of a model card, or `name@*` for every version."""
+
 
 class FaultKind(StrEnum):
     """How a kernel of a simulated core misbehaves on the device although the model passes on the host."""
@@ -30,7 +33,7 @@ class KernelFault(Document):
         hardware: only on this revision, or on every.
     """
 
-    model: str
+    model: ModelName
     kind: FaultKind
     core: Core | None = None
     share: Annotated[float, Field(gt=0, le=1)] = 1.0

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from protocol.document import Document, Name
 from protocol.scenario.values import Label, Length, Share
+from protocol.sensing import SensorConditions, SensorSource
 
 
 class Fidelity(StrEnum):
@@ -51,6 +52,12 @@ class PowerCycles(Document):
     per_day: Annotated[float, Field(ge=0, le=10_000)] = 0.0
     lasts: tuple[Length, Length] = (timedelta(seconds=5), timedelta(seconds=60))
 
+    @model_validator(mode="after")
+    def _check_lasts(self) -> Self:
+        if self.lasts[0] > self.lasts[1]:
+            raise ValueError(f"lasts: expected the shorter time first, found {self.lasts[0]} and {self.lasts[1]}")
+        return self
+
 
 class Fleet(Document):
     """Devices of one kind.
@@ -63,6 +70,8 @@ class Fleet(Document):
         inference: who answers for the cores; None: what the fidelity says.
         inference_period: one event per core and period; None: the scenario's.
         inference_sample: how many of the devices run inference; None means all.
+        sensors: where the signals of its sensors come from; a path is taken from the scenario's folder.
+        conditions: what disturbs its sensors.
         attributes: facts of each device that rollouts may target, such as `site: harbour-{n}`; {n} is the device's
             number modulo `sites`.
         sites: over how many sites the devices are spread.
@@ -80,5 +89,7 @@ class Fleet(Document):
     inference: InferenceSource | None = None
     inference_period: Length | None = None
     inference_sample: Annotated[int, Field(ge=0)] | None = None
+    sensors: tuple[SensorSource, ...] = ()
+    conditions: tuple[SensorConditions, ...] = ()
     attributes: Mapping[Label, Annotated[str, Field(max_length=100)]] = {}
     sites: Annotated[int, Field(ge=1)] = 1

@@ -6,16 +6,17 @@ from typing import Annotated
 from pydantic import Field
 
 from protocol.document import Document
+from protocol.flash_geometry import FlashDocument
 from protocol.scenario.values import Share
 
 
 class DefectKind(StrEnum):
     """What a board can have from the factory."""
 
-    WEAK_FLASH = "weak-flash"  # sectors stop taking an erase after `erases`
-    FLAKY_CORE = "flaky-core"  # m4-1 faults once in `inferences`
+    WEAK_FLASH = "weak-flash"  # a sector stops taking erases after `every` of them
+    FLAKY_CORE = "flaky-core"  # m4-1 faults in one of `every` inferences
     SLOW_CLOCK = "slow-clock"  # both M4 cores run at `factor` of their clock
-    BROWN_OUT = "brown-out"  # loses power in one of `operations` flash operations
+    BROWN_OUT = "brown-out"  # loses power in one of `every` flash operations
 
 
 class Defect(Document):
@@ -36,13 +37,13 @@ class HardwareRevision(Document):
     """A revision of the board.
 
     Attributes:
-        os_version: of the operating system that it was made with, or None for the factory's.
-        geometry: name of a flash geometry that protocol.geometry knows, or None for the MT3620's.
+        os_version: of the operating system that virtual devices of it were made with, or None for the factory's.
+        geometry: of its flash and what lies where in it, or None for the MT3620's.
         profile: software stack that the M4 latency is modelled for (tinyml.latency).
         defects: what is wrong with some of them.
     """
 
     os_version: str | None = None
-    geometry: str | None = None
+    geometry: FlashDocument | None = None
     profile: str = "reference"
     defects: tuple[Defect, ...] = ()
