@@ -45,7 +45,7 @@ test: setup-dev servers ## Run every test side by side, after those that cover p
 	  --ignore tests/unit/pki --ignore tests/unit/protocol
 
 power-loss: setup-dev ## Cut the power at every flash operation of many updates; minutes.
-	TINYFLEET_POWER_LOSS=all $(BIN)/python -m pytest tests/power_loss --timeout=900
+	@TINYFLEET_POWER_LOSS=all $(BIN)/python -m pytest tests/power_loss --quiet --numprocesses auto --dist worksteal
 
 fuzz: setup-dev ## Fuzz what reads unverified bytes, guided by coverage (SECONDS_EACH=60).
 	$(BIN)/python tests/fuzz/run.py --seconds $(SECONDS_EACH)

@@ -20,8 +20,8 @@ from device_sim.errors import PowerCutError
 from device_sim.hardware.power import PowerSupply
 from protocol.delta import write_patch
 from protocol.geometry import KIB
+from tests.power_loss.campaign import EVERYTHING, SHARES
 from tests.power_loss.cut_tally import CutTally
-from tests.power_loss.test_power_cut_during_update import EVERYTHING, SHARES
 from tests.unit.device_update.patch_builder import SLOT, install_old, offer_new, offer_patch
 from tests.unit.device_update.update_builder import Updated, ready_device, wake
 

@@ -1,0 +1,56 @@
+"""The suite can fail: a slot store that is not power-safe is found, and counted as what it is."""
+
+from pathlib import Path
+
+import pytest
+from typing_extensions import override
+
+from device_sim.hardware import parts
+from device_sim.hardware.journal import HomeImage
+from device_sim.hardware.power import PowerSupply
+from device_sim.hardware.regions import bring
+from device_sim.hardware.slots import SlotStore
+from device_sim.hardware.spare import Spare
+from protocol.geometry import Slot
+from tests.power_loss.campaign import SHARES, Campaign
+from tests.power_loss.cut_tally import CutTally
+from tests.power_loss.geometries import SMALL_SECTORS
+
+
+class RecordsBeforeItCopies(SlotStore):
+    """Says that the image is at home before it is there."""
+
+    @override
+    def settle(self) -> None:
+        spare, image = self.spare, self.read_spare_image()
+        assert spare.slot is not None
+        self._journal.write_home(spare.slot, HomeImage(spare.digest, spare.length), spare=Spare())
+        bring(self._flash, self._layout.place(spare.slot), image)
+
+
+class ForgetsNoTrial(SlotStore):
+    """Keeps an image that nobody confirmed."""
+
+    @override
+    def recover(self) -> Spare | None:
+        spare = self.spare
+        if spare.slot is not None and spare.state.name == "TRIAL":
+            self.confirm(spare.slot)
+        return super().recover()
+
+
+@pytest.mark.parametrize("store", [RecordsBeforeItCopies, ForgetsNoTrial])
+def test_broken_slot_store_is_counted_as_a_brick(
+    store: type[SlotStore], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few cuts of the same campaign find it; the others are counted all the same."""
+    campaign = Campaign(tmp_path, Slot.M4_0_FIRMWARE, SMALL_SECTORS)
+    monkeypatch.setattr(parts, "SlotStore", store)
+    found = CutTally()
+    for operation in range(campaign.count()):
+        with found.cut(f"operation {operation}"):
+            folder = campaign.device()
+            power = PowerSupply(fails_at=operation, share=SHARES[operation % len(SHARES)])
+            campaign.require_recovered(folder, campaign.run(folder, power, campaign.update))
+    assert found.cut_points == campaign.count()
+    assert 0 < found.bricks < found.cut_points
