@@ -7,13 +7,14 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from protocol.document import Document, Moment
+from protocol.lengths import Length
 from protocol.scenario.faults import KernelFault, ReleaseFault
 from protocol.scenario.fleets import Fleet
 from protocol.scenario.happenings import Happening
 from protocol.scenario.hardware import HardwareRevision
 from protocol.scenario.network import Region
 from protocol.scenario.rollouts import VirtualRelease, VirtualRollout
-from protocol.scenario.values import Label, Length
+from protocol.scenario.values import Label
 
 FULL_SHARE = 1.0 + 1e-9
 ANY = "*"

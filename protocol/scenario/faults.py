@@ -8,7 +8,8 @@ from pydantic import Field
 
 from protocol.document import Document
 from protocol.geometry import Core
-from protocol.scenario.values import Label, Length
+from protocol.lengths import Length
+from protocol.scenario.values import Label
 
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}@(?:\*|[0-9A-Za-z][0-9A-Za-z.+-]{0,31})$")]
 """`name@version` of a model card, or `name@*` for every version."""

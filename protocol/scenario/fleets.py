@@ -8,7 +8,8 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from protocol.document import Document, Name
-from protocol.scenario.values import Label, Length, Share
+from protocol.lengths import Length
+from protocol.scenario.values import Label, Share
 from protocol.sensing import SensorConditions, SensorSource
 
 

@@ -7,7 +7,8 @@ from typing import Annotated
 from pydantic import Field
 
 from protocol.document import Document
-from protocol.scenario.values import Label, Length, Share
+from protocol.lengths import Length
+from protocol.scenario.values import Label, Share
 
 
 class HappeningKind(StrEnum):

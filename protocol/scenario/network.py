@@ -6,7 +6,8 @@ from typing import Annotated
 from pydantic import Field
 
 from protocol.document import Document
-from protocol.scenario.values import Hours, Length, Share
+from protocol.lengths import Length
+from protocol.scenario.values import Hours, Share
 
 
 class Outage(Document):

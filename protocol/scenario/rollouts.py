@@ -8,7 +8,8 @@ from pydantic import Field
 
 from protocol.document import Document, Name
 from protocol.geometry import Slot
-from protocol.scenario.values import Label, Length
+from protocol.lengths import Length
+from protocol.scenario.values import Label
 
 
 class VirtualImage(Document):
