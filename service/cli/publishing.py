@@ -70,6 +70,7 @@ class NewRelease:
         factory: the images that devices are made with.
         support_ends: until when its maker mends it, UTC, aware.
         documents: what is said of it.
+        goes_back: by slot, SHA-256 of newer images that it may replace by an older one, released or not.
     """
 
     name: str
@@ -78,6 +79,7 @@ class NewRelease:
     factory: bool = False
     support_ends: datetime | None = None
     documents: ReleaseDocuments = field(default_factory=ReleaseDocuments)
+    goes_back: Mapping[Slot, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +153,7 @@ def release_document(in_force: RepositoryInForce, release: NewRelease) -> Releas
     """Return the document of a release that is to follow those in force.
 
     Raises:
-        ReleaseRefusedError: two images for one slot, or a name that is taken.
+        ReleaseRefusedError: two images for one slot, a name that is taken, or a way back in another's slot.
     """
     _refuse_taken_name(in_force.targets, release.name)
     return _document(release, counter=next_release_counter(in_force.targets))
@@ -220,11 +222,15 @@ def _document(release: NewRelease, *, counter: int) -> ReleaseDocument:
         raise ReleaseRefusedError(
             f"release {release.name}: expected one image per slot, found two for {', '.join(twice)}"
         )
+    foreign = sorted(release.goes_back.keys() - set(slots))
+    if foreign:
+        raise ReleaseRefusedError(f"release {release.name}: expected to go back in its own slots, found {foreign[0]}")
     return ReleaseDocument(
         name=release.name,
         counter=counter,
         images=dict(images),
         factory=release.factory,
+        goes_back=release.goes_back,
         support_ends=release.support_ends,
         documents=release.documents.of_release,
     )

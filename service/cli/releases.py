@@ -27,6 +27,7 @@ from service.cli.publishing import NewRelease, ReleaseDocuments, ReleaseRefusedE
 from service.cli.release_documents import Origin, image_documents, release_documents
 from service.cli.release_drafts import images_in_force, propose_release, propose_team_images
 from service.cli.settling import Consent, Session, release_facts, report, settle
+from service.cli.way_back import parse_goes_back
 from service.cli.working_copy import WorkingCopy, find_release
 
 LAST_SECOND = time(23, 59, 59)  # of a day, UTC
@@ -54,6 +55,14 @@ def create(
     way_back: Annotated[
         bool, typer.Option("--way-back", help="Sign the release that undoes this one, too: {NAME}-way-back.")
     ] = False,
+    goes_back: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--goes-back",
+            metavar="SLOT=SHA256",
+            help="A newer image that devices may leave for this release's older one; need not be in force.",
+        ),
+    ] = None,
     support_ends: Annotated[
         datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Last day on which you mend the release.")
     ] = None,
@@ -69,6 +78,7 @@ def create(
     if not packages and not images:
         raise BadArgumentError("release: expected packages or --images, found none")
     check_name(name)
+    newer = parse_goes_back(goes_back or ())
     keys = offline_keys(operator_dir)
     catalog, makers = own_catalog(operator_dir), maker_keys(operator_dir)
     offered = [load_offered(path, catalog, makers=makers) for path in packages or ()]
@@ -83,6 +93,7 @@ def create(
             factory=reference,
             support_ends=None if support_ends is None else datetime.combine(support_ends, LAST_SECOND, UTC),
             documents=_documents(session, name, origin, offered=offered, listed=listed),
+            goes_back=newer,
         )
         draft = propose_release(session, release, way_back=way_back)
         answer = settle(session, draft, Consent(yes=yes, propose=propose, quiet=as_json))

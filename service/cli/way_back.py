@@ -3,18 +3,23 @@
 It is signed together with the release, so that the service can take it without an offline key. In each slot it brings
 what was there before: the image of the last release that is itself no way back, or the factory's. It says that it goes
 back from the new image, because otherwise no device would take an older one.
+
+A release may also say itself what it goes back from: any image, also one that no release lists, such as one that
+somebody brought over a cable into a device that is to be healed.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pki.repository import RepositoryInForce
 from protocol.geometry import Slot
 from protocol.updates import ReleaseDocument, ReleaseImage, image_custom
-from service.cli.errors import CliError
+from service.cli.errors import BadArgumentError, CliError
 
 SUFFIX = "-way-back"
 MAX_NAME_CHARACTERS = 64 - len(SUFFIX)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class WayBackError(CliError):
@@ -89,3 +94,25 @@ def earlier_image(documents: Sequence[ReleaseDocument], slot: Slot) -> ReleaseIm
     """
     brought = (each.images[slot] for each in documents if each.way_back_of is None and slot in each.images)
     return next(brought, None)
+
+
+def parse_goes_back(texts: Sequence[str]) -> dict[Slot, tuple[str, ...]]:
+    """Parse what a release goes back from.
+
+    Args:
+        texts: SLOT=SHA256 of a package, hex.
+
+    Returns:
+        by slot, each digest once.
+
+    Raises:
+        BadArgumentError: another form.
+    """
+    goes_back: dict[Slot, tuple[str, ...]] = {}
+    for text in texts:
+        slot_text, _, digest = text.partition("=")
+        slot = next((slot for slot in Slot if slot == slot_text), None)
+        if slot is None or not _SHA256.fullmatch(digest):
+            raise BadArgumentError(f"--goes-back: expected SLOT=SHA256, such as m4-0/model=6fa1…, found {text[:80]!r}")
+        goes_back[slot] = tuple(dict.fromkeys((*goes_back.get(slot, ()), digest)))
+    return goes_back

@@ -25,6 +25,7 @@ from tests.unit.device_update.update_builder import Updated, info_of
 OTHER = Slot.M4_1_MODEL
 APPLICATION = Slot.A7_APPLICATION
 NEXT = LEGITIMATE_COUNTER + 1
+THIRD_ACTION = "44444444-4444-4444-8444-444444444444"
 
 
 @pytest.fixture
@@ -116,6 +117,20 @@ def test_release_that_goes_back_from_another_image_is_refused(device: Updated) -
     target = add_model(device, SLOT, "1.9.0")
     device.catalog.roll_out({SLOT: target}, counter=NEXT, goes_back={SLOT: ("0" * 64,)})
     assert_refused(device, Cause.VERIFY, "or a release that goes back from it", Attack.ROLLBACK)
+
+
+def test_device_with_an_unlisted_newer_image_is_healed_by_a_release_that_names_it(device: Updated) -> None:
+    """Somebody flashed a signed image that no release lists: an older one comes in its place by the operator's word."""
+    unlisted = device.model(version="9.0.0")
+    device.machine.flash_factory({SLOT: unlisted})
+    device.restart()
+    target = add_model(device, SLOT, "3.0.0")
+    device.catalog.roll_out({SLOT: target}, counter=NEXT)
+    assert_refused(device, Cause.VERIFY, "expected nothing older than colour@9.0.0", Attack.ROLLBACK)
+    device.catalog.action_id = THIRD_ACTION
+    device.catalog.roll_out({SLOT: target}, counter=NEXT + 1, goes_back={SLOT: (device.digests()[SLOT],)})
+    installs(device)
+    assert device.machine.installed()[SLOT].name == "colour@3.0.0"
 
 
 def test_image_whose_requirement_is_unmet_is_refused_before_its_download(device: Updated) -> None:

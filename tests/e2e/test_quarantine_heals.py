@@ -1,10 +1,16 @@
-"""A device with a signed but unlisted model: refused, let in to update alone, healed by a rollout, let in whole."""
+"""A device with a signed but unlisted model: refused, let in to update alone, healed by a rollout, let in whole.
 
+An unlisted model that is older is healed by what its group gets anyhow, one that is newer by a release that goes back
+from it.
+"""
+
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from service.cli import demo_releases, demo_steps
 from service.cli.demo import environment_of
@@ -17,6 +23,7 @@ from tests.e2e.demo_process import DEVICES, Interrupted
 pytestmark = pytest.mark.timeout(900)
 
 MODEL_SLOT = "m4-0/model"
+OLDER_VERSION = "0.9.0"
 WAIT_SECONDS = 240.0
 _STEPS = frozenset({"refused", "quarantined", "attested", "connected"})
 
@@ -38,7 +45,31 @@ def run(interrupted: Interrupted, tmp_path: Path) -> Iterator[DemoRun]:
 def test_quarantined_device_heals_by_updating(run: DemoRun) -> None:
     """Refused, then update-only by the operator's word, then updated, then let in: as the API and the device say."""
     folder = run.device_folders()[ATTACKED_DEVICES]
+    _quarantine(run, folder, _older_package(run))
+    _heals_by(run, folder, demo_releases.GOOD_RELEASE)
+
+
+def test_quarantined_device_with_a_newer_image_heals_by_a_release_that_goes_back(run: DemoRun) -> None:
+    """The operator names the digest of an image that no release lists, and signs that the older one may replace it."""
+    folder = run.device_folders()[ATTACKED_DEVICES]
     unlisted = demo_releases.PERSON.package(run, demo_releases.BAD_VERSION)
+    _quarantine(run, folder, unlisted)
+    newer = f"{MODEL_SLOT}={hashlib.sha256(unlisted.read_bytes()).hexdigest()}"
+    good = demo_releases.PERSON.package(run, demo_releases.VERSION)
+    run.perform([tinyfleet("release", "create", "vision-heal", good, "--goes-back", newer, "--yes", "--json")])
+    _heals_by(run, folder, "vision-heal")
+
+
+def _older_package(run: DemoRun) -> Path:
+    """Sign a model that is older than the release's, and that no release lists."""
+    model, card = demo_releases.PERSON, run.folder.work / "older.yaml"
+    card.write_text(yaml.safe_dump({**yaml.safe_load(model.card(run).read_text()), "version": OLDER_VERSION}))
+    run.perform([demo_releases.pack_model(run, model, card, version=OLDER_VERSION)])
+    return model.package(run, OLDER_VERSION)
+
+
+def _quarantine(run: DemoRun, folder: Path, unlisted: Path) -> None:
+    """Flash an unlisted model over the cable, boot, and let the device in to update alone."""
     run.perform([device_sim("flash", folder, "--slot", MODEL_SLOT, "--package", unlisted)])
     demo_steps.serve(run)
     demo_steps.boot(run)
@@ -53,9 +84,12 @@ def test_quarantined_device_heals_by_updating(run: DemoRun) -> None:
     assert (_result(quarantined), quarantined["certificate"]["access"]) == ("quarantined", "update-only")
     assert quarantined["admission"]["access"] == "update-only"
     assert not quarantined["connected"]
-    heard_before = _telemetry(run, quarantined)
 
-    rollout = demo_releases.start_rollout(run, demo_releases.GOOD_RELEASE)
+
+def _heals_by(run: DemoRun, folder: Path, release: str) -> None:
+    """Roll a release out, and see the quarantined device come back whole."""
+    heard_before = _telemetry(run, _show(run, folder))
+    rollout = demo_releases.start_rollout(run, release)
     assert demo_releases.watch_rollout(run, rollout)["state"] == "finished"
     _wait(run, folder, "active", lambda device: device["state"] == "active" and device["connected"])
     healed = _show(run, folder)

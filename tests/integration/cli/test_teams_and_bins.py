@@ -23,6 +23,7 @@ from protocol.provenance import verify_provenance
 from service.cli.catalog_papers import own_catalog
 from service.cli.errors import BadArgumentError, RefusedError
 from service.cli.offered import OfferedImage, verify_offered, write_offered
+from service.cli.publishing import ReleaseRefusedError
 from service.cli.way_back import WayBackError
 from tests.integration.cli.people import COMPONENT, Team, live_team
 
@@ -159,6 +160,21 @@ async def test_keys_of_targets_take_their_bins_along(team: Team) -> None:
     await team.ada.does("metadata", "keys", "rotate", "targets", "--key", key, "--yes")
     package = await team.ada.package()
     assert (await team.ada.does("release", "create", "main", package, "--yes"))["name"] == "main"
+
+
+async def test_release_goes_back_from_an_image_that_nobody_lists(team: Team) -> None:
+    """The operator names its digest; what is no slot of the release, or no digest, is refused."""
+    package = await team.ada.package("first.img", version="1.1.0")
+    words, unlisted = ("release", "create", "heal", package, "--yes", "--goes-back"), "5" * 64
+    answer = await team.ada.fails(*words, f"m4-0/model={unlisted}")
+    assert isinstance(answer, ReleaseRefusedError)
+    assert "expected to go back in its own slots, found m4-0/model" in str(answer)
+    for wrong in ("a7/application", "a7/application=55", f"nowhere={unlisted}", f"a7/application={unlisted.upper()}="):
+        assert isinstance(await team.ada.fails(*words, wrong), BadArgumentError)
+    twice = f"a7/application={unlisted}"
+    answered = await team.ada.does(*words, twice, "--goes-back", twice, "--goes-back", f"a7/application={'6' * 64}")
+    assert answered["goes_back"] == {"a7/application": [unlisted, "6" * 64]}
+    assert (await team.ada.does("release", "show", "heal"))["goes_back"] == answered["goes_back"]
 
 
 async def test_way_back_is_signed_together(team: Team) -> None:
