@@ -20,6 +20,10 @@ The steps, in this order:
     11. transparency log, where the Image repository's root asks for it: each image is in it
         (device_sim/update/transparency.py).
 The image's own bytes are checked by device_sim/update/download.py.
+
+Files that were never in force together, or one that has another version or is longer than was said, may be an attack,
+or a publication between two requests of one check. Then the device looks once more from the start, and refuses what
+does not fit the second time, either.
 """
 
 import json
@@ -38,8 +42,12 @@ from device_sim.network.problems import unexpected
 from device_sim.update.errors import (
     DirectorFormError,
     DisagreementError,
+    EndlessMetadataError,
     EndlessTargetError,
     GoldenVectorsRefusedError,
+    MetadataExpiredError,
+    MetadataMixError,
+    MetadataRollbackError,
     MixedReleasesError,
     OlderImageError,
     PartialBundleError,
@@ -83,6 +91,7 @@ IMAGE_PATH = "/device/v1/uptane/image/"
 ARTIFACT_PATH = "/device/v1/artifacts/"
 IMAGE_PREFIX = "images/"
 OK, NOT_FOUND = 200, 404
+_PERHAPS_PUBLISHED = (MetadataMixError, MetadataRollbackError, EndlessMetadataError)
 _LEAF_OF: tuple[tuple[type[ProtocolError], type[UpdateError]], ...] = (
     (updates.ReleaseMismatchError, MixedReleasesError),
     (updates.WrongHardwareError, WrongHardwareError),
@@ -199,6 +208,14 @@ class UptaneClient:
             NetworkError: the service was not reached; nothing is wrong with the update yet.
             UpdateError: a step refused.
         """
+        try:
+            return self._check_once(transport, now, floors=floors, installed=installed)
+        except _PERHAPS_PUBLISHED:
+            return self._check_once(transport, now, floors=floors, installed=installed)
+
+    def _check_once(
+        self, transport: HttpTransport, now: datetime, *, floors: Floors, installed: Mapping[Slot, InstalledImage]
+    ) -> Instruction:
         # Step 2: Director.
         fetcher = MetadataFetcher(transport, max_bytes=MAX_DIRECTOR_BYTES)
         repository = Repository(self._director, DIRECTOR_PATH, fetcher=fetcher, now=now)
@@ -345,9 +362,12 @@ class _ReleaseCheck:
             requires = self.known.requires(image.digest)
             if requires is not None:
                 return replace(image.build, requires=requires)
-            if isinstance(error, NetworkError):
+            if isinstance(error, NetworkError | MetadataMixError):
                 raise
-            raise RequirementError(f"{image.slot}, {image.name}: expected what it requires, found {error}") from error
+            found = "that the role which lists it has expired: " if isinstance(error, MetadataExpiredError) else ""
+            raise RequirementError(
+                f"{image.slot}, {image.name}: expected what it requires, found {found}{error}"
+            ) from error
 
     def _required_now(self, image: InstalledImage) -> Build:
         target = self.images.find(image_target_name(image.slot, image.image_id))

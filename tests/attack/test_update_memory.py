@@ -42,7 +42,12 @@ def test_expired_role_of_an_unknown_image_is_no_attack(device: Updated) -> None:
     device.machine.storage.update({"uptane/builds": None})
     expire_team_of(device, SIBLING)
     device.offer_model(version="3.0.0", counter=NEXT)
-    assert_refused(device, Cause.REQUIREMENT, "New other is expired", None)
+    assert_refused(
+        device,
+        Cause.REQUIREMENT,
+        "the role which lists it has expired: /device/v1/uptane/image/: ExpiredMetadataError: New other",
+        None,
+    )
 
 
 def test_damaged_image_lets_no_older_one_in(device: Updated) -> None:
