@@ -25,7 +25,7 @@ def test_length_is_read_with_its_unit(written: str, seconds: float) -> None:
     assert parse_document(f'{{"wait": "{written}"}}'.encode(), Wait).wait == timedelta(seconds=seconds)
 
 
-@pytest.mark.parametrize("written", ['"5"', "5", '"-5s"', '"5 s"', '"1h30m"', '""', "null", '"٥s"'])
+@pytest.mark.parametrize("written", ['"5"', "5", '"-5s"', '"5 s"', '"1h30m"', '""', "null", '"\u0665s"'])
 def test_what_is_no_length_is_refused(written: str) -> None:
     """A number without a unit is a guess."""
     with pytest.raises(DocumentError, match=r"wait: Value error, expected a length of time such as 90s, 15m, 6h or 2d"):

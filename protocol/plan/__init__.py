@@ -1,0 +1,27 @@
+"""Rollout plans: how a release is brought to a group, and what stops it. YAML or JSON, kept with the rollout.
+
+    document    the whole file
+    stages      how far each stage reaches, and what it must have shown
+    pace        how fast devices are given the release
+    gates       what halts the rollout and what lets a stage pass
+    presets     plans to begin with: careful, standard, emergency
+
+An unknown key, a number that makes no test, or stages that do not rise are errors that say where.
+"""
+
+from protocol.plan.document import Plan
+from protocol.plan.gates import EvidenceGates, FailureGate, ThresholdGates
+from protocol.plan.pace import Pace
+from protocol.plan.presets import PRESETS, merge_preset
+from protocol.plan.stages import PlanStage
+
+__all__ = [
+    "PRESETS",
+    "EvidenceGates",
+    "FailureGate",
+    "Pace",
+    "Plan",
+    "PlanStage",
+    "ThresholdGates",
+    "merge_preset",
+]

@@ -1,0 +1,54 @@
+"""The plan as a whole."""
+
+import itertools
+from datetime import timedelta
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from protocol.document import Document, Name
+from protocol.lengths import Length
+from protocol.plan.gates import EvidenceGates, Gates
+from protocol.plan.pace import Pace
+from protocol.plan.stages import MAX_STAGES, PlanStage
+
+
+class Plan(Document):
+    """How a release is brought to a group, and what stops it.
+
+    Attributes:
+        version: of this form.
+        stages: each reaches further than the one before; a count and a percentage compare only by the group.
+        pace: how fast.
+        gates: what halts it, and what lets a stage pass.
+        device_timeout: time that a device has to its next report.
+        deadline: after which a rollout that still runs pauses and asks; None never.
+        roll_back: after a halt, devices that were given the release are brought back by its signed way back.
+    """
+
+    version: Literal[1] = 1
+    name: Name = "plan"
+    description: Annotated[str, Field(max_length=2000)] = ""
+    stages: Annotated[tuple[PlanStage, ...], Field(min_length=1, max_length=MAX_STAGES)]
+    pace: Pace = Pace()
+    gates: Gates = EvidenceGates()
+    device_timeout: Length = timedelta(hours=24)
+    deadline: Length | None = None
+    roll_back: bool = False
+
+    @model_validator(mode="after")
+    def _check_stages(self) -> Self:
+        for number, (before, stage) in enumerate(itertools.pairwise(self.stages), start=1):
+            if _reaches_no_further(before, stage):
+                raise ValueError(f"stages.{number}: expected one that reaches further than the one before it")
+        if self.device_timeout <= timedelta(0):
+            raise ValueError("device_timeout: expected above 0")
+        return self
+
+
+def _reaches_no_further(before: PlanStage, stage: PlanStage) -> bool:
+    if before.count is not None and stage.count is not None:
+        return stage.count <= before.count
+    if before.percent is not None and stage.percent is not None:
+        return stage.percent <= before.percent
+    return False

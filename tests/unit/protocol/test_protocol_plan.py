@@ -1,0 +1,102 @@
+"""A plan says what it means, or an error says where it does not."""
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from protocol.document import DocumentError, canonical_json, parse_document
+from protocol.plan import PRESETS, EvidenceGates, Plan, ThresholdGates, merge_preset
+
+STAGES = [{"count": 5}, {"percent": 10, "soak": "2h"}, {"percent": 100}]
+
+
+def parse(content: dict[str, Any]) -> Plan:
+    return parse_document(json.dumps(content).encode(), Plan)
+
+
+def test_plan_of_stages_alone_stands_on_evidence() -> None:
+    """What is left out is safe: evidence, an error budget of a percent, the rule for small stages."""
+    plan = parse({"stages": STAGES})
+    assert isinstance(plan.gates, EvidenceGates)
+    assert (plan.gates.alpha, plan.gates.small_stage_rule, plan.stages[1].soak) == (0.01, True, timedelta(hours=2))
+    assert plan.pace.per_minute is None
+
+
+def test_thresholds_of_other_servers_are_a_plan() -> None:
+    """The same form, so that the same engine runs them."""
+    plan = parse({"stages": STAGES, "gates": {"kind": "thresholds", "success_percent": 80, "error_percent": 10}})
+    assert isinstance(plan.gates, ThresholdGates)
+    assert plan.gates.error_percent == 10
+
+
+def test_plan_goes_to_a_database_and_back() -> None:
+    """Equal plans have equal bytes."""
+    plan = parse({"stages": STAGES, "deadline": "14d", "pace": {"per_minute": 10, "growth": 2, "most_per_minute": 90}})
+    assert parse_document(canonical_json(plan), Plan) == plan
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ({}, "stages: Field required"),
+        ({"stages": []}, "stages: Tuple should have at least 1 item"),
+        ({"stages": [{}]}, r"stages\.0: Value error, expected either a count or a percent, found both or none"),
+        ({"stages": [{"count": 1, "percent": 1}]}, "expected either a count or a percent"),
+        ({"stages": [{"count": 5}, {"count": 5}]}, r"stages\.1: expected one that reaches further"),
+        ({"stages": [{"percent": 50}, {"percent": 5}]}, r"stages\.1: expected one that reaches further"),
+        ({"stages": STAGES, "speed": 5}, "speed: Extra inputs are not permitted"),
+        ({"stages": STAGES, "version": 2}, "version"),
+        ({"stages": STAGES, "device_timeout": "0s"}, "device_timeout: expected above 0"),
+        (
+            {"stages": STAGES, "pace": {"growth": 2}},
+            r"pace: Value error, growth and most_per_minute: expected per_minute",
+        ),
+        ({"stages": STAGES, "pace": {"most_per_minute": 2}}, "expected per_minute beside them"),
+        (
+            {"stages": STAGES, "pace": {"per_minute": 20, "most_per_minute": 10}},
+            "most_per_minute: expected at least per_minute, 20, found 10",
+        ),
+        ({"stages": STAGES, "gates": {"kind": "luck"}}, "gates"),
+        ({"stages": STAGES, "gates": {"kind": "evidence", "alpha": 0}}, r"gates\.evidence\.alpha"),
+        (
+            {"stages": STAGES, "gates": {"kind": "evidence", "failures": [{"acceptable": 0.1, "worst": 0.1}]}},
+            "worst: expected above the acceptable 0.1, found 0.1",
+        ),
+        (
+            {"stages": STAGES, "gates": {"kind": "evidence", "failures": [{}, {"causes": ["boot"]}]}},
+            "failures: expected each name once",
+        ),
+        ({"stages": STAGES, "gates": {"kind": "evidence", "failures": [{"causes": ["luck"]}]}}, "causes"),
+    ],
+)
+def test_plan_that_makes_no_rollout_is_refused(content: dict[str, Any], expected: str) -> None:
+    """The error says where and what was expected."""
+    with pytest.raises(DocumentError, match=expected):
+        parse(content)
+
+
+def test_count_and_percentage_compare_by_the_group_alone() -> None:
+    """A hundred devices may be more or less than a percent."""
+    assert len(parse({"stages": [{"count": 100}, {"percent": 1}, {"count": 100_000}]}).stages) == 3
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_preset_is_a_plan(name: str) -> None:
+    """Each stands by itself."""
+    assert parse(merge_preset({"preset": name})).name == name
+
+
+def test_file_says_only_what_differs_from_its_preset() -> None:
+    """A key of the file takes the place of the preset's."""
+    plan = parse(merge_preset({"preset": "careful", "stages": STAGES, "name": "mine"}))
+    assert (plan.name, len(plan.stages), plan.roll_back) == ("mine", 3, True)
+    assert merge_preset({"stages": STAGES}) == {"stages": STAGES}
+
+
+@pytest.mark.parametrize("name", ["luck", 5, ["careful"]])
+def test_unknown_preset_is_refused(name: object) -> None:
+    """The error names those that there are."""
+    with pytest.raises(ValueError, match="preset: expected one of careful, standard, emergency, found"):
+        merge_preset({"preset": name})
