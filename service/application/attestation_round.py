@@ -7,7 +7,7 @@ lets one writer in at a time, is written last.
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -26,6 +26,7 @@ from service.domain.clone import CloneSuspicion, note_boot_seed
 from service.domain.device import Device, DeviceState
 from service.domain.errors import JsonValue
 
+Aside = Callable[[Callable[[], list[IssuedCertificate | None]]], Awaitable[list[IssuedCertificate | None]]]
 _RESTRICTED = Access.UPDATE_ONLY
 RESTRICTED_LIFETIME = timedelta(hours=1)  # longest, of a certificate that reaches the update path alone
 
@@ -126,10 +127,22 @@ class _Settled:
 
 
 class AttestationRound:
-    """Settles rounds of claims."""
+    """Settles rounds of claims.
 
-    def __init__(self, *, issuer: CertificateIssuer, reference_values: ReferenceValues, clones: Clones) -> None:
+    Args:
+        aside: does what would hold up the event loop.
+    """
+
+    def __init__(
+        self,
+        *,
+        issuer: CertificateIssuer,
+        reference_values: ReferenceValues,
+        clones: Clones,
+        aside: Aside = asyncio.to_thread,
+    ) -> None:
         self._issuer = issuer
+        self._aside = aside
         self._clones = clones
         self._reference_values = reference_values
 
@@ -142,7 +155,7 @@ class AttestationRound:
         facts = await self._gather(work, claims, now=now)
         judged = [self._judge(claim, facts, now=now) for claim in claims]
         # In a thread, because a token takes its time for each signature.
-        issued = await asyncio.to_thread(lambda: [self._issue(one) for one in judged])
+        issued = await self._aside(lambda: [self._issue(one) for one in judged])
         settled = [_settled(one, its, now=now) for one, its in zip(judged, issued, strict=True)]
         await work.devices.save_attested([one.after for one in settled if one.after and one.after is not one.before])
         for one, its in zip(judged, settled, strict=True):

@@ -7,6 +7,7 @@ Verification of a version manifest, in this order:
        the last one, but newly signed, tells of a second device with this identity key.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
@@ -21,7 +22,7 @@ from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.application.update_repositories import StoredManifest, StoredRollout
 from service.domain.action import Action, UnknownActionError, apply_report
 from service.domain.clone import manifest_suspicion
-from service.domain.device import UnknownDeviceError
+from service.domain.device import Device, UnknownDeviceError
 from service.domain.errors import ConflictError, ForbiddenError
 from service.domain.release import Release
 
@@ -36,11 +37,41 @@ class ReplayedManifestError(ConflictError):
     """A version manifest whose counter is not above the last one's."""
 
 
-class Reports:
-    """Takes reports and manifests."""
+VerifyManifest = Callable[[bytes, Device], VersionManifest]
 
-    def __init__(self, unit_of_work: UnitOfWorkFactory, *, clones: Clones, clock: Clock) -> None:
+
+def verify_manifest(unverified_envelope: bytes, device: Device) -> VersionManifest:
+    """Verify a version manifest of a device: step 1.
+
+    Raises:
+        DocumentError, EnvelopeSignatureError: it is not the device's.
+    """
+    return verify_document(
+        unverified_envelope,
+        MANIFEST_PAYLOAD_TYPE,
+        VersionManifest,
+        trusted_keys=[device.identity_public_key],
+        max_bytes=MAX_MANIFEST_BYTES,
+    )
+
+
+class Reports:
+    """Takes reports and manifests.
+
+    Args:
+        verify: takes step 1 of the module.
+    """
+
+    def __init__(
+        self,
+        unit_of_work: UnitOfWorkFactory,
+        *,
+        clones: Clones,
+        clock: Clock,
+        verify: VerifyManifest = verify_manifest,
+    ) -> None:
         self._unit_of_work = unit_of_work
+        self._verify = verify
         self._clones = clones
         self._clock = clock
         self._releases: dict[str, Release] = {}  # by id
@@ -97,13 +128,7 @@ class Reports:
             if device is None:
                 raise UnknownDeviceError(f"device: expected one of the catalog, found none of id {device_id[:16]}…")
             # Step 1: envelope.
-            manifest = verify_document(
-                unverified_envelope,
-                MANIFEST_PAYLOAD_TYPE,
-                VersionManifest,
-                trusted_keys=[device.identity_public_key],
-                max_bytes=MAX_MANIFEST_BYTES,
-            )
+            manifest = self._verify(unverified_envelope, device)
             # Step 2: device.
             if manifest.device_id != device_id:
                 raise ForeignManifestError(
@@ -122,9 +147,7 @@ class Reports:
         last = await work.installed.manifest(manifest.device_id)
         if device is None or last is None or last.envelope == envelope:
             return
-        stored = verify_document(
-            last.envelope, MANIFEST_PAYLOAD_TYPE, VersionManifest, trusted_keys=[device.identity_public_key]
-        )
+        stored = self._verify(last.envelope, device)
         # An older manifest that comes late was signed before the last one.
         if manifest.counter == stored.counter or manifest.reported_at > stored.reported_at:
             suspicion = manifest_suspicion(last=stored.counter, found=manifest.counter)
