@@ -61,11 +61,13 @@ class ModelImage:
     Attributes:
         content: the .tflite FlatBuffer.
         arena_bytes: size of the tensor arena.
+        session: names the interpreter of a model that keeps state, which nobody else may use; empty: any will do.
         digest: SHA-256 of the content, 64 hex digits.
     """
 
     content: bytes = field(repr=False)
     arena_bytes: int
+    session: str = ""
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:

@@ -16,15 +16,16 @@ import numpy as np
 
 from device_sim.cores.intercore import data_of
 from device_sim.cores.kernels import WATCHDOG_MS, Inference, Kernels, load_model
+from device_sim.cores.memory import RUNTIME_BYTES, SYSRAM, TCM, MemoryBudget
 from device_sim.errors import CoreFaultError, CoreStoppedError, IntercoreMessageError
-from protocol.geometry import Core
+from protocol.geometry import M4_CLOCK_HZ, Core
 from protocol.image import VerifiedImage
 from protocol.messages import Cause
 from protocol.model import InputContract, ModelCard
 from protocol.scenario import KernelFault
 from tinyml.errors import InputMismatchError
 from tinyml.latency import Profile
-from tinyml.preprocess import label_scores, photo_tensor
+from tinyml.preprocess import label_scores
 
 _REPLY_TYPE = "<f4"
 
@@ -64,12 +65,26 @@ class M4Core:
         pool: runs the kernels.
         profile: software stack that the latency is modelled for.
         faults: the scenario's kernel faults that this device has.
+        clock_hz: of the core.
+        device_id: whose it is.
     """
 
-    def __init__(self, core: Core, *, pool: Inference, profile: Profile, faults: Sequence[KernelFault] = ()) -> None:
+    def __init__(
+        self,
+        core: Core,
+        *,
+        pool: Inference,
+        profile: Profile,
+        faults: Sequence[KernelFault] = (),
+        clock_hz: int = M4_CLOCK_HZ,
+        device_id: str = "",
+    ) -> None:
         self._core = core
+        self._owner = f"{device_id}/{core}"
         self._pool = pool
         self._profile = profile
+        self._clock_hz = clock_hz
+        self._memory = MemoryBudget(core)
         self._faults = tuple(faults)
         self._firmware: VerifiedImage | None = None
         self._kernels: Kernels | None = None
@@ -92,6 +107,16 @@ class M4Core:
         return self._kernels is not None
 
     @property
+    def latency_seconds(self) -> float:
+        """Modelled latency of one inference of the model that the core runs; 0 without one."""
+        return 0.0 if self._kernels is None else self._kernels.latency_ms / 1000
+
+    @property
+    def memory(self) -> MemoryBudget:
+        """What the core's data memory is given to; a start of the core gives it anew."""
+        return self._memory
+
+    @property
     def resets(self) -> int:
         """Watchdog and fault resets since the core was started."""
         return self._resets
@@ -104,24 +129,26 @@ class M4Core:
             model: what it runs; None leaves the core idle.
 
         Raises:
-            CoreLoadError: the model is for another core, malformed, or over the memory budget; the core is stopped.
+            CoreLoadError: the model is for another core, or malformed; the core is stopped.
+            OutOfMemoryError: of these, its arena does not fit beside the runtime.
         """
         self.stop()
+        self._memory.claim("runtime", RUNTIME_BYTES, regions=(SYSRAM, TCM))
         if model is not None:
-            loaded = load_model(model, self._core)
-            self._kernels = Kernels(loaded, self._pool, profile=self._profile, faults=self._faults)
+            self._kernels = self._load(model)
         self._firmware = firmware
 
     def stop(self) -> None:
         """Stop the core; it forgets what it ran."""
         self._firmware, self._kernels, self._resets = None, None, 0
         self._received.clear()
+        self._memory.clear()
 
-    def infer(self, frame: np.ndarray) -> InferenceOutcome:
-        """Run the model on what a camera sees.
+    def infer(self, sample: np.ndarray) -> InferenceOutcome:
+        """Run the model on what its sensor took.
 
         Args:
-            frame: RGB, uint8, shape (height, width, 3).
+            sample: a photo or a window of a signal, see `device_sim.sensors.ports.Sensors`.
 
         Raises:
             CoreStoppedError: the core runs no model.
@@ -130,7 +157,7 @@ class M4Core:
         kernels = self._require_kernels()
         card = kernels.model.card
         try:
-            answer = kernels.run(photo_tensor(frame, card.input))
+            answer = kernels.infer(sample)
             best = label_scores(answer.values, card.labels)[0]
         except CoreFaultError as error:
             self._reset()
@@ -164,11 +191,17 @@ class M4Core:
             return None
         return self._answer(kernels, contract)
 
+    def _load(self, model: VerifiedImage) -> Kernels:
+        loaded = load_model(model, self._core)
+        self._memory.claim("arena", loaded.card.measured.arena_bytes)
+        latency_ms = loaded.latency_ms(self._profile, self._clock_hz)
+        return Kernels(loaded, self._pool, latency_ms=latency_ms, faults=self._faults, owner=self._owner)
+
     def _answer(self, kernels: Kernels, contract: InputContract) -> bytes:
         tensor = np.frombuffer(bytes(self._received), contract.dtype).reshape(contract.shape)
         self._received.clear()
         try:
-            return kernels.run(tensor).values.astype(_REPLY_TYPE).tobytes()
+            return kernels.answer(tensor).values.astype(_REPLY_TYPE).tobytes()
         except CoreFaultError:
             self._reset()
             raise
@@ -180,6 +213,8 @@ class M4Core:
 
     def _reset(self) -> None:
         self._received.clear()
+        if self._kernels is not None:
+            self._kernels.reset()
         self._resets += 1
 
     def _outcome(
