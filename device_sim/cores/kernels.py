@@ -14,9 +14,11 @@ from device_sim.errors import CoreFaultError, CoreLoadError
 from protocol.errors import ProtocolError
 from protocol.geometry import Core
 from protocol.image import VerifiedImage
+from protocol.learning import LearningTemplate, template_of
 from protocol.messages import Cause
-from protocol.model import ModelCard, parse_model_payload
+from protocol.model import ModelCard, ModelKind, parse_model_payload
 from protocol.scenario import FaultKind, KernelFault
+from tinyml.anomaly.cost import detector_facts, detector_ms
 from tinyml.errors import (
     InferenceCrashError,
     InferenceTimeoutError,
@@ -53,12 +55,14 @@ class LoadedModel:
         digest: SHA-256 of the image package, 64 hex digits.
         image: what the pool runs, with the arena that the card asks for.
         facts: what the FlatBuffer says of itself.
+        template: what the core learns by, where that is the model.
     """
 
     card: ModelCard
     digest: str
     image: ModelImage
     facts: ModelFacts
+    template: LearningTemplate | None = None
 
     @property
     def is_stateful(self) -> bool:
@@ -72,6 +76,8 @@ class LoadedModel:
 
     def latency_ms(self, profile: Profile, clock_hz: int) -> float:
         """Return the modelled latency of one inference."""
+        if self.template is not None:
+            return detector_ms(self.template.layout, clock_hz=clock_hz)
         return predict(self.facts.macs, profile, clock_hz=clock_hz).ms
 
 
@@ -92,7 +98,8 @@ def load_model(image: VerifiedImage, core: Core) -> LoadedModel:
     """
     try:
         package = parse_model_payload(image.payload)
-        facts = read_model_facts(package.model)
+        template = template_of(package) if package.card.kind is ModelKind.ANOMALY_TEMPLATE else None
+        facts = read_model_facts(package.model) if template is None else detector_facts(template.layout)
     except (ProtocolError, ModelFormatError) as error:
         raise CoreLoadError(f"{core}: expected a model package, found {error}") from error
     card = package.card
@@ -102,7 +109,7 @@ def load_model(image: VerifiedImage, core: Core) -> LoadedModel:
         raise CoreLoadError(
             f"{core}: expected one input and one output, found {len(facts.inputs)} and {len(facts.outputs)}"
         )
-    return LoadedModel(card, image.digest, ModelImage(package.model, card.measured.arena_bytes), facts)
+    return LoadedModel(card, image.digest, ModelImage(package.model, card.measured.arena_bytes), facts, template)
 
 
 class Kernels:

@@ -33,6 +33,7 @@ from device_sim.hardware.root_of_trust import RootOfTrust
 from device_sim.hardware.running import Running
 from device_sim.hardware.secure_storage import SecureStorage
 from device_sim.hardware.spare import Spare, SpareState
+from device_sim.learning.states import LearnedStates
 from protocol.evidence import SoftwareComponent
 from protocol.flash_geometry import FlashLayout
 from protocol.geometry import M4_CLOCK_HZ, Core, Slot
@@ -114,6 +115,7 @@ class Machine:
                 faults=faults_of(declared, device_id, core),
                 clock_hz=clock_hz,
                 device_id=device_id,
+                learned=LearnedStates(parts.storage),
             )
             for core in (Core.M4_0, Core.M4_1)
         }

@@ -86,7 +86,7 @@ class Running:
         try:
             firmware = self._verify(firmware_slot)
             if firmware is not None:
-                cell.start(firmware, self._verify(model_slot))
+                cell.start(firmware, self._verify(model_slot), keeps_learned=not self._has_trial(core))
         except (BootStoppedError, CoreLoadError) as error:
             return error
         return None
@@ -94,6 +94,9 @@ class Running:
     def is_on_trial(self, slot: Slot) -> bool:
         """Whether the slot runs an image that is not confirmed."""
         return self._trial is not None and self._trial[0] == slot
+
+    def _has_trial(self, core: Core) -> bool:
+        return self._trial is not None and self._trial[0].core == core
 
     def begin_trial(self, slot: Slot) -> None:
         """Verify the image in the spare and take it as what the slot runs.
