@@ -12,6 +12,7 @@ from device_sim.hardware.boot import BootReport
 from device_sim.hardware.clock import DeviceClock
 from device_sim.hardware.installed import InstalledImage
 from device_sim.hardware.spare import Spare
+from device_sim.learning.learner import Learner
 from protocol.geometry import Core, Slot
 from protocol.identity import DeviceId
 from protocol.model import GoldenVectors, ModelCard
@@ -53,6 +54,10 @@ class RealTimeCore(Protocol):
     @property
     def card(self) -> ModelCard | None:
         """The card of the model that the core runs: its input contract names the sensor."""
+
+    @property
+    def learner(self) -> Learner | None:
+        """What learns on the core, or None: it runs no learning template."""
 
     @property
     def latency_seconds(self) -> float:
