@@ -23,7 +23,7 @@ from device_sim.cli_folders import (
     set_app_development,
     tamper_with,
 )
-from device_sim.cli_run import run_fleet
+from device_sim.cli_run import RunRequest, run_fleet
 from device_sim.errors import DeviceSimError
 from protocol.errors import ProtocolError
 from protocol.geometry import Slot
@@ -155,14 +155,20 @@ def prove(
 
 @app.command()
 def run(
-    devices: DevicesArgument,
+    targets: Annotated[
+        list[Path], typer.Argument(metavar="[SCENARIO] DEVICES...", help="A scenario's file, and device folders.")
+    ],
     *,
-    service_file: Annotated[Path, typer.Option(help="service.json of the running service.")],
-    scenario: Annotated[Path | None, typer.Option(help="YAML: what goes wrong, how often cores infer.")] = None,
+    service_file: Annotated[Path | None, typer.Option(help="service.json of the running service.")] = None,
+    scenario: Annotated[Path | None, typer.Option(help="The scenario, where it is not the first argument.")] = None,
     events: Annotated[Path | None, typer.Option(help="File that JSON lines are added to; else stdout.")] = None,
+    json: Annotated[Path | None, typer.Option(help="File that gets the record of the run.")] = None,
 ) -> None:
-    """Boot and run devices until SIGTERM or Ctrl-C."""
-    run_fleet(device_folders(devices), service_file=service_file, scenario_file=scenario, events_file=events)
+    """Boot and run devices until SIGTERM or Ctrl-C, or until the scenario ends."""
+    if scenario is None and targets[0].is_file():
+        scenario, targets = targets[0], targets[1:]
+    folders = device_folders(targets)
+    run_fleet(RunRequest(folders, service_file, scenario_file=scenario, events_file=events, record_file=json))
 
 
 @app.command()

@@ -87,6 +87,7 @@ class Machine:
         power: PowerSupply | None = None,
         placement: FlashPlacement = FlashPlacement.IN_GAPS,
         clock_hz: int = M4_CLOCK_HZ,
+        crystal: Clock | None = None,
     ) -> "Machine":
         """Open a device's folder; nothing boots yet.
 
@@ -99,6 +100,7 @@ class Machine:
             power: of tests that cut it.
             placement: when flash work is done, in device time.
             clock_hz: of the M4 cores.
+            crystal: drives the device's clock where that is not to go right.
 
         Raises:
             DeviceFolderError: a file is missing or malformed.
@@ -119,7 +121,7 @@ class Machine:
             )
             for core in (Core.M4_0, Core.M4_1)
         }
-        return cls(parts, clock=clock, time=time, cores=cores)
+        return cls(parts, clock=crystal or clock, time=time, cores=cores)
 
     def close(self) -> None:
         """Let go of the folder."""
