@@ -107,7 +107,7 @@ def open_parts(folder: Path, *, power: PowerSupply, busy: Busy) -> Parts:
     """
     layout = layout_of(folder)
     memory = map_flash_file(folder / FLASH_FILE, layout.geometry)
-    flash = NorFlash(memory, layout.geometry, power=power, busy=busy, worn=wear_of(folder, layout).count)
+    flash = NorFlash(memory, layout.geometry, power=power, busy=busy, wear=wear_of(folder, layout).erase)
     return Parts(
         folder=folder,
         root_of_trust=RootOfTrust.open(folder / ROOT_OF_TRUST_FILE, power=power),

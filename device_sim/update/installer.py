@@ -27,11 +27,12 @@ from device_sim.errors import (
     DeviceSimError,
     PowerCutError,
     SpareContentError,
+    WornSectorError,
 )
 from device_sim.hardware.ports import DeviceMachine, RealTimeCore
 from device_sim.network.ports import HttpTransport, NetworkError
 from device_sim.update.download import Verify, verify_spare
-from device_sim.update.errors import BootRefusedError, PackageRefusedError, TargetRefusedError
+from device_sim.update.errors import BootRefusedError, NoRoomError, PackageRefusedError, TargetRefusedError
 from device_sim.update.patching import Fetch
 from device_sim.update.progress import Progress
 from device_sim.update.uptane import ImageTarget
@@ -177,7 +178,7 @@ class Installer:
         self._keep_release(target)
         try:
             self._machine.confirm(target.slot)
-        except SpareContentError as error:  # the machine has reverted
+        except (SpareContentError, WornSectorError) as error:  # the machine has reverted
             raise TrialFailedError(Cause.FLASH, str(error)) from error
         self._raise_floor()
 
@@ -188,6 +189,8 @@ class Installer:
             raise TargetRefusedError(str(error)) from error
         except (BootStoppedError, CoreLoadError) as error:
             raise BootRefusedError(str(error)) from error
+        except WornSectorError as error:
+            raise NoRoomError(str(error)) from error
 
     def _prove(self, target: ImageTarget) -> Iterator[float]:
         core = self._machine.cores.get(target.slot.core)
