@@ -22,8 +22,8 @@ def describe_device(folder: Path) -> str:
     layout = layout_of(folder)
     erases = wear_of(folder, layout).erases()
     return (
-        f"{public['device_id'][:16]}… {public['hardware']}, {_flash(layout)}, erased {sum(erases)} sectors, "
-        f"one of them {max(erases)} times of {layout.geometry.endurance_erases}"
+        f"{public['device_id'][:16]}… {public['hardware']}, {_flash(layout)}; erases: {sum(erases)}, "
+        f"of the most worn sector {max(erases)} of {layout.geometry.endurance_erases}"
     )
 
 
