@@ -16,15 +16,18 @@ from device_sim.cli_folders import (
     DeviceCommandError,
     decommission,
     device_folders,
+    factory_package,
     flash_factory_images,
     flash_package,
     manufacture_devices,
+    manufacture_fleets,
     prove_device,
     set_app_development,
     tamper_with,
 )
 from device_sim.cli_run import RunRequest, run_fleet
 from device_sim.errors import DeviceSimError
+from device_sim.fleets.flashing import FactoryLine
 from protocol.errors import ProtocolError
 from protocol.geometry import Slot
 from tinyml.errors import TinymlError
@@ -60,11 +63,14 @@ def manufacture(
     *,
     out: Annotated[Path, typer.Option(help="Folder that gets a folder for each device.")],
     count: Annotated[int, typer.Option(min=1, max=100_000, help="How many devices.")] = 1,
+    scenario: Annotated[Path | None, typer.Option(help="A scenario: make its fleets' devices.")] = None,
     seed: Annotated[str | None, typer.Option(help="Makes the identity keys repeatable; else they are drawn.")] = None,
+    geometry: Annotated[Path | None, typer.Option(help="JSON: their flash; else the MT3620's.")] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Give them the AppDevelopment capability.")] = False,
 ) -> None:
     """Make devices, each with an identity key and a CSR for its IDevID; print their folders."""
-    for folder in manufacture_devices(out, count=count, seed=seed):
+    made = manufacture_devices(out, count=count, seed=seed) if scenario is None else manufacture_fleets(scenario, out)
+    for folder in made:
         if debug:
             set_app_development(folder, allowed=True)
         typer.echo(folder)
@@ -106,9 +112,10 @@ def flash(
     if (slot is None) != (package is None and not tamper) or (tamper and package is not None):
         raise typer.BadParameter("--slot goes with either --package or --tamper")
     folders = device_folders(devices)
+    line = FactoryLine(flash_factory_images, factory_package)
     for folder in folders:
         if slot is None:
-            flash_factory_images(folder)
+            line.flash(folder)
         elif package is not None:
             flash_package(folder, slot, package)
         else:

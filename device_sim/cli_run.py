@@ -4,7 +4,6 @@ Virtual fleets run in a process of their own, `python -m simulation`, beside the
 the scenario, and a pipe for its events, which join those of the others.
 """
 
-import json
 import os
 import signal
 import subprocess
@@ -16,23 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-import yaml
-
 from device_sim.adapters.clock import WallClock
 from device_sim.errors import DeviceSimError
-from device_sim.fleets.crew import Crew, ScenarioError, crews_of
+from device_sim.fleets.crew import Crew, crews_of
 from device_sim.fleets.kits import KitRoom
+from device_sim.fleets.scenario_file import ScenarioError, read_scenario
 from device_sim.network.loop import LinkLoop
 from device_sim.network.service import Endpoints, TlsNetwork, read_service_file
 from device_sim.runtime.events import EventLog
 from device_sim.runtime.fleet import FleetRun, World
-from protocol.document import DocumentError, parse_document
 from protocol.scenario import Scenario
 from protocol.scenario.fleets import Fidelity
 from tinyml.workers import InferencePool
 
 MAX_INFERENCE_WORKERS = 4
-MAX_SCENARIO_BYTES = 1024 * 1024
 
 
 class FleetCrashedError(DeviceSimError):
@@ -83,25 +79,6 @@ def run_fleet(request: RunRequest) -> None:
                 _run_real(scenario, crews, endpoints, events=events, stopping=stopping)
             else:
                 stopping.wait()
-
-
-def read_scenario(path: Path) -> Scenario:
-    """Read a scenario.
-
-    Raises:
-        ScenarioError: names the file and what is wrong where.
-    """
-    try:
-        content = yaml.safe_load(path.read_bytes())
-    except OSError as error:
-        raise ScenarioError(f"{path}: expected a scenario, found {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ScenarioError(f"{path}: expected YAML, found {error}") from error
-    try:
-        text = json.dumps(content or {}, default=str).encode()
-        return parse_document(text, Scenario, max_bytes=MAX_SCENARIO_BYTES)
-    except DocumentError as error:
-        raise ScenarioError(f"{path}: {error}") from error
 
 
 def _endpoints(request: RunRequest, crews: Sequence[Crew]) -> Endpoints | None:

@@ -14,14 +14,11 @@ from device_sim.fleets.conditions import NO_FLEET
 from device_sim.fleets.folders import members_of
 from device_sim.fleets.outfit import Member, UnknownProfileError, profile_of
 from device_sim.fleets.plan import DevicePlan
+from device_sim.fleets.scenario_file import ScenarioError
 from device_sim.sensors.fitted import Surfaces, read_sources
 from protocol.scenario import Scenario
 from protocol.scenario.fleets import Fidelity, Fleet, InferenceSource
 from tinyml.photos import Photo, load_photos
-
-
-class ScenarioError(DeviceSimError):
-    """A scenario cannot be run as it is; says where and why."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,9 @@ import fcntl
 import mmap
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
+
+from typing_extensions import Buffer
 
 from device_sim.errors import DeviceFolderError, FlashMisuseError, WornSectorError
 from device_sim.hardware.power import PowerSupply
@@ -18,7 +21,17 @@ from protocol.flash_geometry import FlashGeometry
 ERASED = 0xFF
 _TORN_MASK = 0x5A  # bits of the last row that a cut operation has reached
 
-Memory = bytearray | mmap.mmap
+
+class Memory(Protocol):
+    """The cells of a flash; read and written by slices, as a bytearray."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> Buffer: ...
+
+    def __setitem__(self, part: slice, cells: bytes, /) -> None: ...
+
+
 Busy = Callable[[float], None]  # told for how many seconds of device time an operation occupies the chip
 Wear = Callable[[int], bool]  # told the index of a sector whose erase begins; says whether it still takes it
 

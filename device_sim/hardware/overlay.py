@@ -15,13 +15,22 @@ import os
 import threading
 import weakref
 from pathlib import Path
+from typing import Protocol
 
 from device_sim.errors import DeviceFolderError
+from device_sim.hardware.factory import layout_of
 from device_sim.hardware.flash import Memory, map_flash_file
 from protocol.flash_geometry import FlashGeometry
 
 BASE_FILE, OVERLAY_FILE = "flash.base", "flash.overlay"
 SHARED_FOLDER, LOCK_FILE = ".shared", "locks"
+
+
+class FlashMemory(Memory, Protocol):
+    """The cells of a device's flash, which outlive the process."""
+
+    def close(self) -> None:
+        """Let another machine have the device."""
 
 
 class _Base:
@@ -59,7 +68,7 @@ _locks: dict[Path, _Locks] = {}
 _opening = threading.Lock()
 
 
-def open_flash_memory(path: Path, geometry: FlashGeometry) -> "Memory | OverlaidMemory":
+def open_flash_memory(path: Path, geometry: FlashGeometry) -> FlashMemory:
     """Open a device's flash: its own file, or a shared base with what the device has changed.
 
     Args:
@@ -154,6 +163,19 @@ class OverlaidMemory:
             return bytearray(count)
         with self._overlay.open("rb", buffering=0) as file:
             return bytearray(os.pread(file.fileno(), count, self._size).ljust(count, b"\0"))
+
+
+def read_flash(folder: Path) -> bytes:
+    """Return what the flash of a device holds that does not run and shares its flash.
+
+    Raises:
+        DeviceFolderError: the device runs.
+    """
+    memory = OverlaidMemory(folder, layout_of(folder).geometry)
+    try:
+        return memory[0 : len(memory)]
+    finally:
+        memory.close()
 
 
 def share_flash(folder: Path, cells: bytes) -> None:
