@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from device_sim.cli_flash import describe_device, recover_device
+from device_sim.cli_flash import describe_device, read_geometry, recover_device
 from device_sim.cli_folders import (
     DeviceCommandError,
     decommission,
@@ -69,8 +69,11 @@ def manufacture(
     debug: Annotated[bool, typer.Option("--debug", help="Give them the AppDevelopment capability.")] = False,
 ) -> None:
     """Make devices, each with an identity key and a CSR for its IDevID; print their folders."""
-    made = manufacture_devices(out, count=count, seed=seed) if scenario is None else manufacture_fleets(scenario, out)
-    for folder in made:
+    if scenario is not None and geometry is not None:
+        raise typer.BadParameter("--geometry goes without --scenario, whose hardware says its own")
+    layout = None if geometry is None else read_geometry(geometry)
+    made = manufacture_devices(out, count=count, seed=seed, layout=layout)
+    for folder in made if scenario is None else manufacture_fleets(scenario, out):
         if debug:
             set_app_development(folder, allowed=True)
         typer.echo(folder)

@@ -289,7 +289,7 @@ class Machine:
 
         Args:
             offset: what `spare_begin` returned, plus what was written since.
-            data: a multiple of 16 bytes, unless it ends the image.
+            data: whole rows of the flash, unless it ends the image.
 
         Raises:
             SpareStateError: no image was begun.
