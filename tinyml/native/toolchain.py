@@ -137,5 +137,5 @@ def _refusal(said: str, budget: NativeBudget) -> OverBudgetError | CompilationEr
     ]
     if overflows:
         return OverBudgetError(f"the program does not fit the core: {'; '.join(overflows)}")
-    errors = [line for line in said.splitlines() if "error" in line] or said.splitlines() or ["no message"]
-    return CompilationError(f"compiler: expected a program, found: {errors[0]}")
+    lines = [line for line in said.splitlines() if "error:" in line or "undefined reference" in line]
+    return CompilationError(f"compiler: expected a program, found: {(lines or [said.strip()[-200:]])[0]}")
