@@ -10,10 +10,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TextIO
+
+from rich.console import Console
 
 from device_sim.adapters.clock import WallClock
 from device_sim.errors import DeviceSimError
@@ -22,6 +25,8 @@ from device_sim.fleets.kits import KitRoom
 from device_sim.fleets.scenario_file import ScenarioError, read_scenario
 from device_sim.network.loop import LinkLoop
 from device_sim.network.service import Endpoints, TlsNetwork, read_service_file
+from device_sim.reporting.live import showing
+from device_sim.reporting.tally import RunTally
 from device_sim.runtime.events import EventLog
 from device_sim.runtime.fleet import FleetRun, World
 from protocol.scenario import Scenario
@@ -72,13 +77,23 @@ def run_fleet(request: RunRequest) -> None:
     crews = crews_of(scenario, request.folders, where=where)
     endpoints = _endpoints(request, crews)
     clock = WallClock()
+    tally = RunTally(scenario, started_at=clock.now() if crews else scenario.start)
     with _events(request.events_file) as stream, _stop_signals() as stopping:
-        events = EventLog(stream, now=clock.now)
-        with _virtual(scenario, request.scenario_file, events, stopping):
-            if endpoints is not None:
-                _run_real(scenario, crews, endpoints, events=events, stopping=stopping)
-            else:
-                stopping.wait()
+        events = EventLog(stream, now=clock.now, listeners=[tally.hear])
+        try:
+            with (
+                _live_view(tally, request.events_file),
+                _virtual(scenario, request.scenario_file, events=events, stopping=stopping),
+            ):
+                if endpoints is None:
+                    stopping.wait()
+                else:
+                    _run_real(scenario, crews, endpoints, events=events, stopping=stopping)
+        finally:
+            if request.record_file is not None:
+                from device_sim.cli_report import write_record  # noqa: PLC0415 - plots take a second to import
+
+                write_record(tally.report(), request.record_file)
 
 
 def _endpoints(request: RunRequest, crews: Sequence[Crew]) -> Endpoints | None:
@@ -117,9 +132,16 @@ def _run_real(
         raise FleetCrashedError(f"expected every step to end, found {run.crashed} that raised")
 
 
+def _live_view(tally: RunTally, events_file: Path | None) -> AbstractContextManager[None]:
+    """Show the run on a terminal whose stdout is not taken by events."""
+    if events_file is None:
+        return nullcontext()
+    return showing(partial(tally.report, ended=False), Console(stderr=True))
+
+
 @contextmanager
 def _virtual(
-    scenario: Scenario, scenario_file: Path | None, events: EventLog, stopping: threading.Event
+    scenario: Scenario, scenario_file: Path | None, *, events: EventLog, stopping: threading.Event
 ) -> Iterator[None]:
     """Run the virtual fleets beside the block; the run ends with them if there are no others."""
     fidelities = {fleet.fidelity for fleet in scenario.fleets}
@@ -128,7 +150,9 @@ def _virtual(
         return
     command = [sys.executable, "-m", "simulation", "run", str(scenario_file)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own command
-    reader = threading.Thread(target=_join_events, args=(process, events, stopping, len(fidelities) == 1))
+    is_alone = len(fidelities) == 1
+    join = partial(_join_events, process, events, stopping=stopping if is_alone else None)
+    reader = threading.Thread(target=join, name="virtual-events")
     reader.start()
     try:
         yield
@@ -140,16 +164,12 @@ def _virtual(
         raise VirtualFleetError(f"virtual fleets: expected exit code 0, found {code}")
 
 
-def _join_events(
-    process: subprocess.Popen[str],
-    events: EventLog,
-    stopping: threading.Event,
-    is_alone: bool,  # noqa: FBT001 - a thread's argument
-) -> None:
+def _join_events(process: subprocess.Popen[str], events: EventLog, *, stopping: threading.Event | None) -> None:
+    """Pass on what virtual fleets tell; alone, they keep their own time, and the run ends with them."""
     for line in process.stdout or ():
-        events.pass_on(line)
+        events.pass_on(line, stamp=stopping is None)
     process.wait()
-    if is_alone:
+    if stopping is not None:
         stopping.set()
 
 
