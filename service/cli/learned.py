@@ -11,7 +11,7 @@ from protocol.learned_state import parse_state
 from service.cli.client import JsonObject, connect
 from service.cli.host_run import model_slot
 from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption, one_id
-from service.cli.output import moment, print_json, print_line, print_table, remark, short
+from service.cli.output import moment, print_facts, print_json, print_table, remark, short
 
 app = typer.Typer(help="What devices learned: show, download, restore, reset.", no_args_is_help=True)
 
@@ -50,6 +50,7 @@ def download(
     core: CoreOption,
     out: Annotated[Path, typer.Option(help="File of the state.")],
     operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
+    as_json: JsonOption = False,
 ) -> None:
     """Download a backup, checked."""
     model_slot(core)
@@ -57,7 +58,8 @@ def download(
         content = client.get_bytes(f"/devices/{device}/learned/{core}")
     state = parse_state(content)
     replace_file(out, content, mode=PRIVATE_MODE)
-    print_line(f"{out}: {len(content)} bytes, {state.windows} windows, {len(state.prototypes)} kinds of normal")
+    facts = {"file": str(out), "bytes": len(content), "windows": state.windows, "prototypes": len(state.prototypes)}
+    print_json(facts) if as_json else print_facts(facts)
 
 
 @app.command()
