@@ -78,7 +78,7 @@ class DeltaRepository(Protocol):
         """Return at most `limit` patches that are queued or offered, the newest first."""
 
     async def unwanted(self, slots: Collection[Slot], *, limit: int) -> Sequence[Delta]:
-        """Return at most `limit` patches, none withdrawn yet, that start from what no device has in any of the slots."""
+        """Return at most `limit` patches, not withdrawn yet, that start from what no device has in any slot."""
 
     async def left_over(self, *, limit: int) -> Sequence[Delta]:
         """Return at most `limit` patches that are neither queued nor offered, and whose bytes may be in the store."""
