@@ -90,6 +90,7 @@ class EmulatedCore:
         self._fault: CoreAccessError | None = None
         self._program: NativeProgram | None = None
         self._uc = self._power_on()
+        self._registers_at_reset = self._uc.context_save()
 
     def run(self, program: NativeProgram, tensor: bytes, *, deadline_seconds: float) -> Execution:
         """Reset the core and let it run once; as on hardware, a reset leaves the memory as it is.
@@ -107,6 +108,7 @@ class EmulatedCore:
         if program is not self._program:
             self._load(program)
         self._fault = None
+        self._uc.context_restore(self._registers_at_reset)
         self._uc.mem_write(program.input.address, tensor)
         self._uc.reg_write(UC_ARM_REG_SP, program.stack_top)
         self._uc.reg_write(UC_ARM_REG_PC, program.entry | _THUMB)

@@ -126,6 +126,20 @@ def test_op_table_with_an_offset_outside_the_arena_faults(field: str, cause: Fau
     _still_works(core)
 
 
+def test_reset_takes_back_what_a_program_did_to_the_registers() -> None:
+    """Another rounding, another stack, interrupts off: the next run begins as the first did."""
+    meddle = program_of(
+        """void infer(void) { __asm__ volatile(
+          "cpsid i; mov r0, #0x00C00000; vmsr fpscr, r0; mov r0, #2; msr control, r0; udf #0" ::: "r0"); }"""
+    )
+    divide = program_of("void infer(void) { *(float *)(arena + 16) = *(float *)arena / 3.0f; }")
+    core, one = new_core(_LIMIT), np.array([1, 0, 0, 0], np.float32).tobytes()
+    before = core.run(divide, one, deadline_seconds=60)
+    with pytest.raises(CoreAccessError, match="a fault: instruction at"):
+        core.run(meddle, bytes(16), deadline_seconds=60)
+    assert core.run(divide, one, deadline_seconds=60) == before
+
+
 def test_reset_leaves_the_memory_and_another_program_clears_it() -> None:
     """As on the chip: a watchdog's reset keeps what RAM holds, new firmware starts with none of it."""
     count = program_of("void infer(void) { arena[48]++; arena[16] = arena[48]; }")
