@@ -31,7 +31,7 @@ class FullArena(ColourInference):
     """The interpreter finds the arena of one model too small; the others run."""
 
     @override
-    def invoke(self, model: ModelImage, input: np.ndarray, *, deadline_seconds: float) -> InferenceResult:  # noqa: A002
+    def invoke(self, model: ModelImage, input: np.ndarray, *, deadline_seconds: float) -> InferenceResult:
         if model.arena_bytes == KIB:
             raise ModelRejectedError("arena: expected at least 2048 bytes, found 1024")
         return super().invoke(model, input, deadline_seconds=deadline_seconds)
@@ -44,7 +44,7 @@ class BusyFor(ColourInference):
         self.left = questions
 
     @override
-    def invoke(self, model: ModelImage, input: np.ndarray, *, deadline_seconds: float) -> InferenceResult:  # noqa: A002
+    def invoke(self, model: ModelImage, input: np.ndarray, *, deadline_seconds: float) -> InferenceResult:
         self.left -= 1
         if self.left >= 0:
             raise PoolBusyError("expected a free worker, found none")
