@@ -31,6 +31,7 @@ CERTIFICATE_LIFETIME = timedelta(days=1)
 NONCE_LIFETIME = timedelta(seconds=120)
 IMPLEMENTATION = hashlib.sha256(b"virtual mt3620").digest()
 SOMEBODY = SoftwareSigner(ec.derive_private_key(1, ec.SECP256R1()))  # where a key is wanted that nobody uses
+SOMEBODYS_KEY = SOMEBODY.public_key
 _ISSUER = hashlib.sha256(b"virtual issuer").hexdigest()
 
 
@@ -149,7 +150,7 @@ class Admission:
 
     def _claim(self, device_id: DeviceId, nonce: bytes, shown: Shown) -> Claim:
         spki = self._entropy.octets(NONCE_BYTES)  # of a key that is fresh each time
-        wanted = CertificateRequest(device_id, SOMEBODY.public_key, spki, hashlib.sha256(spki).hexdigest())
+        wanted = CertificateRequest(device_id, SOMEBODYS_KEY, spki, hashlib.sha256(spki).hexdigest())
         evidence = Evidence(
             nonce=bind_nonce_to(nonce, spki),
             implementation_id=IMPLEMENTATION,
@@ -160,7 +161,7 @@ class Admission:
         )
         now: datetime = self._clock.now()
         peer = DevicePeer(
-            CertificateKind.IDEVID, device_id, SOMEBODY.public_key, now + CERTIFICATE_LIFETIME, Access.UPDATE_ONLY
+            CertificateKind.IDEVID, device_id, SOMEBODYS_KEY, now + CERTIFICATE_LIFETIME, Access.UPDATE_ONLY
         )
         return Claim(peer, NoncePurpose.ATTEST, wanted, b"", evidence)
 

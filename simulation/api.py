@@ -6,6 +6,7 @@ A device attests by objects: evidence that nobody encodes. Everything else is th
 import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import lru_cache
 
 from device_sim.network.ports import UnreachableError
 from device_sim.update.uptane import ARTIFACT_PATH, DIRECTOR_PATH
@@ -29,7 +30,6 @@ REPORTS_PATH = "/device/v1/reports"
 MANIFEST_PATH = "/device/v1/manifest"
 TIMESTAMP = "timestamp.json"
 OK, NO_CONTENT, PARTIAL, BAD_REQUEST, FORBIDDEN, NOT_FOUND, CONFLICT = 200, 204, 206, 400, 403, 404, 409
-_LONGEST_PART = bytes(1 << 20)  # what every artifact is made of
 
 
 class DeviceApi:
@@ -61,19 +61,15 @@ class DeviceApi:
             return _problem(error)
 
     def is_quiet(self, device_id: DeviceId) -> bool:
-        """Say whether a poll of a device would be answered, and bring nothing."""
+        """Say whether a device that was just answered would be answered again, and that there is nothing for it."""
         service = self._service()
-        if service is None or service.has_word_for(device_id):
-            return False
-        try:
-            self._admit(service, device_id)
-        except ServiceError:
-            return False
-        return True
+        return service is not None and not service.has_word_for(device_id)
 
-    def pause_seconds(self) -> float:
-        """Return when a device whose poll brought nothing is to ask again."""
-        return self._running().pause_seconds()
+    def heard(self, device_id: DeviceId, at_seconds: float) -> None:
+        """Note that a device has polled, at a time of the scenario."""
+        service = self._service()
+        if service is not None:
+            service.presence.heard(device_id, self._clock.at(at_seconds))
 
     def attest(self, device_id: DeviceId, shown: Shown) -> Outcome:
         """Give a device a nonce and judge what it shows over it.
@@ -132,7 +128,13 @@ class DeviceApi:
         first, _, last = headers["Range"].removeprefix("bytes=").partition("-")
         count = min(int(last), length - 1) - int(first) + 1
         content = {"content-range": f"bytes {first}-{int(first) + count - 1}/{length}"}
-        return Answer(PARTIAL, _LONGEST_PART[:count], content)
+        return Answer(PARTIAL, _part(count), content)
+
+
+@lru_cache(maxsize=64)
+def _part(count: int) -> bytes:
+    """Return what every artifact is made of; devices that fetch at once share it."""
+    return bytes(count)
 
 
 def _director(service: Service, device_id: DeviceId, file: str) -> Answer:

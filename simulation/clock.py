@@ -25,6 +25,10 @@ class VirtualClock:
             self._read_at, self._read = self.seconds, self.start + timedelta(seconds=self.seconds)
         return self._read
 
+    def at(self, seconds: float) -> datetime:
+        """Return a time of the scenario, UTC and aware."""
+        return self.start + timedelta(seconds=seconds)
+
     def monotonic(self) -> float:
         """Return seconds since the scenario's start."""
         return self.seconds

@@ -40,7 +40,7 @@ from simulation.images import Catalogue
 from simulation.storage.database import MemoryDatabase, MemoryEventReader
 
 LAST_SEEN_FLUSH_SECONDS = 10.0
-TICK_SECONDS = 1.0  # longest time between two looks of the worker
+TICK_SECONDS = 10.0  # longest time between two looks of the worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,13 +182,18 @@ class Service:
         """Say whether an action waits for a device."""
         return self._pending.waiting(device_id) is not None
 
+    def devices_of(self, rollout_id: str) -> list[str]:
+        """Return the devices with an unfinished action of a rollout."""
+        return self._pending.devices_of(rollout_id)
+
     def poll(self, device_id: DeviceId) -> PollReply:
         """Answer a poll."""
         return self._poll.reply(device_id, fleet_size=self.standings.count())
 
-    def pause_seconds(self) -> float:
-        """Return when a device for which nothing waits is to ask again."""
-        return self._poll.pause_seconds(fleet_size=self.standings.count())
+    @property
+    def poll_interval_seconds(self) -> float:
+        """How often devices for which nothing waits are to poll now, before jitter."""
+        return self._poll.interval_seconds(fleet_size=self.standings.count())
 
 
 def _read_manifest(envelope: bytes, _device: Device) -> VersionManifest:

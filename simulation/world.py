@@ -12,6 +12,7 @@ moment when it is asked.
 import random
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
+from functools import partial
 
 from device_sim.cores.device_time import DeviceTime
 from device_sim.fleets.choices import chance
@@ -30,6 +31,7 @@ from simulation.clock import VirtualClock
 from simulation.devices.device import Ground, VirtualDevice
 from simulation.devices.faults import faults_of
 from simulation.devices.machine import VirtualMachine
+from simulation.devices.pace import Pace, RegionHours
 from simulation.devices.trust import Beliefs
 from simulation.driving import drive
 from simulation.entropy import SeededEntropy
@@ -79,12 +81,14 @@ class World:
         self._entropy = SeededEntropy(scenario.seed)
         self._paths: dict[str, NetworkPath] = {}
         self._made_with: dict[str | None, Mapping[Slot, VirtualImage]] = {}
+        self._hours: dict[str | None, RegionHours] = {}
         self._voucher = make_voucher(clock.now())
         self._on_rollout: Callable[[StoredEvent], None] = lambda _stored: None
         self._on_confirmed: Callable[[VirtualDevice], None] = lambda _device: None
         api = DeviceApi(clock, self.catalogue, lambda: self.service)
         self._ground = Ground(
             api=api,
+            pace=Pace(),
             beliefs=Beliefs(self.catalogue, api.attest, clock.now),
             clock=clock,
             time=DeviceTime(clock),
@@ -156,11 +160,14 @@ class World:
         service.start()
         service.subscribe(self._hear)
         self.service = service
+        self._ground.pace.change(self.clock.seconds, service.poll_interval_seconds)
         self.scheduler.put(self._worker, self.clock.seconds)
         self.follow_networks()
 
     def kill_service(self) -> None:
         """Let the process go with everything that it has not stored."""
+        for device in self.everyone():
+            device.rouse()
         self.service = None
         self.follow_networks()
 
@@ -215,7 +222,7 @@ class World:
         return VirtualDevice(
             machine,
             path,
-            quality=region.network,
+            region=self._hours_of(planned.plan.region),
             mains=Mains(cycles, power, path, self.clock),
             rng=rng,
             emit=self.emit,
@@ -229,6 +236,23 @@ class World:
             system = {} if version is None else {Slot.OS: self.catalogue.systems[version]}
             self._made_with[plan.hardware] = {**self.catalogue.factory, **system}
         return self._made_with[plan.hardware]
+
+    def _hours_of(self, name: str | None) -> RegionHours:
+        """Return a region's hours; its devices follow them together."""
+        if name not in self._hours:
+            hours = self._hours[name] = RegionHours(region_of(self.scenario, name), self.clock)
+            self.scheduler.call(partial(self._follow_region, name, hours), hours.changes_at(self.clock.seconds))
+        return self._hours[name]
+
+    def _follow_region(self, name: str | None, hours: RegionHours, now: float) -> float:
+        for device_id, plan in self.plans.items():
+            if plan.region == name:
+                self._each(device_id, VirtualDevice.follow_network)
+        return hours.changes_at(now)
+
+    def _each(self, device_id: str, do: Callable[[VirtualDevice], object]) -> None:
+        for device in (self.devices[device_id], *self.copies.get(device_id, ())):
+            do(device)
 
     def _tell(self, device_id: str) -> bool:
         heard = [device.tell() for device in (self.devices[device_id], *self.copies.get(device_id, ()))]
@@ -251,7 +275,20 @@ class World:
         return now + LAST_SEEN_FLUSH_SECONDS
 
     def _hear(self, stored: StoredEvent) -> None:
-        if stored.event.type in {EventType.ROLLOUT, EventType.DEVICE}:
+        kind, subject = stored.event.type, stored.event.subject_id
+        if kind in {EventType.ROLLOUT, EventType.DEVICE}:
             self.scheduler.wake(self._worker)
-        if stored.event.type is EventType.ROLLOUT:
+        if kind is EventType.ROLLOUT:
+            self._change_pace(subject)
             self._on_rollout(stored)
+        elif kind is EventType.ACTION:
+            self._each(str(stored.event.data["device_id"]), VirtualDevice.rouse)
+        elif kind is EventType.DEVICE:
+            self._each(subject, VirtualDevice.rouse)
+
+    def _change_pace(self, rollout_id: str) -> None:
+        """Follow a rollout that began, ended or goes on: devices that it has something for find it by their polls."""
+        if self.service is not None:
+            self._ground.pace.change(self.clock.seconds, self.service.poll_interval_seconds)
+            for device_id in self.service.devices_of(rollout_id):
+                self._each(device_id, VirtualDevice.rouse)

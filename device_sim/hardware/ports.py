@@ -13,6 +13,7 @@ from device_sim.hardware.clock import DeviceClock
 from device_sim.hardware.installed import InstalledImage
 from device_sim.hardware.spare import Spare
 from device_sim.learning.learner import Learner
+from protocol.document import Document, DocumentT
 from protocol.geometry import Core, Slot
 from protocol.identity import DeviceId
 from protocol.model import GoldenVectors, ModelCard
@@ -42,6 +43,12 @@ class ItemStorage(Protocol):
 
     def put(self, name: str, value: bytes) -> None:
         """Keep bytes under a name."""
+
+    def get_document(self, name: str, document_type: type[DocumentT]) -> DocumentT | None:
+        """Return the document that is kept under a name, or None."""
+
+    def put_document(self, name: str, document: Document) -> None:
+        """Keep a document under a name."""
 
 
 class RealTimeCore(Protocol):

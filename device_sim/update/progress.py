@@ -12,7 +12,7 @@ from device_sim.errors import DeviceSimError
 from device_sim.hardware.ports import DeviceMachine
 from device_sim.network.ports import HttpTransport
 from device_sim.network.problems import unexpected
-from protocol.document import Document, canonical_json, parse_document, sign_document
+from protocol.document import Document, canonical_json, sign_document
 from protocol.geometry import Slot
 from protocol.messages import (
     MANIFEST_PAYLOAD_TYPE,
@@ -78,8 +78,7 @@ class Progress:
     def __init__(self, machine: DeviceMachine, *, observe: Callable[[ActionReport], None]) -> None:
         self._machine = machine
         self._observe = observe
-        kept = machine.storage.get(STORAGE_NAME)
-        self._state = parse_document(kept, _Progress) if kept else _Progress()
+        self._state = machine.storage.get_document(STORAGE_NAME, _Progress) or _Progress()
 
     @property
     def unfinished_action(self) -> str | None:
@@ -198,7 +197,7 @@ class Progress:
 
     def _keep(self, **changes: object) -> None:
         self._state = self._state.model_copy(update=changes)
-        self._machine.storage.put(STORAGE_NAME, canonical_json(self._state))
+        self._machine.storage.put_document(STORAGE_NAME, self._state, essential=True)
 
 
 def _is_said(report: ActionReport, latest: ActionReport | None) -> bool:

@@ -13,12 +13,12 @@ Invariants:
     - Every decision is stored with its reason.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from fractions import Fraction
-from math import ceil
 
 from protocol.messages import ActionState
 from service.domain.action import Action, Bucket
@@ -346,8 +346,19 @@ def _undecided_reason(stage: Stage, conditions: Conditions) -> str:
 
 
 def _has_success(stage: Stage, conditions: Conditions) -> bool:
-    required = ceil(Fraction(str(conditions.success_percent)) * stage.counts.size / 100)
-    return stage.is_open and stage.counts.succeeded >= required
+    return stage.is_open and stage.counts.succeeded >= _part(conditions.success_percent, stage.counts.size)
+
+
+@functools.lru_cache
+def _exact(percent: float) -> Fraction:
+    """Return a share as it was written: 0.1 % is a thousandth."""
+    return Fraction(str(percent)) / 100
+
+
+def _part(percent: float, devices: int) -> int:
+    """Return how many of some devices a share is, rounded up."""
+    share = _exact(percent)
+    return -(-devices * share.numerator // share.denominator)
 
 
 def _halted(rollout: Rollout, stage: Stage, reason: str) -> Rollout:

@@ -1,7 +1,9 @@
-"""One virtual device on the scheduler: device_sim's own device code, power that comes and goes, and quick polls.
+"""One virtual device on the scheduler: device_sim's own device code, power that comes and goes, and dozing.
 
-While a device has nothing to do but to poll, its polls are asked here: the same gate, the same pacing, the same bytes,
-but no JSON that says nothing. The device itself is stepped for every poll that brings something, fails or may fail.
+A device that has nothing to do but to poll, and for which nothing waits, dozes: its polls are not made one by one but
+made up for when something happens, at the pace that the service would have answered each with, and counted in bytes
+and in last-seen times. What happens to a dozing device rouses it at that moment: an action for it, a change of its
+standing, of its network or of the service. Then it finds what waits by its own next poll, or by a hint over its link.
 """
 
 import random
@@ -21,11 +23,11 @@ from protocol.geometry import Core
 from protocol.identity import DeviceId
 from protocol.messages import CHECK_UPDATE
 from protocol.model import InputContract
-from protocol.scenario.network import NetworkQuality
 from simulation.api import DeviceApi
 from simulation.clock import VirtualClock
 from simulation.devices.machine import VirtualMachine
 from simulation.devices.network import ANSWER_BYTES, REQUEST_BYTES, VirtualNetwork
+from simulation.devices.pace import Pace, RegionHours
 from simulation.devices.trust import Beliefs, VirtualTrust
 from simulation.scheduler import NEVER, Entry, Scheduler
 
@@ -51,6 +53,7 @@ class Ground:
 
     Attributes:
         api: the service's, for devices.
+        pace: how often the service has devices poll.
         beliefs: what they share.
         clock: the virtual time.
         time: device time of machines whose flash is never busy.
@@ -59,6 +62,7 @@ class Ground:
     """
 
     api: DeviceApi
+    pace: Pace
     beliefs: Beliefs
     clock: VirtualClock
     time: DeviceTime
@@ -72,6 +76,7 @@ class VirtualDevice(Entry):
     Args:
         machine: survives power cuts.
         path: to the service.
+        region: of the path.
         mains: its power.
         rng: seeded, of the device.
         emit: takes its events.
@@ -79,18 +84,17 @@ class VirtualDevice(Entry):
     """
 
     __slots__ = (
-        "_busy_at",
         "_device",
         "_dozes",
         "_emit",
         "_ground",
-        "_is_quick",
         "_mains",
         "_network",
         "_next_cut",
         "_on_at",
         "_path",
         "_poll_at",
+        "_region",
         "_rng",
         "machine",
     )
@@ -100,7 +104,7 @@ class VirtualDevice(Entry):
         machine: VirtualMachine,
         path: NetworkPath,
         *,
-        quality: NetworkQuality,
+        region: RegionHours,
         mains: Mains,
         rng: random.Random,
         emit: Emit,
@@ -109,7 +113,7 @@ class VirtualDevice(Entry):
         super().__init__()
         self.machine = machine
         self._path = path
-        self._is_quick = not quality.loss
+        self._region = region
         self._mains = mains
         self._rng = rng
         self._emit = emit
@@ -117,7 +121,7 @@ class VirtualDevice(Entry):
         self._device: Device | None = None
         self._network: VirtualNetwork | None = None
         self._dozes = False
-        self._poll_at = self._busy_at = 0.0
+        self._poll_at = 0.0
         self._on_at = 0.0
         self._next_cut = mains.next_cut(0.0)
 
@@ -134,8 +138,7 @@ class VirtualDevice(Entry):
     @override
     def step(self, now: float) -> float:
         """Do what is due; return when to be stepped again."""
-        if self._dozes and now < self._busy_at and now < self._next_cut and self._polls_in_vain(now):
-            return min(self._poll_at, self._busy_at, self._next_cut)
+        self._make_up()
         if self._device is None:
             if now < self._on_at:
                 return self._on_at
@@ -144,16 +147,39 @@ class VirtualDevice(Entry):
             return self.switch_off(now, self._mains.off_seconds())
         return self._live(now, self._running())
 
+    def rouse(self) -> None:
+        """Have a dozing device poll by itself from now on."""
+        if self._dozes:
+            self._make_up()
+            self._ground.scheduler.put(self, min(self._poll_at, self.due))
+
+    def _make_up(self) -> None:
+        """Make up for the polls of a dozing device."""
+        if not self._dozes or self._device is None:
+            return
+        self._dozes = False
+        now = self._ground.clock.seconds
+        each = self._region.round_trip_seconds
+        polls = self._ground.pace.pass_by(self._poll_at, now, self._rng, each_seconds=each)
+        self._poll_at = polls.following
+        if polls.count:
+            sent, received = polls.count * REQUEST_BYTES, polls.count * (ANSWER_BYTES + POLL_ANSWER_BYTES)
+            self._path.meter.add(sent=sent, received=received, requests=polls.count)
+            self._ground.api.heard(self.device_id, polls.latest)
+        self._device.poll_at(self._poll_at)
+
     def tell(self) -> bool:
         """Tell the device over its link to poll; returns whether it heard."""
         link = None if self._network is None else self._network.link
         if link is None or not link.tell(CHECK_UPDATE):
             return False
+        self.rouse()
         self._ground.scheduler.wake(self)
         return True
 
     def follow_network(self) -> None:
         """Connect or disconnect the link as network and service let it."""
+        self.rouse()
         if self._network is not None and self._network.link is not None:
             self._network.link.follow()
 
@@ -164,7 +190,7 @@ class VirtualDevice(Entry):
 
     def switch_off(self, now: float, off_seconds: float) -> float:
         """Lose everything volatile; return when the power comes back."""
-        self._dozes = False
+        self._make_up()
         self._path.switch(on=False)
         if self._network is not None and self._network.link is not None:
             self._network.link.stop()
@@ -177,6 +203,7 @@ class VirtualDevice(Entry):
 
     def tell_wire(self) -> None:
         """Emit what went over the wire so far."""
+        self.rouse()
         meter = self._path.meter
         self._emit(
             "wire",
@@ -187,31 +214,21 @@ class VirtualDevice(Entry):
         )
 
     def _live(self, now: float, device: Device) -> float:
-        if self._dozes:
-            self._dozes = False
-            device.poll_at(self._poll_at)
         try:
             due = device.step(now)
         except PowerCutError:
             return self.switch_off(now, NEVER if self.machine.is_bricked else self._mains.off_seconds())
         owed = self._path.settle()
-        if self._is_quick and due > now:
-            self._doze(device, due)
-        return min(max(due, now + owed), self._next_cut)
+        due = min(max(due, now + owed), self._next_cut)
+        return self._dozes_until(now, due, device.polls_alone_until)
 
-    def _doze(self, device: Device, due: float) -> None:
-        busy_at = device.polls_alone_until
-        if busy_at > due:
-            self._dozes, self._poll_at, self._busy_at = True, due, busy_at
-
-    def _polls_in_vain(self, now: float) -> bool:
-        """Poll, where that brings nothing; False where the device itself must do it."""
-        path, api = self._path, self._ground.api
-        if now < self._poll_at or path.closed_because or not api.is_quiet(self.machine.device_id):
-            return False
-        path.meter.add(sent=REQUEST_BYTES, received=ANSWER_BYTES + POLL_ANSWER_BYTES, requests=1)
-        self._poll_at = now + api.pause_seconds()
-        return True
+    def _dozes_until(self, now: float, due: float, busy_at: float) -> float:
+        """Return `due`, or when there will be more to do than a poll that brings nothing."""
+        until = min(busy_at, self._next_cut, self._region.changes_at(now))
+        if not now < due < until or self._region.is_counted or not self._ground.api.is_quiet(self.device_id):
+            return due
+        self._dozes, self._poll_at = True, due
+        return until
 
     def _switch_on(self, now: float) -> None:
         ground = self._ground

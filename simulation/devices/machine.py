@@ -29,6 +29,7 @@ from device_sim.hardware.installed import InstalledImage
 from device_sim.hardware.ports import RealTimeCore
 from device_sim.hardware.spare import Spare, SpareState
 from device_sim.update.errors import TargetRefusedError
+from protocol.document import Document, DocumentT
 from protocol.evidence import SoftwareComponent
 from protocol.geometry import HOME_BYTES, SECTOR_BYTES, SPARE_BYTES, Core, Slot
 from protocol.identity import DeviceId
@@ -36,7 +37,7 @@ from protocol.messages import Cause
 from protocol.model import GoldenVectors
 from protocol.scenario.faults import ReleaseFaultKind
 from protocol.voucher import Voucher
-from simulation.admission import SOMEBODY, Shown
+from simulation.admission import SOMEBODYS_KEY, Shown
 from simulation.devices.faults import Faults
 from simulation.images import Catalogue, VirtualImage, tampered
 
@@ -47,10 +48,11 @@ UNCONFIRMED = "restarted before the trial was confirmed"
 class VirtualStorage:
     """Secure storage in memory; survives power cuts."""
 
-    __slots__ = ("items",)
+    __slots__ = ("documents", "items")
 
-    def __init__(self, items: Mapping[str, bytes] | None = None) -> None:
-        self.items = dict(items or {})
+    def __init__(self, other: "VirtualStorage | None" = None) -> None:
+        self.items: dict[str, bytes] = dict(other.items) if other else {}
+        self.documents: dict[str, Document] = dict(other.documents) if other else {}
 
     def get(self, name: str) -> bytes | None:
         """Return what is kept under a name, or None."""
@@ -59,6 +61,15 @@ class VirtualStorage:
     def put(self, name: str, value: bytes) -> None:
         """Keep bytes under a name."""
         self.items[name] = value
+
+    def get_document(self, name: str, document_type: type[DocumentT]) -> DocumentT | None:
+        """Return the document that is kept under a name, or None; documents never change, so it need not be parsed."""
+        kept = self.documents.get(name)
+        return kept if isinstance(kept, document_type) else None
+
+    def put_document(self, name: str, document: Document) -> None:
+        """Keep a document under a name."""
+        self.documents[name] = document
 
 
 class VirtualAnchor:
@@ -75,7 +86,7 @@ class VirtualAnchor:
     @property
     def public_key(self) -> ec.EllipticCurvePublicKey:
         """A key that stands for the device's."""
-        return SOMEBODY.public_key
+        return SOMEBODYS_KEY
 
     def sign(self, data: bytes) -> bytes:
         """Sign nothing."""
@@ -195,7 +206,7 @@ class VirtualMachine:
             time=self.time,
             voucher=_expect_voucher(self),
         )
-        other.storage = VirtualStorage(self.storage.items)
+        other.storage = VirtualStorage(self.storage)
         other.rot.fuses, other.rot.counters = dict(self.rot.fuses), dict(self.rot.counters)
         return other
 

@@ -6,7 +6,6 @@ only while its action is as the entry says.
 
 import heapq
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 from datetime import datetime
 
 from protocol.messages import ActionState
@@ -65,11 +64,9 @@ class MemoryActions(Partial):
             before = self._rows.get(action.action_id)
             if before is None:
                 continue
-            # What never changes stays as it was made.
-            kept = replace(action, rollout_id=before.rollout_id, device_id=before.device_id, heals=before.heals)
-            if before.due_at is not None and kept.due_at is None:
-                self._finish(kept)
-            self._put(kept)
+            if before.due_at is not None and action.due_at is None:
+                self._finish(action)
+            self._put(action)
 
     async def queue(self, device_id: str) -> Sequence[Action]:
         """See `ActionRepository.queue`."""

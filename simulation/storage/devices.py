@@ -180,8 +180,11 @@ class MemoryDevices(Partial):
         return ids
 
     def _with_seen(self, device: Device) -> Device:
+        """Return a device with its last-seen time, which the row then holds, too: it is no change of the device."""
         seen = self._seen.get(device.device_id)
-        return device if seen is None else replace(device, last_seen_at=seen)
+        if seen is not None and seen is not device.last_seen_at:
+            device = self._rows[device.device_id] = replace(device, last_seen_at=seen)
+        return device
 
     def _change(self, device: Device, names: Sequence[str]) -> None:
         row = self._rows.get(device.device_id)
