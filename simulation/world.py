@@ -76,7 +76,6 @@ class World:
         self.plans: dict[str, DevicePlan] = {}
         self.copies: dict[str, list[VirtualDevice]] = {}  # clones, by the device that they are of
         self.service: Service | None = None
-        self.is_dark = False
         self._settings = settings or ServiceSettings()
         self._entropy = SeededEntropy(scenario.seed)
         self._paths: dict[str, NetworkPath] = {}

@@ -9,6 +9,7 @@ standing, of its network or of the service. Then it finds what waits by its own 
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 
 import numpy as np
 from typing_extensions import override
@@ -187,6 +188,16 @@ class VirtualDevice(Entry):
         """Take the power away for a time; infinity is for good."""
         if self._device is not None:
             self._ground.scheduler.put(self, self.switch_off(self._ground.clock.seconds, off_seconds))
+
+    def cut_off(self, lasts: timedelta) -> None:
+        """Let nothing through to the service for a time."""
+        self._path.cut(lasts)
+        self.follow_network()
+        self._ground.scheduler.call(self._follow_later, self._ground.clock.seconds + lasts.total_seconds())
+
+    def _follow_later(self, _now: float) -> float:
+        self.follow_network()
+        return NEVER
 
     def switch_off(self, now: float, off_seconds: float) -> float:
         """Lose everything volatile; return when the power comes back."""

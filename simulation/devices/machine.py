@@ -6,7 +6,7 @@ verification, the model's arithmetic. Faults of the scenario strike at the step 
 """
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 import numpy as np
@@ -35,7 +35,7 @@ from protocol.geometry import HOME_BYTES, SECTOR_BYTES, SPARE_BYTES, Core, Slot
 from protocol.identity import DeviceId
 from protocol.messages import Cause
 from protocol.model import GoldenVectors
-from protocol.scenario.faults import ReleaseFaultKind
+from protocol.scenario.faults import ReleaseFault, ReleaseFaultKind
 from protocol.voucher import Voucher
 from simulation.admission import SOMEBODYS_KEY, Shown
 from simulation.devices.faults import Faults
@@ -241,6 +241,10 @@ class VirtualMachine:
     def runs(self, slot: Slot) -> str:
         """Return the name of the confirmed image of a slot, or an empty string."""
         return self._home[slot].name if slot in self._home else ""
+
+    def faults_afterwards(self) -> Sequence[ReleaseFault]:
+        """Return what goes wrong some time after what is confirmed now was confirmed."""
+        return self._faults.afterwards([image.sha256 for image in self._home.values()])
 
     def spare_begin(self, slot: Slot, digest: str, length: int) -> int:
         """See `Machine.spare_begin`.
