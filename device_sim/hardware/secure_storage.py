@@ -17,6 +17,7 @@ from protocol.voucher import Base64Bytes
 
 MAX_STORAGE_BYTES = 16 * 1024 * 1024
 RESERVED_BYTES = 512 * 1024  # for reports, which say that the rest is full
+REPORTS = "update/progress"  # the name that they are kept under
 
 
 class _State(Document):
@@ -56,16 +57,12 @@ class SecureStorage:
         kept = self.get(name)
         return None if kept is None else parse_document(kept, document_type)
 
-    def put_document(self, name: str, document: Document, *, essential: bool = False) -> None:
+    def put_document(self, name: str, document: Document) -> None:
         """Keep a document under a name, as canonical JSON. Raises as `update`."""
-        self.update({name: canonical_json(document)}, essential=essential)
+        self.put(name, canonical_json(document))
 
-    def update(self, changes: Mapping[str, bytes | None], *, essential: bool = False) -> None:
+    def update(self, changes: Mapping[str, bytes | None]) -> None:
         """Change several names at once, all or none; None removes a name.
-
-        Args:
-            changes: values by name.
-            essential: they may take the room that is kept for what tells of a full storage.
 
         Raises:
             StorageFullError: it would be more than can be read again; nothing has changed.
@@ -75,7 +72,7 @@ class SecureStorage:
         if changed == self._items:
             return
         written = canonical_json(_State(items=changed))
-        most = MAX_STORAGE_BYTES if essential else MAX_STORAGE_BYTES - RESERVED_BYTES
+        most = MAX_STORAGE_BYTES if changes.keys() == {REPORTS} else MAX_STORAGE_BYTES - RESERVED_BYTES
         if len(written) > most and _size(changed) > _size(self._items):
             raise StorageFullError(f"secure storage: expected at most {most} bytes, found {len(written)}")
         if self._power.draw() < 1.0:
