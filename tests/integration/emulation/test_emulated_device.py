@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tflite_micro.tensorflow.lite.micro.python import schema_py_generated as schema
 
-from device_sim.emulation.errors import ProgramRefusedError
+from device_sim.emulation.errors import HostBusyError, ProgramRefusedError
 from device_sim.hardware.machine import Machine
 from protocol.geometry import Core, Slot
 from protocol.messages import Cause
@@ -18,8 +18,9 @@ from tests.integration.emulation.operator_models import Case, Value, build
 from tests.unit.device_hardware.device_builder import DeviceBuilder, colour_model
 from tinyml.errors import InputMismatchError
 from tinyml.fetch import fetch_model
+from tinyml.native.errors import CompilationError
 from tinyml.native.source import NativeSource, generate_source
-from tinyml.native.toolchain import NativeBudget
+from tinyml.native.toolchain import NativeBudget, compile_program
 from tinyml.workers import ModelImage
 
 if TYPE_CHECKING:
@@ -129,6 +130,26 @@ def test_input_of_wrong_shape_or_type_is_refused(emulated: "EmulatedInference") 
     for wrong in (np.zeros((1, 1, 1, 4), np.float32), np.zeros(_PIXEL, np.float64)):
         with pytest.raises(InputMismatchError, match=r"input: expected float32 \(1, 1, 1, 3\), found"):
             emulated.invoke(model, wrong, deadline_seconds=60)
+
+
+def test_c_that_does_not_compile_is_an_error_with_the_compilers_words() -> None:
+    """Generated C always compiles; altered C need not."""
+    with pytest.raises(CompilationError, match=r"compiler: expected a program, found: model\.c:1:.* error:"):
+        compile_program("int infer(void) { return missing; }")
+
+
+def test_slow_compiler_is_a_busy_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device asks again later; its model is not to blame."""
+    monkeypatch.setattr("tinyml.native.toolchain._COMPILE_SECONDS", 0.0)
+    with pytest.raises(HostBusyError, match="compiler: expected a program in 0 s, found none"):
+        _new_inference().invoke(ModelImage(_quantising_model(), 4096), np.zeros(_PIXEL, np.float32), deadline_seconds=9)
+
+
+def test_caller_waits_for_its_turn_until_its_deadline() -> None:
+    """There is one emulator; who cannot have it in time is told that the host is busy."""
+    inference = _new_inference()
+    with inference._turn(1), pytest.raises(HostBusyError, match="expected the emulated core to be free in 0 s"):
+        inference.invoke(ModelImage(_quantising_model(), 4096), np.zeros(_PIXEL, np.float32), deadline_seconds=0)
 
 
 def test_programs_are_kept_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from tflite_micro.tensorflow.lite.micro.python import schema_py_generated as sch
 from tests.integration.emulation.operator_models import Case, Value, build, build_graph, window_options
 from tests.unit.device_hardware.device_builder import colour_model
 from tinyml.errors import ModelFormatError
-from tinyml.native.errors import CompilerMissingError, ProgramFormatError, UnsupportedOperatorError
+from tinyml.native.errors import CompilerMissingError, OverBudgetError, ProgramFormatError, UnsupportedOperatorError
 from tinyml.native.lowering import KERNEL_OPERATORS
 from tinyml.native.program import parse_program
 from tinyml.native.source import generate_source
@@ -155,6 +155,44 @@ def test_operators_that_compute_only_a_shape_are_left_out() -> None:
     values = [_int8(2, 3), Value((2,), "int32"), _int8(3, 2)]
     model = build_graph([_OPERATOR.SHAPE, _OPERATOR.RESHAPE], values, [shape, reshape], ends=(0, 2))
     assert "void infer(void) {\n  reshape(&op0);\n}" in generate_source(model).text
+
+
+def test_small_file_that_describes_a_large_program_is_refused() -> None:
+    """Operators may share a buffer of weights, but each gets an array of its own."""
+    chosen = window_options(schema.FullyConnectedOptionsT)
+    weights = _weights(512, 512)
+    values = [_int8(1, 512), weights, *(_int8(1, 512) for _ in range(5))]
+    chain = [_operator(0 if place == 0 else place + 1, place + 2, chosen) for place in range(5)]
+    model = build_graph([_OPERATOR.FULLY_CONNECTED], values, chain, ends=(0, 6))
+    assert len(model) < 300_000
+    with pytest.raises(OverBudgetError, match="weights: expected at most 1,048,576 bytes of flash, found 1,310,720"):
+        generate_source(model)
+
+
+def test_endless_list_of_operators_is_refused() -> None:
+    """Before any C is written for them."""
+    values = [_int8(4) for _ in range(1026)]
+    chain = [_operator(place, place + 1, None) for place in range(1025)]
+    with pytest.raises(ModelFormatError, match="model: expected at most 1024 operators, found 1025"):
+        generate_source(build_graph([_OPERATOR.RESHAPE], values, chain, ends=(0, 1025)))
+
+
+def test_operator_with_two_outputs_is_refused() -> None:
+    """No kernel writes two."""
+    split = schema.OperatorT()
+    split.opcodeIndex, split.inputs, split.outputs = 0, [0], [1, 2]
+    values = [_int8(4), _int8(2), _int8(2)]
+    with pytest.raises(ModelFormatError, match="model: expected operators with one output each"):
+        generate_source(build_graph([_OPERATOR.SPLIT], values, [split], ends=(0, 1)))
+
+
+def _operator(source: int, target: int, options: Any) -> Any:
+    operator = schema.OperatorT()
+    operator.opcodeIndex, operator.outputs = 0, [target]
+    operator.inputs = [source, 1] if options else [source]
+    if options:
+        operator.builtinOptionsType, operator.builtinOptions = schema.BuiltinOptions.FullyConnectedOptions, options
+    return operator
 
 
 def test_program_that_is_none_of_ours_is_refused() -> None:
