@@ -16,12 +16,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Table, insert, text
+from sqlalchemy import Column, Integer, Label, MetaData, String, Table, insert, literal, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from protocol.geometry import HOME_BYTES, Slot
 from service.adapters.database import device_tables
@@ -83,20 +84,51 @@ def components() -> Iterator[dict[str, Any]]:
 
 
 def devices(count: int) -> Iterator[dict[str, Any]]:
-    """Rows of devices."""
-    row = {"group_id": "group", "state": "active", "claimed_at": now(), "claimed_by": "bench", "identity_key": b""}
-    row |= {"idevid_chain": "", "blocked_reason": "", "version": 1}
+    """Rows of what tells devices apart: an id as a device has it, and which image it runs in each slot."""
     for number in range(count):
-        yield {**row, "device_id": hashlib.sha512(str(number).encode()).hexdigest()}
+        yield {"device_id": hashlib.sha512(str(number).encode()).hexdigest(), "image": number % IMAGES}
 
 
-def installed(count: int) -> Iterator[dict[str, Any]]:
-    """Rows of what they run."""
-    at = now()
-    for number in range(count):
-        device_id = hashlib.sha512(str(number).encode()).hexdigest()
-        for slot in HOME_BYTES:
-            yield {"device_id": device_id, "slot": slot, "sha256": digest(slot, number % IMAGES), "reported_at": at}
+def layout() -> Iterator[dict[str, Any]]:
+    """Rows of the images by slot and number."""
+    for slot in HOME_BYTES:
+        for number in range(IMAGES):
+            yield {"slot": slot, "image": number, "sha256": digest(slot, number)}
+
+
+def same(table: Table, **values: object) -> dict[str, Label[Any]]:
+    """Return values that every row of a table has, as expressions of its columns' types."""
+    return {name: literal(value, table.c[name].type).label(name) for name, value in values.items()}
+
+
+async def add_fleet(connection: AsyncConnection, count: int) -> None:
+    """Write devices and what they run; the database makes the rows from what differs."""
+    work = MetaData()
+    fleet = Table("bench_fleet", work, Column("device_id", String), Column("image", Integer))
+    place = Table("bench_layout", work, Column("slot", String), Column("image", Integer), Column("sha256", String))
+    await connection.run_sync(work.create_all)
+    await add(connection, fleet, devices(count))
+    await add(connection, place, layout())
+    constant = {"group_id": "group", "state": "active", "claimed_at": now(), "claimed_by": "bench", "identity_key": b""}
+    constant |= {"idevid_chain": "", "blocked_reason": "", "version": 1}
+    shared = same(device_tables.devices, **constant)
+    chosen = select(fleet.c.device_id, *shared.values()).order_by(fleet.c.device_id)
+    await connection.execute(insert(device_tables.devices).from_select(["device_id", *shared], chosen))
+    at = same(installed_images, reported_at=now())
+    runs = select(fleet.c.device_id, place.c.slot, place.c.sha256, *at.values()).join_from(
+        fleet, place, fleet.c.image == place.c.image
+    )
+    # In the order of the table's key, so that its pages are written once each.
+    runs = runs.order_by(fleet.c.device_id, place.c.slot)
+    names = ["device_id", "slot", "sha256", *at]
+    await connection.execute(insert(installed_images).from_select(names, runs))
+    await connection.run_sync(work.drop_all)
+
+
+async def add(connection: AsyncConnection, table: Table, rows: Iterator[dict[str, Any]]) -> None:
+    """Write rows in batches."""
+    while batch := list(islice(rows, BATCH)):
+        await connection.execute(insert(table), batch)
 
 
 async def fill(database: Database, count: int) -> None:
@@ -104,18 +136,12 @@ async def fill(database: Database, count: int) -> None:
     product = {"product_id": "product", "name": "bench", "description": "", "created_at": now(), "version": 1}
     group = {"group_id": "group", "product_id": "product", "name": "bench", "description": "", "created_at": now()}
     group |= {"os_feed": "Retail", "update_policy": "UpdateAll", "allow_crash_dumps": False, "data_boundary": "None"}
-    tables: Sequence[tuple[Table, Iterator[dict[str, Any]]]] = (
-        (device_tables.products, iter([product])),
-        (device_tables.device_groups, iter([{**group, "version": 1}])),
-        (device_tables.devices, devices(count)),
-        (image_targets, images()),
-        (bom_components, components()),
-        (installed_images, installed(count)),
-    )
     async with database.transaction(read_only=False) as connection:
-        for table, rows in tables:
-            while batch := list(islice(rows, BATCH)):
-                await connection.execute(insert(table), batch)
+        await add(connection, device_tables.products, iter([product]))
+        await add(connection, device_tables.device_groups, iter([{**group, "version": 1}]))
+        await add(connection, image_targets, images())
+        await add(connection, bom_components, components())
+        await add_fleet(connection, count)
         await connection.commit()
     async with database.transaction(read_only=False) as connection:
         await connection.execute(text("ANALYZE"))
@@ -168,12 +194,20 @@ async def require_index(database: Database) -> None:
         raise RuntimeError(f"plan: expected {INDEX}, found:\n{plan}")
 
 
-async def rows_of(url: str, name: str, count: int) -> list[dict[str, Any]]:
-    """Measure one database and one size."""
+async def fill_new(url: str, count: int) -> None:
+    """Make a database with a fleet in it."""
     database = Database(database_url(url))
     try:
         await migrate(database)
         await fill(database, count)
+    finally:
+        await database.close()
+
+
+async def rows_of(url: str, name: str, count: int) -> list[dict[str, Any]]:
+    """Measure one filled database, which loses its index."""
+    database = Database(database_url(url))
+    try:
         await require_index(database)
         wanted = {"rare": count // IMAGES, "common": count}
         ours = {component: await seconds(database, component, wanted[component]) for component in wanted}
@@ -200,14 +234,23 @@ async def postgresql_rows(count: int) -> list[dict[str, Any]]:
     """Measure PostgreSQL."""
     with postgresql_server() as server:
         async with fresh_database(server) as url:
+            await fill_new(url, count)
             return await rows_of(url, "PostgreSQL", count)
 
 
-def command_row(count: int) -> dict[str, Any]:
-    """Measure `tinyfleet sbom find` against the running service."""
-    with data_directory() as data_dir, tempfile.TemporaryDirectory() as folder:
-        filled = Path(folder) / "tinyfleet.db"
-        asyncio.run(_filled(f"sqlite:///{filled}", count))
+def sqlite_rows(count: int, *, with_command: bool) -> list[dict[str, Any]]:
+    """Measure SQLite, and the command where asked for, which needs the index that the other rows drop."""
+    with tempfile.TemporaryDirectory() as folder:
+        filled, copied = Path(folder) / "filled.db", Path(folder) / "copied.db"
+        asyncio.run(fill_new(f"sqlite:///{filled}", count))  # closed, so that all of it is in one file
+        shutil.copy(filled, copied)
+        rows = asyncio.run(rows_of(f"sqlite:///{filled}", "SQLite", count))
+        return [*rows, command_row(copied, count)] if with_command else rows
+
+
+def command_row(filled: Path, count: int) -> dict[str, Any]:
+    """Measure `tinyfleet sbom find` against the running service, which takes the database over."""
+    with data_directory() as data_dir:
         shutil.move(filled, data_dir / "service" / "tinyfleet.db")
         with service(data_dir) as running:
             login = data_dir / "operator" / "credential.json"
@@ -225,17 +268,6 @@ def command_row(count: int) -> dict[str, Any]:
     }
 
 
-async def _filled(url: str, count: int) -> None:
-    database = Database(database_url(url))
-    try:
-        await migrate(database)
-        await fill(database, count)
-        async with database.transaction(read_only=False) as connection:
-            await connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))
-    finally:
-        await database.close()
-
-
 def _command_seconds(command: list[str], operator_dir: Path) -> float:
     environment = {**os.environ, "TINYFLEET_PASSPHRASE": PASSPHRASE, "TINYFLEET_OPERATOR_DIR": str(operator_dir)}
     times = []
@@ -251,10 +283,8 @@ def main() -> None:
     rows = []
     more = os.environ.get("TINYFLEET_SBOM_DEVICES")
     for count in (*SIZES, int(more)) if more else SIZES:
-        with tempfile.TemporaryDirectory() as folder:
-            rows += asyncio.run(rows_of(f"sqlite:///{folder}/control.db", "SQLite", count))
+        rows += sqlite_rows(count, with_command=count == SIZES[0])
         rows += asyncio.run(postgresql_rows(count))
-    rows.append(command_row(SIZES[0]))
     print(json.dumps(rows))
 
 
