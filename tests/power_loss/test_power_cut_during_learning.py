@@ -8,7 +8,7 @@ After every cut must hold:
 
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from protocol.geometry import Core, Slot
 from protocol.learned_state import parse_state
 from protocol.learning import LearningTemplate, StatePolicy
 from tests.learning_template import learning_template, template_card, template_payload
+from tests.power_loss.cut_tally import CutTally
 from tests.unit.device_hardware.device_builder import DeviceBuilder, install_trial
 from tests.unit.tinyml.synthetic_vibration import synthetic_machine
 
@@ -49,18 +50,20 @@ class LearningCampaign:
         payload = template_payload(template, card)
         return self.builder.packages._compose(SLOT, payload, f"vibration@{version}", security=1, key=None)
 
-    def cuts(self, work: Callable[[Machine], object]) -> Iterator[Machine]:
-        """Yield the device after each cut of the work, booted again."""
+    def cut_everywhere(
+        self, work: Callable[[Machine], object], tally: CutTally, check: Callable[[Machine], None]
+    ) -> None:
+        """Cut the work at every operation, and look at the device after its next boot."""
         for index in range(self._operations(work)):
             folder = self._copy(f"{index}")
             machine = self.builder.open(folder, power=PowerSupply(fails_at=index, share=0.5))
             with pytest.raises(PowerCutError):
                 _boot_and(work, machine)
             machine.close()
-            again = self.builder.open(folder)
-            again.boot()
-            yield again
-            again.close()
+            with tally.cut(f"operation {index}"):
+                again = self.builder.open(folder)
+                _boot_and(check, again)
+                again.close()
             shutil.rmtree(folder)
 
     def _operations(self, work: Callable[[Machine], object]) -> int:
@@ -88,20 +91,23 @@ def kept_windows(machine: Machine) -> int:
     return 0 if kept is None else parse_state(kept).windows
 
 
-def test_cut_while_learning_leaves_a_whole_state(tmp_path: Path) -> None:
+def test_cut_while_learning_leaves_a_whole_state(tmp_path: Path, tally: CutTally) -> None:
     """At most the windows since the last write are lost; the rest of the warm-up follows, and verdicts come."""
     campaign = LearningCampaign(tmp_path, learned=0)
     found = set()
-    for machine in campaign.cuts(lambda machine: learn(machine, WINDOWS)):
+
+    def check(machine: Machine) -> None:
         kept = kept_windows(machine)
         found.add(kept)
         assert set(learn(machine, WINDOWS[kept:])) == {"learning"}
         assert learn(machine, WINDOWS[:1]) == ["normal"]
+
+    campaign.cut_everywhere(lambda machine: learn(machine, WINDOWS), tally, check)
     assert found == {0, KEPT_EVERY, 2 * KEPT_EVERY}
 
 
 @pytest.mark.parametrize("policy", StatePolicy)
-def test_cut_while_a_template_is_replaced_loses_nothing(tmp_path: Path, policy: StatePolicy) -> None:
+def test_cut_while_a_template_is_replaced_loses_nothing(tmp_path: Path, tally: CutTally, policy: StatePolicy) -> None:
     """Trial, confirmation and copying home: the state stays whole, whichever template the device wakes up with."""
     campaign = LearningCampaign(tmp_path, learned=WARM_UP)
     newer = learning_template(warm_up=WARM_UP, sensitivity=2.0, policy=policy)
@@ -113,12 +119,15 @@ def test_cut_while_a_template_is_replaced_loses_nothing(tmp_path: Path, policy: 
         machine.confirm(SLOT)
 
     verdicts = set()
-    for machine in campaign.cuts(update):
+
+    def check(machine: Machine) -> None:
         assert kept_windows(machine) == WARM_UP
         learner = machine.cores[Core.M4_1].learner
         assert learner is not None
         is_new = learner.template == newer
         assert learner.detector.windows == (0 if is_new and policy is StatePolicy.RESET else WARM_UP)
         verdicts.add((is_new, *learn(machine, WINDOWS[:1])))
+
+    campaign.cut_everywhere(update, tally, check)
     expected = "learning" if policy is StatePolicy.RESET else "normal"
     assert verdicts == {(False, "normal"), (True, expected)}
