@@ -1,13 +1,14 @@
 """The application core's part in a trial: it streams golden vectors to an M4 and judges the answers.
 
-No flash of an M4 holds golden vectors; they come in intercore messages, as on the chip, see `cores.intercore`.
+No flash of an M4 holds golden vectors; they come in intercore messages through the rings of a connection, as on the
+chip, and so do the answers: see `cores.intercore`.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from device_sim.cores.intercore import split
+from device_sim.cores.intercore import Connection, connect, data_of, split
 from device_sim.cores.m4 import M4Core
 from device_sim.errors import CoreFaultError, IntercoreMessageError
 from protocol.messages import Cause
@@ -34,20 +35,22 @@ class GoldenOutcome:
     detail: str
 
 
-def run_golden(core: M4Core, vectors: GoldenVectors) -> GoldenOutcome:
+def run_golden(core: M4Core, vectors: GoldenVectors, *, connection: Connection | None = None) -> GoldenOutcome:
     """Run golden vectors on a core.
 
     Args:
         core: runs the model on trial.
         vectors: verified by the update client: signed, and of the component that the card names.
+        connection: between the application and the core's runtime; None: one that their manifests allow.
 
     Raises:
         CoreStoppedError: the core runs no model.
         PoolBusyError, PoolClosedError: the host, not the core, gave no answer.
     """
+    rings = connection or connect(vectors.component_id, core.component_id)
     for vector in vectors.vectors:
         try:
-            failure = _judge(vector, _ask(core, vector, vectors.component_id))
+            failure = _judge(vector, _ask(core, vector, rings))
         except CoreFaultError as error:
             return _failed(error.cause, f"golden vector {vector.name}: {error}")
         except (IntercoreMessageError, InputMismatchError) as error:
@@ -57,10 +60,15 @@ def run_golden(core: M4Core, vectors: GoldenVectors) -> GoldenOutcome:
     return GoldenOutcome(passed=True, cause=None, detail=f"{len(vectors.vectors)} golden vectors passed")
 
 
-def _ask(core: M4Core, vector: GoldenVector, sender: str) -> bytes | None:
-    """Send one input; return the reply to its last message, or None if the model wants more or less."""
-    replies = [core.receive(message) for message in split(vector.input_bytes, sender)]
-    return replies[-1] if replies and not any(replies[:-1]) else None
+def _ask(core: M4Core, vector: GoldenVector, rings: Connection) -> bytes | None:
+    """Send one input; return the answer after its last message, or None if the model wants more or less."""
+    rings.to_core.clear()
+    rings.to_application.clear()
+    answers = []
+    for message in split(vector.input_bytes, rings.application.component_id):
+        rings.to_core.write(message)
+        answers.append(b"".join(data_of(answer) for answer in core.serve(rings)))
+    return answers[-1] if answers and answers[-1] and not any(answers[:-1]) else None
 
 
 def _judge(vector: GoldenVector, reply: bytes | None) -> str:

@@ -9,12 +9,12 @@ again; what was half received from the A7 is dropped.
 The firmware image is verified, measured and named, but its code does not run: TFLM on the host stands in for it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from device_sim.cores.intercore import data_of
+from device_sim.cores.intercore import Connection, data_of, sender_of, split
 from device_sim.cores.kernels import WATCHDOG_MS, Inference, Kernels, LoadedModel, load_model
 from device_sim.cores.memory import RUNTIME_BYTES, SYSRAM, TCM, MemoryBudget
 from device_sim.errors import CoreFaultError, CoreLoadError, CoreStoppedError, IntercoreMessageError
@@ -104,6 +104,17 @@ class M4Core:
         return self._firmware
 
     @property
+    def component_id(self) -> str:
+        """Component id of the runtime.
+
+        Raises:
+            CoreStoppedError: the core is stopped.
+        """
+        if self._firmware is None:
+            raise CoreStoppedError(f"{self._core}: expected a runtime, found the core stopped")
+        return self._firmware.info.component_id
+
+    @property
     def card(self) -> ModelCard | None:
         """The card of the model that the core runs, or None."""
         return None if self._kernels is None else self._kernels.model.card
@@ -179,6 +190,26 @@ class M4Core:
         except InputMismatchError as error:
             return self._outcome(kernels, error=str(error))
         return self._outcome(kernels, label=best.label, score=best.score, host_ms=answer.host_ms)
+
+    def serve(self, rings: Connection) -> Iterator[bytes]:
+        """Take every message that waits in a connection's ring, and let its other end read the answers.
+
+        Yields:
+            What the application reads: messages of at most 1,040 bytes.
+
+        Raises:
+            IntercoreMessageError: of these, a message of somebody whom the runtime's manifest does not list.
+            As `receive`.
+        """
+        while (message := rings.to_core.read()) is not None:
+            if sender_of(message) not in rings.runtime.allowed:
+                raise IntercoreMessageError(
+                    f"intercore message: expected one of {rings.application.component_id}, found {sender_of(message)}"
+                )
+            reply = self.receive(message)
+            for answer in split(reply or b"", self.component_id):
+                rings.to_application.write(answer)
+                yield rings.to_application.read() or b""
 
     def receive(self, message: bytes) -> bytes | None:
         """Take an intercore message of a test input; the last one of an input is answered with the output values.
