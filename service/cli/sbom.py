@@ -1,24 +1,23 @@
-"""`tinyfleet sbom`: what is inside images, and which devices run it now."""
+"""`tinyfleet sbom`: what is inside images, and which devices run it now.
 
-import json
+`find` asks the service and verifies nothing, so it imports nothing that verifies: it is to answer within a second.
+"""
+
 from collections import Counter
 from collections.abc import Sequence
+from importlib import import_module
 from itertools import groupby
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated
 
 import typer
 
-from pki.files import PUBLIC_MODE, replace_file
-from protocol.cyclonedx import Bom, every_component, read_bom
-from service.cli import clock
-from service.cli.bills import is_complete
 from service.cli.client import ApiClient, JsonObject, connect
 from service.cli.errors import BadArgumentError
-from service.cli.evidence import Reader, image_bill, release_evidence
 from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption
 from service.cli.output import print_json, print_line, print_table, remark, short
-from service.cli.vex import newest
+from service.cli.statements import newest
 
 app = typer.Typer(help="Bills of materials: what is inside images, and where it runs.", no_args_is_help=True)
 
@@ -62,12 +61,7 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show what is inside an image, or inside each image of a release; verified against the signed targets."""
-    bills = [(read_bom(content), content) for content in _bills(operator_dir, what)]
-    if as_json:
-        print_json([json.loads(content) for _bom, content in bills])
-        return
-    for bom, _content in bills:
-        _print_bill(bom)
+    _bills().show(operator_dir, what, as_json=as_json)
 
 
 @app.command()
@@ -79,19 +73,7 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write bills of materials as they were signed; verified before anything is written."""
-    files = {bill_file(read_bom(content)): content for content in _bills(operator_dir, what)}
-    output.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        replace_file(output / name, content, mode=PUBLIC_MODE)
-    written = [str(output / name) for name in files]
-    print_json(written) if as_json else print_line("\n".join(written))
-
-
-def bill_file(bom: Bom) -> str:
-    """Return the name of the file for a bill of materials."""
-    component = bom.metadata.component
-    kept = "".join(each if each.isalnum() or each in "._-" else "_" for each in f"{component.name}-{component.version}")
-    return f"{kept}-{short(component.bom_ref)}.cdx.json"
+    _bills().export(operator_dir, what, output=output, as_json=as_json)
 
 
 def parse_component(text: str) -> Wanted:
@@ -155,20 +137,5 @@ def _named(image: JsonObject) -> tuple[str, str, str]:
     return image["name"], image["version"], image["purl"]
 
 
-def _bills(operator_dir: Path, what: str) -> list[bytes]:
-    with connect(operator_dir) as client:
-        reader = Reader(client, operator_dir, clock.now())
-        if len(what) == 36 and what.count("-") == 4:  # noqa: PLR2004 - a GUID
-            return [image_bill(reader, what).content]
-        evidence = release_evidence(reader, what)
-    bills = [paper.content for paper in evidence.papers if paper.subject in evidence.bills]
-    if not bills:
-        raise BadArgumentError(f"release {what}: expected bills of materials, found none")
-    return bills
-
-
-def _print_bill(bom: Bom) -> None:
-    component = bom.metadata.component
-    rows = [(each.type, each.name, each.version or "", each.purl or "") for each in every_component(bom)]
-    state = "complete" if is_complete(bom) else "incomplete"
-    print_table(f"{component.name} {component.version}, {state}", ("type", "name", "version", "package URL"), rows)
+def _bills() -> ModuleType:
+    return import_module("service.cli.sbom_bills")

@@ -35,13 +35,14 @@ from protocol.document import canonical_json
 from protocol.image import digest_of
 from protocol.updates import DocumentCustom, DocumentKind, document_target_name
 from service.cli import clock
-from service.cli.client import JsonObject, connect
+from service.cli.client import connect
 from service.cli.errors import BadArgumentError, CliError
 from service.cli.evidence import Reader, release_evidence
 from service.cli.offline_keys import offline_keys
 from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption, ProposeOption, YesOption
 from service.cli.output import moment, print_facts, print_json, print_table
 from service.cli.settling import Consent, Draft, Session, image_in_force, settle
+from service.cli.statements import newest
 from service.cli.working_copy import WorkingCopy
 
 app = typer.Typer(help="What vulnerabilities mean to releases (VEX).", no_args_is_help=True)
@@ -115,15 +116,6 @@ def list_statements(
         for each in shown
     )  # fmt: skip
     print_table(f"{len(shown)} statements", ("at", "release", "vulnerability", "component", "state", "because"), rows)
-
-
-def newest(statements: Sequence[JsonObject]) -> Iterator[JsonObject]:
-    """Yield, of statements in the order in which they came, the last about each component and vulnerability."""
-    last = {
-        (each["release"], each["vulnerability"], each["name"], each["version"], each["purl"]): each
-        for each in statements
-    }
-    yield from last.values()
 
 
 def make_vex(release: str, bills: Mapping[str, Bom], said: Said, *, now: datetime) -> bytes:

@@ -423,7 +423,7 @@ async def test_bytes_of_a_patch_that_was_never_offered_are_swept(world: UpdateWo
     async def killed(*_arguments: object, **_options: object) -> None:
         raise asyncio.CancelledError
 
-    world.repository.publish_online = killed  # type: ignore[assignment,method-assign]  # the process ends here
+    world.repository.publish_online = killed  # type: ignore[method-assign]  # the process ends here
     with pytest.raises(asyncio.CancelledError):
         await drain(maker)
     world.repository.publish_online = publish  # type: ignore[method-assign]
