@@ -3,7 +3,7 @@
 from datetime import time
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 Share = Annotated[float, Field(ge=0, le=1)]
 """A part of a whole, 0 to 1."""
@@ -23,5 +23,14 @@ def _parse_hours(value: object) -> object:
         raise ValueError(f"expected hours such as 22:00-06:00, found {value[:40]!r}") from None
 
 
-Hours = Annotated[tuple[time, time], BeforeValidator(_parse_hours)]
+def _write_hours(value: tuple[time, time]) -> str:
+    return "-".join(each.isoformat("minutes") for each in value)
+
+
+Hours = Annotated[
+    tuple[time, time],
+    BeforeValidator(_parse_hours),
+    PlainSerializer(_write_hours, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": r"^\d\d:\d\d-\d\d:\d\d$"}),
+]
 """Hours of every day in a region's own time, written 22:00-06:00."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from protocol.document import DocumentError, parse_document
+from protocol.document import DocumentError, canonical_json, parse_document
 from protocol.scenario import Scenario
 
 REGIONS = {"north": {"utc_offset": 1, "network": {"offline_hours": ["22:00-06:00"]}}}
@@ -38,6 +38,7 @@ def test_whole_scenario_is_understood() -> None:
     )
     assert found.regions["north"].network.offline_hours == ((time(22), time(6)),)
     assert found.fleets[0].power.lasts == (timedelta(seconds=1), timedelta(minutes=2))
+    assert parse_document(canonical_json(found), Scenario) == found
     geometry = found.hardware["rev-b"].geometry
     assert geometry is not None
     assert geometry.layout.geometry.size_bytes == 2 * 1024 * 1024
