@@ -10,6 +10,7 @@ import hashlib
 import struct
 from pathlib import Path
 
+from device_sim.errors import DeviceFolderError
 from protocol.flash_geometry import FlashGeometry
 
 _COUNT = struct.Struct("<I")
@@ -23,12 +24,18 @@ class WearFile:
         path: wear.bin; of a device that has none, no sector was erased yet.
         geometry: how many sectors there are, and what they endure.
         seed: decides how much longer than warranted each sector lasts.
+
+    Raises:
+        DeviceFolderError: the file has another number of counters.
     """
 
     def __init__(self, path: Path, geometry: FlashGeometry, *, seed: str) -> None:
         self._path = path
         self._geometry = geometry
         self._seed = seed
+        expected = self._sectors * _COUNT.size
+        if path.exists() and (found := path.stat().st_size) != expected:
+            raise DeviceFolderError(f"{path.name}: expected {expected} bytes, found {found}")
 
     def erase(self, sector: int) -> bool:
         """Count an erase of a sector that begins, by its index; return whether the sector still takes it."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from device_sim.errors import PowerCutError, SpareStateError, WornSectorError
+from device_sim.errors import DeviceFolderError, PowerCutError, SpareStateError, WornSectorError
 from device_sim.hardware.flash import ERASED, NorFlash
 from device_sim.hardware.machine import Machine
 from device_sim.hardware.power import PowerSupply
@@ -65,6 +65,13 @@ def test_wear_is_counted_in_a_file_that_survives(tmp_path: Path) -> None:
         assert WearFile(path, GEOMETRY, seed="device").erase(sector)
     assert WearFile(path, GEOMETRY, seed="device").erases() == (0, 1, 0, 2)
     assert path.read_bytes() == bytes(4) + b"\x01\0\0\0" + bytes(4) + b"\x02\0\0\0"
+
+
+def test_wear_of_another_flash_is_refused(tmp_path: Path) -> None:
+    """A counter for each sector, no more and no fewer."""
+    (tmp_path / "wear.bin").write_bytes(bytes(12))
+    with pytest.raises(DeviceFolderError, match=r"wear.bin: expected 16 bytes, found 12"):
+        WearFile(tmp_path / "wear.bin", GEOMETRY, seed="device")
 
 
 def test_sector_lasts_as_long_as_warranted_and_up_to_a_quarter_more(tmp_path: Path) -> None:
