@@ -24,9 +24,12 @@ from protocol.cyclonedx import (
     QuantitativeAnalysis,
     TensorFormat,
 )
-from protocol.model import ModelCard
+from protocol.model import ModelCard, ModelKind
 
-TASK = "classification"  # a card has a label for each output value
+TASKS = {  # a card has a label for each output value
+    ModelKind.TFLITE: "classification",
+    ModelKind.ANOMALY_TEMPLATE: "anomaly detection, learned on the device",
+}
 
 
 def described(component: Component, card: ModelCard) -> Component:
@@ -76,7 +79,7 @@ def _parameters(card: ModelCard) -> ModelParameters:
     tensor = None if card.output is None else _tensor(card.output.dtype, card.output.shape)
     labels = f"one value for each of {', '.join(card.labels)}"
     return ModelParameters(
-        task=TASK,
+        task=TASKS[card.kind],
         datasets=tuple(DataReference(ref=each.bom_ref or "") for each in data_components(card)),
         inputs=(TensorFormat(format=_tensor(card.input.dtype, card.input.shape)),),
         outputs=(TensorFormat(format=labels if tensor is None else f"{tensor}: {labels}"),),

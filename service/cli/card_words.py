@@ -3,9 +3,13 @@
 from collections.abc import Mapping
 
 from protocol.geometry import HOME_BYTES, KIB, SYSRAM_BYTES, TCM_BYTES, ImageKind, slot_for
-from protocol.model import InputContract, ModelCard, OutputContract, PredictedLatency, Quantised
+from protocol.model import InputContract, ModelCard, ModelKind, OutputContract, PredictedLatency, Quantised
 
 _UNSAID = "not said"
+_KINDS = {
+    ModelKind.TFLITE: "a .tflite model, interpreted by TFLM",
+    ModelKind.ANOMALY_TEMPLATE: "a learning template: each device learns its own normal by it",
+}
 
 
 def explain_card(card: ModelCard) -> Mapping[str, object]:
@@ -13,6 +17,7 @@ def explain_card(card: ModelCard) -> Mapping[str, object]:
     return {
         "model": f"{card.name}@{card.version}: {card.description or _UNSAID}",
         "component": f"{card.component_id}; stays the same from version to version",
+        "kind": _KINDS[card.kind],
         "core": f"{card.core}, and no other",
         "input": _input(card.input),
         "output": _output(card.output),
