@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from device_sim.cli_flash import describe_device, recover_device
 from device_sim.cli_folders import (
     DeviceCommandError,
     decommission,
@@ -113,6 +114,22 @@ def flash(
         else:
             tamper_with(folder, slot)
     typer.echo(f"{'tampered with' if tamper else 'flashed'} {len(folders)} devices")
+
+
+@app.command()
+def show(devices: DevicesArgument) -> None:
+    """Say of each device which flash it has and how worn that is; also while the device runs."""
+    for folder in device_folders(devices):
+        typer.echo(describe_device(folder))
+
+
+@app.command()
+def recover(devices: DevicesArgument) -> None:
+    """Bring devices back over the cable: factory images in every slot; fuses, identity, counters and claim stay."""
+    folders = device_folders(devices)
+    for folder in folders:
+        recover_device(folder)
+    typer.echo(f"recovered {len(folders)} devices")
 
 
 @app.command()

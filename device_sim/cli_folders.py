@@ -79,18 +79,25 @@ def flash_factory_images(folder: Path) -> None:
     Raises:
         DeviceSimError: there are none, or one does not fit.
     """
-    packages = {}
-    for slot in Slot:
-        path = folder / FACTORY_FOLDER / f"{slot.value.replace('/', '_')}.img"
-        if path.exists():
-            packages[slot] = read_file(path)
-    if not packages:
-        raise DeviceCommandError(f"{folder.name}: expected packages in {FACTORY_FOLDER}/, found none")
+    packages = factory_packages(folder)
     machine = _open(folder)
     try:
         machine.flash_factory(packages)
     finally:
         machine.close()
+
+
+def factory_packages(folder: Path) -> dict[Slot, bytes]:
+    """Return the packages of a device's factory folder.
+
+    Raises:
+        DeviceCommandError: there are none.
+    """
+    paths = {slot: folder / FACTORY_FOLDER / f"{slot.value.replace('/', '_')}.img" for slot in Slot}
+    packages = {slot: read_file(path) for slot, path in paths.items() if path.exists()}
+    if not packages:
+        raise DeviceCommandError(f"{folder.name}: expected packages in {FACTORY_FOLDER}/, found none")
+    return packages
 
 
 def flash_package(folder: Path, slot: Slot, package: Path) -> None:

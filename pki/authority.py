@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import AuthorityInformationAccessOID
 
+from pki.certificate_template import CertificateTemplate, Extension
 from pki.errors import ChainError
 from pki.profiles import Profile, Revocation
 from pki.signer_key import SignerKey
@@ -20,7 +21,6 @@ from protocol.signing import Signer
 
 CRL_FOLDER = "/pki/crl/"
 OCSP_PATH = "/pki/ocsp"
-Extension: TypeAlias = x509.Extension[x509.ExtensionType]
 # What the extensions that are shared depend on, besides the issuer; see `Profile`.
 _Kind: TypeAlias = tuple[
     int | None,
@@ -59,14 +59,14 @@ class CertificateAuthority:
         publish_url: str | None = None,
     ) -> None:
         self._chain = tuple(chain)
-        self._key = SignerKey(signer)
+        self._signer = signer
         self._serial_numbers = serial_numbers
         self.chain_text = chain_pem(self._chain).decode()
         self.certificate_sha256 = self.certificate.fingerprint(hashes.SHA256()).hex()
         if self.certificate.public_key() != signer.public_key:
             raise ChainError("authority: expected the private key of its certificate, found another")
         self._publish_url = publish_url or publish_url_in(self.certificate)
-        self._encoded: dict[_Kind, list[Extension]] = {}
+        self._templates: dict[_Kind, CertificateTemplate] = {}
 
     @property
     def certificate(self) -> x509.Certificate:
@@ -79,22 +79,33 @@ class CertificateAuthority:
         return self._publish_url
 
     def issue(self, profile: Profile, public_key: ec.EllipticCurvePublicKey) -> x509.Certificate:
-        """Issue a certificate for a public key whose possession has been proved."""
-        extensions = self._shared_extensions(profile) + _own_extensions(profile, public_key)
-        builder = _builder(profile, public_key, extensions, issuer=self.certificate.subject)
-        return builder.serial_number(self._serial_numbers()).sign(self._key, hashes.SHA256())
+        """Issue a certificate for a public key whose possession has been proved.
 
-    def _shared_extensions(self, profile: Profile) -> list[Extension]:
-        """Return, encoded once, what all certificates of a kind by this authority have in common."""
+        Raises:
+            ProfileError: no certificate can have the validity, or the serial number that was given.
+        """
+        return x509.load_der_x509_certificate(self.issue_der(profile, public_key))
+
+    def issue_der(self, profile: Profile, public_key: ec.EllipticCurvePublicKey) -> bytes:
+        """Issue a certificate as `issue` does; returns its DER."""
+        return self._template(profile).issue(
+            profile,
+            public_key,
+            own_extensions=_own_extensions(profile, public_key),
+            serial_number=self._serial_numbers(),
+            signer=self._signer,
+        )
+
+    def _template(self, profile: Profile) -> CertificateTemplate:
         kind = (profile.path_length, profile.purposes, profile.policies, profile.constraints, profile.revocation)
-        if kind not in self._encoded:
+        if kind not in self._templates:
             shared = _shared_extensions(profile, self.certificate, publish_url=self._publish_url)
-            self._encoded[kind] = [_encoded(extension) for extension in shared]
-        return self._encoded[kind]
+            self._templates[kind] = CertificateTemplate(self.certificate.subject, shared)
+        return self._templates[kind]
 
     def sign_crl(self, builder: x509.CertificateRevocationListBuilder) -> x509.CertificateRevocationList:
         """Sign a revocation list; pki/revocation.py says what is in it."""
-        return builder.sign(self._key, hashes.SHA256())
+        return builder.sign(SignerKey(self._signer), hashes.SHA256())
 
     def chain_pem(self, leaf: x509.Certificate) -> bytes:
         """Return a chain file: the leaf, then the authority's chain."""
@@ -105,10 +116,15 @@ def self_signed_root(
     profile: Profile, signer: Signer, *, serial_numbers: SerialNumbers = random_serial_numbers
 ) -> CertificateAuthority:
     """Make a root authority with its own certificate."""
-    extensions = extensions_of(profile, signer.public_key, issuer=None, publish_url=None)
-    builder = _builder(profile, signer.public_key, extensions, issuer=profile.subject).serial_number(serial_numbers())
-    certificate = builder.sign(SignerKey(signer), hashes.SHA256())
-    return CertificateAuthority([certificate], signer, serial_numbers=serial_numbers)
+    template = CertificateTemplate(profile.subject, _shared_extensions(profile, None, publish_url=None))
+    der = template.issue(
+        profile,
+        signer.public_key,
+        own_extensions=_own_extensions(profile, signer.public_key),
+        serial_number=serial_numbers(),
+        signer=signer,
+    )
+    return CertificateAuthority([x509.load_der_x509_certificate(der)], signer, serial_numbers=serial_numbers)
 
 
 def issuer_key_id(issuer: x509.Certificate) -> str:
@@ -203,23 +219,8 @@ def _subject_key_id(certificate: x509.Certificate) -> x509.SubjectKeyIdentifier:
     return certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
 
 
-def _builder(
-    profile: Profile, public_key: ec.EllipticCurvePublicKey, extensions: list[Extension], *, issuer: x509.Name
-) -> x509.CertificateBuilder:
-    """Everything but serial number and signature."""
-    # At once what can be: each setter copies the builder, and `add_extension` its extensions as well.
-    builder = x509.CertificateBuilder(issuer, profile.subject, public_key, extensions=extensions)
-    return builder.not_valid_before(profile.not_before).not_valid_after(profile.not_after)
-
-
 def _extension(value: x509.ExtensionType, *, critical: bool = False) -> Extension:
     return x509.Extension(value.oid, critical, value)
-
-
-def _encoded(extension: Extension) -> Extension:
-    """Return an extension as its bytes, which the builder copies."""
-    value = x509.UnrecognizedExtension(extension.oid, extension.value.public_bytes())
-    return _extension(value, critical=extension.critical)
 
 
 def _key_usage(*, is_authority: bool) -> Extension:

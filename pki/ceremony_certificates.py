@@ -13,8 +13,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from pki import profiles
-from pki.authority import Extension, extensions_of
+from pki.authority import extensions_of
 from pki.ceremony_declaration import Declaration
+from pki.certificate_template import Extension
 from pki.chains import issued_by
 from pki.errors import CeremonyError
 from pki.issuance import IssuanceKind

@@ -20,6 +20,7 @@ _CONSTANTS = {0xF4: False, 0xF5: True, 0xF6: None}  # by their one byte
 _LOW_BITS = 0x1F  # of a first byte: an argument, or how many bytes it has
 _ONE_BYTE, _EIGHT_BYTES = 24, 27  # of an argument that follows the first byte (§3)
 _LOWEST = {24: 24, 25: 1 << 8, 26: 1 << 16, 27: 1 << 32}  # argument that needs so many bytes
+_BYTES_HEADS = 0x40  # first bytes of byte strings begin here
 _OTHER_KEYS = "expected numbers and strings as keys, each once, found another or one again"
 
 
@@ -41,113 +42,109 @@ def decode(unverified: bytes, *, max_bytes: int, tag: int | None = None) -> Any:
     # Rule 1: length.
     if len(unverified) > max_bytes:
         raise CborError(f"expected at most {max_bytes} bytes, found {len(unverified)}")
-    reader = _Reader(unverified)
     try:
-        if tag is not None:
-            reader.skip_tag(tag)
-        item = reader.item(MAX_DEPTH)
+        begin = 0 if tag is None else _skip_tag(unverified, tag)
+        item, end = _item(unverified, begin, MAX_DEPTH)
     except IndexError:
         raise CborError("expected another item, found the end") from None
     except UnicodeDecodeError:
         # Rule 3: text.
         raise CborError("expected text in UTF-8, found other bytes") from None
     # Rule 4: nothing trails.
-    if reader.left:
-        raise CborError(f"expected one item, found {reader.left} more bytes")
+    if end != len(unverified):
+        raise CborError(f"expected one item, found {len(unverified) - end} more bytes")
     return item
 
 
-class _Reader:
-    """Reads item after item; IndexError and UnicodeDecodeError are the caller's."""
+# Each of these takes all bytes and the offset where it begins, and returns the offset behind what it read. IndexError
+# and UnicodeDecodeError are the caller's.
 
-    __slots__ = ("_octets", "_offset")
 
-    def __init__(self, octets: bytes) -> None:
-        self._octets = octets
-        self._offset = 0
+def _skip_tag(octets: bytes, tag: int) -> int:
+    argument = octets[0] & _LOW_BITS
+    found, end = (argument, 1) if argument < _ONE_BYTE else _argument(octets, 1, argument)
+    if octets[0] >> 5 != _TAG or found != tag:
+        raise CborError(f"expected tag {tag}, found another item")
+    return end
 
-    @property
-    def left(self) -> int:
-        """Bytes behind what has been read."""
-        return len(self._octets) - self._offset
 
-    def skip_tag(self, tag: int) -> None:
-        first = self._octets[0]
-        self._offset = 1
-        argument = first & _LOW_BITS
-        found = argument if argument < _ONE_BYTE else self._argument(argument)
-        if first >> 5 != _TAG or found != tag:
-            raise CborError(f"expected tag {tag}, found another item")
+def _item(octets: bytes, begin: int, depth: int) -> tuple[Any, int]:
+    """Read an item in which at most `depth` arrays and maps are within each other."""
+    first = octets[begin]
+    begin += 1
+    major, argument = first >> 5, first & _LOW_BITS
+    if argument == _ONE_BYTE and octets[begin] >= _ONE_BYTE:  # as nearly all longer ones
+        argument, begin = octets[begin], begin + 1
+    elif argument >= _ONE_BYTE:
+        argument, begin = _argument(octets, begin, argument)
+    if major == _UNSIGNED:
+        return argument, begin
+    if major == _NEGATIVE:
+        return ~argument, begin
+    if major <= _TEXT:
+        end = begin + argument
+        string = octets[begin:end]
+        if len(string) != argument:
+            raise _cut(octets, end)
+        return string if major == _BYTES else string.decode(), end
+    # Rule 2: form.
+    if major > _MAP:
+        return _constant(first), begin
+    if not depth:
+        raise CborError(f"expected a depth of at most {MAX_DEPTH}, found a deeper item")
+    return (_array if major == _ARRAY else _map)(octets, begin, depth - 1, argument)
 
-    def item(self, depth: int) -> Any:  # noqa: ANN401 - see `decode`
-        """Read an item in which at most `depth` arrays and maps are within each other."""
-        first = self._octets[self._offset]
-        self._offset += 1
-        major, argument = first >> 5, first & _LOW_BITS
-        if argument >= _ONE_BYTE:
-            argument = self._argument(argument)
-        if major == _UNSIGNED:
-            return argument
-        if major == _NEGATIVE:
-            return ~argument
-        if major <= _TEXT:
-            # Here and not in a method of its own: most of evidence is strings.
-            begin, end = self._offset, self._offset + argument
-            self._offset = end
-            octets = self._octets[begin:end]
-            if len(octets) != argument:
-                raise self._cut()
-            return octets if major == _BYTES else octets.decode()
-        # Rule 2: form.
-        if major > _MAP:
-            return _constant(first)
-        if not depth:
-            raise CborError(f"expected a depth of at most {MAX_DEPTH}, found a deeper item")
-        return self._array(argument, depth - 1) if major == _ARRAY else self._map(argument, depth - 1)
 
-    def _argument(self, size: int) -> int:
-        """Read the number or length behind a first byte whose low bits are `size`."""
-        if size > _EIGHT_BYTES:
-            raise CborError("expected a definite length, found another")
-        begin, end = self._offset, self._offset + (1 << (size - _ONE_BYTE))
-        self._offset = end
-        if end > len(self._octets):
-            raise self._cut()
-        argument = int.from_bytes(self._octets[begin:end], "big")
-        # Rule 4: shortest form.
-        if argument < _LOWEST[size]:
-            raise CborError("expected preferred serialisation, found a number in more bytes than it needs")
-        return argument
+def _argument(octets: bytes, begin: int, size: int) -> tuple[int, int]:
+    """Read the number or length behind a first byte whose low bits are `size`."""
+    if size > _EIGHT_BYTES:
+        raise CborError("expected a definite length, found another")
+    end = begin + (1 << (size - _ONE_BYTE))
+    if end > len(octets):
+        raise _cut(octets, end)
+    argument = int.from_bytes(octets[begin:end], "big")
+    # Rule 4: shortest form.
+    if argument < _LOWEST[size]:
+        raise CborError("expected preferred serialisation, found a number in more bytes than it needs")
+    return argument, end
 
-    def _cut(self) -> CborError:
-        return CborError(f"expected lengths within the bytes, found {-self.left} bytes too few")
 
-    def _array(self, length: int, depth: int) -> list[Any]:
-        return [self.item(depth) for _ in range(length)]
+def _cut(octets: bytes, end: int) -> CborError:
+    return CborError(f"expected lengths within the bytes, found {end - len(octets)} bytes too few")
 
-    def _map(self, length: int, depth: int) -> dict[Any, Any]:
-        items = dict[Any, Any]()
-        for _ in range(length):
-            key = self._key(depth)
-            # Rule 4: keys.
-            if key in items:
-                raise CborError(_OTHER_KEYS)
-            items[key] = self.item(depth)
-        return items
 
-    def _key(self, depth: int) -> int | bytes | str:
-        first = self._octets[self._offset]
-        if first < _ONE_BYTE:  # a number that is its own encoding, as most keys of evidence are
-            self._offset += 1
-            return first
-        key: int | bytes | str = self.item(depth)
+def _array(octets: bytes, begin: int, depth: int, length: int) -> tuple[list[Any], int]:
+    items = list[Any]()
+    for _ in range(length):
+        item, begin = _item(octets, begin, depth)
+        items.append(item)
+    return items, begin
+
+
+def _map(octets: bytes, begin: int, depth: int, length: int) -> tuple[dict[Any, Any], int]:
+    items = dict[Any, Any]()
+    for _ in range(length):
+        first = octets[begin]
+        # A number below 24 is its own encoding, as most keys of evidence are.
+        key, begin = (first, begin + 1) if first < _ONE_BYTE else _item(octets, begin, depth)
         # Rule 4: keys.
-        if first >> 5 > _TEXT:
+        if first >> 5 > _TEXT or key in items:
             raise CborError(_OTHER_KEYS)
-        return key
+        items[key], begin = _item(octets, begin, depth)
+    return items, begin
 
 
 def _constant(first: int) -> bool | None:
     if first not in _CONSTANTS:
         raise CborError("expected no tag, float or simple value but false, true and null, found one")
     return _CONSTANTS[first]
+
+
+def encode_bytes(octets: bytes) -> bytes:
+    """Encode a byte string of less than 64 KiB (§3.1, major type 2)."""
+    length = len(octets)
+    if length < _ONE_BYTE:
+        return bytes((_BYTES_HEADS + length,)) + octets
+    if length < _LOWEST[25]:
+        return bytes((_BYTES_HEADS + 24, length)) + octets
+    return bytes((_BYTES_HEADS + 25,)) + length.to_bytes(2, "big") + octets

@@ -38,7 +38,7 @@ from cwt import COSE
 from cwt.algs.ec2 import EC2Key
 from typing_extensions import override
 
-from protocol.cbor import CborError, decode
+from protocol.cbor import CborError, decode, encode_bytes
 from protocol.errors import MalformedError, SignatureError
 from protocol.identity import device_id_of, spki_der
 from protocol.signing import Signer, der_from_raw, raw_from_der, verify
@@ -200,7 +200,7 @@ def verify_evidence(unverified_token: bytes, identity_key: ec.EllipticCurvePubli
     identity_spki = spki_der(identity_key)
     _check_header(protected, unprotected, kid=hashlib.sha512(identity_spki).digest())
     # Step 4: signature (RFC 9052 §4.4).
-    to_be_signed = _SIGNATURE1 + cbor2.dumps(payload)
+    to_be_signed = _SIGNATURE1 + encode_bytes(payload)
     try:
         verify(identity_key, der_from_raw(signature), to_be_signed)
     except SignatureError as error:

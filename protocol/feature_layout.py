@@ -21,7 +21,6 @@ class FeatureLayout(Document):
         version: of the computation.
         window_samples: of one axis; a power of two.
         rate_hz: samples a second.
-        axis: of the accelerometer.
         bands: logarithmic, between the frequencies below.
         low_hz: lowest frequency of the first band.
         high_hz: highest frequency of the last band.
@@ -30,7 +29,6 @@ class FeatureLayout(Document):
     version: Literal[1] = 1
     window_samples: Literal[64, 128, 256, 512]
     rate_hz: Annotated[int, Field(ge=1, le=96_000)]
-    axis: Literal["x", "y", "z"] = "z"
     bands: Annotated[int, Field(ge=1, le=MAX_BANDS)]
     low_hz: Annotated[float, Field(gt=0, le=48_000)]
     high_hz: Annotated[float, Field(gt=0, le=48_000)]

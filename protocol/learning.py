@@ -18,7 +18,8 @@ from protocol.document import Document, canonical_json, parse_document
 from protocol.errors import MalformedError
 from protocol.feature_layout import FLOAT_BYTES, MAX_MEAN, FeatureLayout
 from protocol.learned_state import MAX_PROTOTYPES, state_bytes
-from protocol.model import ModelKind, ModelPackage
+from protocol.model import ModelCard, ModelKind, ModelPackage
+from protocol.sensing import SignalContract
 
 MAX_TEMPLATE_BYTES = 32 * 1024
 RAM_BUDGET_BYTES = 4 * 1024  # of a core, for the state and every buffer of the detector
@@ -91,6 +92,11 @@ class LearningTemplate(Document):
         return hashlib.sha256(canonical_json(self)).hexdigest()
 
 
+def encode_template(template: LearningTemplate) -> bytes:
+    """Return the bytes that stand in the place of a model."""
+    return canonical_json(template)
+
+
 def template_of(package: ModelPackage) -> LearningTemplate:
     """Return the template of a package, checked against its card.
 
@@ -103,11 +109,21 @@ def template_of(package: ModelPackage) -> LearningTemplate:
         raise TemplateError(f"model card: expected kind {ModelKind.ANOMALY_TEMPLATE}, found {card.kind}")
     template = parse_document(package.model, LearningTemplate, max_bytes=MAX_TEMPLATE_BYTES)
     check_budget(template)
-    wanted = ((template.layout.window_samples,), "float32", LABELS)
+    _check_card(card, template)
+    return template
+
+
+def _check_card(card: ModelCard, template: LearningTemplate) -> None:
+    layout = template.layout
+    wanted = ((layout.window_samples,), "float32", LABELS)
     found = (card.input.shape, card.input.dtype, card.labels)
     if found != wanted:
         raise TemplateError(f"model card: expected shape, type and labels {wanted}, found {found}")
-    return template
+    if card.input.signal != SignalContract(sample_rate_hz=layout.rate_hz, window_samples=layout.window_samples):
+        raise TemplateError("model card: expected the rate and window of the template as its signal, found another")
+    ram = ram_bytes(layout, max_prototypes=template.max_prototypes)
+    if card.measured.arena_bytes != ram:
+        raise TemplateError(f"model card: expected {ram} bytes of RAM, found {card.measured.arena_bytes}")
 
 
 def ram_bytes(layout: FeatureLayout, *, max_prototypes: int) -> int:

@@ -201,6 +201,7 @@ class InferenceRecord(Document):
 
     Attributes:
         at: the device's time.
+        device_seconds: the same on the device's own time line, which no clock sets: from when it was switched on first.
         sequence: rises by one per record of a core since boot, so that gaps show.
         m4_ms: modelled latency on the Cortex-M4.
         arena_bytes: arena in use.
@@ -210,6 +211,7 @@ class InferenceRecord(Document):
     """
 
     at: Moment
+    device_seconds: Annotated[float, Field(ge=0)] | None = None
     core: Core
     sequence: int
     model: str  # name@version

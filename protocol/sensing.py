@@ -43,6 +43,7 @@ class SpectralFeatures(Document):
         step_samples: from one frame to the next.
         bands: triangular, evenly spaced on the mel scale from `low_hz` to `high_hz`.
         coefficients: how many the input takes of each frame: of bands, or of cosine coefficients.
+        stretched: whether each window is stretched to 0 to 255, as a picture of it is.
     """
 
     kind: Literal["log-mel", "mfcc", "micro-frontend"]
@@ -52,6 +53,7 @@ class SpectralFeatures(Document):
     low_hz: Annotated[float, Field(ge=0)]
     high_hz: Annotated[float, Field(gt=0)]
     coefficients: Annotated[int, Field(ge=1, le=256)]
+    stretched: bool = False
 
     @model_validator(mode="after")
     def _check_bands(self) -> Self:

@@ -1,8 +1,9 @@
-"""From a photo to a model's input, and from a model's output to scores of labels.
+"""From a photo or a signal to a model's input, and from a model's output to scores of labels.
 
 Deterministic: the same photo gives the same bytes on every machine (Pillow resizes in integers).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -57,6 +58,21 @@ def photo_tensor(photo: np.ndarray, contract: InputContract, *, window: Window |
     _, height, width, _ = contract.shape
     pixels = Image.fromarray(_crop(photo, seen)).resize((width, height), Image.Resampling.BILINEAR)
     return _scale(np.asarray(pixels)[np.newaxis], contract)
+
+
+def signal_tensor(rows: np.ndarray, contract: InputContract) -> np.ndarray:
+    """Scale samples, or rows of features, of a signal to a model's input.
+
+    Args:
+        rows: float32, as many values as the input has.
+        contract: the card's input: shape, type, and value = sample · scale + offset.
+
+    Raises:
+        InputMismatchError: more or fewer values.
+    """
+    if rows.size != math.prod(contract.shape):
+        raise InputMismatchError(f"signal: expected {math.prod(contract.shape)} values, found {rows.size}")
+    return _scale(rows.reshape(contract.shape), contract)
 
 
 def dequantise(output: np.ndarray, quantisation: Quantisation | None) -> np.ndarray:

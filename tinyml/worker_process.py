@@ -1,10 +1,13 @@
 """What a worker process does: it holds TFLM interpreters and answers one frame with one frame.
 
 Requests, by the header's `command`:
-    load    digest, arena_bytes; payload: the model
-    invoke  digest, arena_bytes, dtype, shape; payload: the input tensor
+    load    digest, arena_bytes, session, heard; payload: the model
+    invoke  digest, arena_bytes, session, heard, dtype, shape; payload: the input tensor
     arena   limit_bytes; payload: the model
 Answers, by the header's `status`: ok, model-needed, rejected, failed, bad-input; all but ok carry a `text`.
+
+`session` names the interpreter of a model that keeps state, and `heard` is how many inputs it has had: one that has had
+another number is of no use any more.
 
 The process prints nothing, takes no Ctrl-C, leaves no core file, and ends when its pipe does.
 """
@@ -15,6 +18,7 @@ import signal
 import tempfile
 import time
 from collections import OrderedDict
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -25,6 +29,7 @@ from tinyml.arena import search_smallest_arena
 from tinyml.frames import decode_frame, encode_frame
 
 INTERPRETERS_KEPT = 8  # a model's arena and its tensors: up to about 1 MiB each
+SESSIONS_KEPT = 64  # interpreters of models that keep state: 0.2 MiB each for a wake word
 GROWTH_BYTES = 512 * 1024 * 1024  # a damaged model may ask for any amount of memory
 LOG_BYTES = 1024 * 1024  # all that a worker may write to a file
 ORPHAN_SECONDS = 1.0  # how long after its deadline a hanging worker outlives a dead parent
@@ -73,11 +78,27 @@ def _capture_output() -> int:
     return 2
 
 
+_Key = tuple[str, int, str]
+
+
+@dataclass(slots=True)
+class _Loaded:
+    """An interpreter, the model's bytes, which it reads its weights from, and how many inputs it has had."""
+
+    model: bytes
+    interpreter: Any
+    heard: int
+
+
+def _key(header: dict[str, Any]) -> _Key:
+    return header["digest"], header["arena_bytes"], header["session"]
+
+
 class _Worker:
     def __init__(self, log: int) -> None:
         self._log = log
-        # The model's bytes stay with the interpreter, which reads its weights from them.
-        self._loaded: OrderedDict[tuple[str, int], tuple[bytes, Any]] = OrderedDict()
+        self._shared: OrderedDict[_Key, _Loaded] = OrderedDict()
+        self._own: OrderedDict[_Key, _Loaded] = OrderedDict()  # of sessions
 
     def answer(self, frame: bytes) -> bytes:
         """Answer one request; the kernel ends this process if it takes far longer than its deadline."""
@@ -91,22 +112,30 @@ class _Worker:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _load(self, header: dict[str, Any], model: bytes) -> bytes:
-        self._loaded[header["digest"], header["arena_bytes"]] = (model, self._interpreter(model, header["arena_bytes"]))
-        if len(self._loaded) > INTERPRETERS_KEPT:
-            self._loaded.popitem(last=False)
+        interpreters, kept = self._interpreters(header)
+        interpreter = self._interpreter(model, header["arena_bytes"])
+        interpreters[_key(header)] = _Loaded(model, interpreter, header["heard"])
+        if len(interpreters) > kept:
+            interpreters.popitem(last=False)
         return encode_frame({"status": "ok"})
 
     def _invoke(self, header: dict[str, Any], payload: bytes) -> bytes:
-        key = (header["digest"], header["arena_bytes"])
-        if key not in self._loaded:
+        interpreters, _ = self._interpreters(header)
+        loaded = interpreters.pop(_key(header), None)
+        if loaded is None or (header["session"] and loaded.heard != header["heard"]):
             raise _Refusal("model-needed", "the worker has not seen this model")
-        self._loaded.move_to_end(key)
         tensor = np.frombuffer(payload, dtype=header["dtype"]).reshape(header["shape"])
         started = time.perf_counter()
-        output = self._run(self._loaded[key][1], tensor)
+        output = self._run(loaded.interpreter, tensor)
         seconds = time.perf_counter() - started
+        loaded.heard += 1
+        interpreters[_key(header)] = loaded  # the latest is the last to make room; one that failed is gone
         answer = {"status": "ok", "dtype": output.dtype.name, "shape": output.shape, "host_seconds": seconds}
         return encode_frame(answer, output.tobytes())
+
+    def _interpreters(self, header: dict[str, Any]) -> tuple["OrderedDict[_Key, _Loaded]", int]:
+        """Return the interpreters that a request is about, and how many of their kind are kept."""
+        return (self._own, SESSIONS_KEPT) if header["session"] else (self._shared, INTERPRETERS_KEPT)
 
     def _arena(self, header: dict[str, Any], model: bytes) -> bytes:
         limit = header["limit_bytes"]

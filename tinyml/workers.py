@@ -5,8 +5,10 @@ sent each again when it is next asked for. Processes come from multiprocessing's
 preloaded, because starting an interpreter of Python for each replacement would take a hundred times as long. The
 fork server itself ends with this process.
 
-A model's interpreter is shared by all who ask with the same digest and arena, so a model that keeps state from one
-inference to the next must not run here; `tinyml.fit` refuses it.
+A model's interpreter is shared by all who ask with the same digest and arena. A model that keeps state from one
+inference to the next has an interpreter for each session, in the one worker that the session's name chooses.
+Interpreters are bounded and workers die: what a session heard last is kept here (`tinyml.sessions`) and told to a new
+interpreter, so that another model's crash costs it nothing.
 """
 
 import contextlib
@@ -14,13 +16,13 @@ import hashlib
 import importlib.util
 import multiprocessing
 import platform
-import queue
 import signal
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from types import ModuleType, TracebackType
@@ -41,6 +43,9 @@ from tinyml.errors import (
     RuntimeMissingError,
 )
 from tinyml.frames import FrameError, decode_frame, encode_frame
+from tinyml.images import ModelImage
+from tinyml.lending import Lending
+from tinyml.sessions import NOTHING_HEARD, Heard, Sessions
 
 _PRELOAD = ["numpy", "tflite_micro.python.tflite_micro.runtime"]
 _REFUSALS: dict[str, type[InferenceError]] = {
@@ -52,24 +57,6 @@ _TENSOR_TYPES = frozenset({"bool", "float32", "float64", "int8", "int16", "int32
 _MAX_ANSWER_BYTES = 4 * 1024 * 1024
 _start_lock = threading.Lock()  # starting a process touches sys.modules
 _EXIT_SECONDS = 5.0  # a killed process that takes longer is stuck in the kernel
-
-
-@dataclass(frozen=True, slots=True)
-class ModelImage:
-    """A model and the arena that it gets.
-
-    Attributes:
-        content: the .tflite FlatBuffer.
-        arena_bytes: size of the tensor arena.
-        digest: SHA-256 of the content, 64 hex digits.
-    """
-
-    content: bytes = field(repr=False)
-    arena_bytes: int
-    digest: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "digest", hashlib.sha256(self.content).hexdigest())
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +96,9 @@ class InferencePool:
         self._arena_limit_bytes = arena_limit_bytes
         self._queue_seconds = queue_seconds
         self._closed = False
+        self._sessions = Sessions()
         self._workers = [_Worker() for _ in range(workers)]
-        self._free: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
-        for worker in self._workers:
-            self._free.put(worker)
+        self._free = Lending(self._workers)
 
     def __enter__(self) -> Self:
         return self
@@ -140,15 +126,16 @@ class InferencePool:
             PoolClosedError: the pool is closed.
         """
         self._check_arena(model.arena_bytes)
-        key = {"digest": model.digest, "arena_bytes": model.arena_bytes}
-        request = key | {"command": "invoke", "dtype": input.dtype.name, "shape": input.shape}
-        with self._worker() as worker:
+        with self._worker(model.session) as worker:
             due = time.monotonic() + deadline_seconds
-            answer, payload = worker.ask(request, input.tobytes(), due=due)
+            heard = self._sessions.heard(model) if model.session else NOTHING_HEARD
+            answer, payload = worker.ask(_question(model, input, heard.count), input.tobytes(), due=due)
             if answer["status"] == "model-needed":
-                _require_ok(worker.ask(key | {"command": "load"}, model.content, due=due)[0], model.digest)
-                answer, payload = worker.ask(request, input.tobytes(), due=due)
+                _load(worker, model, heard, due=due)
+                answer, payload = worker.ask(_question(model, input, heard.count), input.tobytes(), due=due)
             _require_ok(answer, model.digest)
+            if model.session:
+                self._sessions.add(model, input)
             return _read_result(answer, payload)
 
     def smallest_arena(self, content: bytes, *, limit_bytes: int | None = None, deadline_seconds: float = 30.0) -> int:
@@ -179,22 +166,23 @@ class InferencePool:
         self._closed = True
         for worker in self._workers:
             worker.kill()
-        borrowed = [self._free.get() for _ in self._workers]  # whoever uses one has lost its process
-        for worker in borrowed:
+        for worker in self._workers:
+            self._free.take(None, worker)  # whoever uses one has lost its process
+        for worker in self._workers:
             worker.stop(grace_seconds=0)
-            self._free.put(worker)  # wakes up those who wait
+            self._free.give(worker)  # wakes up those who wait
 
     def _check_arena(self, arena_bytes: int) -> None:
         if not 0 < arena_bytes <= self._arena_limit_bytes:
             raise ModelRejectedError(f"arena: expected 1 to {self._arena_limit_bytes} bytes, found {arena_bytes}")
 
     @contextlib.contextmanager
-    def _worker(self) -> Iterator["_Worker"]:
-        """Lend out a worker whose process runs."""
-        try:
-            worker = self._free.get(timeout=self._queue_seconds)
-        except queue.Empty:
-            raise PoolBusyError(f"expected a free worker in {self._queue_seconds:g} s, found none") from None
+    def _worker(self, session: str = "") -> Iterator["_Worker"]:
+        """Lend out a worker whose process runs; a session's own."""
+        wanted = self._workers[zlib.crc32(session.encode()) % len(self._workers)] if session else None
+        worker = self._free.take(self._queue_seconds, wanted)
+        if worker is None:
+            raise PoolBusyError(f"expected a free worker in {self._queue_seconds:g} s, found none")
         try:
             self._require_open()
             worker.ensure_running()
@@ -203,7 +191,7 @@ class InferencePool:
             self._require_open()
             raise
         finally:
-            self._free.put(worker)
+            self._free.give(worker)
 
     def _require_open(self) -> None:
         if self._closed:
@@ -260,6 +248,20 @@ class _Worker:
         if code is None:
             return "it does not end"
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+
+def _question(model: ModelImage, tensor: np.ndarray, heard: int) -> dict[str, object]:
+    asked = {"command": "invoke", "dtype": tensor.dtype.name, "shape": tensor.shape}
+    return model.key | asked | {"heard": heard}
+
+
+def _load(worker: _Worker, model: ModelImage, heard: Heard, *, due: float) -> None:
+    """Send a worker a model, and let it hear what the session heard last."""
+    first = heard.count - len(heard.latest)
+    _require_ok(worker.ask(model.key | {"command": "load", "heard": first}, model.content, due=due)[0], model.digest)
+    for number, tensor in enumerate(heard.latest, start=first):
+        answer, _ = worker.ask(_question(model, tensor, number), tensor.tobytes(), due=due)
+        _require_ok(answer, model.digest)
 
 
 def _start_process() -> tuple[Connection, ForkServerProcess]:

@@ -15,16 +15,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from device_sim.cores.intercore import data_of
-from device_sim.cores.kernels import WATCHDOG_MS, Inference, Kernels, load_model
-from device_sim.errors import CoreFaultError, CoreStoppedError, IntercoreMessageError
-from protocol.geometry import Core
+from device_sim.cores.kernels import WATCHDOG_MS, Inference, Kernels, LoadedModel, load_model
+from device_sim.cores.memory import RUNTIME_BYTES, SYSRAM, TCM, MemoryBudget
+from device_sim.errors import CoreFaultError, CoreLoadError, CoreStoppedError, IntercoreMessageError
+from device_sim.learning.learner import Learner, PriorJudge
+from device_sim.learning.states import LearnedStates
+from protocol.geometry import M4_CLOCK_HZ, Core
 from protocol.image import VerifiedImage
 from protocol.messages import Cause
 from protocol.model import InputContract, ModelCard
 from protocol.scenario import KernelFault
 from tinyml.errors import InputMismatchError
 from tinyml.latency import Profile
-from tinyml.preprocess import label_scores, photo_tensor
+from tinyml.preprocess import label_scores
 
 _REPLY_TYPE = "<f4"
 
@@ -64,15 +67,34 @@ class M4Core:
         pool: runs the kernels.
         profile: software stack that the latency is modelled for.
         faults: the scenario's kernel faults that this device has.
+        clock_hz: of the core.
+        device_id: whose it is.
+        learned: where what the core learns is kept; None: it runs no learning template.
     """
 
-    def __init__(self, core: Core, *, pool: Inference, profile: Profile, faults: Sequence[KernelFault] = ()) -> None:
+    def __init__(
+        self,
+        core: Core,
+        *,
+        pool: Inference,
+        profile: Profile,
+        faults: Sequence[KernelFault] = (),
+        clock_hz: int = M4_CLOCK_HZ,
+        device_id: str = "",
+        learned: LearnedStates | None = None,
+    ) -> None:
         self._core = core
+        self._owner = f"{device_id}/{core}"
         self._pool = pool
         self._profile = profile
+        self._clock_hz = clock_hz
+        self._memory = MemoryBudget(core)
         self._faults = tuple(faults)
+        self._learned = learned
+        self._learner: Learner | None = None
         self._firmware: VerifiedImage | None = None
-        self._kernels: Kernels | None = None
+        self._kernels: Kernels | None = None  # answer the sensors
+        self._test_kernels: Kernels | None = None  # answer test inputs; the same ones, but for a learning template
         self._received = bytearray()
         self._resets = 0
 
@@ -92,36 +114,55 @@ class M4Core:
         return self._kernels is not None
 
     @property
+    def learner(self) -> Learner | None:
+        """What learns on the core, or None: it runs no learning template."""
+        return self._learner
+
+    @property
+    def latency_seconds(self) -> float:
+        """Modelled latency of one inference of the model that the core runs; 0 without one."""
+        return 0.0 if self._kernels is None else self._kernels.latency_ms / 1000
+
+    @property
+    def memory(self) -> MemoryBudget:
+        """What the core's data memory is given to; a start of the core gives it anew."""
+        return self._memory
+
+    @property
     def resets(self) -> int:
         """Watchdog and fault resets since the core was started."""
         return self._resets
 
-    def start(self, firmware: VerifiedImage, model: VerifiedImage | None) -> None:
+    def start(self, firmware: VerifiedImage, model: VerifiedImage | None, *, keeps_learned: bool = True) -> None:
         """Start the core, from its beginning, with images that the boot has verified.
 
         Args:
             firmware: the runtime.
             model: what it runs; None leaves the core idle.
+            keeps_learned: whether what it learns is kept; not on trial.
 
         Raises:
-            CoreLoadError: the model is for another core, malformed, or over the memory budget; the core is stopped.
+            CoreLoadError: the model is for another core, or malformed; the core is stopped.
+            OutOfMemoryError: of these, its arena does not fit beside the runtime.
         """
         self.stop()
+        self._memory.claim("runtime", RUNTIME_BYTES, regions=(SYSRAM, TCM))
         if model is not None:
-            loaded = load_model(model, self._core)
-            self._kernels = Kernels(loaded, self._pool, profile=self._profile, faults=self._faults)
+            self._load(model, keeps_learned=keeps_learned)
         self._firmware = firmware
 
     def stop(self) -> None:
         """Stop the core; it forgets what it ran."""
         self._firmware, self._kernels, self._resets = None, None, 0
+        self._test_kernels = self._learner = None
         self._received.clear()
+        self._memory.clear()
 
-    def infer(self, frame: np.ndarray) -> InferenceOutcome:
-        """Run the model on what a camera sees.
+    def infer(self, sample: np.ndarray) -> InferenceOutcome:
+        """Run the model on what its sensor took.
 
         Args:
-            frame: RGB, uint8, shape (height, width, 3).
+            sample: a photo or a window of a signal, see `device_sim.sensors.ports.Sensors`.
 
         Raises:
             CoreStoppedError: the core runs no model.
@@ -130,7 +171,7 @@ class M4Core:
         kernels = self._require_kernels()
         card = kernels.model.card
         try:
-            answer = kernels.run(photo_tensor(frame, card.input))
+            answer = kernels.infer(sample)
             best = label_scores(answer.values, card.labels)[0]
         except CoreFaultError as error:
             self._reset()
@@ -162,13 +203,32 @@ class M4Core:
             raise IntercoreMessageError(f"test input: expected {expected} bytes, found {found}")
         if len(self._received) < expected:
             return None
-        return self._answer(kernels, contract)
+        return self._answer(self._test_kernels or kernels, contract)
+
+    def _load(self, model: VerifiedImage, *, keeps_learned: bool) -> None:
+        loaded = load_model(model, self._core)
+        self._memory.claim("arena", loaded.card.measured.arena_bytes)
+        if loaded.template is None:
+            self._kernels = self._test_kernels = self._kernels_of(loaded, self._pool)
+            return
+        if self._learned is None:
+            raise CoreLoadError(f"{self._core}: expected a place for what a template learns, found none")
+        component_id = loaded.card.component_id
+        self._learner = Learner(
+            loaded.template, component_id=component_id, core=self._core, states=self._learned, keeps=keeps_learned
+        )
+        self._kernels = self._kernels_of(loaded, self._learner)
+        self._test_kernels = self._kernels_of(loaded, PriorJudge(loaded.template, component_id=component_id))
+
+    def _kernels_of(self, loaded: LoadedModel, runs: Inference) -> Kernels:
+        latency_ms = loaded.latency_ms(self._profile, self._clock_hz)
+        return Kernels(loaded, runs, latency_ms=latency_ms, faults=self._faults, owner=self._owner)
 
     def _answer(self, kernels: Kernels, contract: InputContract) -> bytes:
         tensor = np.frombuffer(bytes(self._received), contract.dtype).reshape(contract.shape)
         self._received.clear()
         try:
-            return kernels.run(tensor).values.astype(_REPLY_TYPE).tobytes()
+            return kernels.answer(tensor).values.astype(_REPLY_TYPE).tobytes()
         except CoreFaultError:
             self._reset()
             raise
@@ -180,6 +240,8 @@ class M4Core:
 
     def _reset(self) -> None:
         self._received.clear()
+        if self._kernels is not None:
+            self._kernels.reset()
         self._resets += 1
 
     def _outcome(

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from device_sim.errors import DeviceFolderError, ImageTooLargeError
+from device_sim.errors import DeviceFolderError, ImageTooLargeError, SecurityFloorError
 from device_sim.hardware.files import read_file, replace_file
 from device_sim.hardware.flash import ERASED
 from device_sim.hardware.root_of_trust import RootOfTrust, seeded_identity
@@ -15,9 +15,10 @@ from device_sim.hardware.slots import SlotStore
 from device_sim.hardware.wear import WearFile
 from protocol.document import DocumentError, canonical_json, parse_document
 from protocol.flash_geometry import FlashDocument, FlashLayout
-from protocol.geometry import SYSTEM_SLOTS, Slot
+from protocol.geometry import HOME_BYTES, SYSTEM_SLOTS, Slot
 from protocol.identity import device_id_of
 from protocol.image import MAX_PACKAGE_BYTES
+from protocol.image_info import read_info
 from protocol.signing import SoftwareSigner
 
 FLASH_FILE = "flash.bin"
@@ -92,6 +93,28 @@ def flash_images(folder: Path, slots: SlotStore, packages: Mapping[Slot, bytes])
             raise ImageTooLargeError(f"{slot}: expected at most {MAX_PACKAGE_BYTES} bytes, found {len(package)}")
         else:
             replace_file(system_file(folder, slot), package)
+
+
+def recover_images(
+    folder: Path, slots: SlotStore, packages: Mapping[Slot, bytes], *, root_of_trust: RootOfTrust
+) -> None:
+    """Bring a device back to its factory images, whatever its flash holds; other slots are emptied.
+
+    Signatures are left to the boot. What its fuses would stop is refused here, before anything is written.
+
+    Raises:
+        SecurityFloorError: a package's security version is below its fuse.
+        ImageTooLargeError: a package does not fit its slot.
+        PackageError: one of them is no package.
+    """
+    for slot, package in packages.items():
+        version, fuse = read_info(package).security_version, root_of_trust.fuse(slot)
+        if version < fuse:
+            raise SecurityFloorError(f"{slot}: expected security version {fuse} or above, found {version}")
+    slots.drop()
+    flash_images(folder, slots, packages)
+    for slot in HOME_BYTES.keys() - packages.keys():
+        slots.erase_home(slot)
 
 
 def tampered(package: bytes) -> bytes:

@@ -1,76 +1,49 @@
 """The simulated MT3620 as its software sees it: one object per device folder.
 
 A machine is opened, booted, and used by one thread at a time. What survives is in the folder (docs/architecture.md):
-flash.bin, rot.json, state.json and system/. A kill -9 of the simulator is a power cut between two operations; a
-PowerCutError in a test is one within an operation. After it the machine is opened and booted again.
+flash.bin, geometry.json, rot.json, state.json and system/. A kill -9 of the simulator is a power cut between two
+operations; a PowerCutError in a test is one within an operation. After it the machine is opened and booted again.
 
 The way of an update, driven by device_sim/update:
 
     there = machine.spare_begin(slot, digest, length)     resumes where a cut download ended
-    machine.spare_write(there, chunk) …                   multiples of 16 bytes, except the last
+    machine.spare_write(there, chunk) …                   whole rows of the flash, except the last
     machine.start_trial(slot)                             verifies, then restarts only the slot's core from the spare
     machine.run_golden(core, vectors)                     models only
-    machine.confirm(slot)  or  machine.revert(slot, "…")  confirm copies home, restarts the core there, raises the fuse
+    machine.confirm(slot)  or  machine.revert(slot, "…")  confirm settles the image, raises the fuse
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from device_sim.cores.a7 import GoldenOutcome, run_golden
 from device_sim.cores.device_time import DeviceTime, FlashPlacement
 from device_sim.cores.faults import faults_of
 from device_sim.cores.m4 import Inference, M4Core
-from device_sim.errors import (
-    BootStoppedError,
-    CoreLoadError,
-    DeviceFolderError,
-    DeviceSimError,
-    SpareContentError,
-    SpareStateError,
-)
-from device_sim.hardware.boot import (
-    BootReport,
-    MeasuredImages,
-    Revert,
-    component_of,
-    measured_boot,
-    verify_stage,
-)
+from device_sim.errors import DeviceFolderError, SpareContentError
+from device_sim.hardware.boot import BootReport, Revert, measured_boot
 from device_sim.hardware.clock import Clock, DeviceClock
-from device_sim.hardware.factory import (
-    IDEVID_FILE,
-    flash_images,
-    make_device,
-    tampered,
-)
+from device_sim.hardware.factory import IDEVID_FILE, flash_images, make_device, recover_images, tampered
 from device_sim.hardware.files import read_file
 from device_sim.hardware.installed import InstalledImage
 from device_sim.hardware.parts import Parts, open_parts
 from device_sim.hardware.power import PowerSupply
 from device_sim.hardware.root_of_trust import RootOfTrust
+from device_sim.hardware.running import Running
 from device_sim.hardware.secure_storage import SecureStorage
 from device_sim.hardware.spare import Spare, SpareState
+from device_sim.learning.states import LearnedStates
 from protocol.evidence import SoftwareComponent
 from protocol.flash_geometry import FlashLayout
-from protocol.geometry import M4_CLOCK_HZ, Core, ImageKind, Slot, slot_for
+from protocol.geometry import M4_CLOCK_HZ, Core, Slot
 from protocol.identity import DeviceId
-from protocol.image import VerifiedImage
 from protocol.model import GoldenVectors
 from protocol.scenario import Scenario
-from protocol.voucher import Voucher, public_keys
+from protocol.voucher import Voucher
 from tinyml.latency import Profile
 
 _UNCONFIRMED = "restarted before the trial was confirmed"
-
-
-@dataclass(frozen=True, slots=True)
-class _Measured:
-    image: InstalledImage
-    component: SoftwareComponent
 
 
 class Machine:
@@ -82,11 +55,8 @@ class Machine:
         self._host_clock = clock
         self._clock = DeviceClock(clock, floor=self._parts.time_floor())
         self._cores = cores
-        self._voucher: Voucher | None = None
-        self._package_keys: list[ec.EllipticCurvePublicKey] = []
+        self._running = Running(parts, cores)
         self._report: BootReport | None = None
-        self._home: dict[Slot, _Measured] = {}
-        self._trial: tuple[Slot, _Measured] | None = None
 
     @classmethod
     def manufacture(cls, devices: Path, *, seed: bytes | None = None, layout: FlashLayout | None = None) -> Path:
@@ -139,7 +109,13 @@ class Machine:
         device_id = parts.root_of_trust.device_id
         cores = {
             core: M4Core(
-                core, pool=pool, profile=profile, faults=faults_of(declared, device_id, core), clock_hz=clock_hz
+                core,
+                pool=pool,
+                profile=profile,
+                faults=faults_of(declared, device_id, core),
+                clock_hz=clock_hz,
+                device_id=device_id,
+                learned=LearnedStates(parts.storage),
             )
             for core in (Core.M4_0, Core.M4_1)
         }
@@ -147,7 +123,7 @@ class Machine:
 
     def close(self) -> None:
         """Let go of the folder."""
-        self._stop_cores()
+        self._stop()
         self._parts.memory.close()
 
     @property
@@ -192,7 +168,7 @@ class Machine:
     @property
     def voucher(self) -> Voucher | None:
         """The voucher that the last boot verified, or None: the device follows no catalog."""
-        return self._voucher
+        return self._running.voucher
 
     @property
     def boot_report(self) -> BootReport | None:
@@ -220,19 +196,19 @@ class Machine:
         Raises:
             BootStoppedError: a mandatory image is missing, tampered or below its fuse; no core runs.
         """
-        self._stop_cores()
+        self._stop()
         reverted = self._recover()
         self.rot.new_boot_seed()
         measured = measured_boot(
-            self._read_image,
+            self._running.read_image,
             self._parts.ownership(self._clock.now()).settle,
             self._parts.authorities(),
             root_of_trust=self.rot,
         )
         if self._parts.time_floor() != self._clock.floor:  # the old catalog's word went with it
             self._clock = DeviceClock(self._host_clock, floor=self._parts.time_floor())
-        self._take_images(measured)
-        refused = self._start_cores() if measured.voucher else {}
+        self._running.take(measured)
+        refused = self._running.start_cores() if measured.voucher else {}
         self._report = BootReport(
             components=self.components(),
             is_claimed=measured.voucher is not None,
@@ -249,14 +225,11 @@ class Machine:
 
     def components(self) -> tuple[SoftwareComponent, ...]:
         """Return what runs now, in boot order, an image on trial included."""
-        running = dict(self._home)
-        if self._trial is not None:
-            running[self._trial[0]] = self._trial[1]
-        return tuple(running[slot].component for slot in Slot if slot in running)
+        return self._running.components()
 
     def installed(self) -> dict[Slot, InstalledImage]:
         """Return what is confirmed, per slot; an image on trial is not in it."""
-        return {slot: self._home[slot].image for slot in Slot if slot in self._home}
+        return self._running.installed()
 
     def attest(self, nonce: bytes) -> bytes:
         """Return signed evidence of what runs now (PSA token).
@@ -283,9 +256,10 @@ class Machine:
             BootStoppedError: an image is refused; the core is stopped.
             CoreLoadError: the core cannot run its model; it is stopped.
         """
-        if self._trial is not None and self._trial[0].core == core:
-            self._drop_trial(self._trial[0], _UNCONFIRMED)
-        error = self._start_core(core)
+        slot = self.spare.slot
+        if slot is not None and slot.core == core and self._running.is_on_trial(slot):
+            self._running.drop_trial(slot, _UNCONFIRMED)
+        error = self._running.start_core(core)
         if error is not None:
             raise error
 
@@ -344,15 +318,8 @@ class Machine:
             BootStoppedError: signature, kind or fuse refuse the image; the spare is empty, the old image runs on.
             CoreLoadError: the core cannot run it; the spare is empty, the old image runs again.
         """
-        unverified_image = self._parts.slots.require_complete(slot)
-        try:
-            image = verify_stage(slot, unverified_image, self._package_keys, root_of_trust=self.rot, is_home=False)
-        except BootStoppedError:
-            self._parts.slots.drop()
-            raise
-        self._parts.slots.mark_trial(slot)
-        self._trial = (slot, _measured(slot, image))
-        error = self._start_core(slot.core)
+        self._running.begin_trial(slot)
+        error = self._running.start_core(slot.core)
         if error is not None:
             self.revert(slot, str(error))
             raise error
@@ -362,22 +329,21 @@ class Machine:
         return run_golden(self._cores[core], vectors)
 
     def confirm(self, slot: Slot) -> None:
-        """Keep the image on trial: record it, copy it home, restart its core there, raise the slot's fuse.
+        """Keep the image on trial: record it, bring it to where it stays, raise the fuse, restart its core.
 
         Raises:
             SpareStateError: the slot has no image on trial.
             SpareContentError: the image in the spare has changed; it is dropped, the old image runs again.
         """
-        trial = self._require_trial(slot)
+        self._running.require_trial(slot)
         try:
             self._parts.slots.confirm(slot)
+            self._parts.slots.settle()
         except SpareContentError as error:
-            self._end_trial(slot, str(error))
+            self.revert(slot, str(error))
             raise
-        self._parts.slots.settle()
-        self._home[slot], self._trial = trial, None
-        self.rot.raise_fuse(slot, trial.image.security_version)
-        self._start_core(slot.core)
+        self._running.keep_trial(slot)
+        self._running.start_core(slot.core)
 
     def revert(self, slot: Slot, reason: str) -> None:
         """Drop the image on trial and restart its core from home.
@@ -389,8 +355,8 @@ class Machine:
         Raises:
             SpareStateError: the slot has no image on trial.
         """
-        self._require_trial(slot)
-        self._end_trial(slot, reason)
+        self._running.drop_trial(slot, reason)
+        self._running.start_core(slot.core)
 
     def flash_factory(self, packages: Mapping[Slot, bytes]) -> None:
         """Write packages into system flash and home slots over the debug interface, as a factory does; unverified.
@@ -400,13 +366,18 @@ class Machine:
         """
         flash_images(self.folder, self._parts.slots, packages)
 
+    def recover(self, packages: Mapping[Slot, bytes]) -> None:
+        """Bring the device back over the debug interface; see `factory.recover_images`. A boot has to follow."""
+        self._stop()
+        recover_images(self.folder, self._parts.slots, packages, root_of_trust=self.rot)
+
     def tamper(self, slot: Slot) -> None:
         """Flip one bit in the middle of a slot's image, as somebody with a programmer would.
 
         Raises:
             DeviceFolderError: the slot is empty.
         """
-        image = self._read_image(slot)
+        image = self._running.read_image(slot)
         if image is None:
             raise DeviceFolderError(f"{slot}: expected an image to tamper with, found an empty slot")
         self.flash_factory({slot: tampered(image)})
@@ -419,76 +390,6 @@ class Machine:
         self._parts.slots.recover()
         return reverted
 
-    def _take_images(self, measured: MeasuredImages) -> None:
-        self._home = {slot: _measured(slot, image) for slot, image in measured.images.items()}
-        self._voucher = measured.voucher
-        self._package_keys = public_keys(measured.voucher.package_keys) if measured.voucher else []
-        # A confirmed image burns its security version; after a cut this catches up with what `confirm` began.
-        for slot, security_version in measured.security_versions.items():
-            self.rot.raise_fuse(slot, security_version)
-
-    def _start_cores(self) -> dict[Core, DeviceSimError]:
-        started = {core: self._start_core(core) for core in self._cores}
-        return {core: error for core, error in started.items() if error is not None}
-
-    def _start_core(self, core: Core) -> DeviceSimError | None:
-        """Start a core with the images it runs, verified again; return why it does not run, or None."""
-        if core not in self._cores:
-            return None  # the OS restarts the application; nothing of it is modelled but its image
-        cell = self._cores[core]
-        cell.stop()
-        firmware_slot, model_slot = (slot_for(core, kind) for kind in (ImageKind.FIRMWARE, ImageKind.MODEL))
-        try:
-            firmware = self._verify(firmware_slot)
-            if firmware is not None:
-                cell.start(firmware, self._verify(model_slot))
-        except (BootStoppedError, CoreLoadError) as error:
-            return error
-        return None
-
-    def _verify(self, slot: Slot | None) -> VerifiedImage | None:
-        image = None if slot is None else self._read_image(slot)
-        if slot is None or image is None:
-            return None
-        is_home = self._trial is None or self._trial[0] != slot
-        return verify_stage(slot, image, self._package_keys, root_of_trust=self.rot, is_home=is_home)
-
-    def _stop_cores(self) -> None:
-        for core in self._cores.values():
-            core.stop()
-        self._report, self._home, self._trial = None, {}, None
-        self._voucher, self._package_keys = None, []
-
-    def _require_trial(self, slot: Slot) -> _Measured:
-        if self._trial is None or self._trial[0] != slot:
-            raise SpareStateError(f"{slot}: expected an image on trial, found none")
-        return self._trial[1]
-
-    def _end_trial(self, slot: Slot, reason: str) -> None:
-        self._drop_trial(slot, reason)
-        self._start_core(slot.core)
-
-    def _drop_trial(self, slot: Slot, reason: str) -> None:
-        digest = self._require_trial(slot).image.digest
-        self._parts.keep_revert(Revert(slot, digest, reason))
-        self._parts.slots.drop()
-        self._trial = None
-
-    def _read_image(self, slot: Slot) -> bytes | None:
-        if self._trial is not None and self._trial[0] == slot:
-            return self._parts.slots.read_spare_image()
-        return self._parts.image(slot)
-
-
-def _measured(slot: Slot, image: VerifiedImage) -> _Measured:
-    info = image.info
-    installed = InstalledImage(
-        slot=slot,
-        digest=image.digest,
-        name=info.name,
-        security_version=info.security_version,
-        component_id=info.component_id,
-        image_id=info.image_id,
-        built_at=info.built_at,
-    )
-    return _Measured(installed, component_of(slot, image))
+    def _stop(self) -> None:
+        self._running.stop()
+        self._report = None

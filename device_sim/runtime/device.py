@@ -12,10 +12,10 @@ from functools import partial
 
 import numpy as np
 
-from device_sim.errors import BootStoppedError, DeviceSimError
+from device_sim.errors import BootStoppedError, CoreStoppedError, DeviceSimError
 from device_sim.hardware.boot import BootReport
 from device_sim.hardware.clock import Clock
-from device_sim.hardware.machine import Machine
+from device_sim.hardware.ports import DeviceMachine
 from device_sim.network.attestation import AttestationRefusedError
 from device_sim.network.poll import AccessLostError, poll
 from device_sim.network.ports import LinkCounts, LinkEvents, Network, NetworkError
@@ -23,12 +23,12 @@ from device_sim.runtime.access import NOTHING_SENT, ServiceAccess
 from device_sim.runtime.backoff import Backoff
 from device_sim.runtime.inference import CoreFigures, CoreWatch
 from device_sim.runtime.timetable import NEVER
+from device_sim.runtime.trust import Trust
 from device_sim.runtime.work import Behaviour, Emit, Work, tell_attested
-from device_sim.sensors.camera import Camera
+from device_sim.sensors.ports import Sensors
 from device_sim.update.client import UpdateClient
 from device_sim.update.installer import Installer
 from device_sim.update.progress import Progress
-from device_sim.update.uptane import UptaneClient
 from protocol.geometry import Core
 from protocol.identity import Access
 from protocol.messages import CHECK_UPDATE, ActionReport, ActionState
@@ -41,6 +41,7 @@ class Surroundings:
 
     Attributes:
         network: gives connections.
+        trust: what the device believes by a voucher.
         clock: of the host; only `monotonic` is used.
         rng: seeded, for jitter.
         emit: takes an event and its fields.
@@ -48,6 +49,7 @@ class Surroundings:
     """
 
     network: Network
+    trust: Callable[[Voucher], Trust]
     clock: Clock
     rng: random.Random
     emit: Emit
@@ -59,21 +61,27 @@ class Device:
 
     Args:
         machine: opened, not booted.
-        camera: what it sees.
+        sensors: what it senses with.
         behaviour: periods and pauses.
         surroundings: everything else.
     """
 
-    def __init__(self, machine: Machine, camera: Camera, *, behaviour: Behaviour, surroundings: Surroundings) -> None:
+    def __init__(
+        self, machine: DeviceMachine, sensors: Sensors, *, behaviour: Behaviour, surroundings: Surroundings
+    ) -> None:
         self._machine = machine
-        self._camera = camera
+        self._sensors = sensors
         self._behaviour = behaviour
         self._around = surroundings
         self._emit = partial(surroundings.emit, device=machine.device_id)
         self._phase: Callable[[float], float] = self._boot
         self._access: ServiceAccess | None = None
         self._work: Work | None = None
-        self._watches = {core: CoreWatch(core, machine, camera) for core in machine.cores if behaviour.infers}
+        self._watches = {
+            core: CoreWatch(core, machine, sensors, period_seconds=behaviour.inference_period_seconds)
+            for core in machine.cores
+            if behaviour.infers
+        }
         self._refusals = self._failures = 0
 
     @property
@@ -101,6 +109,15 @@ class Device:
             When to be stepped again; infinity when the device rests.
         """
         return self._phase(now)
+
+    @property
+    def polls_alone_until(self) -> float:
+        """Until when it has nothing to do but to poll; 0 where it is not let in."""
+        return self._work.polls_alone_until if self._work is not None and self._phase == self._live else 0.0
+
+    def poll_at(self, due: float) -> None:
+        """Have it poll at a time, after somebody else has found that its polls before that brought nothing."""
+        self._parts()[1].poll_at(due)
 
     def drain(self, timeout_seconds: float) -> None:
         """Wait, within a time, until the gateway has acknowledged what was sent."""
@@ -142,13 +159,13 @@ class Device:
 
     def _follow(self, voucher: Voucher) -> None:
         """Make the parts that live by the voucher's roots and keys."""
-        uptane = UptaneClient(self._machine.device_id, voucher, self._machine.storage)
+        trust = self._around.trust(voucher)
         events = LinkEvents(
             connected=partial(self._emit, "connected"),
             disconnected=lambda code: self._emit("disconnected", code=code),
             command=self._on_command,
         )
-        access = ServiceAccess(self._machine, voucher, uptane=uptane, network=self._around.network, events=events)
+        access = ServiceAccess(self._machine, voucher, trust=trust, network=self._around.network, events=events)
         progress = Progress(self._machine, observe=self._on_report)
         progress.manifest_due()
         installer = Installer(
@@ -157,10 +174,11 @@ class Device:
             package_keys=public_keys(voucher.package_keys),
             look=self._look,
             reach_service=self._reach_service,
+            verify=trust.verify,
         )
         client = UpdateClient(
             self._machine,
-            uptane,
+            trust,
             installer,
             progress,
             transport=lambda: access.transport,
@@ -216,8 +234,11 @@ class Device:
             raise AssertionError("a device attests and works only with a voucher")
         return self._access, self._work
 
-    def _look(self, _core: Core) -> np.ndarray:
-        return self._camera.take().pixels
+    def _look(self, core: Core) -> np.ndarray:
+        card = self._machine.cores[core].card
+        if card is None:
+            raise CoreStoppedError(f"{core}: expected a model that looks, found none")
+        return self._sensors.take(core, card.input, at_seconds=self._machine.time.now)
 
     def _reach_service(self) -> None:
         access, _ = self._parts()

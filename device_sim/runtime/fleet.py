@@ -23,7 +23,7 @@ from device_sim.runtime.inference import CoreFigures
 from device_sim.runtime.scheduler import Scheduler, Steppable
 from device_sim.runtime.trust import CatalogTrust
 from device_sim.runtime.work import Behaviour
-from device_sim.sensors.camera import Camera
+from device_sim.sensors.fitted import FittedSensors, Surfaces
 from protocol.geometry import Core
 from protocol.scenario import Scenario
 from tinyml.photos import Photo
@@ -89,8 +89,8 @@ class Fleet:
             wake=lambda: self._scheduler.wake(device),
         )
         behaviour = Behaviour(infers=infers, inference_period_seconds=world.scenario.inference_period_seconds)
-        camera = Camera(machine.device_id, world.photos, seed=world.scenario.seed)
-        device = Device(machine, camera, behaviour=behaviour, surroundings=surroundings)
+        sensors = FittedSensors(machine.device_id, Surfaces(world.photos), seed=world.scenario.seed)
+        device = Device(machine, sensors, behaviour=behaviour, surroundings=surroundings)
         self._devices.append(device)
 
     def start(self) -> None:

@@ -1,14 +1,21 @@
-"""Inference on one real-time core: the camera's frames go in, telemetry records and figures come out."""
+"""Inference on one real-time core: what a sensor takes goes in, telemetry records and figures come out.
+
+In device time (`cores.device_time`) one inference begins every period, takes as long as the model is modelled to take
+on the core, longer where the flash stops the core, and is run by the host when it ends. After a reset the core starts
+anew. A host that is late by more than a period moves the line.
+"""
 
 import statistics
 from collections import deque
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from device_sim.cores.m4 import InferenceOutcome, M4Core
-from device_sim.hardware.machine import Machine
+from device_sim.cores.device_time import RESOLUTION_SECONDS, DeviceTime, Routine
+from device_sim.cores.kernels import RESET_MS
+from device_sim.cores.m4 import InferenceOutcome
+from device_sim.hardware.ports import DeviceMachine, RealTimeCore
 from device_sim.hardware.spare import SpareState
-from device_sim.sensors.camera import Camera
+from device_sim.sensors.ports import Sensors
 from protocol.geometry import Core
 from protocol.messages import InferenceRecord
 from tinyml.errors import PoolBusyError
@@ -38,13 +45,16 @@ class CoreWatch:
     Args:
         name: which core.
         machine: has booted.
-        camera: what the device sees.
+        sensors: of the device.
+        period_seconds: from one inference to the next.
     """
 
-    def __init__(self, name: Core, machine: Machine, camera: Camera) -> None:
+    def __init__(self, name: Core, machine: DeviceMachine, sensors: Sensors, *, period_seconds: float) -> None:
         self._name = name
         self._machine = machine
-        self._camera = camera
+        self._sensors = sensors
+        self._period = period_seconds
+        self._begin: float | None = None  # of the inference that is due next, in device time
         self._events = 0
         self._model = ("", "")
         self._latencies: deque[float] = deque(maxlen=REMEMBERED_LATENCIES)
@@ -55,28 +65,75 @@ class CoreWatch:
         median = statistics.median(self._latencies) if self._latencies else None
         return CoreFigures(self._events, self._model[0], median)
 
+    @property
+    def due(self) -> float:
+        """When to run next, on the clock that drives the device: when the next inference will have ended."""
+        if self._begin is None:
+            return self._time.moment_of(self._time.now + self._period)
+        return self._time.moment_of(self._time.end_of(self._begin, self._core.latency_seconds))
+
     def run(self) -> InferenceRecord | None:
-        """Run one inference; None when the core runs no model, is on trial, or the host is too busy for it."""
-        core = self._core
-        if not core.is_running or self._on_trial:
+        """Run the inference that ends now.
+
+        Returns:
+            Its record; None when none ends now, the core runs no model or is on trial, or the host is too busy for it.
+        """
+        if not self._core.is_running or self._on_trial:
+            self._rest()
+            return None
+        now = self._time.now
+        begin = self._due(now)
+        end = self._time.end_of(begin, self._core.latency_seconds)
+        if end > now + RESOLUTION_SECONDS:
             return None
         try:
-            outcome = core.infer(self._camera.take().pixels)
+            outcome = self._infer(end)
         except PoolBusyError:
+            self._go_on(begin, end)
             return None
-        self._remember(outcome)
-        record = self._record(outcome, self._machine.clock.now())
-        self._events += 1
-        return record
+        end = self._time.end_of(begin, outcome.m4_ms / 1000)
+        self._go_on(begin, end + (RESET_MS / 1000 if outcome.cause else 0.0))
+        return self._record(outcome, self._machine.clock.now() + timedelta(seconds=end - now), end)
 
     @property
-    def _core(self) -> M4Core:
+    def _core(self) -> RealTimeCore:
         return self._machine.cores[self._name]
+
+    @property
+    def _time(self) -> DeviceTime:
+        return self._machine.time
 
     @property
     def _on_trial(self) -> bool:
         spare = self._machine.spare
         return spare.state is SpareState.TRIAL and spare.slot is not None and spare.slot.core is self._name
+
+    def _rest(self) -> None:
+        self._begin = None
+        self._time.expect(self._name, None)
+
+    def _due(self, now: float) -> float:
+        """Return when the inference begins that is due; a core that has rested, or a host that is late, begins now."""
+        begin = self._begin
+        if begin is None or now > self._time.end_of(begin, self._core.latency_seconds) + self._period:
+            begin = now
+        self._plan(begin)
+        return begin
+
+    def _go_on(self, begin: float, free: float) -> None:
+        self._plan(max(begin + self._period, free))
+
+    def _plan(self, begin: float) -> None:
+        self._begin = begin
+        self._time.expect(self._name, Routine(begin, self._core.latency_seconds, self._period))
+
+    def _infer(self, at_seconds: float) -> InferenceOutcome:
+        card = self._core.card
+        if card is None:
+            raise AssertionError("a core that runs a model has its card")
+        outcome = self._core.infer(self._sensors.take(self._name, card.input, at_seconds=at_seconds))
+        self._remember(outcome)
+        return outcome
 
     def _remember(self, outcome: InferenceOutcome) -> None:
         model = (outcome.model, outcome.model_sha256)
@@ -86,9 +143,10 @@ class CoreWatch:
         if outcome.cause is None:
             self._latencies.append(outcome.m4_ms)
 
-    def _record(self, outcome: InferenceOutcome, at: datetime) -> InferenceRecord:
-        return InferenceRecord(
+    def _record(self, outcome: InferenceOutcome, at: datetime, device_seconds: float) -> InferenceRecord:
+        record = InferenceRecord(
             at=at,
+            device_seconds=device_seconds,
             core=self._name,
             sequence=self._events,
             model=outcome.model,
@@ -100,3 +158,5 @@ class CoreWatch:
             arena_bytes=outcome.arena_bytes,
             error=outcome.error[:MAX_ERROR_CHARACTERS],
         )
+        self._events += 1
+        return record

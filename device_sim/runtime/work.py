@@ -1,12 +1,11 @@
 """The working life of an attested device: poll, update, infer, report, renew, each by its timetable."""
 
 import random
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 from device_sim.errors import DeviceSimError
-from device_sim.hardware.machine import Machine
+from device_sim.hardware.ports import DeviceMachine
 from device_sim.network.attestation import AttestationRefusedError
 from device_sim.network.poll import AccessLostError, poll
 from device_sim.network.ports import NetworkError
@@ -65,7 +64,7 @@ class Work:
 
     def __init__(
         self,
-        machine: Machine,
+        machine: DeviceMachine,
         access: ServiceAccess,
         *,
         client: UpdateClient,
@@ -86,7 +85,7 @@ class Work:
         self._retry = Backoff(*behaviour.retry_seconds, rng)
         self._failures: dict[str, int] = {}
         self._update: Iterator[float] | None = None
-        self._poll_requested = threading.Event()
+        self._poll_requested = False
         self._timetable = Timetable()
 
     def begin(self, now: float, validity: Validity) -> None:
@@ -101,8 +100,9 @@ class Work:
         if self._update is None and self._progress.unfinished_action is not None:
             self._update = self._client.run(self._progress.unfinished_action)
         self._timetable.set("update", self._go_on_with_update, due=NEVER if self._update is None else now)
+        # Both cores begin together: where both rest, there is room for flash work.
+        first = now + self._rng.uniform(0, self._behaviour.inference_period_seconds)
         for core, watch in self._watches.items():
-            first = now + self._rng.uniform(0, self._behaviour.inference_period_seconds)
             self._timetable.set(core.value, self._infer_with(watch), due=first)
 
     def step(self, now: float) -> float:
@@ -111,14 +111,23 @@ class Work:
         Raises:
             AccessLostError: the service does not take the certificate any more.
         """
-        if self._poll_requested.is_set():
-            self._poll_requested.clear()
+        if self._poll_requested:
+            self._poll_requested = False
             self._timetable.advance("poll", now)
         return self._timetable.run(now)
 
     def request_poll(self) -> None:
         """Have the next step poll; any thread may ask."""
-        self._poll_requested.set()
+        self._poll_requested = True
+
+    @property
+    def polls_alone_until(self) -> float:
+        """Until when it has nothing to do but to poll."""
+        return 0.0 if self._poll_requested else self._timetable.due_apart_from("poll")
+
+    def poll_at(self, due: float) -> None:
+        """Have it poll at a time, after somebody else has found that its polls before that brought nothing."""
+        self._timetable.set("poll", self._poll, due=due)
 
     def heed(self, report: ActionReport) -> None:
         """Have the next step send a new report; once another image runs, a device in quarantine attests with it."""
@@ -153,7 +162,7 @@ class Work:
     def _go_on_with_update(self, now: float) -> float:
         pause = None if self._update is None else next(self._update, None)
         if pause is not None:
-            return now + pause
+            return now + max(pause, self._machine.time.flash_busy_seconds)
         self._update = None
         self._timetable.advance("poll", now + self._behaviour.retry_seconds[0])
         return NEVER
@@ -190,10 +199,11 @@ class Work:
         topic = telemetry_topic(self._machine.device_id, INFERENCE_STREAM)
 
         def infer(now: float) -> float:
+            del now  # the watch keeps the device's own time
             record = watch.run()
             if record is not None and self._access.reach is Access.FULL:
                 self._access.link.publish(topic, canonical_json(record))
-            return now + self._behaviour.inference_period_seconds
+            return watch.due
 
         return infer
 

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from pki.authority import CertificateAuthority, issuer_key_id
@@ -215,12 +214,11 @@ class PkiIssuer:
         lifetime = self._lifetime if lifetime is None else min(lifetime, self._lifetime)
         now, authority = self._clock.now(), self._authorities.issuing_ca
         profile = ldevid(request.device_id, now=now, lifetime=lifetime, access=access)
-        leaf = authority.issue(profile, request.public_key)
-        der = leaf.public_bytes(Encoding.DER)
+        der = authority.issue_der(profile, request.public_key)
         facts = CertificateFacts(
             at=now,
             kind=IssuanceKind.LDEVID,
-            serial=f"{leaf.serial_number:x}",
+            serial=f"{x509.load_der_x509_certificate(der).serial_number:x}",
             subject=device_uri(request.device_id),
             key_sha256=request.key_sha256,
             certificate_sha256=hashlib.sha256(der).hexdigest(),

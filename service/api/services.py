@@ -25,6 +25,7 @@ from service.application.idempotency import IdempotencyKeys
 from service.application.identity import CertificateVerifier
 from service.application.issuer_lists import IssuerLists
 from service.application.issuing_ca import IssuingCas
+from service.application.learned_states import LearnedStates
 from service.application.operators import Operators
 from service.application.possession import Possession
 from service.application.products import Products
@@ -97,6 +98,7 @@ class Services:
     rollouts: Rollouts
     telemetry: Telemetry
     fleet: Fleet
+    learned_states: LearnedStates
     gateway_stats: Callable[[], Mapping[str, int]]
 
 

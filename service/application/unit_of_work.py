@@ -29,6 +29,7 @@ from service.application.device_repositories import (
 from service.application.document_repository import DocumentRepository
 from service.application.events import Event, EventLog
 from service.application.issuance import IssuanceLog
+from service.application.learned_state_repository import LearnedStateRepository
 from service.application.revocation_repository import RevocationRepository
 from service.application.transparency_repository import LogRepository
 from service.application.update_repositories import (
@@ -68,6 +69,7 @@ class UnitOfWork(Protocol):
     documents: DocumentRepository
     leases: LeaseRepository
     log: LogRepository
+    learned: LearnedStateRepository
 
     def record(self, event: Event) -> None:
         """Add an event that becomes real with the commit."""

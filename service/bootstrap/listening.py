@@ -16,6 +16,7 @@ from service.api.attest import attest_routes
 from service.api.device_gate import DeviceGate
 from service.api.device_poll import POLL_PATH, PollEndpoint
 from service.api.est import est_routes
+from service.api.learned_states import learned_state_routes
 from service.api.listeners import DeviceConnections, Listener, ServerFiles, tls_context
 from service.api.reports import report_routes
 from service.api.services import Services
@@ -46,6 +47,7 @@ def listening(
             *artifact_routes(updates.artifacts),
             *transparency_routes(updates.transparency),
             *report_routes(updates.reports),
+            *learned_state_routes(updates.learned_states),
         ],
         exact={POLL_PATH: PollEndpoint(updates.poll, fleet_size=core.standings.count)},
         standings=core.standings,

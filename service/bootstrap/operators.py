@@ -69,6 +69,7 @@ def operator_services(core: Core, gateway: Gateway, *, identity: Identity, updat
         checkpoints=updates.checkpoints,
         releases=updates.releases,
         rollouts=updates.rollouts,
+        learned_states=updates.learned_states,
         telemetry=Telemetry(core.telemetry_store, arrived=core.gateway_events.telemetry_arrived),
         fleet=Fleet(
             unit_of_work, telemetry=core.telemetry_store, connected=lambda: gateway.stats()["connected_devices"]

@@ -15,6 +15,7 @@ from service.application.checkpoints import Checkpoints
 from service.application.deltas import DeltaMaker, DeltaPolicy, DeltaPorts, DeltaQueue, Deltas
 from service.application.director import Director
 from service.application.documents import DocumentIndex, Documents
+from service.application.learned_states import LearnedStates, OrderWaker
 from service.application.poll import PendingActions, Poll, PollPacing
 from service.application.releases import Releases
 from service.application.reports import Reports
@@ -48,6 +49,7 @@ class Updates:
     reports: Reports
     director: Director
     poll: Poll
+    learned_states: LearnedStates
     worker: Worker
 
 
@@ -73,7 +75,8 @@ async def open_updates(core: Core, gateway: Gateway) -> Updates:
     await transparency.begin()
     pending = PendingActions()
     await pending.load(unit_of_work)
-    worker = _worker(core, repository)
+    learned_states = _learned_states(core, gateway)
+    worker = _worker(core, repository, learned_states)
     ports = DeltaPorts(unit_of_work, repository, store, ProcessPatchMaker(), clock, is_leader=lambda: worker.leads)
     delta_maker = DeltaMaker(ports, policy)
     for listener in (pending.hear, Waker(pending, gateway).hear, worker.hear, checkpoints.hear, delta_maker.hear):
@@ -93,12 +96,19 @@ async def open_updates(core: Core, gateway: Gateway) -> Updates:
         rollouts=Rollouts(unit_of_work, clock=clock, entropy=entropy),
         reports=Reports(unit_of_work, clones=core.clones, clock=clock),
         director=Director(unit_of_work, signer=metadata, clock=clock),
+        learned_states=learned_states,
         poll=Poll(pending, pacing=pacing, entropy=entropy),
         worker=worker,
     )
 
 
-def _worker(core: Core, repository: ImageRepository) -> Worker:
+def _learned_states(core: Core, gateway: Gateway) -> LearnedStates:
+    core.feed.subscribe(OrderWaker(gateway).hear)
+    kept = timedelta(days=core.settings.event_retention_days)
+    return LearnedStates(core.unit_of_work, clock=core.clock, entropy=core.entropy, kept=kept)
+
+
+def _worker(core: Core, repository: ImageRepository, learned_states: LearnedStates) -> Worker:
     settings = core.settings
     retention = Retention(
         core.unit_of_work,
@@ -115,6 +125,7 @@ def _worker(core: Core, repository: ImageRepository) -> Worker:
             retention.keep_house,
             core.approvals.keep_house,
             core.revocations.keep_house,
+            learned_states.keep_house,
             SqlCommandQueue(core.database).keep_house,
         ),
     )

@@ -10,6 +10,7 @@ sector erase, or one atomic write of the root of trust or the secure storage. Af
 With TINYFLEET_POWER_LOSS=all every operation is cut in every way, for every slot of every geometry. Else of some.
 """
 
+import hashlib
 import itertools
 import json
 import os
@@ -29,7 +30,7 @@ from protocol.flash_geometry import FlashLayout
 from protocol.geometry import HOME_BYTES, KIB, ImageKind, Slot
 from protocol.image import digest_of
 from tests.power_loss.geometries import LAYOUTS
-from tests.unit.device_hardware.device_builder import DeviceBuilder, Packages, install_trial
+from tests.unit.device_hardware.device_builder import DeviceBuilder, Packages, colour_model, install_trial
 
 SHARES = (0.0, 0.3, 0.97)  # before the operation, torn in its first half, torn near its end
 EVERYTHING = os.environ.get("TINYFLEET_POWER_LOSS") == "all"
@@ -180,8 +181,16 @@ def copy_folder(folder: Path, target: Path) -> Path:
 
 def _image(packages: Packages, slot: Slot, number: int, *, size: int) -> bytes:
     if slot.kind == ImageKind.MODEL:
-        return packages.model(slot, version=f"{number}.0.0", security=number, padding=size)
+        content = colour_model() + _weights(number, size)
+        return packages.model(slot, version=f"{number}.0.0", security=number, content=content)
     return packages.image(slot, version=f"{number}.0.0", security=number, size=size)
+
+
+def _weights(number: int, size: int) -> bytes:
+    """Bytes of which one in forty depends on the number: no sector is as it was, and a patch is small."""
+    weights = bytearray(hashlib.shake_128(b"weights").digest(size))
+    weights[::40] = bytes((byte + number) % 256 for byte in weights[::40])
+    return bytes(weights)
 
 
 def _floors(folder: Path) -> dict[str, int]:

@@ -18,6 +18,7 @@ from service.adapters.database.director_sets import SqlDirectorSets, SqlInstalle
 from service.adapters.database.documents import SqlDocuments
 from service.adapters.database.engine import Database
 from service.adapters.database.issuance import SqlIssuanceLog
+from service.adapters.database.learned_states import SqlLearnedStates
 from service.adapters.database.leases import SqlLeases
 from service.adapters.database.logs import SqlAuditLog, SqlEventLog, SqlIdempotency
 from service.adapters.database.metadata_files import SqlMetadata
@@ -42,6 +43,7 @@ from service.application.device_repositories import (
 from service.application.document_repository import DocumentRepository
 from service.application.events import Event, EventLog
 from service.application.issuance import IssuanceLog
+from service.application.learned_state_repository import LearnedStateRepository
 from service.application.revocation_repository import RevocationRepository
 from service.application.transparency_repository import LogRepository
 from service.application.update_repositories import (
@@ -87,6 +89,7 @@ class SqlUnitOfWork:
         self.documents: DocumentRepository = SqlDocuments(connection)
         self.leases: LeaseRepository = SqlLeases(connection)
         self.log: LogRepository = SqlLog(connection)
+        self.learned: LearnedStateRepository = SqlLearnedStates(connection)
 
     def record(self, event: Event) -> None:
         """See `UnitOfWork.record`."""

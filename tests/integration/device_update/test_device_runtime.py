@@ -17,7 +17,7 @@ from device_sim.runtime.device import Device, Surroundings
 from device_sim.runtime.timetable import NEVER
 from device_sim.runtime.trust import CatalogTrust
 from device_sim.runtime.work import Behaviour
-from device_sim.sensors.camera import Camera
+from device_sim.sensors.fitted import FittedSensors, Surfaces
 from protocol.document import parse_document
 from protocol.geometry import Core, Slot
 from protocol.messages import CHECK_UPDATE, ActionState, InferenceRecord
@@ -56,8 +56,8 @@ class Life:
             emit=lambda event, **fields: self.events.append({"event": event, **fields}),
             wake=self._wake,
         )
-        camera = Camera(machine.device_id, [GREY])
-        self.device = Device(machine, camera, behaviour=Behaviour(), surroundings=surroundings)
+        sensors = FittedSensors(machine.device_id, Surfaces([GREY]))
+        self.device = Device(machine, sensors, behaviour=Behaviour(), surroundings=surroundings)
 
     def _wake(self) -> None:
         self.wakes += 1

@@ -217,3 +217,38 @@ def test_folder_without_devices_is_refused(tmp_path: Path) -> None:
     """A mistyped path is not an empty fleet."""
     result = device_sim("flash", tmp_path)
     assert (result.code, "expected a device's folder" in result.stderr) == (1, True)
+
+
+def test_recover_brings_a_tampered_device_back(flashed: list[Path]) -> None:
+    """It proves its identity again."""
+    assert device_sim("flash", flashed[0], "--slot", Slot.OS, "--tamper").code == 0
+    assert device_sim("prove", flashed[0], "--challenge", CHALLENGE.hex()).code == 1
+    recovered = device_sim("recover", flashed[0].parent)
+    assert (recovered.code, recovered.stdout) == (0, "recovered 2 devices\n")
+    assert device_sim("prove", flashed[0], "--challenge", CHALLENGE.hex()).code == 0
+
+
+def test_recover_without_factory_images_says_so(tmp_path: Path) -> None:
+    """A device that no factory has signed has nothing to go back to."""
+    folder = make(tmp_path, count=1)[0]
+    refused = device_sim("recover", folder)
+    assert refused.code == 1
+    assert "expected packages in factory/, found none" in refused.stderr
+
+
+def test_show_says_which_flash_a_device_has_and_how_worn_it_is(flashed: list[Path]) -> None:
+    """One line for each; a factory's flashing wears each sector once at most, the journal's apart."""
+    shown = device_sim("show", flashed[0].parent)
+    assert shown.code == 0
+    first, _ = shown.stdout.splitlines()
+    assert f"{flashed[0].name}… mt3620, 1024 KiB in sectors of 4096 bytes, a spare of 336 KiB, erased " in first
+    assert first.endswith("times of 100000")
+
+
+def test_geometry_that_no_chip_could_be_stops_before_the_device_starts(flashed: list[Path]) -> None:
+    """The message says the file, the field and why."""
+    (flashed[0] / "geometry.json").write_text('{"sector_bytes": 1000}')
+    refused = device_sim("show", flashed[0])
+    assert refused.code == 1
+    assert "geometry.json: expected the geometry of a flash" in refused.stderr
+    assert "divide each other" in refused.stderr

@@ -63,7 +63,7 @@ def test_wait_for_a_free_worker_is_bounded(image_model: DemoModel) -> None:
     """With its only worker busy, the pool says so instead of waiting on."""
     with InferencePool(workers=1, queue_seconds=0.05) as pool, ThreadPoolExecutor(1) as threads:
         busy = threads.submit(_run_endless, pool, 3.0)
-        _until(pool._free.empty)
+        _until(lambda: pool._free.none_left)
         with pytest.raises(PoolBusyError, match="expected a free worker"):
             pool.invoke(image_model.image, image_model.blank, deadline_seconds=10)
         with pytest.raises(InferenceTimeoutError):
@@ -76,7 +76,7 @@ def test_closing_ends_a_call_that_still_runs() -> None:
         pool = InferencePool(workers=1)
         pid = _pid(pool)
         running = threads.submit(_run_endless, pool, 600.0)
-        _until(pool._free.empty)
+        _until(lambda: pool._free.none_left)
         pool.close()
         with pytest.raises(PoolClosedError):
             running.result()

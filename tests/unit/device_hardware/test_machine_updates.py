@@ -186,7 +186,7 @@ def test_image_below_the_fuse_gets_no_trial(machine: Machine, builder: DeviceBui
 
 def test_model_that_the_core_cannot_run_reverts_by_itself(machine: Machine, builder: DeviceBuilder) -> None:
     """An arena larger than the TCM: the old model runs again."""
-    with pytest.raises(CoreLoadError, match="expected an arena of 1 to 196608 bytes, found 196609"):
+    with pytest.raises(CoreLoadError, match="arena: expected 1 to 196608 bytes in TCM or 40960 bytes in SYSRAM, found 196609"):
         install_trial(machine, SLOT, builder.packages.model(SLOT, version="2.0.0", arena=192 * 1024 + 1))
     assert machine.spare == Spare()
     assert machine.cores[Core.M4_0].infer(FRAME).model == "colour@1.0.0"

@@ -24,6 +24,7 @@ from pki.chains import (
 )
 from pki.errors import ChainError
 from pki.profiles import Profile
+from pki.signer_key import SignerKey
 from tests.unit.pki.pki_builder import NOW, Tree, der
 
 TREE = Tree()
@@ -120,7 +121,7 @@ def test_certificate_for_something_else_is_refused(unverified: bytes, message: s
 
 def test_end_entity_that_claims_to_be_an_authority_is_refused() -> None:
     """The CA bit without the key usage."""
-    key = TREE.issuing._key
+    key = SignerKey(TREE.issuing._signer)
     builder = (
         x509.CertificateBuilder()
         .subject_name(x509.Name([]))

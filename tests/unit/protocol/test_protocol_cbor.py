@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.cbor import MAX_DEPTH, CborError, decode
+from protocol.cbor import MAX_DEPTH, CborError, decode, encode_bytes
 
 LONGEST = 4096
 
@@ -68,7 +68,7 @@ def test_deepest_item_is_taken_and_a_deeper_one_refused() -> None:
     [
         (bytes(LONGEST + 1), "expected at most 4096 bytes, found 4097"),
         (b"", "expected another item, found the end"),
-        (b"\x18", "expected lengths within the bytes"),
+        (b"\x18", "expected another item, found the end"),
         (b"\x19\x01", "expected lengths within the bytes"),
         (b"\x82\x01", "expected another item, found the end"),
         (b"\x41", "expected lengths within the bytes"),
@@ -139,3 +139,10 @@ def test_any_bytes_are_refused_or_come_back_as_they_were(unverified: bytes) -> N
     except CborError:
         return
     assert cbor2.dumps(item) == unverified
+
+
+@pytest.mark.parametrize("length", [0, 1, 23, 24, 255, 256, 4096, 65535])
+def test_byte_string_is_encoded_in_its_shortest_form(length: int) -> None:
+    """As cbor2 does."""
+    octets = bytes(length)
+    assert encode_bytes(octets) == cbor2.dumps(octets)

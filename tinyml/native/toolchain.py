@@ -1,0 +1,141 @@
+"""Compiles and links a program with arm-none-eabi-gcc.
+
+The compiler runs in a folder of its own with relative file names, so that the same source and the same compiler give
+the same bytes. What the linker cannot place is refused: flash and memory are exactly those of the core.
+"""
+
+import importlib.resources
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from protocol.geometry import HOME_BYTES, SYSRAM_BYTES, TCM_BYTES, Slot
+from tinyml.native.errors import CompilationError, CompilerMissingError, OverBudgetError
+from tinyml.native.program import NativeProgram, parse_program
+
+COMPILER, OBJCOPY = "arm-none-eabi-gcc", "arm-none-eabi-objcopy"
+STACK_BYTES = 4096
+_COMPILE_SECONDS = 120.0  # a model takes about 2 s; a loaded machine may take long
+_MODEL_FILE, _LINKED_FILE, _PROGRAM_FILE = "model.c", "program.elf", "program.bin"
+_FIRMWARE_FILES = ("kernels.h", "program.h", "kernels.c", "startup.c", "program.ld")
+_ARCHITECTURE = ("-mcpu=cortex-m4", "-mthumb", "-mfpu=fpv4-sp-d16", "-mfloat-abi=hard")
+_OPTIONS = (
+    *("-std=c11", "-O2", "-ffreestanding", "-nostdlib", "-ffunction-sections"),
+    "-fwrapv",  # a hostile model may overflow any sum
+    "-ffp-contract=off",  # a fused multiply-add rounds once where the reference kernels round twice
+    "-fno-tree-loop-distribute-patterns",  # there is no memcpy to call
+    *("-Wl,--build-id=none", "-Wl,--gc-sections", "-T", "program.ld"),
+)
+_OVERFLOW = re.compile(r"region `(\w+)' overflowed by (\d+) bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class NativeBudget:
+    """What a core has for a program, in bytes.
+
+    Attributes:
+        flash_bytes: code, tables and weights, executed in place.
+        tcm_bytes: the arena.
+        sysram_bytes: the stack, and what else the runtime needs.
+        stack_bytes: the stack's share of it.
+    """
+
+    flash_bytes: int
+    tcm_bytes: int = TCM_BYTES
+    sysram_bytes: int = SYSRAM_BYTES
+    stack_bytes: int = STACK_BYTES
+
+
+# The home slots of the core with the larger ones: its firmware and its model make up what is one program here.
+DEFAULT_BUDGET = NativeBudget(HOME_BYTES[Slot.M4_0_FIRMWARE] + HOME_BYTES[Slot.M4_0_MODEL])
+
+
+def require_toolchain() -> None:
+    """Make sure that the cross compiler is installed.
+
+    Raises:
+        CompilerMissingError: it is not on the PATH.
+    """
+    for tool in (COMPILER, OBJCOPY):
+        _path_of(tool)
+
+
+def compile_program(text: str, budget: NativeBudget = DEFAULT_BUDGET) -> NativeProgram:
+    """Compile generated C and link it with the kernels.
+
+    Args:
+        text: the C of a model, from `native.source`.
+        budget: what the core has.
+
+    Raises:
+        CompilerMissingError: the cross compiler is not installed.
+        OverBudgetError: it does not fit; the message says which memory and by how much.
+        CompilationError: the compiler refused it or was not done in time.
+    """
+    compiler, objcopy = _path_of(COMPILER), _path_of(OBJCOPY)
+    with tempfile.TemporaryDirectory(prefix="tinyfleet-native-") as folder:
+        _lay_out(Path(folder), text)
+        _run([compiler, *_ARCHITECTURE, *_OPTIONS, *_sizes(budget), *_inputs()], Path(folder), budget)
+        # The linker itself writes no raw binary for ARM.
+        _run([objcopy, "-O", "binary", "-j", ".flash", _LINKED_FILE, _PROGRAM_FILE], Path(folder), budget)
+        return parse_program((Path(folder) / _PROGRAM_FILE).read_bytes())
+
+
+def _path_of(tool: str) -> str:
+    found = shutil.which(tool)
+    if found is None:
+        raise CompilerMissingError(
+            f"expected {tool} on the PATH, found none; on Debian or Ubuntu: "
+            "sudo apt-get install --no-install-recommends gcc-arm-none-eabi"
+        )
+    return found
+
+
+def _lay_out(folder: Path, text: str) -> None:
+    (folder / _MODEL_FILE).write_text(text)
+    firmware = importlib.resources.files("tinyml.native") / "firmware"
+    for name in _FIRMWARE_FILES:
+        (folder / name).write_bytes((firmware / name).read_bytes())
+
+
+def _inputs() -> list[str]:
+    sources = [_MODEL_FILE, *(name for name in _FIRMWARE_FILES if name.endswith(".c"))]
+    return [*sources, "-lgcc", "-o", _LINKED_FILE]
+
+
+def _sizes(budget: NativeBudget) -> list[str]:
+    sizes = {
+        "flash_bytes": budget.flash_bytes,
+        "tcm_bytes": budget.tcm_bytes,
+        "sysram_bytes": budget.sysram_bytes,
+        "stack_bytes": budget.stack_bytes,
+    }
+    return [f"-Wl,--defsym={name}={size}" for name, size in sizes.items()]
+
+
+def _run(command: list[str], folder: Path, budget: NativeBudget) -> None:
+    try:
+        run = subprocess.run(  # noqa: S603 - our compiler, our options, files of our names
+            command, cwd=folder, capture_output=True, text=True, timeout=_COMPILE_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise CompilationError(f"compiler: expected a program in {_COMPILE_SECONDS:g} s, found none") from error
+    except OSError as error:
+        raise CompilationError(f"compiler: expected {command[0]} to run, found: {error}") from error
+    if run.returncode != 0:
+        raise _refusal(run.stderr, budget)
+
+
+def _refusal(said: str, budget: NativeBudget) -> OverBudgetError | CompilationError:
+    limits = {"FLASH": budget.flash_bytes, "TCM": budget.tcm_bytes, "SYSRAM": budget.sysram_bytes}
+    overflows = [
+        f"{region}: expected at most {limits[region]:,} bytes, found {limits[region] + int(excess):,}"
+        for region, excess in _OVERFLOW.findall(said)
+    ]
+    if overflows:
+        return OverBudgetError(f"the program does not fit the core: {'; '.join(overflows)}")
+    errors = [line for line in said.splitlines() if "error" in line] or said.splitlines() or ["no message"]
+    return CompilationError(f"compiler: expected a program, found: {errors[0]}")
