@@ -34,8 +34,6 @@ def threshold_plan(
     """Return a plan that judges each stage by its shares."""
     return Plan(
         stages=tuple(PlanStage(count=stage.count, percent=stage.percent, soak=soak) for stage in stages),
-        gates=ThresholdGates(
-            success_percent=success_percent, error_percent=error_percent, min_reports=min_reports
-        ),
+        gates=ThresholdGates(success_percent=success_percent, error_percent=error_percent, min_reports=min_reports),
         device_timeout=action_timeout,
     )

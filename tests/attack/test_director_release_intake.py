@@ -42,7 +42,6 @@ from service.domain.release import (
     ReleaseCounterError,
     TargetChangedError,
 )
-from tests.rollout_conditions import threshold_plan
 from tests.integration.service_updates.update_world import (
     COMPONENT,
     RELEASER,
@@ -52,6 +51,7 @@ from tests.integration.service_updates.update_world import (
     in_blocks,
     open_world,
 )
+from tests.rollout_conditions import threshold_plan
 from tests.service_folder import make_folders
 
 
