@@ -135,12 +135,21 @@ class RolloutTicks:
             stored = await work.rollouts.get(found.rollout.rollout_id, lock=True)
             stage = stored.rollout.stage_at(position_of(stored.rollout.rollout_id, device.device_id))
             known = await work.actions.known(stored.rollout.rollout_id, [device.device_id])
-            # A stage that waits finds the device when it opens.
-            if stage is None or stage.state is StageState.WAITING or known:
+            # A stage that waits, or is being opened, finds the device by itself.
+            if stage is None or stage.state is StageState.WAITING or known or _will_be_found(stored, stage, device):
                 continue
-            now = self._clock.now()
-            rollout = await enrol(work, stored, stage.index, [device.device_id], now=now, entropy=self._entropy)
-            await store_rollout(work, stored, rollout, now=now)
+            await self._let_in(work, stored, stage, device.device_id)
+
+    async def _let_in(self, work: UnitOfWork, stored: StoredRollout, stage: Stage, device_id: str) -> None:
+        """Take a newcomer into a stage that was opened before, inside its pace."""
+        now, rollout = self._clock.now(), stored.rollout
+        if not rollout.allowed(now) and rollout.opening_stage in {None, stage}:
+            # The stage is opened once more from here on, when the pace allows it.
+            reopened = rollout.with_stage(replace(stage, is_open=False))
+            await store_rollout(work, stored, reopened, now=now, opening_cursor=device_id[:-1])
+            return
+        rollout = await enrol(work, stored, stage.index, [device_id], now=now, entropy=self._entropy)
+        await store_rollout(work, stored, rollout.paced(1, now), now=now)
 
     async def _look(self, work: UnitOfWork, stored: StoredRollout) -> None:
         now = self._clock.now()
@@ -222,6 +231,10 @@ def _next_cursor(members: Sequence[str], held: Sequence[str], *, batch: int, lim
     if len(held) > batch:
         return held[batch - 1]
     return members[-1] if len(members) == limit else ""
+
+
+def _will_be_found(stored: StoredRollout, stage: Stage, device: Device) -> bool:
+    return stage == stored.rollout.opening_stage and device.device_id > stored.opening_cursor
 
 
 def _is_eligible(device: Device, action: Action, rollout: Rollout) -> bool:

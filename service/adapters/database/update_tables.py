@@ -100,13 +100,13 @@ rollouts = Table(
     Column("group_id", GUID_TYPE, ForeignKey("device_groups.group_id"), nullable=False),
     Column("state", STATE_TYPE, nullable=False, index=True),
     Column("halted_reason", String(500), nullable=False),
-    Column("plan", Text, nullable=False),  # canonical JSON
+    Column("plan", Text, nullable=False, server_default=""),  # canonical JSON
     Column("resumed_at", UtcDateTime),
-    Column("question", String(500), nullable=False),
+    Column("question", String(500), nullable=False, server_default=""),
     Column("paced_at", UtcDateTime),
     Column("deadline_at", UtcDateTime),
     Column("undoes", GUID_TYPE, index=True),  # id of the rollout whose devices it brings back
-    Column("is_undone", Boolean, nullable=False),
+    Column("is_undone", Boolean, nullable=False, server_default=false()),
     Column("opening_cursor", DEVICE_ID_TYPE, nullable=False),  # last device that the opening stage has looked at
     Column("look_at", UtcDateTime),  # when the worker must look at it, if ever
     Column("created_at", UtcDateTime, nullable=False),
@@ -143,9 +143,9 @@ rollout_stages = Table(
     Column("reverted", Integer, nullable=False),
     Column("ruled", Integer, nullable=False),
     Column("exposed", Integer, nullable=False),
-    Column("proved", Integer, nullable=False),
-    Column("causes", JSON_TYPE, nullable=False),
-    Column("is_approved", Boolean, nullable=False),
+    Column("proved", Integer, nullable=False, server_default="0"),
+    Column("causes", JSON_TYPE, nullable=False, server_default="{}"),
+    Column("is_approved", Boolean, nullable=False, server_default=false()),
 )
 
 rollout_verdicts = Table(

@@ -27,14 +27,8 @@ def upgrade() -> None:
     for column in _stage_columns():
         op.add_column("rollout_stages", column)
     _write_plans()
-    with op.batch_alter_table("rollouts") as rollouts:
-        for name in _CONDITIONS:
-            rollouts.drop_column(name)
-        for name in ("plan", "question", "is_undone"):
-            rollouts.alter_column(name, server_default=None)
-    with op.batch_alter_table("rollout_stages") as stages:
-        for name in ("proved", "causes", "is_approved"):
-            stages.alter_column(name, server_default=None)
+    for name in _CONDITIONS:
+        op.drop_column("rollouts", name)
     op.create_index(_UNDOES, "rollouts", ["undoes"])
     _verdicts()
 
@@ -105,3 +99,16 @@ def _verdicts() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("ix_rollout_verdicts_rollout_id_number", "rollout_verdicts", ["rollout_id", "number"])
+
+
+def downgrade() -> None:
+    """Drop what the older form cannot hold; rollouts keep no conditions, and are to be ended before."""
+    op.drop_table("rollout_verdicts")
+    op.drop_index(_UNDOES, "rollouts")
+    types = {"min_reports": sa.Integer}
+    for name in _CONDITIONS:
+        op.add_column("rollouts", sa.Column(name, types.get(name, sa.Float), nullable=False, server_default="1"))
+    for name in ("plan", "question", "paced_at", "deadline_at", "undoes", "is_undone"):
+        op.drop_column("rollouts", name)
+    for name in ("proved", "causes", "is_approved"):
+        op.drop_column("rollout_stages", name)
