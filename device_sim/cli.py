@@ -11,20 +11,23 @@ from typing import Annotated
 
 import typer
 
-from device_sim.cli_flash import describe_device, recover_device
+from device_sim.cli_flash import describe_device, read_geometry, recover_device
 from device_sim.cli_folders import (
     DeviceCommandError,
     decommission,
     device_folders,
+    factory_package,
     flash_factory_images,
     flash_package,
     manufacture_devices,
+    manufacture_fleets,
     prove_device,
     set_app_development,
     tamper_with,
 )
-from device_sim.cli_run import run_fleet
+from device_sim.cli_run import RunRequest, run_fleet
 from device_sim.errors import DeviceSimError
+from device_sim.fleets.flashing import FactoryLine
 from protocol.errors import ProtocolError
 from protocol.geometry import Slot
 from tinyml.errors import TinymlError
@@ -60,11 +63,17 @@ def manufacture(
     *,
     out: Annotated[Path, typer.Option(help="Folder that gets a folder for each device.")],
     count: Annotated[int, typer.Option(min=1, max=100_000, help="How many devices.")] = 1,
+    scenario: Annotated[Path | None, typer.Option(help="A scenario: make its fleets' devices.")] = None,
     seed: Annotated[str | None, typer.Option(help="Makes the identity keys repeatable; else they are drawn.")] = None,
+    geometry: Annotated[Path | None, typer.Option(help="JSON: their flash; else the MT3620's.")] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Give them the AppDevelopment capability.")] = False,
 ) -> None:
     """Make devices, each with an identity key and a CSR for its IDevID; print their folders."""
-    for folder in manufacture_devices(out, count=count, seed=seed):
+    if scenario is not None and geometry is not None:
+        raise typer.BadParameter("--geometry goes without --scenario, whose hardware says its own")
+    layout = None if geometry is None else read_geometry(geometry)
+    made = manufacture_devices(out, count=count, seed=seed, layout=layout)
+    for folder in made if scenario is None else manufacture_fleets(scenario, out):
         if debug:
             set_app_development(folder, allowed=True)
         typer.echo(folder)
@@ -106,9 +115,10 @@ def flash(
     if (slot is None) != (package is None and not tamper) or (tamper and package is not None):
         raise typer.BadParameter("--slot goes with either --package or --tamper")
     folders = device_folders(devices)
+    line = FactoryLine(flash_factory_images, factory_package)
     for folder in folders:
         if slot is None:
-            flash_factory_images(folder)
+            line.flash(folder)
         elif package is not None:
             flash_package(folder, slot, package)
         else:
@@ -155,14 +165,20 @@ def prove(
 
 @app.command()
 def run(
-    devices: DevicesArgument,
+    targets: Annotated[
+        list[Path], typer.Argument(metavar="[SCENARIO] DEVICES...", help="A scenario's file, and device folders.")
+    ],
     *,
-    service_file: Annotated[Path, typer.Option(help="service.json of the running service.")],
-    scenario: Annotated[Path | None, typer.Option(help="YAML: what goes wrong, how often cores infer.")] = None,
+    service_file: Annotated[Path | None, typer.Option(help="service.json of the running service.")] = None,
+    scenario: Annotated[Path | None, typer.Option(help="The scenario, where it is not the first argument.")] = None,
     events: Annotated[Path | None, typer.Option(help="File that JSON lines are added to; else stdout.")] = None,
+    json: Annotated[Path | None, typer.Option(help="File that gets the record of the run.")] = None,
 ) -> None:
-    """Boot and run devices until SIGTERM or Ctrl-C."""
-    run_fleet(device_folders(devices), service_file=service_file, scenario_file=scenario, events_file=events)
+    """Boot and run devices until SIGTERM or Ctrl-C, or until the scenario ends."""
+    if scenario is None and targets[0].is_file():
+        scenario, targets = targets[0], targets[1:]
+    folders = device_folders(targets)
+    run_fleet(RunRequest(folders, service_file, scenario_file=scenario, events_file=events, record_file=json))
 
 
 @app.command()

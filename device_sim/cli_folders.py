@@ -9,12 +9,15 @@ from typing_extensions import override
 from device_sim.adapters.clock import WallClock
 from device_sim.cores.m4 import Inference
 from device_sim.errors import DeviceSimError
+from device_sim.fleets.making import make_fleets
+from device_sim.fleets.scenario_file import read_scenario
 from device_sim.hardware.factory import FOLDER_DIGITS, ROOT_OF_TRUST_FILE
 from device_sim.hardware.files import read_file, replace_file
 from device_sim.hardware.machine import Machine
 from device_sim.hardware.root_of_trust import seeded_identity
 from protocol.document import canonical_json
 from protocol.evidence import LifeCycle, bind_nonce
+from protocol.flash_geometry import FlashLayout
 from protocol.geometry import Slot
 from protocol.identity import device_id_of
 from protocol.messages import ClaimProof
@@ -56,21 +59,35 @@ def _is_device(path: Path) -> bool:
     return (path / ROOT_OF_TRUST_FILE).is_file()
 
 
-def manufacture_devices(out: Path, *, count: int, seed: str | None) -> Iterator[Path]:
+def manufacture_devices(
+    out: Path, *, count: int, seed: str | None, layout: FlashLayout | None = None
+) -> Iterator[Path]:
     """Make devices; those of a seed that are there already are left as they are.
 
     Args:
         out: gets a folder for each.
         count: how many.
         seed: of the identity keys; None draws them.
+        layout: of their flash; the MT3620's if it is not given.
     """
     for index in range(count):
         if seed is None:
-            yield Machine.manufacture(out)
+            yield Machine.manufacture(out, layout=layout)
             continue
         device_seed = f"{seed}/{index}".encode()
         folder = out / device_id_of(seeded_identity(device_seed).public_key)[:FOLDER_DIGITS]
-        yield folder if _is_device(folder) else Machine.manufacture(out, seed=device_seed)
+        yield folder if _is_device(folder) else Machine.manufacture(out, seed=device_seed, layout=layout)
+
+
+def manufacture_fleets(scenario_file: Path, out: Path) -> Iterator[Path]:
+    """Make the devices of a scenario's fleets; those that are there already are left as they are.
+
+    Raises:
+        ScenarioError: the file is not a scenario.
+        DeviceFolderError: a folder is there that is another device's.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    yield from make_fleets(read_scenario(scenario_file), out)
 
 
 def flash_factory_images(folder: Path) -> None:
@@ -93,11 +110,16 @@ def factory_packages(folder: Path) -> dict[Slot, bytes]:
     Raises:
         DeviceCommandError: there are none.
     """
-    paths = {slot: folder / FACTORY_FOLDER / f"{slot.value.replace('/', '_')}.img" for slot in Slot}
+    paths = {slot: factory_package(folder, slot) for slot in Slot}
     packages = {slot: read_file(path) for slot, path in paths.items() if path.exists()}
     if not packages:
         raise DeviceCommandError(f"{folder.name}: expected packages in {FACTORY_FOLDER}/, found none")
     return packages
+
+
+def factory_package(folder: Path, slot: Slot) -> Path:
+    """Return where a device's factory package of a slot is."""
+    return folder / FACTORY_FOLDER / f"{slot.value.replace('/', '_')}.img"
 
 
 def flash_package(folder: Path, slot: Slot, package: Path) -> None:

@@ -1,88 +1,176 @@
-"""`device-sim run`: everything is read and checked, then the devices start, then a signal stops them."""
+"""`device-sim run`: everything is read and checked, then the devices start, until a signal or the scenario's end.
 
-import json
+Virtual fleets run in a process of their own, `python -m simulation`, beside the full and the light ones. It is given
+the scenario, and a pipe for its events, which join those of the others.
+"""
+
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
-import yaml
+from rich.console import Console
 
 from device_sim.adapters.clock import WallClock
 from device_sim.errors import DeviceSimError
-from device_sim.network.service import TlsNetwork, read_service_file
+from device_sim.fleets.crew import Crew, crews_of
+from device_sim.fleets.kits import KitRoom
+from device_sim.fleets.scenario_file import ScenarioError, read_scenario
+from device_sim.network.loop import LinkLoop
+from device_sim.network.service import Endpoints, TlsNetwork, read_service_file
+from device_sim.reporting.live import showing
+from device_sim.reporting.tally import RunTally
 from device_sim.runtime.events import EventLog
-from device_sim.runtime.fleet import World, open_fleet
-from protocol.document import DocumentError, parse_document
+from device_sim.runtime.fleet import FleetRun, World
 from protocol.scenario import Scenario
-from tinyml.photos import load_photos
+from protocol.scenario.fleets import Fidelity
 from tinyml.workers import InferencePool
 
 MAX_INFERENCE_WORKERS = 4
-
-
-class ScenarioError(DeviceSimError):
-    """The scenario file is missing or not of the expected form."""
 
 
 class FleetCrashedError(DeviceSimError):
     """A step of a device raised what it must not: a fault of the simulator."""
 
 
-def run_fleet(
-    folders: Sequence[Path], *, service_file: Path, scenario_file: Path | None, events_file: Path | None
-) -> None:
-    """Run devices until SIGTERM or SIGINT.
+class VirtualFleetError(DeviceSimError):
+    """The process of the virtual fleets ended with a failure; it has said why."""
 
-    Args:
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What a run is asked for.
+
+    Attributes:
         folders: of the devices.
-        service_file: says where the service listens.
+        service_file: says where the service listens; None: only virtual devices can run.
         scenario_file: YAML, or None for a quiet fleet.
         events_file: lines are added to it; None means stdout.
+        record_file: gets the record of the run, JSON; None: nobody does.
+    """
+
+    folders: Sequence[Path]
+    service_file: Path | None
+    scenario_file: Path | None
+    events_file: Path | None
+    record_file: Path | None = None
+
+
+def run_fleet(request: RunRequest) -> None:
+    """Run devices until SIGTERM or SIGINT, or until the scenario ends.
 
     Raises:
         DeviceSimError: a file or a device's folder is not of the expected form; no device has started then.
         FleetCrashedError: a device's step raised; the event log says which.
+        VirtualFleetError: the virtual fleets failed.
         RuntimeMissingError: tflite-micro is not installed.
     """
+    scenario = Scenario() if request.scenario_file is None else read_scenario(request.scenario_file)
+    where = Path() if request.scenario_file is None else request.scenario_file.parent
+    crews = crews_of(scenario, request.folders, where=where)
+    endpoints = _endpoints(request, crews)
     clock = WallClock()
-    network = TlsNetwork(read_service_file(service_file), clock)
-    scenario = Scenario() if scenario_file is None else read_scenario(scenario_file)
-    workers = min(MAX_INFERENCE_WORKERS, os.cpu_count() or 1)
-    with _events(events_file) as stream, InferencePool(workers=workers) as pool:
-        events = EventLog(stream, now=clock.now)
-        world = World(network, clock, pool, photos=load_photos(), scenario=scenario, events=events)
-        fleet = open_fleet(folders, world)
-        with _stop_signals() as stopping:
-            fleet.start()
-            try:
-                stopping.wait()
-            finally:
-                fleet.stop()
-    if fleet.crashed:
-        raise FleetCrashedError(f"expected every step to end, found {fleet.crashed} that raised")
+    tally = RunTally(scenario, started_at=clock.now() if crews else scenario.start)
+    with _events(request.events_file) as stream, _stop_signals() as stopping:
+        events = EventLog(stream, now=clock.now, listeners=[tally.hear])
+        try:
+            with (
+                _live_view(tally, request.events_file),
+                _virtual(scenario, request.scenario_file, events=events, stopping=stopping),
+            ):
+                if endpoints is None:
+                    stopping.wait()
+                else:
+                    _run_real(scenario, crews, endpoints, events=events, stopping=stopping)
+        finally:
+            if request.record_file is not None:
+                from device_sim.cli_report import write_record  # noqa: PLC0415 - plots take a second to import
+
+                write_record(tally.report(), request.record_file)
 
 
-def read_scenario(path: Path) -> Scenario:
-    """Read a scenario.
+def _endpoints(request: RunRequest, crews: Sequence[Crew]) -> Endpoints | None:
+    if not crews:
+        return None
+    if request.service_file is None:
+        raise ScenarioError("fleets that are not virtual: expected --service-file of a running service, found none")
+    return read_service_file(request.service_file)
 
-    Raises:
-        ScenarioError: names the file and what is wrong where.
-    """
+
+def _run_real(
+    scenario: Scenario, crews: Sequence[Crew], endpoints: Endpoints, *, events: EventLog, stopping: threading.Event
+) -> None:
+    clock = WallClock()
+    with InferencePool(workers=min(MAX_INFERENCE_WORKERS, os.cpu_count() or 1)) as pool:
+        loop = LinkLoop(clock, on_crash=lambda error: run.tell_crash(error))  # noqa: PLW0108 - the run needs the loop
+        world = World(
+            network=lambda path: TlsNetwork(endpoints, clock, loop, path),
+            clock=clock,
+            scenario=scenario,
+            events=events,
+            started_at=clock.now(),
+        )
+        run = FleetRun(world)
+        room = KitRoom(pool, seed=scenario.seed)
+        try:
+            for crew in crews:
+                kit = room.kit(crew)
+                for member in crew.members:
+                    run.add(member, kit)
+            with run:
+                stopping.wait(None if scenario.length is None else scenario.length.total_seconds())
+        finally:
+            loop.close()
+    if run.crashed:
+        raise FleetCrashedError(f"expected every step to end, found {run.crashed} that raised")
+
+
+def _live_view(tally: RunTally, events_file: Path | None) -> AbstractContextManager[None]:
+    """Show the run on a terminal whose stdout is not taken by events."""
+    if events_file is None:
+        return nullcontext()
+    return showing(partial(tally.report, ended=False), Console(stderr=True))
+
+
+@contextmanager
+def _virtual(
+    scenario: Scenario, scenario_file: Path | None, *, events: EventLog, stopping: threading.Event
+) -> Iterator[None]:
+    """Run the virtual fleets beside the block; the run ends with them if there are no others."""
+    fidelities = {fleet.fidelity for fleet in scenario.fleets}
+    if Fidelity.VIRTUAL not in fidelities or scenario_file is None:
+        yield
+        return
+    command = [sys.executable, "-m", "simulation", "run", str(scenario_file)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own command
+    is_alone = len(fidelities) == 1
+    join = partial(_join_events, process, events, stopping=stopping if is_alone else None)
+    reader = threading.Thread(target=join, name="virtual-events")
+    reader.start()
     try:
-        content = yaml.safe_load(path.read_bytes())
-    except OSError as error:
-        raise ScenarioError(f"{path}: expected a scenario, found {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ScenarioError(f"{path}: expected YAML, found {error}") from error
-    try:
-        return parse_document(json.dumps(content or {}, default=str).encode(), Scenario)
-    except DocumentError as error:
-        raise ScenarioError(f"{path}: {error}") from error
+        yield
+    finally:
+        process.terminate()
+        code = process.wait()
+        reader.join()
+    if code not in (0, -signal.SIGTERM):
+        raise VirtualFleetError(f"virtual fleets: expected exit code 0, found {code}")
+
+
+def _join_events(process: subprocess.Popen[str], events: EventLog, *, stopping: threading.Event | None) -> None:
+    """Pass on what virtual fleets tell; alone, they keep their own time, and the run ends with them."""
+    for line in process.stdout or ():
+        events.pass_on(line, stamp=stopping is None)
+    process.wait()
+    if stopping is not None:
+        stopping.set()
 
 
 @contextmanager

@@ -13,6 +13,10 @@ class FlashMisuseError(DeviceSimError):
     """A flash operation is misaligned, out of range, or writes into bytes that are not erased."""
 
 
+class WornSectorError(DeviceSimError):
+    """A sector of the flash no longer takes an erase."""
+
+
 class PowerCutError(DeviceSimError):
     """The power failed; nothing runs until the device is opened again."""
 

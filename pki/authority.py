@@ -4,6 +4,7 @@ An authority signs through the `Signer` port, so that its key may be a file or a
 certificate is decided by the caller, who has verified the CSR (pki/csr.py) and chosen the profile (pki/profiles.py).
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
@@ -17,10 +18,12 @@ from pki.certificate_template import CertificateTemplate, Extension
 from pki.errors import ChainError
 from pki.profiles import Profile, Revocation
 from pki.signer_key import SignerKey
-from protocol.signing import Signer
+from protocol.identity import spki_der
+from protocol.signing import P256_COORDINATE_BYTES, Signer
 
 CRL_FOLDER = "/pki/crl/"
 OCSP_PATH = "/pki/ocsp"
+_POINT_BYTES = 1 + 2 * P256_COORDINATE_BYTES
 # What the extensions that are shared depend on, besides the issuer; see `Profile`.
 _Kind: TypeAlias = tuple[
     int | None,
@@ -84,14 +87,14 @@ class CertificateAuthority:
         Raises:
             ProfileError: no certificate can have the validity, or the serial number that was given.
         """
-        return x509.load_der_x509_certificate(self.issue_der(profile, public_key))
+        return x509.load_der_x509_certificate(self.issue_der(profile, spki_der(public_key)))
 
-    def issue_der(self, profile: Profile, public_key: ec.EllipticCurvePublicKey) -> bytes:
-        """Issue a certificate as `issue` does; returns its DER."""
+    def issue_der(self, profile: Profile, spki: bytes) -> bytes:
+        """Issue a certificate as `issue` does, for a key as DER SubjectPublicKeyInfo; returns its DER."""
         return self._template(profile).issue(
             profile,
-            public_key,
-            own_extensions=_own_extensions(profile, public_key),
+            spki,
+            own_extensions=_own_extensions(profile, spki),
             serial_number=self._serial_numbers(),
             signer=self._signer,
         )
@@ -117,10 +120,11 @@ def self_signed_root(
 ) -> CertificateAuthority:
     """Make a root authority with its own certificate."""
     template = CertificateTemplate(profile.subject, _shared_extensions(profile, None, publish_url=None))
+    spki = spki_der(signer.public_key)
     der = template.issue(
         profile,
-        signer.public_key,
-        own_extensions=_own_extensions(profile, signer.public_key),
+        spki,
+        own_extensions=_own_extensions(profile, spki),
         serial_number=serial_numbers(),
         signer=signer,
     )
@@ -167,12 +171,14 @@ def extensions_of(
         issuer: its issuer's certificate; None for a root.
         publish_url: where its issuer publishes revocations; None nowhere.
     """
-    return _shared_extensions(profile, issuer, publish_url=publish_url) + _own_extensions(profile, public_key)
+    return _shared_extensions(profile, issuer, publish_url=publish_url) + _own_extensions(profile, spki_der(public_key))
 
 
-def _own_extensions(profile: Profile, public_key: ec.EllipticCurvePublicKey) -> list[Extension]:
+def _own_extensions(profile: Profile, spki: bytes) -> list[Extension]:
     """Return what differs from certificate to certificate."""
-    extensions = [_extension(x509.SubjectKeyIdentifier.from_public_key(public_key))]
+    # RFC 5280 §4.2.1.2 (1): of the bit string, which is the last of a SubjectPublicKeyInfo.
+    key_id = hashlib.sha1(spki[-_POINT_BYTES:], usedforsecurity=False).digest()
+    extensions = [_extension(x509.SubjectKeyIdentifier(key_id))]
     if profile.names:
         # RFC 5280 §4.2.1.6: critical where the subject is empty.
         extensions.append(_extension(x509.SubjectAlternativeName(profile.names), critical=not profile.subject.rdns))

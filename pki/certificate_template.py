@@ -15,11 +15,9 @@ from functools import cache, lru_cache
 from typing import TypeAlias
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from pki.errors import ProfileError
 from pki.profiles import Profile
-from protocol.identity import spki_der
 from protocol.signing import Signer
 
 Extension: TypeAlias = x509.Extension[x509.ExtensionType]
@@ -50,13 +48,20 @@ class CertificateTemplate:
     def issue(
         self,
         profile: Profile,
-        public_key: ec.EllipticCurvePublicKey,
+        spki: bytes,
         *,
         own_extensions: Iterable[Extension],
         serial_number: int,
         signer: Signer,
     ) -> bytes:
         """Return a certificate, DER, that has been read before anybody gets it.
+
+        Args:
+            profile: what it says.
+            spki: the certified key, DER SubjectPublicKeyInfo.
+            own_extensions: those that the template has not.
+            serial_number: of 1 to 20 octets.
+            signer: the issuer's key.
 
         Raises:
             ProfileError: no certificate can have this serial number or validity.
@@ -74,7 +79,7 @@ class CertificateTemplate:
             self._issuer,
             _element(_SEQUENCE, *map(_time, asked)),
             profile.subject.public_bytes(),
-            spki_der(public_key),
+            spki,
             _element(_EXTENSIONS, _element(_SEQUENCE, self._shared, *map(_extension, own_extensions))),
         )
         signature = _element(_BITS, _NO_UNUSED_BITS, signer.sign(to_be_signed))

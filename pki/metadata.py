@@ -15,6 +15,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from tuf.api.metadata import (
+    SPECIFICATION_VERSION,
     TOP_LEVEL_ROLE_NAMES,
     DelegatedRole,
     Delegations,
@@ -46,6 +47,8 @@ BIN_PREFIX = "bin"
 MAX_BIN_BITS = 12  # 4,096 hash bins: a proposal holds every bin, and so does a snapshot
 RoleT = TypeVar("RoleT", Root, Timestamp, Snapshot, Targets)
 _COMPACT = JSONSerializer(compact=True)
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
+_SPEC_VERSION = ".".join(SPECIFICATION_VERSION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,21 +111,22 @@ class DirectorSigner:
             version: of all three files; must never fall for a device.
             expires: of all three files, UTC, aware.
         """
-        named = {DEVICE_FIELD: device.model_dump(mode="json")}
-        moment = _whole_seconds(expires)
-        chosen = Targets(version, expires=moment, targets=_by_name(targets), unrecognized_fields=named)
+        shared = {"expires": f"{_whole_seconds(expires):%FT%TZ}", "spec_version": _SPEC_VERSION, "version": version}
+        named, listed = device.model_dump(mode="json"), {target.path: target.to_dict() for target in targets}
+        only = {"version": version}
         return MetadataSet(
-            targets=self._sign(chosen),
-            snapshot=self._sign(Snapshot(version, expires=moment, meta={"targets.json": MetaFile(version)})),
-            timestamp=self._sign(Timestamp(version, expires=moment, snapshot_meta=MetaFile(version))),
+            targets=self._sign(shared | {"_type": Targets.type, "targets": listed, DEVICE_FIELD: named}),
+            snapshot=self._sign(shared | {"_type": Snapshot.type, "meta": {"targets.json": only}}),
+            timestamp=self._sign(shared | {"_type": Timestamp.type, "meta": {"snapshot.json": only}}),
         )
 
-    def _sign(self, signed: Targets | Snapshot | Timestamp) -> bytes:
-        # One encoding to sign and to send; Metadata.sign and to_bytes would make two. It is OLPC canonical JSON
-        # where no text holds a control character, as in a Director's set; keys in a root do (PEM).
-        content = json.dumps(signed.to_dict(), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-        signature = json.dumps(self._signer.sign(content).to_dict(), separators=(",", ":")).encode()
-        return b'{"signatures":[' + signature + b'],"signed":' + content + b"}"
+    def _sign(self, signed: Mapping[str, object]) -> bytes:
+        # The bytes of python-tuf's Metadata.sign and to_bytes, from one encoding instead of two. It is OLPC canonical
+        # JSON where no text holds a control character, as in a Director's set; keys in a root do (PEM).
+        content = _canonical(signed).encode()
+        signature = self._signer.sign(content)
+        head = f'{{"signatures":[{{"keyid":"{signature.keyid}","sig":"{signature.signature}"}}],"signed":'
+        return head.encode() + content + b"}"
 
 
 def director_target(image: TargetFile, *, slot: Slot, release: str) -> TargetFile:

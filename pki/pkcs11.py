@@ -72,8 +72,8 @@ class TokenKey(Generic[PublicKey]):
     def __init__(self, uri: TokenUri, role: str, *, curve: Curve[PublicKey], public_key: PublicKey) -> None:
         self._uri = uri
         self._role = role
-        self._curve = curve
-        self._public_key = public_key
+        self._curve: Curve[PublicKey] = curve
+        self._public_key: PublicKey = public_key
         self._module = module_at(uri.module)
         self._found: tuple[pkcs11.Session, SignMixin] | None = None
 

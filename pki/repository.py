@@ -17,7 +17,7 @@ pki/next_versions.py.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
@@ -187,8 +187,34 @@ def verify_in_force(
     return in_force
 
 
-def verify_root(trusted_root: bytes, *, newer: Sequence[bytes] = (), now: datetime) -> Root:
+def verify_listings(
+    unverified: Mapping[str, bytes], *, trusted_root: bytes, newer_roots: Sequence[bytes]
+) -> RepositoryInForce:
+    """Verify whose signatures targets roles bear, whenever these expire: what was listed once stays its signers' word.
+
+    Args:
+        unverified: files by role: `targets`, and roles below it; `bins` comes with any bin.
+        trusted_root: a root.json that the caller trusts already.
+        newer_roots: every root.json after it, in order of version.
+
+    Raises:
+        RepositoryError: or the leaf of the rule that is broken; versions and expiry are not looked at.
+    """
+    root = verify_root(trusted_root, newer=newer_roots, now=None)
+    listings = RepositoryInForce(root, verify_targets(unverified[Targets.type], root=root, now=None))
+    for role in sorted(unverified.keys() - {Targets.type}, key=lambda role: role != BINS_ROLE):
+        verified = verify_delegated(unverified[role], delegator=listings.delegator_of(role), role=role, now=None)
+        listings = replace(listings, delegated={**listings.delegated, role: verified})
+    return listings
+
+
+def verify_root(trusted_root: bytes, *, newer: Sequence[bytes] = (), now: datetime | None) -> Root:
     """Follow the roots from a trusted one; each is signed by the one before and by itself.
+
+    Args:
+        trusted_root: a root.json that the caller trusts already.
+        newer: every root.json after it, in order of version.
+        now: UTC, aware; None takes an expired one, too.
 
     Raises:
         RepositoryError: a root is malformed, signed by too few, out of order, or the last has expired.
@@ -210,13 +236,13 @@ def verify_root(trusted_root: bytes, *, newer: Sequence[bytes] = (), now: dateti
     return root.signed
 
 
-def verify_targets(unverified: bytes, *, root: Root, now: datetime, version: int | None = None) -> Targets:
+def verify_targets(unverified: bytes, *, root: Root, now: datetime | None, version: int | None = None) -> Targets:
     """Verify a targets.json of the Image repository.
 
     Args:
         unverified: the file.
         root: verified root of the Image repository.
-        now: UTC, aware.
+        now: UTC, aware; None takes an expired one, too.
         version: the version that must come here; None takes any.
 
     Raises:
@@ -229,7 +255,7 @@ def verify_targets(unverified: bytes, *, root: Root, now: datetime, version: int
 
 
 def verify_delegated(
-    unverified: bytes, *, delegator: Root | Targets, role: str, now: datetime, version: int | None = None
+    unverified: bytes, *, delegator: Root | Targets, role: str, now: datetime | None, version: int | None = None
 ) -> Targets:
     """Verify the metadata of a delegated targets role.
 
@@ -237,7 +263,7 @@ def verify_delegated(
         unverified: the file.
         delegator: verified metadata that delegates to the role.
         role: its name.
-        now: UTC, aware.
+        now: UTC, aware; None takes an expired one, too.
         version: the version that must come here; None takes any.
 
     Raises:
@@ -291,7 +317,9 @@ def differences(current: Targets, proposed: Targets) -> Differences:
     )
 
 
-def _verify(unverified: bytes, form: type[RoleT], *, delegator: Root | Targets, role: str, now: datetime) -> RoleT:
+def _verify(
+    unverified: bytes, form: type[RoleT], *, delegator: Root | Targets, role: str, now: datetime | None
+) -> RoleT:
     metadata = _parse(unverified, form, role=role)
     _check_signatures(metadata, delegator, role=role)
     _check_expiry(metadata.signed, now, role=role)
@@ -343,9 +371,9 @@ def _check_version(role: str, targets: Targets, version: int | None) -> None:
         raise MetadataVersionError(f"{role}: expected version {version}, found {targets.version}")
 
 
-def _check_expiry(signed: Root | Timestamp | Snapshot | Targets, now: datetime, *, role: str) -> None:
+def _check_expiry(signed: Root | Timestamp | Snapshot | Targets, now: datetime | None, *, role: str) -> None:
     # Step 5: expiry.
-    if signed.is_expired(now):
+    if now is not None and signed.is_expired(now):
         raise MetadataExpiredError(f"{role}: expected an expiry after {now}, found {signed.expires}")
 
 

@@ -5,8 +5,9 @@ the model card. An exploitability document (VEX) says, for components of a relea
 Both are strict and bounded. The bytes are canonical JSON, so that two readers never see two documents.
 
 Verification of unverified bytes, in this order (`read_bom`, `read_vex`):
-    1. length: at most `MAX_BOM_BYTES`;
-    2. form: the types below and no other names; at most `MAX_COMPONENTS`, nested at most `MAX_DEPTH` deep;
+    1. length: at most `MAX_BOM_BYTES`, or `MAX_VEX_BYTES`;
+    2. form: the types below and no other names; at most `MAX_COMPONENTS`, nested at most `MAX_DEPTH` deep; statements
+       about at most `MAX_AFFECTED` components in all;
     3. canonical: the bytes are the canonical JSON of what was read: no name stands twice;
     4. references: each `bom-ref` stands once, and what refers to one finds it.
 Who signed it is not asked here: the Image targets metadata that lists its hash does.
@@ -33,9 +34,11 @@ from pydantic.alias_generators import to_camel
 from protocol.document import Document, DocumentError, Moment, Printable, canonical_json, parse_document
 
 MAX_BOM_BYTES = 4 * 1024 * 1024
+MAX_VEX_BYTES = 512 * 1024  # one statement about 1,000 components fits
 MAX_COMPONENTS = 10_000
 MAX_DEPTH = 16
 MAX_STATEMENTS = 1000
+MAX_AFFECTED = 10_000
 _MAX_ITEMS = 1000
 
 
@@ -397,7 +400,7 @@ def read_bom(unverified: bytes) -> Bom:
     Raises:
         DocumentError: one of the steps of the module's docstring.
     """
-    bom = _read(unverified, Bom)
+    bom = _read(unverified, Bom, max_bytes=MAX_BOM_BYTES)
     check_references(bom)
     return bom
 
@@ -408,7 +411,10 @@ def read_vex(unverified: bytes) -> Vex:
     Raises:
         DocumentError: one of the steps of the module's docstring.
     """
-    vex = _read(unverified, Vex)
+    vex = _read(unverified, Vex, max_bytes=MAX_VEX_BYTES)
+    # Step 2: form.
+    if (count := sum(len(each.affects) for each in vex.vulnerabilities)) > MAX_AFFECTED:
+        raise BomError(f"Vex: expected statements about at most {MAX_AFFECTED} components in all, found {count}")
     # Step 4: references.
     _require_known(_references(vex), (affected.ref for each in vex.vulnerabilities for affected in each.affects))
     return vex
@@ -462,9 +468,9 @@ def _walk(components: Iterable[Component]) -> Iterator[tuple[Component, int]]:
         waiting += ((nested, depth + 1) for nested in reversed(component.components))
 
 
-def _read(unverified: bytes, form: type[HeadT]) -> HeadT:
+def _read(unverified: bytes, form: type[HeadT], *, max_bytes: int) -> HeadT:
     # Steps 1 and 2: length and form.
-    document: HeadT = parse_document(unverified, form, max_bytes=MAX_BOM_BYTES)
+    document: HeadT = parse_document(unverified, form, max_bytes=max_bytes)
     check_size((document.metadata.component, *document.components))
     # Step 3: canonical.
     if canonical_json(document) != unverified:

@@ -64,12 +64,12 @@ class EnvelopeSignatureError(SignatureError):
 
 
 DocumentT = TypeVar("DocumentT", bound=Document)
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def canonical_json(document: Document) -> bytes:
     """Return sorted, compact JSON in UTF-8, so that equal documents have equal bytes."""
-    value = document.model_dump(mode="json")
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    return _CANONICAL.encode(document.model_dump(mode="json")).encode()
 
 
 def parse_document(

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import httpx
+from tuf.api.metadata import Metadata, TargetFile, Targets
 
+from pki.metadata import sign_targets
+from pki.roles import OfflineKey
 from protocol.document import parse_document
 from protocol.evidence import SoftwareComponent
 from protocol.geometry import Slot
 from protocol.messages import AttestationReply, ClaimChallenge, NonceReply, NonceRequest
-from protocol.signing import SoftwareSigner
+from protocol.signing import Signer, SoftwareSigner
 from protocol.updates import ImageCustom, image_target_name
-from service.adapters.database.engine import Database, database_url
-from service.adapters.database.unit_of_work import SqlUnitOfWorkFactory
-from service.application.update_repositories import ImageTarget
 from service.bootstrap.service import RunningService, running
 from service.config import Settings, load_settings
 from tests.attesting_device import HONEST, AttestingDevice, client_context
@@ -24,6 +24,7 @@ from tests.integration.gateway.mqtt_peer import MqttPeer
 from tests.service_folder import ADMIN_TOKEN, Folders
 
 _GUID = "00000000-0000-4000-8000-{:012x}"
+_SIGNED: dict[bytes, bytes] = {}  # targets that list images, by those that did not: offline keys open slowly
 
 
 @dataclass
@@ -102,6 +103,7 @@ async def live_service(folders: Folders, **settings: object) -> AsyncIterator[Li
     """Run the service with one product; every honest image is listed."""
     free_ports = {"operator_port": 0, "device_port": 0, "mqtt_port": 0}
     loaded = load_settings(None, data_dir=folders.service, **free_ports, **settings)
+    list_images(folders, HONEST.components)
     clock = OffsetClock()
     async with (
         running(loaded, clock=clock) as addresses,
@@ -111,27 +113,34 @@ async def live_service(folders: Folders, **settings: object) -> AsyncIterator[Li
             headers={"Authorization": f"Bearer {ADMIN_TOKEN}"},
         ) as operator,
     ):
-        await list_images(loaded, HONEST.components)
         existing = await operator.get("/products/Camera")
         if existing.status_code == httpx.codes.NOT_FOUND:
             (await operator.post("/products", json={"name": "Camera"})).raise_for_status()
         yield LiveService(folders, loaded, clock, addresses, operator)
 
 
-async def list_images(settings: Settings, components: tuple[SoftwareComponent, ...]) -> None:
-    """Put images among the Image repository's targets in force, as a release would."""
-    database = Database(database_url(settings.database_location()))
-    try:
-        async with SqlUnitOfWorkFactory(database)() as work:
-            wanted = [_target(number, component) for number, component in enumerate(components)]
-            known = await work.metadata.images_of([target.sha256 for target in wanted])
-            await work.metadata.add_images([target for target in wanted if target.sha256 not in known])
-            await work.commit()
-    finally:
-        await database.close()
+def list_images(folders: Folders, components: tuple[SoftwareComponent, ...]) -> None:
+    """Have the operator's first targets list images, before the service begins with them."""
+    genesis = folders.service / "genesis" / "image.targets.json"
+    before = genesis.read_bytes()
+    if before in _SIGNED.values():
+        return
+    if before not in _SIGNED:
+        _SIGNED[before] = _listing(before, components, folders.keys.load(OfflineKey.IMAGE_TARGETS))
+    for path in (genesis, folders.operator / "repository" / "1.targets.json"):
+        path.write_bytes(_SIGNED[before])
 
 
-def _target(number: int, component: SoftwareComponent) -> ImageTarget:
+def _listing(before: bytes, components: tuple[SoftwareComponent, ...], signer: Signer) -> bytes:
+    signed = Metadata[Targets].from_bytes(before).signed
+    added = [_target(number, component) for number, component in enumerate(components)]
+    listed = {target.path: target for target in [*signed.targets.values(), *added]}
+    return sign_targets(
+        [*listed.values()], signer, version=signed.version, expires=signed.expires, delegations=signed.delegations
+    )
+
+
+def _target(number: int, component: SoftwareComponent) -> TargetFile:
     slot = Slot(component.type)
     custom = ImageCustom(
         slot_kind=slot.kind,
@@ -141,6 +150,5 @@ def _target(number: int, component: SoftwareComponent) -> ImageTarget:
         name=component.version,
         security_counter=1,
     )
-    return ImageTarget(
-        image_target_name(slot, custom.image_id), component.measurement.hex(), 1024, custom, since_version=1
-    )
+    name, fields = image_target_name(slot, custom.image_id), {"custom": custom.model_dump(mode="json")}
+    return TargetFile(1024, {"sha256": component.measurement.hex()}, name, fields)

@@ -4,8 +4,7 @@ Checks:
     1. arena: it lies in one region of memory, TCM or SYSRAM, which are not contiguous;
     2. package against the home slot of the core's model;
     3. package against the spare slot, shared by all cores, that it runs from on trial;
-    4. operators that TFLM lacks;
-    5. operators that keep state from one inference to the next: the runtime shares interpreters and restarts them.
+    4. operators that TFLM lacks.
 Not checked here: whether the model answers well (`tinyml.golden`) and in time (`tinyml.latency`).
 """
 
@@ -17,7 +16,7 @@ from typing_extensions import override
 from protocol.geometry import HOME_BYTES, SPARE_BYTES, SYSRAM_BYTES, TCM_BYTES, Core, ImageKind, slot_for
 from tinyml.errors import FitError
 from tinyml.flatbuffer import ModelFacts
-from tinyml.operators import missing_operators, stateful_operators
+from tinyml.operators import missing_operators
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +124,6 @@ def check_fit(facts: ModelFacts, budget: CoreBudget, *, arena_bytes: int, packag
             FitCheck("package in the home slot", budget.home_bytes, package_bytes),
             FitCheck("package in the shared spare slot", budget.spare_bytes, package_bytes),
             _operator_check("operators that TFLM lacks", missing_operators(facts.operators)),
-            _operator_check("operators that keep state", stateful_operators(facts.operators)),
         ),
     )
 

@@ -12,6 +12,7 @@ import numpy as np
 from protocol.model import GoldenVector, InputContract
 from tinyml.errors import InputMismatchError
 from tinyml.flatbuffer import ModelFacts
+from tinyml.images import lives
 from tinyml.preprocess import dequantise
 from tinyml.workers import InferencePool, ModelImage
 
@@ -63,13 +64,14 @@ def pool_inference(pool: InferencePool, model: ModelImage, facts: ModelFacts, *,
     Args:
         pool: runs the model.
         model: the model and its arena.
-        facts: facts of the same model, for the scale of its output.
+        facts: facts of the same model: the scale of its output, and whether it keeps state, which no vector inherits.
         deadline_seconds: longest time for one inference.
     """
     quantisation = facts.outputs[0].quantisation
+    fresh = lives(model, facts, owner="golden vectors")
 
     def infer(tensor: np.ndarray) -> np.ndarray:
-        return dequantise(pool.invoke(model, tensor, deadline_seconds=deadline_seconds).output, quantisation)
+        return dequantise(pool.invoke(next(fresh), tensor, deadline_seconds=deadline_seconds).output, quantisation)
 
     return infer
 

@@ -1,7 +1,12 @@
 """A model as it is run: its content, its arena, and whose interpreter it is."""
 
 import hashlib
-from dataclasses import dataclass, field
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from tinyml.flatbuffer import ModelFacts
+from tinyml.operators import stateful_operators
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,3 +32,16 @@ class ModelImage:
     def key(self) -> dict[str, object]:
         """What tells its interpreter apart."""
         return {"digest": self.digest, "arena_bytes": self.arena_bytes, "session": self.session}
+
+
+def lives(image: ModelImage, facts: ModelFacts, *, owner: str) -> Iterator[ModelImage]:
+    """Give a model without a past, again and again: one that keeps state gets another interpreter each time.
+
+    Args:
+        image: the model.
+        facts: of the same model.
+        owner: names whose interpreters they are; unique in a pool.
+    """
+    if not stateful_operators(facts.operators):
+        return itertools.repeat(image)
+    return (replace(image, session=f"{owner}/{number}") for number in itertools.count())

@@ -1,9 +1,8 @@
 """The model as a core runs it: TFLM in the inference pool, its modelled latency, and a scenario's faults on top."""
 
 import functools
-import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -28,6 +27,7 @@ from tinyml.errors import (
     ModelRejectedError,
 )
 from tinyml.flatbuffer import ModelFacts, Quantisation, read_model_facts
+from tinyml.images import lives
 from tinyml.latency import Profile, predict
 from tinyml.operators import stateful_operators
 from tinyml.preprocess import dequantise
@@ -139,10 +139,9 @@ class Kernels:
         self.latency_ms = latency_ms * self._front_end.steps
         self._pool = pool
         self._faults = [fault for fault in faults if strikes(fault, model.card)]
-        self._owner = owner
         self._inferences = 0
-        self._lives = itertools.count()
-        self._image = self._begin_life()
+        self._lives = lives(model.image, model.facts, owner=owner)
+        self._image = next(self._lives)
 
     def infer(self, sample: np.ndarray) -> Answer:
         """Answer what the sensor took; of a window that takes several steps, with the highest value of each output.
@@ -166,16 +165,12 @@ class Kernels:
         Args:
             tensor: in the shape and type of the card's input.
         """
-        return self._run([tensor], self._begin_life())
+        return self._run([tensor], next(self._lives))
 
     def reset(self) -> None:
         """Forget what came before, as a reset of the core does."""
         self._front_end.reset()
-        self._image = self._begin_life()
-
-    def _begin_life(self) -> ModelImage:
-        image = self.model.image
-        return replace(image, session=f"{self._owner}/{next(self._lives)}") if self.model.is_stateful else image
+        self._image = next(self._lives)
 
     def _run(self, tensors: Sequence[np.ndarray], image: ModelImage) -> Answer:
         fault = self._due_fault()

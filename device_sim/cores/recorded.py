@@ -5,7 +5,7 @@ kept, whatever release brings the model. So every answer is the model's own, gol
 for all devices. It pays where inputs repeat: `sensors.recorded` gives light devices such.
 
 What a model makes of an input may also be a crash, a hang or a refusal: that is kept, too. A busy host's is not.
-Models that keep state have no place here: their answers depend on more than the input.
+A model that keeps state is run for real every time: its answers depend on more than the input.
 """
 
 import threading
@@ -61,6 +61,8 @@ class RecordedInference:
 
     def invoke(self, model: ModelImage, input: np.ndarray, *, deadline_seconds: float) -> InferenceResult:  # noqa: A002
         """Answer for a model; see `tinyml.workers.InferencePool.invoke`."""
+        if model.session:
+            return self._pool.invoke(model, input, deadline_seconds=deadline_seconds)
         answer = self._answer(model, input, deadline_seconds=deadline_seconds)
         if isinstance(answer, InferenceError):
             raise answer

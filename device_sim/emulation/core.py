@@ -31,7 +31,7 @@ from unicorn.unicorn_const import (
 from unicorn.unicorn_py3 import Uc, UcContext, UcError
 
 from device_sim.cores.kernels import WATCHDOG_MS
-from device_sim.emulation.errors import CoreAccessError, FaultCause, HostDeadlineError, InstructionLimitError
+from device_sim.emulation.errors import CoreAccessError, FaultCause, HostBusyError, InstructionLimitError
 from protocol.geometry import M4_CLOCK_HZ
 from tinyml.native.program import FLASH_START, SYSRAM_START, TCM_START, NativeProgram
 from tinyml.native.toolchain import DEFAULT_BUDGET, NativeBudget
@@ -90,6 +90,7 @@ class EmulatedCore:
         self._fault: CoreAccessError | None = None
         self._program: NativeProgram | None = None
         self._uc = self._power_on()
+        self._registers_at_reset = self._uc.context_save()
 
     def run(self, program: NativeProgram, tensor: bytes, *, deadline_seconds: float) -> Execution:
         """Reset the core and let it run once; as on hardware, a reset leaves the memory as it is.
@@ -102,11 +103,12 @@ class EmulatedCore:
         Raises:
             CoreAccessError: the core faulted.
             InstructionLimitError: the watchdog bit.
-            HostDeadlineError: the host was too slow.
+            HostBusyError: the host was too slow.
         """
         if program is not self._program:
             self._load(program)
         self._fault = None
+        self._uc.context_restore(self._registers_at_reset)
         self._uc.mem_write(program.input.address, tensor)
         self._uc.reg_write(UC_ARM_REG_SP, program.stack_top)
         self._uc.reg_write(UC_ARM_REG_PC, program.entry | _THUMB)
@@ -149,7 +151,7 @@ class EmulatedCore:
                 self._restore(before)
                 stride = max(count // _SHORTER, 1)
             if time.monotonic() > due:
-                raise HostDeadlineError(f"expected an answer in time, found none after {executed:,} instructions")
+                raise HostBusyError(f"expected an answer in time, found none after {executed:,} instructions")
         raise InstructionLimitError(f"expected an answer in {self._instruction_limit:,} instructions, found none")
 
     def _reaches(self, idle: int, count: int) -> bool:

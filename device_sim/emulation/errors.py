@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing_extensions import override
 
 from device_sim.errors import DeviceSimError
-from tinyml.errors import InferenceCrashError, InferenceTimeoutError, ModelRejectedError
+from tinyml.errors import InferenceCrashError, InferenceTimeoutError, ModelRejectedError, PoolBusyError
 
 
 class EmulationMissingError(DeviceSimError):
@@ -55,5 +55,5 @@ class InstructionLimitError(DeviceSimError, InferenceTimeoutError):
     """The program executed as many instructions as fit into the watchdog's time and was not done."""
 
 
-class HostDeadlineError(DeviceSimError, InferenceTimeoutError):
-    """The host was not done with the emulation before the caller's deadline."""
+class HostBusyError(DeviceSimError, PoolBusyError):
+    """The host was not done before the caller's deadline; that says nothing of the core, whose watchdog counts."""

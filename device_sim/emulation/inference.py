@@ -4,18 +4,20 @@ A model is compiled when it is first asked for and kept. It runs in this process
 would, and lets go of Python's lock while it emulates. Callers wait for one another; there is one emulator.
 """
 
+import contextlib
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from device_sim.emulation.core import WATCHDOG_INSTRUCTIONS, EmulatedCore
-from device_sim.emulation.errors import ProgramRefusedError
+from device_sim.emulation.errors import HostBusyError, ProgramRefusedError
 from tinyml.errors import InputMismatchError, ModelFormatError
 from tinyml.flatbuffer import ModelFacts, TensorFacts, read_model_facts
-from tinyml.native.errors import NativeError
+from tinyml.native.errors import CompilationTimeoutError, NativeError
 from tinyml.native.program import NativeProgram
 from tinyml.native.source import generate_source
 from tinyml.native.toolchain import DEFAULT_BUDGET, NativeBudget, compile_program
@@ -57,16 +59,17 @@ class EmulatedInference:
         Args:
             model: compiled when it is new; its arena is planned here, so `arena_bytes` plays no part.
             input: the first input tensor, in the model's shape and type.
-            deadline_seconds: longest time on the host for running, without compiling and waiting for other callers.
+            deadline_seconds: longest time on the host, each for waiting for other callers and for running; a compiler
+                that takes longer than its own limit counts as a busy host, too.
 
         Raises:
             InputMismatchError: the input has another shape or type than the model's.
             ProgramRefusedError: no program can be made of the model, or it does not fit the core.
             CoreAccessError: the core touched memory that is not there or not for that purpose.
             InstructionLimitError: the watchdog bit.
-            HostDeadlineError: the host was too slow.
+            HostBusyError: the host was too slow.
         """
-        with self._lock:
+        with self._turn(deadline_seconds):
             prepared = self._prepared(model)
             _require_input(input, prepared.facts.inputs[0])
             started = time.perf_counter()
@@ -75,6 +78,15 @@ class EmulatedInference:
         expected = prepared.facts.outputs[0]
         output = np.frombuffer(done.output, expected.dtype).reshape(expected.shape)
         return EmulatedResult(output, seconds, done.instructions)
+
+    @contextlib.contextmanager
+    def _turn(self, deadline_seconds: float) -> Iterator[None]:
+        if not self._lock.acquire(timeout=deadline_seconds):
+            raise HostBusyError(f"expected the emulated core to be free in {deadline_seconds:g} s, found it busy")
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def _prepared(self, model: ModelImage) -> "_Prepared":
         found = self._programs.get(model.digest)
@@ -98,6 +110,8 @@ def _prepare(model: ModelImage, budget: NativeBudget) -> _Prepared:
     try:
         program = compile_program(generate_source(model.content).text, budget)
         return _Prepared(program, read_model_facts(model.content))
+    except CompilationTimeoutError as error:
+        raise HostBusyError(str(error)) from error
     except (NativeError, ModelFormatError) as error:
         raise ProgramRefusedError(f"model {model.digest[:12]}: {error}") from error
 

@@ -24,6 +24,33 @@ class Clock(Protocol):
         """Return seconds from an arbitrary start that never fall."""
 
 
+class DriftingClock:
+    """A crystal that is off: it goes too fast or too slow, and has an error until it is set.
+
+    Args:
+        clock: the right time.
+        offset: what a counter that was started at the first reading is off by ever after, until it is set.
+        drift_ppm: how much too fast it goes, parts per million; below 0 too slow.
+    """
+
+    def __init__(self, clock: Clock, *, offset: timedelta, drift_ppm: float) -> None:
+        self._clock = clock
+        self._offset_seconds = offset.total_seconds()
+        self._rate = 1 + drift_ppm / 1e6
+        self._start = clock.monotonic()
+        self._is_read = False
+
+    def now(self) -> datetime:
+        """Return the host's time; a device without a battery has none of its own."""
+        return self._clock.now()
+
+    def monotonic(self) -> float:
+        """Return seconds as the crystal counts them."""
+        seconds = self._start + (self._clock.monotonic() - self._start) * self._rate
+        was_read, self._is_read = self._is_read, True
+        return seconds + self._offset_seconds if was_read else seconds
+
+
 class DeviceClock:
     """A counter of seconds that is set by signed time.
 

@@ -71,8 +71,7 @@ def layout_of(folder: Path) -> FlashLayout:
 
 def wear_of(folder: Path, layout: FlashLayout) -> WearFile:
     """Return the erase counters of a device's flash."""
-    geometry = layout.geometry
-    return WearFile(folder / WEAR_FILE, sectors=geometry.size_bytes // geometry.sector_bytes)
+    return WearFile(folder / WEAR_FILE, layout.geometry, seed=folder.name)
 
 
 def system_file(folder: Path, slot: Slot) -> Path:

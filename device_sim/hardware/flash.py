@@ -10,17 +10,30 @@ import fcntl
 import mmap
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
-from device_sim.errors import DeviceFolderError, FlashMisuseError
+from typing_extensions import Buffer
+
+from device_sim.errors import DeviceFolderError, FlashMisuseError, WornSectorError
 from device_sim.hardware.power import PowerSupply
 from protocol.flash_geometry import FlashGeometry
 
 ERASED = 0xFF
 _TORN_MASK = 0x5A  # bits of the last row that a cut operation has reached
 
-Memory = bytearray | mmap.mmap
+
+class Memory(Protocol):
+    """The cells of a flash; read and written by slices, as a bytearray."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> Buffer: ...
+
+    def __setitem__(self, part: slice, cells: bytes, /) -> None: ...
+
+
 Busy = Callable[[float], None]  # told for how many seconds of device time an operation occupies the chip
-Worn = Callable[[int], None]  # told the index of each sector whose erase begins
+Wear = Callable[[int], bool]  # told the index of a sector whose erase begins; says whether it still takes it
 
 
 def map_flash_file(path: Path, geometry: FlashGeometry) -> mmap.mmap:
@@ -46,9 +59,15 @@ def map_flash_file(path: Path, geometry: FlashGeometry) -> mmap.mmap:
     return memory
 
 
-def unobserved(observed: float) -> None:
-    """Observe nothing: for a chip whose time nobody takes, or whose wear nobody counts."""
-    del observed
+def unobserved(seconds: float) -> None:
+    """Observe nothing: for a chip whose time nobody takes."""
+    del seconds
+
+
+def unworn(sector: int) -> bool:
+    """Say that a sector takes every erase: for a chip that does not wear."""
+    del sector
+    return True
 
 
 class NorFlash:
@@ -60,7 +79,7 @@ class NorFlash:
         power: counts and may fail each operation.
         busy: told of each operation how long it occupies the chip, before it has changed a cell; nobody reads or
             executes from the chip in that time.
-        worn: told of each erase that changes a cell.
+        wear: told of each erase that begins, and decides whether the sector still takes it.
     """
 
     def __init__(
@@ -70,7 +89,7 @@ class NorFlash:
         *,
         power: PowerSupply,
         busy: Busy = unobserved,
-        worn: Worn = unobserved,
+        wear: Wear = unworn,
     ) -> None:
         if len(memory) != geometry.size_bytes:
             raise FlashMisuseError(f"flash: expected {geometry.size_bytes} bytes, found {len(memory)}")
@@ -78,7 +97,7 @@ class NorFlash:
         self._geometry = geometry
         self._power = power
         self._busy = busy
-        self._worn = worn
+        self._wear = wear
 
     @property
     def geometry(self) -> FlashGeometry:
@@ -108,14 +127,16 @@ class NorFlash:
 
         Raises:
             FlashMisuseError: not the start of a sector, or out of range.
+            WornSectorError: the sector is worn out; it is as before.
             PowerCutError: the power is off, or fails in this operation.
         """
         size = self._geometry.sector_bytes
         self._check_range(offset, size)
         self._check_aligned(offset, size, "erase at a sector's start")
         share = self._begin(self._geometry.erase_seconds)
-        if share:
-            self._worn(offset // size)
+        if share and not self._wear(offset // size):
+            self._power.require()
+            raise WornSectorError(f"sector {offset // size}: expected it to take an erase, found it worn out")
         self._change(offset, bytes([ERASED]) * size, share)
 
     def write(self, offset: int, data: bytes) -> None:

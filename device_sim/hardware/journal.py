@@ -14,7 +14,8 @@ A record, little-endian, padded with erased bytes to whole flash pages, so that 
     …   4  u32 CRC-32 of everything before it
 
 Two copies lie in sectors of their own, two sectors each. A copy appends until its sector is full, then erases the
-other one and goes on there, so the newest record is never erased before a newer one is whole. A torn record fails its
+other one and goes on there, so the newest record is never erased before a newer one is whole; a copy of which a sector
+is worn out falls behind, and the other one goes on alone. A torn record fails its
 CRC and the one before it counts; its place is skipped. The CRC is against torn writes, not against attackers: what
 boots is decided by signatures.
 """
@@ -24,6 +25,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from device_sim.errors import WornSectorError
 from device_sim.hardware.flash import ERASED, NorFlash
 from device_sim.hardware.spare import Spare, SpareState
 from protocol.flash_geometry import FlashLayout, Place, Region
@@ -94,9 +96,14 @@ class TrailerJournal:
         self._write(TrailerState(spare, homes))
 
     def _write(self, state: TrailerState) -> None:
-        record = self._encode(self._sequence + 1, state)
+        record, worn = self._encode(self._sequence + 1, state), []
         for copy in self._copies:
-            copy.append(record)
+            try:
+                copy.append(record)
+            except WornSectorError as error:  # one copy is enough
+                worn.append(error)
+        if len(worn) == len(self._copies):
+            raise worn[0]
         self._sequence, self._state = self._sequence + 1, state
 
     def _newest(self, copy: "_Copy") -> tuple[int, TrailerState]:

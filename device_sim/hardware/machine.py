@@ -13,6 +13,7 @@ The way of an update, driven by device_sim/update:
     machine.confirm(slot)  or  machine.revert(slot, "…")  confirm settles the image, raises the fuse
 """
 
+import contextlib
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ from device_sim.cores.a7 import GoldenOutcome, run_golden
 from device_sim.cores.device_time import DeviceTime, FlashPlacement
 from device_sim.cores.faults import faults_of
 from device_sim.cores.m4 import Inference, M4Core
-from device_sim.errors import DeviceFolderError, SpareContentError
+from device_sim.errors import DeviceFolderError, SpareContentError, WornSectorError
 from device_sim.hardware.boot import BootReport, Revert, measured_boot
 from device_sim.hardware.clock import Clock, DeviceClock
 from device_sim.hardware.factory import IDEVID_FILE, flash_images, make_device, recover_images, tampered
@@ -87,6 +88,7 @@ class Machine:
         power: PowerSupply | None = None,
         placement: FlashPlacement = FlashPlacement.IN_GAPS,
         clock_hz: int = M4_CLOCK_HZ,
+        crystal: Clock | None = None,
     ) -> "Machine":
         """Open a device's folder; nothing boots yet.
 
@@ -99,6 +101,7 @@ class Machine:
             power: of tests that cut it.
             placement: when flash work is done, in device time.
             clock_hz: of the M4 cores.
+            crystal: drives the device's clock where that is not to go right.
 
         Raises:
             DeviceFolderError: a file is missing or malformed.
@@ -119,7 +122,7 @@ class Machine:
             )
             for core in (Core.M4_0, Core.M4_1)
         }
-        return cls(parts, clock=clock, time=time, cores=cores)
+        return cls(parts, clock=crystal or clock, time=time, cores=cores)
 
     def close(self) -> None:
         """Let go of the folder."""
@@ -277,6 +280,7 @@ class Machine:
         Raises:
             ImageTooLargeError: for the slot's home or the spare.
             SpareStateError: an image is on trial or being copied home.
+            WornSectorError: a sector of the flash is worn out.
         """
         return self._parts.slots.begin(slot, digest, length)
 
@@ -285,7 +289,7 @@ class Machine:
 
         Args:
             offset: what `spare_begin` returned, plus what was written since.
-            data: a multiple of 16 bytes, unless it ends the image.
+            data: whole rows of the flash, unless it ends the image.
 
         Raises:
             SpareStateError: no image was begun.
@@ -317,6 +321,7 @@ class Machine:
             SpareContentError: the bytes do not have the announced digest; the spare is empty afterwards.
             BootStoppedError: signature, kind or fuse refuse the image; the spare is empty, the old image runs on.
             CoreLoadError: the core cannot run it; the spare is empty, the old image runs again.
+            WornSectorError: the flash's journal is worn out; the old image runs on.
         """
         self._running.begin_trial(slot)
         error = self._running.start_core(slot.core)
@@ -334,12 +339,14 @@ class Machine:
         Raises:
             SpareStateError: the slot has no image on trial.
             SpareContentError: the image in the spare has changed; it is dropped, the old image runs again.
+            WornSectorError: the flash's journal is worn out; likewise.
         """
         self._running.require_trial(slot)
         try:
             self._parts.slots.confirm(slot)
-            self._parts.slots.settle()
-        except SpareContentError as error:
+            with contextlib.suppress(WornSectorError):  # the image runs from the spare
+                self._parts.slots.settle()
+        except (SpareContentError, WornSectorError) as error:
             self.revert(slot, str(error))
             raise
         self._running.keep_trial(slot)

@@ -1,6 +1,5 @@
 """What of a device survives a power cut: the parts that write to its folder, and what the machine keeps in them."""
 
-import mmap
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +18,8 @@ from device_sim.hardware.factory import (
     wear_of,
 )
 from device_sim.hardware.files import read_file
-from device_sim.hardware.flash import Busy, NorFlash, map_flash_file
+from device_sim.hardware.flash import Busy, NorFlash
+from device_sim.hardware.overlay import FlashMemory, open_flash_memory
 from device_sim.hardware.ownership import TIME_FLOOR, Ownership
 from device_sim.hardware.power import PowerSupply
 from device_sim.hardware.root_of_trust import RootOfTrust
@@ -52,7 +52,7 @@ class Parts:
     folder: Path
     root_of_trust: RootOfTrust
     storage: SecureStorage
-    memory: mmap.mmap
+    memory: FlashMemory
     slots: SlotStore
 
     def image(self, slot: Slot) -> bytes | None:
@@ -106,8 +106,8 @@ def open_parts(folder: Path, *, power: PowerSupply, busy: Busy) -> Parts:
         DeviceFolderError: a file is missing or malformed.
     """
     layout = layout_of(folder)
-    memory = map_flash_file(folder / FLASH_FILE, layout.geometry)
-    flash = NorFlash(memory, layout.geometry, power=power, busy=busy, worn=wear_of(folder, layout).count)
+    memory = open_flash_memory(folder / FLASH_FILE, layout.geometry)
+    flash = NorFlash(memory, layout.geometry, power=power, busy=busy, wear=wear_of(folder, layout).erase)
     return Parts(
         folder=folder,
         root_of_trust=RootOfTrust.open(folder / ROOT_OF_TRUST_FILE, power=power),

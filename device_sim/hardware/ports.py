@@ -12,6 +12,8 @@ from device_sim.hardware.boot import BootReport
 from device_sim.hardware.clock import DeviceClock
 from device_sim.hardware.installed import InstalledImage
 from device_sim.hardware.spare import Spare
+from device_sim.learning.learner import Learner
+from protocol.document import Document, DocumentT
 from protocol.geometry import Core, Slot
 from protocol.identity import DeviceId
 from protocol.model import GoldenVectors, ModelCard
@@ -42,6 +44,12 @@ class ItemStorage(Protocol):
     def put(self, name: str, value: bytes) -> None:
         """Keep bytes under a name."""
 
+    def get_document(self, name: str, document_type: type[DocumentT]) -> DocumentT | None:
+        """Return the document that is kept under a name, or None."""
+
+    def put_document(self, name: str, document: Document) -> None:
+        """Keep a document under a name."""
+
 
 class RealTimeCore(Protocol):
     """A real-time core."""
@@ -53,6 +61,10 @@ class RealTimeCore(Protocol):
     @property
     def card(self) -> ModelCard | None:
         """The card of the model that the core runs: its input contract names the sensor."""
+
+    @property
+    def learner(self) -> Learner | None:
+        """What learns on the core, or None: it runs no learning template."""
 
     @property
     def latency_seconds(self) -> float:

@@ -12,10 +12,12 @@ from pydantic import Field
 from device_sim.errors import DeviceFolderError, StorageFullError
 from device_sim.hardware.files import read_file, replace_file
 from device_sim.hardware.power import PowerSupply
-from protocol.document import Document, DocumentError, canonical_json, parse_document
+from protocol.document import Document, DocumentError, DocumentT, canonical_json, parse_document
 from protocol.voucher import Base64Bytes
 
 MAX_STORAGE_BYTES = 16 * 1024 * 1024
+RESERVED_BYTES = 512 * 1024  # for reports, which say that the rest is full
+REPORTS = "update/progress"  # the name that they are kept under
 
 
 class _State(Document):
@@ -46,6 +48,19 @@ class SecureStorage:
         """Keep bytes under a name. Raises as `update`."""
         self.update({name: value})
 
+    def get_document(self, name: str, document_type: type[DocumentT]) -> DocumentT | None:
+        """Return the document that is kept under a name, or None.
+
+        Raises:
+            DocumentError: it is none of the type.
+        """
+        kept = self.get(name)
+        return None if kept is None else parse_document(kept, document_type)
+
+    def put_document(self, name: str, document: Document) -> None:
+        """Keep a document under a name, as canonical JSON. Raises as `update`."""
+        self.put(name, canonical_json(document))
+
     def update(self, changes: Mapping[str, bytes | None]) -> None:
         """Change several names at once, all or none; None removes a name.
 
@@ -57,8 +72,9 @@ class SecureStorage:
         if changed == self._items:
             return
         written = canonical_json(_State(items=changed))
-        if len(written) > MAX_STORAGE_BYTES:
-            raise StorageFullError(f"secure storage: expected at most {MAX_STORAGE_BYTES} bytes, found {len(written)}")
+        most = MAX_STORAGE_BYTES if changes.keys() == {REPORTS} else MAX_STORAGE_BYTES - RESERVED_BYTES
+        if len(written) > most and _size(changed) > _size(self._items):
+            raise StorageFullError(f"secure storage: expected at most {most} bytes, found {len(written)}")
         if self._power.draw() < 1.0:
             self._power.require()
         replace_file(self._path, written)
@@ -67,6 +83,10 @@ class SecureStorage:
     def names(self) -> tuple[str, ...]:
         """Return every name in use, sorted."""
         return tuple(sorted(self._items))
+
+
+def _size(items: Mapping[str, bytes]) -> int:
+    return sum(len(name) + len(value) for name, value in items.items())
 
 
 def _load(path: Path) -> dict[str, bytes]:

@@ -16,14 +16,15 @@ What `recover` does after a cut, before any core starts:
     CONFIRMED  settle: a copy home goes on, the spare stays whole until it is done; with two places nothing is copied
 
 Invariants: the place of a confirmed image changes only in CONFIRMED, while the spare holds the new one whole; the
-record that ends CONFIRMED is written when the image is where it names it; recovery only goes forward, so it ends; a cut
-in recovery is a cut in the same step. Factory flashing (`install`) is outside this: it empties the slot's record first.
+record that ends CONFIRMED is written when the image is where it names it, and until then the slot has the image in the
+spare, for ever if a sector of its home is worn out; recovery only goes forward, so it ends; a cut in recovery is a cut
+in the same step. Factory flashing (`install`) is outside this: it empties the slot's record first.
 """
 
 import contextlib
 import hashlib
 
-from device_sim.errors import ImageTooLargeError, SpareContentError, SpareStateError
+from device_sim.errors import ImageTooLargeError, SpareContentError, SpareStateError, WornSectorError
 from device_sim.hardware.flash import ERASED, NorFlash
 from device_sim.hardware.journal import HomeImage, TrailerJournal
 from device_sim.hardware.places import places_of
@@ -49,7 +50,10 @@ class SlotStore:
         return self._journal.state.spare
 
     def home(self, slot: Slot) -> HomeImage | None:
-        """Return the confirmed image of a slot, or None."""
+        """Return the confirmed image of a slot, or None; one that is not settled yet is in the spare."""
+        spare = self.spare
+        if spare.state is SpareState.CONFIRMED and spare.slot == slot:
+            return HomeImage(spare.digest, spare.length)
         return self._journal.state.homes.get(slot)
 
     def read_home(self, slot: Slot) -> bytes | None:
@@ -91,6 +95,7 @@ class SlotStore:
         Raises:
             ImageTooLargeError: for the slot or the spare.
             SpareStateError: an image is on trial or on its way home.
+            WornSectorError: a sector is worn out.
         """
         self._require_fit(slot, length)
         wanted = Spare(SpareState.FILLING, slot, digest, length)
@@ -140,6 +145,7 @@ class SlotStore:
         Raises:
             SpareStateError: the spare holds no image for the slot.
             SpareContentError: incomplete, or not the announced digest.
+            WornSectorError: the journal is worn out.
         """
         self.require_complete(slot)
         self._journal.write_spare(Spare(SpareState.TRIAL, slot, self.spare.digest, self.spare.length))
@@ -150,6 +156,7 @@ class SlotStore:
         Raises:
             SpareStateError: the slot has no image on trial.
             SpareContentError: the image has changed since it was written; it is dropped.
+            WornSectorError: the journal is worn out.
         """
         self._require(SpareState.TRIAL, slot)
         self._require_digest()
@@ -161,6 +168,7 @@ class SlotStore:
         Raises:
             SpareStateError: no image is confirmed.
             SpareContentError: the image has changed since it was written; it is dropped, the slot as before.
+            WornSectorError: a sector where it is to stay is worn out; the image stays in the spare.
         """
         spare = self.spare
         if spare.state != SpareState.CONFIRMED or spare.slot is None:
@@ -170,10 +178,14 @@ class SlotStore:
         self._journal.write_home(spare.slot, HomeImage(spare.digest, spare.length, place), spare=Spare())
 
     def drop(self) -> None:
-        """Free the spare; what was in it is gone."""
+        """Free the spare; what was in it is gone.
+
+        Where the journal is worn out it says for ever what it said; an image on trial is then dropped by every boot.
+        """
         self._filled = None
         if self.spare != Spare():
-            self._journal.write_spare(Spare())
+            with contextlib.suppress(WornSectorError):
+                self._journal.write_spare(Spare())
 
     def recover(self) -> Spare | None:
         """Finish or undo what a power cut left behind; call it before any core starts.
@@ -183,7 +195,8 @@ class SlotStore:
         """
         found = self.spare
         if found.state == SpareState.CONFIRMED:
-            with contextlib.suppress(SpareContentError):  # then the boot judges what is there
+            # Another image: the boot judges what is there. A worn sector: the image runs from the spare.
+            with contextlib.suppress(SpareContentError, WornSectorError):
                 self.settle()
         if found.state == SpareState.TRIAL:
             self.drop()
@@ -196,7 +209,8 @@ class SlotStore:
         Raises:
             ImageTooLargeError: it does not fit the slot.
         """
-        place, region = self._active(slot), self._confirmed(slot)
+        place = self._active(slot)
+        region = self._places[slot].confirmed(place)
         if len(image) > region.size_bytes:
             raise ImageTooLargeError(f"{slot}: expected at most {region.size_bytes} bytes, found {len(image)}")
         self._record(slot, None)
@@ -223,10 +237,13 @@ class SlotStore:
         self._journal.write_home(slot, image, spare=spare)
 
     def _active(self, slot: Slot) -> Place:
-        image = self.home(slot)
+        image = self._journal.state.homes.get(slot)
         return Place.A if image is None else image.place
 
     def _confirmed(self, slot: Slot) -> Region:
+        spare = self.spare
+        if spare.state is SpareState.CONFIRMED and spare.slot == slot:
+            return self._candidate(slot)
         return self._places[slot].confirmed(self._active(slot))
 
     def _candidate(self, slot: Slot) -> Region:

@@ -16,7 +16,7 @@ from device_sim.learning.states import LearnedStates, taken_or_none
 from protocol.geometry import Core
 from protocol.learned_state import encode_state
 from protocol.learning import LearningTemplate
-from tinyml.anomaly.detector import CERTAIN, AnomalyDetector
+from tinyml.anomaly.detector import AnomalyDetector, verdict
 from tinyml.workers import InferenceResult, ModelImage
 
 KEPT_EVERY = 16  # windows; a power cut costs at most so many of the warm-up
@@ -95,9 +95,3 @@ class PriorJudge:
         started = time.perf_counter()
         values = verdict(self._detector.detect(input))
         return InferenceResult(values, time.perf_counter() - started)
-
-
-def verdict(similarity_percent: float) -> np.ndarray:
-    """Return a similarity as values of the labels normal, anomaly and learning; float32, shape (3,)."""
-    similar = similarity_percent / CERTAIN
-    return np.array([similar, 1 - similar, 0], np.float32)

@@ -1,5 +1,8 @@
 """HTTPS over one kept-alive connection, with a limit on every body and a deadline on every request.
 
+A connection that follows another resumes its TLS session, so that a device may close what it does not need for a while
+without paying for signatures again. The session ends with the certificate that it was made with.
+
 A deadline covers headers and body together and is checked before every read from the socket, so a server that sends
 one byte now and then cannot hold the device (slow retrieval), and no body is read past its limit (endless data). That
 limit is one of what was asked for: of an error's body only the beginning is read, however long it is.
@@ -22,6 +25,7 @@ from device_sim.network.ports import (
     SlowRetrievalError,
     UnreachableError,
 )
+from device_sim.network.wire import ConnectionCount, WireMeter
 
 USER_AGENT = "tinyfleet-device-sim"
 SUCCESS = range(200, 300)
@@ -44,20 +48,30 @@ class HttpLimits:
 class _TimedSocket:
     """A connected socket whose reads end at a deadline; http.client asks it for nothing but `makefile`."""
 
-    def __init__(self, connected: socket.socket, remaining_seconds: Callable[[], float]) -> None:
+    def __init__(
+        self, connected: socket.socket, remaining_seconds: Callable[[], float], on_end: Callable[[], None]
+    ) -> None:
         self._socket = connected
         self._remaining_seconds = remaining_seconds
+        self._on_end = on_end
 
     def makefile(self, _mode: str) -> io.BufferedReader:
         raw = self._socket.makefile("rb", buffering=0)
-        return io.BufferedReader(_TimedReader(self._socket, raw, self._remaining_seconds))
+        return io.BufferedReader(_TimedReader(self._socket, raw, self._remaining_seconds, self._on_end))
 
 
 class _TimedReader(io.RawIOBase):
-    def __init__(self, connected: socket.socket, raw: socket.SocketIO, remaining_seconds: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        connected: socket.socket,
+        raw: socket.SocketIO,
+        remaining_seconds: Callable[[], float],
+        on_end: Callable[[], None],
+    ) -> None:
         self._socket = connected
         self._raw = raw
         self._remaining_seconds = remaining_seconds
+        self._on_end = on_end
 
     @override
     def readable(self) -> bool:
@@ -73,8 +87,26 @@ class _TimedReader(io.RawIOBase):
 
     @override
     def close(self) -> None:
+        if not self._raw.closed:
+            self._on_end()  # for the last time before the socket may be gone
         self._raw.close()
         super().close()
+
+
+class _ResumingConnection(http.client.HTTPSConnection):
+    """A connection that offers a TLS session."""
+
+    def __init__(
+        self, host: str, port: int | None, *, context: ssl.SSLContext, timeout: float, session: ssl.SSLSession | None
+    ) -> None:
+        super().__init__(host, port, timeout=timeout, context=context)
+        self._tls = context
+        self._session = session
+
+    @override
+    def connect(self) -> None:
+        http.client.HTTPConnection.connect(self)
+        self.sock = self._tls.wrap_socket(self.sock, server_hostname=self.host, session=self._session)
 
 
 class HttpsTransport:
@@ -87,6 +119,7 @@ class HttpsTransport:
         *,
         monotonic: Callable[[], float],
         limits: HttpLimits | None = None,
+        meter: WireMeter | None = None,
     ) -> None:
         """Keep a server's address; nothing connects yet.
 
@@ -95,13 +128,17 @@ class HttpsTransport:
             context: from `client_context`.
             monotonic: seconds that never go back.
             limits: how long to wait.
+            meter: counts the bytes on the wire.
         """
         parts = urlsplit(base_url)
         self._host, self._port = parts.hostname or "", parts.port
         self._context = context
         self._monotonic = monotonic
         self._limits = limits or HttpLimits()
+        self._meter = meter or WireMeter()
         self._connection: http.client.HTTPSConnection | None = None
+        self._count: ConnectionCount | None = None
+        self._session: ssl.SSLSession | None = None
 
     def request(
         self,
@@ -121,6 +158,7 @@ class HttpsTransport:
             SlowRetrievalError: the answer did not arrive in time.
         """
         deadline = self._monotonic() + self._limits.request_seconds
+        self._meter.add(requests=1)
         all_headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **(headers or {})}
         if body is not None:
             all_headers["Content-Type"] = "application/json"
@@ -138,12 +176,27 @@ class HttpsTransport:
         except (OSError, http.client.HTTPException) as error:
             self.close()
             raise UnreachableError(f"{path}: expected an answer, found {_reason(error)}") from error
+        finally:
+            self._carry_count()
 
     def close(self) -> None:
-        """Close the connection; the next request opens a new one."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        """Close the connection; the next request opens a new one, by the same TLS session."""
+        if self._connection is None:
+            return
+        if isinstance(self._connection.sock, ssl.SSLSocket):
+            self._session = self._connection.sock.session or self._session
+        self._carry_count()
+        self._connection.close()
+        self._connection = self._count = None
+
+    def renew(self) -> None:
+        """Close the connection; the next one shows the context's certificate anew."""
+        self.close()
+        self._session = None
+
+    def _carry_count(self) -> None:
+        if self._count is not None:
+            self._count.carry()
 
     def _send(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], *, deadline: float
@@ -163,7 +216,7 @@ class HttpsTransport:
         connection = self._connect()
 
         def timed_response(connected: socket.socket, method: str | None = None) -> http.client.HTTPResponse:
-            timed = _TimedSocket(connected, lambda: deadline - self._monotonic())
+            timed = _TimedSocket(connected, lambda: deadline - self._monotonic(), self._carry_count)
             return http.client.HTTPResponse(timed, method=method)  # type: ignore[arg-type]  # makefile is all it uses
 
         connection.response_class = timed_response  # type: ignore[assignment]  # any callable that makes a response
@@ -173,13 +226,18 @@ class HttpsTransport:
 
     def _connect(self) -> http.client.HTTPSConnection:
         if self._connection is None:
-            self._connection = http.client.HTTPSConnection(
-                self._host, self._port, timeout=self._limits.connect_seconds, context=self._context
+            self._connection = _ResumingConnection(
+                self._host,
+                self._port,
+                timeout=self._limits.connect_seconds,
+                context=self._context,
+                session=self._session,
             )
             try:
                 self._connection.connect()
             except TimeoutError as error:
                 raise ConnectionAbortedError(f"no connection within {self._limits.connect_seconds:g} s") from error
+            self._count = ConnectionCount(self._connection.sock, self._meter)
         return self._connection
 
     def _read(self, response: http.client.HTTPResponse, path: str, max_bytes: int) -> HttpResponse:

@@ -10,12 +10,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from device_sim.errors import DeviceSimError
 from device_sim.hardware.clock import Clock
 from device_sim.hardware.machine import Machine
-from device_sim.network.https import HttpsTransport
-from device_sim.network.mqtt import PahoLink
+from device_sim.network.https import HttpLimits, HttpsTransport
+from device_sim.network.loop import LinkLoop
+from device_sim.network.mqtt import Gateway, PahoLink
 from device_sim.network.ports import LinkEvents
+from device_sim.network.quality import NetworkPath
+from device_sim.network.shaped import ShapedTransport
 from device_sim.network.tls import Credential, client_context, show_credential
 from protocol.identity import DeviceId
 from protocol.voucher import Voucher
+
+DEFAULT_LIMITS = HttpLimits()
 
 
 class ServiceFileError(DeviceSimError):
@@ -58,21 +63,27 @@ def read_service_file(path: Path) -> Endpoints:
 
 @dataclass(frozen=True, slots=True)
 class TlsNetwork:
-    """The real `Network`.
+    """The real `Network` of one device.
 
     Attributes:
         endpoints: where the service listens.
         clock: for deadlines.
+        loop: waits for the device's MQTT connection.
+        path: lies between the device and the service.
+        limits: how long the device waits for HTTPS.
     """
 
     endpoints: Endpoints
     clock: Clock
+    loop: LinkLoop
+    path: NetworkPath
+    limits: HttpLimits = DEFAULT_LIMITS
 
-    def attestation(self, machine: Machine, voucher: Voucher) -> HttpsTransport:
+    def attestation(self, machine: Machine, voucher: Voucher) -> ShapedTransport:
         """Return HTTPS with the IDevID, for the attestation endpoint alone."""
         context = client_context(voucher.tls_root)
         machine.rot.authenticate(context, machine.idevid_chain)
-        return HttpsTransport(self.endpoints.device_url, context, monotonic=self.clock.monotonic)
+        return self._shaped(self._https(context))
 
     def session(
         self, device_id: DeviceId, voucher: Voucher, credential: Credential, events: LinkEvents
@@ -80,11 +91,23 @@ class TlsNetwork:
         """Return the connections of an attested device."""
         context = client_context(voucher.tls_root)
         show_credential(context, credential)
+        https = self._https(context)
+        gateway = Gateway(self.endpoints.mqtt_host, self.endpoints.mqtt_port, self.loop, self.path)
         return TlsSession(
-            context,
-            HttpsTransport(self.endpoints.device_url, context, monotonic=self.clock.monotonic),
-            PahoLink(device_id, context, host=self.endpoints.mqtt_host, port=self.endpoints.mqtt_port, events=events),
+            context, https, self._shaped(https), PahoLink(device_id, context, gateway=gateway, events=events)
         )
+
+    def _https(self, context: ssl.SSLContext) -> HttpsTransport:
+        return HttpsTransport(
+            self.endpoints.device_url,
+            context,
+            monotonic=self.clock.monotonic,
+            limits=self.limits,
+            meter=self.path.meter,
+        )
+
+    def _shaped(self, https: HttpsTransport) -> ShapedTransport:
+        return ShapedTransport(https, self.path, limit_seconds=self.limits.request_seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +116,20 @@ class TlsSession:
 
     Attributes:
         context: shows the operational certificate.
+        https: to the device API, as it is without a network in between.
         transport: HTTPS to the device API.
         link: MQTT to the gateway.
     """
 
     context: ssl.SSLContext
-    transport: HttpsTransport
+    https: HttpsTransport
+    transport: ShapedTransport
     link: PahoLink
 
     def renew(self, credential: Credential) -> None:
         """Show another certificate from now on; HTTPS connects anew, the link when it is told to."""
         show_credential(self.context, credential)
-        self.transport.close()
+        self.https.renew()
 
     def close(self) -> None:
         """End both connections for good."""

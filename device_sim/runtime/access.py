@@ -114,6 +114,11 @@ class ServiceAccess:
         if self._session is not None and self._session.link.connected:
             self._session.link.drain(timeout_seconds)
 
+    def let_go(self) -> None:
+        """Close the HTTPS connection until it is needed again."""
+        if self._session is not None:
+            self._session.transport.close()
+
     def close(self) -> None:
         """End the connections for good."""
         if self._session is not None:

@@ -31,6 +31,7 @@ from device_sim.update.installer import Installer
 from device_sim.update.progress import Progress
 from protocol.geometry import Core
 from protocol.identity import Access
+from protocol.learned_backup import LEARNED_ORDERS
 from protocol.messages import CHECK_UPDATE, ActionReport, ActionState
 from protocol.voucher import Voucher, public_keys
 
@@ -118,6 +119,16 @@ class Device:
     def poll_at(self, due: float) -> None:
         """Have it poll at a time, after somebody else has found that its polls before that brought nothing."""
         self._parts()[1].poll_at(due)
+
+    def set_load(self, factor: float) -> None:
+        """Have the cores infer so many times as often as they usually do; between two steps."""
+        for watch in self._watches.values():
+            watch.set_period(self._behaviour.inference_period_seconds / factor)
+
+    def let_go(self) -> None:
+        """Close the HTTPS connection until it is needed again; the MQTT connection stays."""
+        if self._access is not None:
+            self._access.let_go()
 
     def drain(self, timeout_seconds: float) -> None:
         """Wait, within a time, until the gateway has acknowledged what was sent."""
@@ -250,8 +261,13 @@ class Device:
         poll(access.transport)
 
     def _on_command(self, name: str, _payload: bytes) -> None:
-        if name == CHECK_UPDATE and self._work is not None:
+        if self._work is None:
+            return
+        if name == CHECK_UPDATE:
             self._work.request_poll()
+            self._around.wake()
+        elif name == LEARNED_ORDERS:
+            self._work.request_orders()
             self._around.wake()
 
     def _on_report(self, report: ActionReport) -> None:

@@ -1,152 +1,207 @@
-"""A fleet: many device folders opened, driven by one scheduler, and counted at the end.
+"""A run: the devices of a scenario's fleets opened, driven by one scheduler, and counted at the end.
 
 Stopping ends inference first, then waits, within a time, for what the gateway has yet to acknowledge, then
 disconnects; the folders start again from where they are.
 """
 
-import hashlib
-import random
+import shutil
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Self
 
-from device_sim.cores.m4 import Inference
+from device_sim.fleets.choices import chance
+from device_sim.fleets.folders import read_facts
+from device_sim.fleets.happenings import Target, TimedHappening
+from device_sim.fleets.outfit import Kit, Member, Site, fit_out
+from device_sim.fleets.plan import region_of
+from device_sim.fleets.powered import Mains, PoweredDevice
 from device_sim.hardware.clock import Clock
-from device_sim.hardware.machine import Machine
+from device_sim.hardware.factory import ROOT_OF_TRUST_FILE
+from device_sim.hardware.power import PowerSupply
+from device_sim.hardware.root_of_trust import RootOfTrust
 from device_sim.network.ports import Network
-from device_sim.runtime.device import Device, Surroundings
+from device_sim.network.quality import NetworkPath, Surrounds
+from device_sim.network.wire import WireMeter
+from device_sim.runtime.device import Device
 from device_sim.runtime.events import EventLog
 from device_sim.runtime.inference import CoreFigures
 from device_sim.runtime.scheduler import Scheduler, Steppable
-from device_sim.runtime.trust import CatalogTrust
-from device_sim.runtime.work import Behaviour
-from device_sim.sensors.fitted import FittedSensors, Surfaces
+from device_sim.runtime.work import Emit
 from protocol.geometry import Core
 from protocol.scenario import Scenario
-from tinyml.photos import Photo
 
-CLOSING_THREADS = 32  # a link that sleeps between attempts takes a second to end
+CLOSING_THREADS = 32
+CLONES_FOLDER = ".clones"  # beside the device's; no device folder lies right below it for other commands
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What all devices of a fleet share.
+    """What all devices of a run share.
 
     Attributes:
-        network: gives connections.
+        network: gives a device's connections over its path.
         clock: of the host.
-        pool: runs kernels.
-        photos: hang on the wall that the cameras look at.
         scenario: what goes wrong, and how often cores infer.
         events: where events go.
         workers: threads that step devices.
         drain_seconds: longest wait for acknowledgements at the end.
+        started_at: of the run, UTC and aware; outages count from it.
     """
 
-    network: Network
+    network: Callable[[NetworkPath], Network]
     clock: Clock
-    pool: Inference
-    photos: Sequence[Photo]
     scenario: Scenario
     events: EventLog
+    started_at: datetime
     workers: int = 8
     drain_seconds: float = 10.0
 
 
-@dataclass(slots=True)
-class Fleet:
-    """The devices of some folders; made by `open_fleet`.
+class FleetRun:
+    """The devices of a run.
+
+    Args:
+        world: what they share.
 
     Attributes:
         crashed: steps that raised: faults of the simulator, not of a simulated device.
     """
 
-    world: World
-    crashed: int = 0
-    _devices: list[Device] = field(default_factory=list)
-    _scheduler: Scheduler = field(init=False)
+    def __init__(self, world: World) -> None:
+        self.crashed = 0
+        self._world = world
+        self._targets: list[Target] = []
+        self._inferring = 0
+        self._scheduler = Scheduler(world.clock, workers=world.workers, on_crash=self._on_crash)
 
-    def __post_init__(self) -> None:
-        self._scheduler = Scheduler(self.world.clock, workers=self.world.workers, on_crash=self._on_crash)
-
-    def add(self, folder: Path, *, infers: bool) -> None:
+    def add(self, member: Member, kit: Kit) -> PoweredDevice:
         """Open a device's folder.
 
         Raises:
-            DeviceFolderError: a file is missing or malformed.
+            DeviceSimError: a file is missing or malformed.
         """
-        world = self.world
-        machine = Machine.open(folder, clock=world.clock, pool=world.pool, scenario=world.scenario)
-        surroundings = Surroundings(
-            network=world.network,
-            trust=partial(CatalogTrust, machine, world.network),
-            clock=world.clock,
-            rng=random.Random(f"{world.scenario.seed}/{machine.device_id}"),  # noqa: S311 - jitter, no key
-            emit=world.events.emit,
-            wake=lambda: self._scheduler.wake(device),
+        world, scenario = self._world, self._world.scenario
+        device_id = read_facts(member.folder).device_id
+        path = self._path(member, device_id)
+        emit = self._emit_of(member, path.meter)
+
+        def open_device() -> Device:
+            site = Site(
+                scenario=scenario,
+                clock=world.clock,
+                network=world.network(path),
+                emit=emit,
+                wake=lambda: device.rouse(),  # noqa: PLW0108 - it is opened before it has a name
+                since_start=world.clock.now() - world.started_at,
+            )
+            return fit_out(member, kit, site)
+
+        mains = Mains(kit.fleet.power, chance(scenario.seed, "power", device_id), path, world.clock)
+        device = PoweredDevice(open_device, mains, emit=partial(emit, device=device_id), wake=self._scheduler.wake)
+        self._targets.append(
+            Target(
+                member.plan,
+                device,
+                path,
+                clone=partial(self._clone, member, kit),
+                break_open=partial(_break_open, member.folder),
+            )
         )
-        behaviour = Behaviour(infers=infers, inference_period_seconds=world.scenario.inference_period_seconds)
-        sensors = FittedSensors(machine.device_id, Surfaces(world.photos), seed=world.scenario.seed)
-        device = Device(machine, sensors, behaviour=behaviour, surroundings=surroundings)
-        self._devices.append(device)
+        self._inferring += member.infers
+        return device
 
     def start(self) -> None:
-        """Boot every device."""
-        now = self.world.clock.monotonic()
-        for device in self._devices:
-            self._scheduler.add(device, due=now)
+        """Boot every device, and let happen what is to happen."""
+        now, scenario = self._world.clock.monotonic(), self._world.scenario
+        targets = tuple(self._targets)
+        for target in targets:
+            self._scheduler.add(target.device, due=now)
+        for number in range(len(scenario.happenings)):
+            happening = TimedHappening(scenario, number, start=now, targets=targets, emit=self._world.events.emit)
+            self._scheduler.add(happening, due=now)
         self._scheduler.start()
+
+    def __enter__(self) -> Self:
+        """Start."""
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop."""
+        self.stop()
 
     def stop(self) -> None:
         """Stop every device and emit what they did, device by device and in all."""
         self._scheduler.stop()
-        deadline = self.world.clock.monotonic() + self.world.drain_seconds
-        for device in self._devices:
-            device.drain(max(0.0, deadline - self.world.clock.monotonic()))
+        devices = [target.device for target in self._targets]
+        deadline = self._world.clock.monotonic() + self._world.drain_seconds
+        for device in devices:
+            device.drain(max(0.0, deadline - self._world.clock.monotonic()))
         with ThreadPoolExecutor(CLOSING_THREADS) as threads:
-            list(threads.map(Device.close, self._devices))
-        self.world.events.emit("stopped", **self._totals())
+            list(threads.map(PoweredDevice.close, devices))
+        self._world.events.emit("stopped", **self._totals(devices))
 
-    def _totals(self) -> dict[str, object]:
-        counts = [device.counts for device in self._devices]
-        figures = [device.figures for device in self._devices]
+    def tell_crash(self, error: Exception, device_id: str = "") -> None:
+        """Count and emit a fault of the simulator."""
+        self.crashed += 1
+        self._world.events.emit("crashed", device=device_id, reason=f"{type(error).__name__}: {error}")
+
+    def _path(self, member: Member, device_id: str) -> NetworkPath:
+        seed, region = self._world.scenario.seed, region_of(self._world.scenario, member.plan.region)
+        where = Surrounds(region.network, timedelta(hours=region.utc_offset), self._world.started_at)
+        return NetworkPath(where, clock=self._world.clock, draw=partial(chance, seed, who=device_id), meter=WireMeter())
+
+    def _emit_of(self, member: Member, meter: WireMeter) -> Emit:
+        """Return what takes a device's events: with its fleet's name, and with its bytes on the wire at every count."""
+        emit = self._world.events.emit
+        tell = partial(emit, fleet=member.plan.fleet) if self._world.scenario.fleets else emit
+
+        def tell_with_wire(event: str, **fields: object) -> None:
+            tell(event, **fields)
+            if event == "counts":
+                tell(
+                    "wire",
+                    device=fields["device"],
+                    bytes_sent=meter.sent,
+                    bytes_received=meter.received,
+                    requests=meter.requests,
+                )
+
+        return tell_with_wire
+
+    def _clone(self, member: Member, kit: Kit) -> None:
+        """Copy a device, which is between two steps, and run the copy, too."""
+        folder = member.folder.parent / CLONES_FOLDER / member.folder.name
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(member.folder, folder)
+        clone = self.add(replace(member, folder=folder), kit)
+        self._scheduler.add(clone, due=self._world.clock.monotonic())
+
+    def _totals(self, devices: Sequence[PoweredDevice]) -> dict[str, object]:
+        counts = [device.counts for device in devices]
+        figures = [device.figures for device in devices]
         return {
-            "devices": len(self._devices),
+            "devices": len(devices),
             "sent": sum(count.sent for count in counts),
             "acknowledged": sum(count.acknowledged for count in counts),
             "dropped": sum(count.dropped + count.waiting for count in counts),
-            "inferring": sum(bool(figure) for figure in figures),
+            "inferring": self._inferring,
             "cores": {core.value: _sum_up(core, figures) for core in (Core.M4_0, Core.M4_1)},
         }
 
     def _on_crash(self, device: Steppable, error: Exception) -> None:
-        self.crashed += 1
-        device_id = device.device_id if isinstance(device, Device) else ""
-        self.world.events.emit("crashed", device=device_id, reason=f"{type(error).__name__}: {error}")
+        self.tell_crash(error, device.device_id if isinstance(device, PoweredDevice) else "")
 
 
-def open_fleet(folders: Sequence[Path], world: World) -> Fleet:
-    """Open every device; which of them infer is decided by the scenario's seed.
-
-    Raises:
-        DeviceFolderError: a file is missing or malformed.
-    """
-    fleet = Fleet(world)
-    sample = inferring(folders, world.scenario)
-    for folder in folders:
-        fleet.add(folder, infers=folder in sample)
-    return fleet
-
-
-def inferring(folders: Sequence[Path], scenario: Scenario) -> frozenset[Path]:
-    """Return the folders of the devices that run inference: all, or a sample by salted hash of their names."""
-    if scenario.inference_sample == 0:
-        return frozenset(folders)
-    ranked = sorted(folders, key=lambda folder: hashlib.sha256(f"{scenario.seed}/{folder.name}".encode()).digest())
-    return frozenset(ranked[: scenario.inference_sample])
+def _break_open(folder: Path) -> None:
+    """Open a stolen device to a debugger, as its thief does; evidence shows it from then on."""
+    root_of_trust = RootOfTrust.open(folder / ROOT_OF_TRUST_FILE, power=PowerSupply())
+    root_of_trust.set_app_development(allowed=True)
 
 
 def _sum_up(core: Core, figures: Sequence[Mapping[Core, CoreFigures]]) -> dict[str, object]:

@@ -65,6 +65,10 @@ class CoreWatch:
         median = statistics.median(self._latencies) if self._latencies else None
         return CoreFigures(self._events, self._model[0], median)
 
+    def set_period(self, seconds: float) -> None:
+        """Infer so often from the next inference on."""
+        self._period = seconds
+
     @property
     def due(self) -> float:
         """When to run next, on the clock that drives the device: when the next inference will have ended."""

@@ -3,9 +3,12 @@
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 
 from device_sim.errors import DeviceSimError
 from device_sim.hardware.ports import DeviceMachine
+from device_sim.learning.backup import LearnedBackup
+from device_sim.learning.learner import Learner
 from device_sim.network.attestation import AttestationRefusedError
 from device_sim.network.poll import AccessLostError, poll
 from device_sim.network.ports import NetworkError
@@ -38,6 +41,7 @@ class Behaviour:
         start_spread_seconds: devices that boot together attest within this time.
         retry_seconds: pause after the first failure, and longest pause.
         refused_seconds: the same, after a refusal by the service.
+        learned_period_seconds: shortest time between two backups of what a core learned.
     """
 
     infers: bool = True
@@ -46,6 +50,7 @@ class Behaviour:
     start_spread_seconds: float = 1.0
     retry_seconds: tuple[float, float] = (1.0, 60.0)
     refused_seconds: tuple[float, float] = (10.0, 600.0)
+    learned_period_seconds: float = 6 * 3600.0
 
 
 class Work:
@@ -85,14 +90,16 @@ class Work:
         self._retry = Backoff(*behaviour.retry_seconds, rng)
         self._failures: dict[str, int] = {}
         self._update: Iterator[float] | None = None
-        self._poll_requested = False
+        self._poll_requested = self._orders_requested = False
         self._timetable = Timetable()
+        self._learned: LearnedBackup | None = None
 
     def begin(self, now: float, validity: Validity) -> None:
         """Start over after an attestation; an action that a restart interrupted goes on."""
         self._failures.clear()
         self._timetable.set("mail", self._send_mail, due=now)
         self._timetable.set("poll", self._poll, due=now)
+        self._timetable.set("learned", self._back_up_learned, due=now)
         self._timetable.set(
             "renew", self._renew, due=now + renewal_seconds(validity, self._rng, jitter=FIRST_RENEWAL_JITTER)
         )
@@ -114,16 +121,23 @@ class Work:
         if self._poll_requested:
             self._poll_requested = False
             self._timetable.advance("poll", now)
+        if self._orders_requested:
+            self._orders_requested = False
+            self._timetable.advance("learned", now)
         return self._timetable.run(now)
 
     def request_poll(self) -> None:
         """Have the next step poll; any thread may ask."""
         self._poll_requested = True
 
+    def request_orders(self) -> None:
+        """Have the next step ask what is ordered of what the cores learned; any thread may ask."""
+        self._orders_requested = True
+
     @property
     def polls_alone_until(self) -> float:
         """Until when it has nothing to do but to poll."""
-        return 0.0 if self._poll_requested else self._timetable.due_apart_from("poll")
+        return 0.0 if self._poll_requested or self._orders_requested else self._timetable.due_apart_from("poll")
 
     def poll_at(self, due: float) -> None:
         """Have it poll at a time, after somebody else has found that its polls before that brought nothing."""
@@ -132,6 +146,8 @@ class Work:
     def heed(self, report: ActionReport) -> None:
         """Have the next step send a new report; once another image runs, a device in quarantine attests with it."""
         self._timetable.advance("mail", 0.0)
+        if report.state is ActionState.CONFIRMED:
+            self._timetable.advance("learned", 0.0)
         if report.state in WHAT_RUNS_CHANGED and self._access.reach is Access.UPDATE_ONLY:
             self._timetable.advance("renew", 0.0)
 
@@ -179,6 +195,31 @@ class Work:
             return now
         self._failures.pop("mail", None)
         return NEVER
+
+    def _back_up_learned(self, now: float) -> float:
+        if not self._learners():
+            return NEVER  # until an update brings something to learn by
+        if self._access.reach is not Access.FULL:
+            return now + self._behaviour.learned_period_seconds
+        self._learned = self._learned or self._new_backup()
+        try:
+            pause = self._learned.run(self._access.transport)
+        except NetworkError as error:
+            return now + self._pause_after("learned", error)
+        self._failures.pop("learned", None)
+        return now + pause
+
+    def _new_backup(self) -> LearnedBackup:
+        return LearnedBackup(
+            self._machine.storage,
+            lambda: self._machine.clock.now(),  # noqa: PLW0108 - a boot brings another clock
+            learners=self._learners,
+            period=timedelta(seconds=self._behaviour.learned_period_seconds),
+            emit=self._emit,
+        )
+
+    def _learners(self) -> dict[Core, Learner]:
+        return {name: core.learner for name, core in self._machine.cores.items() if core.learner is not None}
 
     def _renew(self, now: float) -> float:
         try:

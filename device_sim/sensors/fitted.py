@@ -86,15 +86,16 @@ class FittedSensors:
         self._surfaces = surfaces
         self._conditions = tuple(conditions)
         self._seed = seed
-        self._camera = Camera(device_id, surfaces.photos, seed=seed)
+        # Each core looks for itself, so that what one takes makes no difference to the other.
+        self._cameras = {core: Camera(device_id, surfaces.photos, seed=seed) for core in Core}
         self._taken: Counter[tuple[Core, SensorKind]] = Counter()  # samples of signals
 
     def take(self, core: Core, contract: InputContract, *, at_seconds: float) -> np.ndarray:
         """Return what the sensor that a model listens to senses; see the port."""
         found = disturbance(self._conditions, contract.sensor, at_seconds)
         if contract.signal is None:
-            frame = self._camera.take()
-            return disturb_photo(frame.pixels, found, self._chance("camera", frame.sequence))
+            frame = self._cameras[core].take()
+            return disturb_photo(frame.pixels, found, self._chance(f"{core} camera", frame.sequence))
         start = self._taken[core, contract.sensor]
         self._taken[core, contract.sensor] += contract.signal.window_samples
         chance = self._chance(f"{core} {contract.sensor}", start)

@@ -128,7 +128,8 @@ def _read_wav(path: Path, source: SensorSource) -> tuple[int, np.ndarray]:
             width, channels, rate = file.getsampwidth(), file.getnchannels(), file.getframerate()
             content = file.readframes(file.getnframes())
     except (wave.Error, EOFError) as error:
-        raise ReplayError(f"{path}: expected PCM in a WAV file, found {error}") from error
+        found = str(error) or "its end too early"
+        raise ReplayError(f"{path}: expected PCM in a WAV file, found: {found}") from error
     whole = len(content) // (width * channels) * width * channels
     return rate, _pcm(path, content[:whole], width).reshape(-1, channels)
 

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from device_sim.errors import ImageTooLargeError, SpareStateError
+from device_sim.errors import ImageTooLargeError, SpareStateError, WornSectorError
 from device_sim.hardware.ports import DeviceMachine
 from device_sim.network.ports import EndlessDataError, HttpResponse, HttpTransport, UnexpectedResponseError
 from device_sim.network.problems import unexpected
@@ -92,11 +92,11 @@ def begin_spare(machine: DeviceMachine, target: ImageTarget) -> int:
     """Make the spare ready for an image and return how many of its bytes are there.
 
     Raises:
-        NoRoomError: the image does not fit, or the spare is in use.
+        NoRoomError: the image does not fit, the spare is in use or worn out.
     """
     try:
         return machine.spare_begin(target.slot, target.sha256, target.length)
-    except (ImageTooLargeError, SpareStateError) as error:
+    except (ImageTooLargeError, SpareStateError, WornSectorError) as error:
         raise NoRoomError(str(error)) from error
 
 

@@ -27,15 +27,16 @@ from device_sim.errors import (
     DeviceSimError,
     PowerCutError,
     SpareContentError,
+    WornSectorError,
 )
 from device_sim.hardware.ports import DeviceMachine, RealTimeCore
 from device_sim.network.ports import HttpTransport, NetworkError
 from device_sim.update.download import Verify, verify_spare
-from device_sim.update.errors import BootRefusedError, PackageRefusedError, TargetRefusedError
+from device_sim.update.errors import BootRefusedError, NoRoomError, PackageRefusedError, TargetRefusedError
 from device_sim.update.patching import Fetch
 from device_sim.update.progress import Progress
 from device_sim.update.uptane import ImageTarget
-from protocol.document import Document, canonical_json, parse_document
+from protocol.document import Document
 from protocol.geometry import Core, Slot
 from protocol.messages import ActionState, Cause
 from protocol.model import GoldenVectors, Sha256Hex
@@ -142,14 +143,13 @@ class Installer:
 
     def _keep_release(self, target: ImageTarget) -> None:
         confirming = _Confirming(slot=target.slot, digest=target.sha256, counter=target.release.counter)
-        self._machine.storage.put(CONFIRMING, canonical_json(confirming))
+        self._machine.storage.put_document(CONFIRMING, confirming)
 
     def _raise_floor(self) -> None:
         """Raise the floor of the slot whose image was confirmed last, if it was."""
-        kept = self._machine.storage.get(CONFIRMING)
-        if kept is None:
+        confirming = self._machine.storage.get_document(CONFIRMING, _Confirming)
+        if confirming is None:
             return
-        confirming = parse_document(kept, _Confirming)
         installed = self._machine.installed().get(confirming.slot)
         is_confirmed = installed is not None and installed.digest == confirming.digest
         if is_confirmed and self.release_floor(confirming.slot) < confirming.counter:
@@ -177,7 +177,7 @@ class Installer:
         self._keep_release(target)
         try:
             self._machine.confirm(target.slot)
-        except SpareContentError as error:  # the machine has reverted
+        except (SpareContentError, WornSectorError) as error:  # the machine has reverted
             raise TrialFailedError(Cause.FLASH, str(error)) from error
         self._raise_floor()
 
@@ -188,6 +188,8 @@ class Installer:
             raise TargetRefusedError(str(error)) from error
         except (BootStoppedError, CoreLoadError) as error:
             raise BootRefusedError(str(error)) from error
+        except WornSectorError as error:
+            raise NoRoomError(str(error)) from error
 
     def _prove(self, target: ImageTarget) -> Iterator[float]:
         core = self._machine.cores.get(target.slot.core)

@@ -10,9 +10,10 @@ from datetime import datetime
 
 from device_sim.errors import DeviceSimError
 from device_sim.hardware.ports import DeviceMachine
+from device_sim.hardware.secure_storage import REPORTS
 from device_sim.network.ports import HttpTransport
 from device_sim.network.problems import unexpected
-from protocol.document import Document, canonical_json, parse_document, sign_document
+from protocol.document import Document, canonical_json, sign_document
 from protocol.geometry import Slot
 from protocol.messages import (
     MANIFEST_PAYLOAD_TYPE,
@@ -27,7 +28,7 @@ from protocol.model import Sha256Hex
 
 REPORTS_PATH = "/device/v1/reports"
 MANIFEST_PATH = "/device/v1/manifest"
-STORAGE_NAME = "update/progress"
+STORAGE_NAME = REPORTS
 MANIFEST_COUNTER = "version-manifest"
 MAX_WAITING = 64  # reports; the oldest that is not final makes room, or else the oldest
 MAX_REPLY_BYTES = 16 * 1024
@@ -78,8 +79,7 @@ class Progress:
     def __init__(self, machine: DeviceMachine, *, observe: Callable[[ActionReport], None]) -> None:
         self._machine = machine
         self._observe = observe
-        kept = machine.storage.get(STORAGE_NAME)
-        self._state = parse_document(kept, _Progress) if kept else _Progress()
+        self._state = machine.storage.get_document(STORAGE_NAME, _Progress) or _Progress()
 
     @property
     def unfinished_action(self) -> str | None:
@@ -198,7 +198,7 @@ class Progress:
 
     def _keep(self, **changes: object) -> None:
         self._state = self._state.model_copy(update=changes)
-        self._machine.storage.put(STORAGE_NAME, canonical_json(self._state))
+        self._machine.storage.put_document(STORAGE_NAME, self._state)
 
 
 def _is_said(report: ActionReport, latest: ActionReport | None) -> bool:

@@ -14,7 +14,7 @@ class DefectKind(StrEnum):
     """What a board can have from the factory."""
 
     WEAK_FLASH = "weak-flash"  # a sector stops taking erases after `every` of them
-    FLAKY_CORE = "flaky-core"  # m4-1 faults in one of `every` inferences
+    FLAKY_CORE = "flaky-core"  # a real-time core faults in one of `every` inferences
     SLOW_CLOCK = "slow-clock"  # both M4 cores run at `factor` of their clock
     BROWN_OUT = "brown-out"  # loses power in one of `every` flash operations
 

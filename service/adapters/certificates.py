@@ -214,7 +214,7 @@ class PkiIssuer:
         lifetime = self._lifetime if lifetime is None else min(lifetime, self._lifetime)
         now, authority = self._clock.now(), self._authorities.issuing_ca
         profile = ldevid(request.device_id, now=now, lifetime=lifetime, access=access)
-        der = authority.issue_der(profile, request.public_key)
+        der = authority.issue_der(profile, request.spki)
         facts = CertificateFacts(
             at=now,
             kind=IssuanceKind.LDEVID,

@@ -6,19 +6,22 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response, status
 from pydantic import BaseModel
-from starlette.routing import Route
+from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
 from service.api.auth import ReleaserActor, ViewerActor
 from service.api.device_gate import BASE_PATH as DEVICE_BASE_PATH
 from service.api.services import ServicesParameter
-from service.application.artifacts import Artifacts
+from service.application.artifacts import Artifacts, UnknownArtifactError
 from service.domain.release import Artifact, ArtifactKind
 
 router = APIRouter(prefix="/artifacts", tags=["artifacts"])
 
 Sha256 = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the bytes, lower-case hex.")]
+ARTIFACTS_PATH = f"{DEVICE_BASE_PATH}/artifacts"
+_METHODS = ("GET", "HEAD")
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})\Z")
 _RAW_BODY = {
     "requestBody": {
@@ -61,22 +64,31 @@ async def find_artifact(_actor: ViewerActor, services: ServicesParameter, sha256
 @router.get("/{sha256}", response_class=Response, responses=_RAW_ANSWERS)
 async def read_artifact(_actor: ViewerActor, services: ServicesParameter, sha256: Sha256, request: Request) -> Response:
     """Return an artifact's bytes, whole or in a range; the signed targets name their length and hash."""
-    return await _answer(services.artifacts, sha256, request)
+    return await _answer(services.artifacts, sha256, request.headers)
 
 
-def artifact_routes(artifacts: Artifacts) -> list[Route]:
-    """Return the device API's route of artifacts."""
+class ArtifactEndpoint:
+    """An ASGI app that gives devices artifacts; plain, because a download asks for range after range."""
 
-    async def get(request: Request) -> Response:
-        return await _answer(artifacts, request.path_params["sha256"], request)
+    def __init__(self, artifacts: Artifacts) -> None:
+        self._artifacts = artifacts
 
-    return [Route(f"{DEVICE_BASE_PATH}/artifacts/{{sha256}}", get, methods=["GET"])]
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        sha256 = scope["path"].rpartition("/")[2]
+        if scope["method"] not in _METHODS:
+            answer = Response(status_code=status.HTTP_405_METHOD_NOT_ALLOWED, headers={"Allow": ", ".join(_METHODS)})
+        elif not _SHA256.match(sha256):
+            raise UnknownArtifactError(f"artifact: expected a SHA-256, found {sha256[:12]!r}")
+        else:
+            answer = await _answer(self._artifacts, sha256, Headers(scope=scope))
+        await answer(scope, receive, send)
 
 
-async def _answer(artifacts: Artifacts, sha256: str, request: Request) -> Response:
+async def _answer(artifacts: Artifacts, sha256: str, asked: Headers) -> Response:
     length = await artifacts.length(sha256)
     headers = {"Accept-Ranges": "bytes", "ETag": f'"{sha256}"', "Cache-Control": "private, immutable"}
-    wanted = _wanted_range(request, sha256, length)
+    wanted = _wanted_range(asked, sha256, length)
     if wanted is None:
         return _stream(artifacts, sha256, 0, length, headers=headers, status_code=status.HTTP_200_OK)
     start, end = wanted
@@ -131,11 +143,11 @@ def _stream(
     return BlocksResponse(blocks, length=end - start, status_code=status_code, headers=headers)
 
 
-def _wanted_range(request: Request, sha256: str, length: int) -> tuple[int, int] | None:
+def _wanted_range(asked: Headers, sha256: str, length: int) -> tuple[int, int] | None:
     """Return the wanted bytes as (start, end); None where the whole is to be sent (RFC 9110 §14.2)."""
-    if request.headers.get("if-range", f'"{sha256}"') != f'"{sha256}"':
+    if asked.get("if-range", f'"{sha256}"') != f'"{sha256}"':
         return None
-    found = _RANGE.match(request.headers.get("range", ""))
+    found = _RANGE.match(asked.get("range", ""))
     if found is None or found[1] == found[2] == "":
         return None
     if not found[1]:

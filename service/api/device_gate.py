@@ -72,6 +72,7 @@ class DeviceGate:
     Args:
         routes: of the device API; endpoints find their caller by `peer_of`.
         exact: ASGI apps by path, tried before the routes; for the path that every device polls.
+        below: ASGI apps by folder, for the paths right below it, tried next; for what devices ask for again and again.
         heard: called with each device that passed, for last-seen.
     """
 
@@ -80,12 +81,14 @@ class DeviceGate:
         *,
         routes: Sequence[BaseRoute],
         exact: Mapping[str, ASGIApp],
+        below: Mapping[str, ASGIApp],
         standings: Standings,
         clock: Clock,
         heard: Callable[[str, datetime], None],
     ) -> None:
         self._router: ASGIApp = Router(routes, redirect_slashes=False)
         self._exact = dict(exact)
+        self._below = dict(below)
         self._standings = standings
         self._clock = clock
         self._heard = heard
@@ -96,10 +99,12 @@ class DeviceGate:
             return
         try:
             self._admit(scope)
-            app = self._exact.get(scope["path"], self._router)
-            await app(scope, receive, send)
+            await self._app_of(scope["path"])(scope, receive, send)
         except Exception as error:  # noqa: BLE001 - the outermost frame: whatever it is becomes a problem document
             await _answer(error, scope, receive, send)
+
+    def _app_of(self, path: str) -> ASGIApp:
+        return self._exact.get(path) or self._below.get(path.rpartition("/")[0]) or self._router
 
     def _admit(self, scope: Scope) -> None:
         peer = scope.get(DEVICE_SCOPE_KEY)

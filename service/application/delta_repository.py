@@ -17,6 +17,7 @@ class DeltaState(StrEnum):
     TOO_LARGE = "too-large"  # the full image is the better way
     FAILED = "failed"  # none can be made of these images
     SUPERSEDED = "superseded"  # newer ones took its place; not made again
+    WITHDRAWN = "withdrawn"  # nobody needs it; forgotten once its bytes are gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Delta:
         created_at: when it was queued, UTC, aware.
         updated_at: when its state changed, or it was last tried, UTC, aware.
         format: of the patch; empty where there is none.
-        patch_sha256: of the patch; None where there is none.
+        patch_sha256: of bytes that may be in the store; None where there are none.
         patch_length: bytes; of one that is too large, too.
     """
 
@@ -77,7 +78,10 @@ class DeltaRepository(Protocol):
         """Return at most `limit` patches that are queued or offered, the newest first."""
 
     async def unwanted(self, slots: Collection[Slot], *, limit: int) -> Sequence[Delta]:
-        """Return at most `limit` patches that start from what no device has in any of the slots."""
+        """Return at most `limit` patches, not withdrawn yet, that start from what no device has in any slot."""
+
+    async def left_over(self, *, limit: int) -> Sequence[Delta]:
+        """Return at most `limit` patches that are neither queued nor offered, and whose bytes may be in the store."""
 
     async def installed_in(self, slot: Slot, *, limit: int) -> Mapping[str, int]:
         """Return the most common images of a slot: how many devices have them, by SHA-256; one read of its index."""

@@ -6,8 +6,10 @@ in the transaction in which the image comes into force; `DeltaMaker` makes them 
     1. bound: one that is not among the newest `MAX_OFFERED` is not made;
     2. make: matching and coding in a process of its own, which also applies the patch as a device would and compares;
     3. judge: a patch of more than so many percent of the full image is not worth it;
-    4. store: the bytes, under their hash;
+    4. store: the bytes, under their hash, which the row names before they are there;
     5. offer: the row, and the target in the role `deltas`, in one transaction.
+Each transaction that writes patches holds the repository first, as publications do, which queue patches: so none of the
+two waits for the other's rows while the other waits for the repository.
 A kill at any point leaves the row queued, and the same bytes are made again. So does a fault that may pass: the patch
 goes to the end of the queue, and the maker rests. What is settled is not made again. Patches are signed by an online
 key: what they make is checked against the image's hash, which is signed offline.
@@ -229,18 +231,34 @@ class DeltaMaker:
         """Queue what running rollouts want by now, and withdraw what nobody does or newer ones take the place of."""
         wanted = await self._wanted(now)
         async with self._ports.unit_of_work() as work:
+            await work.metadata.hold()
             await work.deltas.queue(wanted)
             unwanted = await self._unwanted(work)
             current = await work.deltas.current(limit=MAX_OFFERED + _PAGE)
             surplus = [delta for delta in current if delta not in unwanted][MAX_OFFERED:]
-            await work.deltas.remove(unwanted)
-            for delta in surplus:
-                await work.deltas.save(replace(_superseded(delta), updated_at=now))
+            await work.deltas.remove([delta for delta in unwanted if delta.patch_sha256 is None])
+            withdrawn = [replace(delta, state=DeltaState.WITHDRAWN) for delta in unwanted if delta.patch_sha256]
+            for delta in (*withdrawn, *map(_superseded, surplus)):
+                await work.deltas.save(replace(delta, updated_at=now))
             await self._withdraw(work, [*unwanted, *surplus], now=now)
             await work.commit()
-        for delta in (*unwanted, *surplus):
-            if delta.patch_sha256 is not None and delta.state is DeltaState.OFFERED:
-                await self._ports.store.delete(delta.patch_sha256)
+        await self._sweep()
+
+    async def _sweep(self) -> None:
+        """Remove the bytes of patches that are offered no more; rows name them until they are gone."""
+        async with self._ports.unit_of_work(read_only=True) as work:
+            left = await work.deltas.left_over(limit=_PAGE)
+        for delta in left:
+            await self._ports.store.delete(delta.patch_sha256 or "")
+        if not left:
+            return
+        async with self._ports.unit_of_work() as work:
+            await work.metadata.hold()
+            await work.deltas.remove([delta for delta in left if delta.state is DeltaState.WITHDRAWN])
+            for delta in left:
+                if delta.state is not DeltaState.WITHDRAWN:
+                    await work.deltas.save(replace(delta, patch_sha256=None))
+            await work.commit()
 
     async def _wanted(self, now: datetime) -> Sequence[Delta]:
         """Count what devices have before anything is written: in a large fleet that takes a while."""
@@ -289,18 +307,24 @@ class DeltaMaker:
             return
         # Step 4: store.
         sha256 = digest_of(patch)
+        if not await self._settle(replace(queued, patch_sha256=sha256)):
+            return
         await self._ports.store.put(sha256, patch)
-        await self._settle(
-            replace(made, state=DeltaState.OFFERED, reason=words, format=FORMAT, patch_sha256=sha256), patch
-        )
+        offered = replace(made, state=DeltaState.OFFERED, reason=words, format=FORMAT, patch_sha256=sha256)
+        if not await self._settle(offered, patch):
+            await self._ports.store.delete(sha256)
 
-    async def _settle(self, delta: Delta, patch: bytes = b"") -> None:
+    async def _settle(self, delta: Delta, patch: bytes = b"") -> bool:
+        """Store a patch's new state; False if it is wanted no more, or another process has made it meanwhile."""
         now = self._ports.clock.now()
         async with self._ports.unit_of_work() as work:
+            await work.metadata.hold()
             found = await work.deltas.find(delta.from_sha256, delta.to_sha256)
             if found is None or found.state is not DeltaState.QUEUED:
-                return  # withdrawn, or made by another process meanwhile
-            await work.deltas.save(replace(delta, updated_at=now))
+                return found is not None and found.patch_sha256 == delta.patch_sha256
+            await work.deltas.save(
+                replace(delta, patch_sha256=delta.patch_sha256 or found.patch_sha256, updated_at=now)
+            )
             # Step 5: offer.
             if patch:
                 target = content_target(_name(delta), patch)
@@ -308,6 +332,7 @@ class DeltaMaker:
             if delta.state is not DeltaState.QUEUED:
                 work.record(_event(delta, delta.state.value, now=now))
             await work.commit()
+        return True
 
     async def _image(self, sha256: str) -> bytes:
         length = await self._ports.store.length(sha256)
@@ -320,7 +345,7 @@ class DeltaMaker:
 
 def _superseded(delta: Delta) -> Delta:
     reason = f"expected one of the newest {MAX_OFFERED} patches, found newer ones"
-    return replace(delta, state=DeltaState.SUPERSEDED, reason=reason, format="", patch_sha256=None)
+    return replace(delta, state=DeltaState.SUPERSEDED, reason=reason, format="")
 
 
 def _name(delta: Delta) -> str:

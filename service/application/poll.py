@@ -129,14 +129,11 @@ class Poll:
             device_id: 128 hex digits.
             fleet_size: devices that poll.
         """
-        return PollReply(
-            action_id=self._pending.waiting(device_id), next_poll_seconds=self.pause_seconds(fleet_size=fleet_size)
-        )
-
-    def pause_seconds(self, *, fleet_size: int) -> float:
-        """Return when a device is to ask again, by itself; the next one gets another answer."""
-        pacing = self._pacing
-        wanted = pacing.busy_seconds if self._pending.any_running else pacing.idle_seconds
-        interval = max(wanted, fleet_size / pacing.largest_rate)
         share = int.from_bytes(self._entropy.octets(_RANDOM_BYTES), "big") / (1 << 8 * _RANDOM_BYTES)
-        return round(interval * (1 + JITTER * (2 * share - 1)), 3)
+        seconds = self.interval_seconds(fleet_size=fleet_size) * (1 + JITTER * (2 * share - 1))
+        return PollReply(action_id=self._pending.waiting(device_id), next_poll_seconds=round(seconds, 3))
+
+    def interval_seconds(self, *, fleet_size: int) -> float:
+        """Return the mean time between two polls of a device, as things stand."""
+        wanted = self._pacing.busy_seconds if self._pending.any_running else self._pacing.idle_seconds
+        return max(wanted, fleet_size / self._pacing.largest_rate)

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 from pki.catalog import load_catalog
 from service.adapters.certificates import PkiIssuer, PkiVerifier
+from service.adapters.metadata_signer import load_genesis
 from service.adapters.possession import PkiPossessionProver
 from service.application.attestation import Attestation, AttestationResults
 from service.application.claims import Claims
@@ -94,7 +95,7 @@ def _attestation(core: Core) -> Attestation:
     return Attestation(
         core.unit_of_work,
         issuer=PkiIssuer(core.authorities, core.clock, lifetime=lifetime),
-        reference_values=ListedImages(),
+        reference_values=ListedImages(load_genesis(core.settings.data_dir).image_root),
         standings=core.standings,
         clones=core.clones,
         clock=core.clock,

@@ -11,7 +11,7 @@ from pki.online import in_force
 from pki.roles import OnlineKey
 from service.adapters.database.gateway_stores import SqlCommandQueue, SqlSubscriptions
 from service.api.app import operator_app
-from service.api.artifacts import artifact_routes
+from service.api.artifacts import ARTIFACTS_PATH, ArtifactEndpoint
 from service.api.attest import attest_routes
 from service.api.device_gate import DeviceGate
 from service.api.device_poll import POLL_PATH, PollEndpoint
@@ -44,12 +44,12 @@ def listening(
             *attest_routes(identity.attestation),
             *est_routes(identity.est, nonce_seconds=settings.nonce_lifetime_seconds),
             *uptane_routes(updates.director, updates.repository),
-            *artifact_routes(updates.artifacts),
             *transparency_routes(updates.transparency),
             *report_routes(updates.reports),
             *learned_state_routes(updates.learned_states),
         ],
         exact={POLL_PATH: PollEndpoint(updates.poll, fleet_size=core.standings.count)},
+        below={ARTIFACTS_PATH: ArtifactEndpoint(updates.artifacts)},
         standings=core.standings,
         clock=core.clock,
         heard=core.presence.heard,

@@ -1,4 +1,4 @@
-"""`tinyfleet device`: claim, list, show, explain, block, unblock, decommission, move, release, challenge."""
+"""`tinyfleet device`: claim, list, show, explain, block, unblock, decommission, move, release, challenge, learned."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from protocol.geometry import HOME_BYTES, ImageKind
-from service.cli import moving
+from service.cli import learned, moving
 from service.cli.approvals import remark_outcome
 from service.cli.claiming import VoucherDesk, claim_devices
 from service.cli.client import ApiClient, JsonObject, connect
@@ -20,6 +20,7 @@ _ROLLED_OUT = frozenset(slot for slot in HOME_BYTES if slot.kind is not ImageKin
 
 app = typer.Typer(help="Devices: claim them, look at them, block them.", no_args_is_help=True)
 app.command()(moving.release)
+app.add_typer(learned.app, name="learned")
 
 DeviceArgument = Annotated[
     str, typer.Argument(help="Device id, or a unique beginning of at least 8 digits.", callback=one_id)

@@ -85,9 +85,11 @@ def sign(
     factory = factory_authority(operator_dir, keys)
     issued = {folder: _idevid(folder, factory) for folder in new}  # every CSR is verified before anything is written
     _log(operator_dir, issued.values(), issuer=factory.certificate)
+    first = next(iter(issued), devices)
     for folder, certificate in issued.items():
         for slot, package in packages.items():
-            _write(folder / "factory" / f"{slot.value.replace('/', '_')}.img", package)
+            name = Path("factory") / f"{slot.value.replace('/', '_')}.img"
+            _write_shared(folder / name, package, same_as=first / name)
         _write(folder / "authorities.json", authorities)
         _write(folder / IDEVID_FILE, factory.chain_pem(certificate))  # last: says that the device is done
     result = {"signed": len(new), "signed_before": len(folders) - len(new)}
@@ -127,6 +129,16 @@ def _log(operator_dir: Path, certificates: Iterable[x509.Certificate], *, issuer
     now = clock.now()
     facts = [facts_of(each, kind=IssuanceKind.IDEVID, issuer=issuer, at=now) for each in certificates]
     append_to_file(operator_dir / OPERATOR_LOG_FILE, facts)
+
+
+def _write_shared(path: Path, content: bytes, *, same_as: Path) -> None:
+    """Write a file, or link it to one with the same content: of a fleet's factory images one copy is enough."""
+    if path == same_as:
+        _write(path, content)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.hardlink_to(same_as)
 
 
 def _write(path: Path, content: bytes) -> None:

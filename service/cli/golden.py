@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Annotated
+from zipfile import BadZipFile
 
 import numpy as np
 import typer
@@ -91,7 +92,7 @@ def _tensor(name: str, contract: InputContract) -> np.ndarray:
     content = read_input(Path(name), max_bytes=MAX_INPUT_BYTES)
     try:
         tensor = np.load(BytesIO(content), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, EOFError, OSError, BadZipFile) as error:  # what looks like a zip is opened as one
         raise PackageFileError(f"{name}: expected a photo's name or a .npy file, found: {error}") from error
     if not isinstance(tensor, np.ndarray) or (tensor.shape, tensor.dtype.name) != (contract.shape, contract.dtype):
         raise PackageFileError(f"{name}: expected one {contract.dtype} tensor of shape {contract.shape}, found another")

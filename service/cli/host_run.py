@@ -7,20 +7,16 @@ import numpy as np
 from protocol.geometry import Core, ImageKind, Slot, slot_for
 from service.cli.errors import BadArgumentError
 from tinyml.flatbuffer import ModelFacts
-from tinyml.preprocess import dequantise
+from tinyml.golden import pool_inference
 from tinyml.workers import InferencePool, ModelImage
 
 DEADLINE_SECONDS = 30.0
 
 
 def inference(pool: InferencePool, model: ModelImage, facts: ModelFacts) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function from an input tensor to the model's dequantised output values."""
-
-    def infer(tensor: np.ndarray) -> np.ndarray:
-        output = pool.invoke(model, tensor, deadline_seconds=DEADLINE_SECONDS).output
-        return dequantise(output, facts.outputs[0].quantisation).ravel()
-
-    return infer
+    """Return a function from an input tensor to the model's dequantised output values; no input inherits a state."""
+    infer = pool_inference(pool, model, facts, deadline_seconds=DEADLINE_SECONDS)
+    return lambda tensor: infer(tensor).ravel()
 
 
 def model_slot(core: Core) -> Slot:

@@ -31,6 +31,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "image": "service.cli.images:app",
         "model": "service.cli.models:app",
         "golden": "service.cli.golden:app",
+        "template": "service.cli.templates:app",
         "release": "service.cli.releases:app",
         "delta": "service.cli.deltas:app",
         "metadata": "service.cli.metadata:app",

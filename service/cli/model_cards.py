@@ -159,7 +159,7 @@ def complete_card(
         latency=_latency(facts.macs),
         golden=golden,
     )
-    return _with_flash(card, content)
+    return with_flash(card, content)
 
 
 def _quantised(what: str, tensor: TensorFacts) -> Quantised | None:
@@ -188,8 +188,8 @@ def _latency(macs: MacCounts) -> tuple[PredictedLatency, ...]:
     )
 
 
-def _with_flash(card: ModelCard, content: bytes) -> ModelCard:
-    """Say how many sectors the package takes; it holds the card that says so, so until it is true."""
+def with_flash(card: ModelCard, content: bytes) -> ModelCard:
+    """Return a card that says how many sectors its package takes; the package holds the card, so until it is true."""
     while True:
         sectors = -(-package_bytes(len(compose_model_payload(card, content))) // SECTOR_BYTES)
         if sectors * SECTOR_BYTES == card.measured.flash_bytes:

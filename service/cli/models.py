@@ -36,7 +36,7 @@ from service.cli.output import print_facts, print_json, print_line, remark
 from tinyml.fetch import DEMO_MODELS, fetch_model
 from tinyml.fit import check_fit, core_budget
 from tinyml.flatbuffer import MAX_MODEL_BYTES, ModelFacts, read_model_facts
-from tinyml.golden import run_golden_vectors
+from tinyml.golden import Infer, run_golden_vectors
 from tinyml.workers import InferencePool, ModelImage
 
 app = typer.Typer(help="Models: fetch examples, judge, pack and sign.", no_args_is_help=True)
@@ -100,11 +100,11 @@ def pack(
     author, content = load_card(card), read_input(model, max_bytes=MAX_MODEL_BYTES)
     check_core(author, core)
     catalog, keys = own_catalog(operator_dir), offline_keys(operator_dir)
-    vectors = _vectors(golden, author, catalog)
+    vectors = load_vectors(golden, author.component_id, name=author.name, catalog=catalog)
     with InferencePool(workers=1) as pool:
         judged = judge(content, author, core=core, pool=pool, golden=None if vectors is None else vectors.reference)
         package = sign_model(judged, keys, security_version=security_version)
-        _require_fit(judged, package)
+        require_fit(judged, package)
         if vectors is not None:
             require_golden(judged, vectors.vectors, pool)
     slot = model_slot(core)
@@ -170,26 +170,52 @@ def require_golden(judged: JudgedModel, vectors: GoldenVectors, pool: InferenceP
         InferenceError: the model gives no answer.
     """
     model = ModelImage(judged.content, judged.card.measured.arena_bytes)
-    report = run_golden_vectors(vectors.vectors, judged.card.input, infer=inference(pool, model, judged.facts))
+    judge_answers(judged.card, vectors, infer=inference(pool, model, judged.facts))
+
+
+def judge_answers(card: ModelCard, vectors: GoldenVectors, *, infer: Infer) -> None:
+    """Refuse what does not answer its golden vectors.
+
+    Raises:
+        GoldenVectorsFailedError: names each vector that fails and by how much.
+    """
+    report = run_golden_vectors(vectors.vectors, card.input, infer=infer)
     if not report.passed:
         failures = "; ".join(
             f"{failure.name}: expected at most {failure.tolerance:g} off, found {failure.max_difference:.4g}"
             for failure in report.failures
         )
-        raise GoldenVectorsFailedError(f"{judged.card.name}@{judged.card.version}: golden vectors: {failures}")
+        raise GoldenVectorsFailedError(f"{card.name}@{card.version}: golden vectors: {failures}")
 
 
-def _vectors(path: Path | None, author: CardFile, catalog: Catalog) -> SignedVectors | None:
+def load_vectors(path: Path | None, component_id: str, *, name: str, catalog: Catalog) -> SignedVectors | None:
+    """Read the signed golden vectors of a component; None where there are none yet.
+
+    Args:
+        path: of the signed document.
+        component_id: whose they must be.
+        name: of the model, for messages.
+        catalog: our own.
+
+    Raises:
+        PackageFileError: the file cannot be read, or the vectors belong to another component.
+        ProtocolError: malformed, or not signed by a golden key of ours.
+    """
     if path is None:
         return None
     envelope, vectors = load_golden(path, catalog)
-    check_component(vectors, author.component_id, author.name)
+    check_component(vectors, component_id, name)
     count = len(vectors.vectors)
     reference = GoldenReference(component_id=vectors.component_id, sha256=digest_of(envelope), vectors=count)
     return SignedVectors(vectors, reference)
 
 
-def _require_fit(judged: JudgedModel, package: bytes) -> None:
+def require_fit(judged: JudgedModel, package: bytes) -> None:
+    """Show each check of a model against its core.
+
+    Raises:
+        FitError: it does not fit.
+    """
     report = check_fit(
         judged.facts,
         core_budget(judged.card.core),

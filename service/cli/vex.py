@@ -36,7 +36,7 @@ from protocol.image import digest_of
 from protocol.updates import DocumentCustom, DocumentKind, document_target_name
 from service.cli import clock
 from service.cli.client import JsonObject, connect
-from service.cli.errors import BadArgumentError
+from service.cli.errors import BadArgumentError, CliError
 from service.cli.evidence import Reader, release_evidence
 from service.cli.offline_keys import offline_keys
 from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption, ProposeOption, YesOption
@@ -47,6 +47,10 @@ from service.cli.working_copy import WorkingCopy
 app = typer.Typer(help="What vulnerabilities mean to releases (VEX).", no_args_is_help=True)
 
 _NAMESPACE = uuid.UUID("5f2d8a60-8f5e-4a52-9a0e-0b6a2f2b7c11")
+
+
+class LastMomentError(CliError):
+    """No statement can be newer than one that is in force."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,7 @@ def add(
     with connect(operator_dir) as client:
         session = Session(client, WorkingCopy(operator_dir), offline_keys(operator_dir), clock.now())
         evidence = release_evidence(Reader(client, operator_dir, session.now), release)
-        content = make_vex(release, evidence.bills, said, now=_after(evidence.statements, session.now))
+        content = make_vex(release, evidence.bills, said, now=moment_after(evidence.statements, session.now))
         draft = _draft(session, release, content)
         answer = settle(session, draft, Consent(yes=yes, propose=propose, quiet=as_json))
     print_json(answer) if as_json else print_facts(answer)
@@ -154,9 +158,20 @@ def make_vex(release: str, bills: Mapping[str, Bom], said: Said, *, now: datetim
     )
 
 
-def _after(said: Sequence[Vex], now: datetime) -> datetime:
-    """Return a time in whole seconds that is later than what was said so far: the newest counts."""
-    return max([now, *(vex.metadata.timestamp + timedelta(seconds=1) for vex in said)])
+def moment_after(said: Sequence[Vex], now: datetime) -> datetime:
+    """Return a time in whole seconds that is later than what was said so far: the newest counts.
+
+    Raises:
+        LastMomentError: something was said at the end of all time that can be written.
+    """
+    try:
+        return max([now, *(vex.metadata.timestamp + timedelta(seconds=1) for vex in said)])
+    except OverflowError as error:
+        newest = max(vex.metadata.timestamp for vex in said)
+        raise LastMomentError(
+            f"statements: expected a time after which another can be made, found one of {newest:%F %T}; whoever signed "
+            "it keeps all newer ones of this release from counting"
+        ) from error
 
 
 def _affected(bills: Mapping[str, Bom], wanted: str) -> Iterator[Component]:

@@ -7,7 +7,7 @@ halts at one revert or one failure of boot or golden vectors, and passes when al
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil
+from functools import lru_cache
 from typing import Protocol
 
 from protocol.messages import Cause
@@ -88,8 +88,7 @@ class ThresholdPolicy:
     def passes(self, stages: Sequence[Shown]) -> Verdict | None:
         """See `Policy.passes`."""
         stage = stages[-1]
-        required = ceil(Fraction(str(self.success_percent)) * stage.counts.size / 100)
-        if not stage.is_open or stage.counts.succeeded < required:
+        if not stage.is_open or stage.counts.succeeded < _part(self.success_percent, stage.counts.size):
             return None
         return Verdict(Decision.SHOWN, result(stage), stage.index, THRESHOLDS, self.figures(stages))
 
@@ -211,6 +210,18 @@ class EvidencePolicy:
     def _log_pass(gate: CauseGate, exposure: Exposure) -> float:
         # Started devices without a result count as failures here.
         return float(gate.rate.log_pass(exposure.unproved(gate.causes), exposure.started))
+
+
+@lru_cache
+def _exact(percent: float) -> Fraction:
+    """Return a share as it was written: 0.1 % is a thousandth."""
+    return Fraction(str(percent)) / 100
+
+
+def _part(percent: float, devices: int) -> int:
+    """Return how many of some devices a share is, rounded up."""
+    share = _exact(percent)
+    return -(-devices * share.numerator // share.denominator)
 
 
 def rule_of_small_stages(stage: Shown) -> Verdict | None:

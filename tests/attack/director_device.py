@@ -20,7 +20,7 @@ from pki.online import load_certificate
 from protocol.identity import Access, DeviceId
 from protocol.voucher import Voucher, encode_public_keys
 from service.adapters.metadata_signer import load_genesis
-from service.api.artifacts import artifact_routes
+from service.api.artifacts import ARTIFACTS_PATH, ArtifactEndpoint
 from service.api.device_gate import DEVICE_SCOPE_KEY, DeviceGate
 from service.api.device_poll import POLL_PATH, PollEndpoint
 from service.api.reports import report_routes
@@ -74,11 +74,11 @@ class ConnectedDevice:
         gate = DeviceGate(
             routes=[
                 *uptane_routes(world.director, world.repository),
-                *artifact_routes(world.artifacts),
                 *transparency_routes(world.transparency),
                 *report_routes(world.reports),
             ],
             exact={POLL_PATH: PollEndpoint(world.poll, fleet_size=standings.count)},
+            below={ARTIFACTS_PATH: ArtifactEndpoint(world.artifacts)},
             standings=standings,
             clock=world.clock,
             heard=lambda _device, _at: None,

@@ -1,16 +1,24 @@
 """Drill: somebody writes the service's database, and the folder of its artifacts."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 from sqlalchemy import delete, insert, select, update
+from tuf.api.metadata import Metadata, Root, TargetFile, Targets
 
-from pki.metadata import content_target, sign_targets
+from pki.metadata import RoleKeys, add_signature, content_target, next_root, sign_targets
+from protocol.evidence import SoftwareComponent
+from protocol.geometry import Slot
 from protocol.image import digest_of
 from protocol.messages import ActionState, Attack
 from protocol.signing import SoftwareSigner
+from protocol.updates import ImageCustom, image_target_name
+from service.adapters.database.engine import Database, database_url
+from service.adapters.database.supply_chain_tables import metadata_targets
 from service.adapters.database.update_tables import (
     director_sets,
     image_targets,
@@ -21,6 +29,9 @@ from service.adapters.database.update_tables import (
 from service.adapters.metadata_signer import load_genesis
 from service.application.update_repositories import MetadataRole, RepositoryName
 from tests.attack.drill import APPLICATION, FIRMWARE, IMAGE, Drill, open_drill
+from tests.attesting_device import HONEST, AttestingDevice, component
+from tests.live_service import LiveService, live_service
+from tests.service_folder import make_folders
 
 
 @pytest.fixture
@@ -199,3 +210,83 @@ async def test_timestamp_of_the_image_repository_by_nobody_is_refused(drill: Dri
         .values(content=forged),
     )
     await drill.assert_refused(action_id, Attack.ARBITRARY_SOFTWARE, "UnsignedMetadataError")
+
+
+async def test_image_that_is_in_the_tables_alone_admits_no_device(tmp_path: Path) -> None:
+    """He writes every row that a publication would, of an image that nobody signed; no process lets the device in."""
+    folders = make_folders(tmp_path)
+    stranger = component(Slot.M4_0_MODEL, b"\x66" * 32)
+    async with live_service(folders) as live:
+        device = await live.claimed()
+        await live.attest(device)
+        device.evidence = replace(HONEST, components=(*HONEST.components, stranger))
+        await refused(live, device)
+        await write(live, *rows_of(stranger))
+        await refused(live, device)
+    async with live_service(folders) as live:
+        await refused(live, device)
+        device.evidence = HONEST
+        await live.attest(device)
+
+
+async def test_targets_and_root_that_a_thief_signed_admit_no_device(live: LiveService) -> None:
+    """He signs targets that list his image, and a root that names his key, and puts both into the tables."""
+    device, thief = await live.claimed(), SoftwareSigner.generate()
+    stranger = component(Slot.M4_0_MODEL, b"\x66" * 32)
+    device.evidence = replace(HONEST, components=(*HONEST.components, stranger))
+    await write(live, *rows_of(stranger))
+    genesis = load_genesis(live.folders.service)
+    signed = Metadata[Targets].from_bytes(genesis.image_targets).signed
+    forged = sign_targets([*signed.targets.values(), target_of(stranger)], thief, version=2, expires=signed.expires)
+    root = Metadata[Root].from_bytes(genesis.image_root).signed
+    mine = next_root(root, {Targets.type: RoleKeys((thief.public_key,), 1)}, expires=root.expires)
+    later = {"repository": "image", "version": 2, "expires_at": signed.expires, "created_at": signed.expires}
+    await write(live, insert(metadata_files).values(later | {"role": "targets", "content": forged}))
+    await refused(live, device)
+    await write(live, insert(metadata_files).values(later | {"role": "root", "content": add_signature(mine, thief)}))
+    await refused(live, device)
+
+
+@pytest.fixture
+async def live(tmp_path: Path) -> AsyncIterator[LiveService]:
+    """A whole service."""
+    async with live_service(make_folders(tmp_path)) as service:
+        yield service
+
+
+async def refused(live: LiveService, device: AttestingDevice) -> None:
+    answer = await live.ask_to_attest(device, SoftwareSigner.generate())
+    assert answer.status_code == httpx.codes.FORBIDDEN, answer.text
+    assert "m4-0/model" in answer.text
+
+
+async def write(live: LiveService, *statements: object) -> None:
+    database = Database(database_url(live.settings.database_location()))
+    async with database.engine.begin() as connection:
+        for statement in statements:
+            await connection.execute(statement)  # type: ignore[call-overload]  # any statement
+    await database.close()
+
+
+def target_of(stranger: SoftwareComponent) -> TargetFile:
+    slot, image_id = Slot(stranger.type), "00000000-0000-4000-8000-000000006666"
+    custom = ImageCustom(
+        slot_kind=slot.kind,
+        hardware_ids=(slot.core.hardware_id,),
+        component_id=image_id,
+        image_id=image_id,
+        name=stranger.version,
+        security_counter=1,
+    )
+    digest, fields = stranger.measurement.hex(), {"custom": custom.model_dump(mode="json")}
+    return TargetFile(1024, {"sha256": digest}, image_target_name(slot, image_id), fields)
+
+
+def rows_of(stranger: SoftwareComponent) -> list[object]:
+    target = target_of(stranger)
+    listed = {"path": target.path, "sha256": target.hashes["sha256"], "length": target.length}
+    image = {"custom": target.custom, "image_id": target.custom["image_id"], "since_version": 1}
+    return [
+        insert(image_targets).values(listed | image),
+        insert(metadata_targets).values(listed | {"role": "targets"}),
+    ]

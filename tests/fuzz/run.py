@@ -30,6 +30,7 @@ HARNESSES = (
     "fuzz_certificates",
     "fuzz_images",
     "fuzz_delta",
+    "fuzz_learning",
     "fuzz_service",
 )
 OUR_CODE = ["protocol", "pki", "device_sim", "service"]

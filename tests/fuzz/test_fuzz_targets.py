@@ -16,13 +16,14 @@ from tests.fuzz.fuzz_csr import TARGETS as CSRS
 from tests.fuzz.fuzz_delta import TARGETS as DELTAS
 from tests.fuzz.fuzz_evidence import TARGETS as EVIDENCE
 from tests.fuzz.fuzz_images import TARGETS as IMAGES
+from tests.fuzz.fuzz_learning import TARGETS as LEARNING
 from tests.fuzz.fuzz_messages import TARGETS as MESSAGES
 from tests.fuzz.fuzz_service import TARGETS as SERVICE
 from tests.fuzz.fuzz_voucher import TARGETS as VOUCHERS
 
 TARGETS = {
     target.name: target
-    for target in (*EVIDENCE, *CSRS, *VOUCHERS, *MESSAGES, *CERTIFICATES, *IMAGES, *DELTAS, *SERVICE)
+    for target in (*EVIDENCE, *CSRS, *VOUCHERS, *MESSAGES, *CERTIFICATES, *IMAGES, *DELTAS, *LEARNING, *SERVICE)
 }
 CLAIMS = cbor2.loads(next(target for target in EVIDENCE if target.name == "evidence-claims").seeds[0])
 EXAMPLES = settings(max_examples=60, deadline=None)

@@ -90,8 +90,8 @@ class Campaign:
         self.run(self.device(), power, work or self.update)
         return power.operations
 
-    def run(self, folder: Path, power: PowerSupply, work: Callable[[Machine], None]) -> SpareState:
-        """Boot and work until the power fails or the work is done; return the last recorded state of the spare."""
+    def run(self, folder: Path, power: PowerSupply, work: Callable[[Machine], None]) -> None:
+        """Boot and work until the power fails or the work is done."""
         machine = self.builder.open(folder, power=power)
         try:
             machine.boot()
@@ -100,34 +100,47 @@ class Campaign:
             pass
         finally:
             machine.close()
-        after = self.builder.open(folder)
-        state = after.spare.state
-        after.close()
-        return state
 
-    def require_recovered(self, folder: Path, state: SpareState) -> None:
-        """Boot after a cut and check the invariants."""
-        power = PowerSupply()
-        floors = _floors(folder)
+    def state(self, folder: Path) -> SpareState:
+        """What the journal says of the spare."""
+        machine = self.builder.open(folder)
+        try:
+            return machine.spare.state
+        finally:
+            machine.close()
+
+    def require_recovered(self, folder: Path, *, state: SpareState | None = None) -> None:
+        """Boot after a cut and check the invariants.
+
+        Args:
+            folder: of the device.
+            state: of the spare after the first of several cuts, when that decides which image runs.
+        """
+        power, floors = PowerSupply(), _floors(folder)
         machine = self.builder.open(folder, power=power)
         try:
+            allowed = self._allowed(machine.spare.state if state is None else state)
             report = machine.boot()  # invariant 1
             assert not report.stopped_cores
             running = {slot: image.digest for slot, image in machine.installed().items()}
             digest = running.pop(self.slot)
             assert running == self.others
-            assert digest in self._allowed(state)  # invariants 1 and 2
-            version = machine.installed()[self.slot].security_version
-            assert machine.rot.fuse(self.slot) <= version  # invariant 3
+            assert digest in allowed  # invariants 1 and 2
+            assert machine.rot.fuse(self.slot) <= machine.installed()[self.slot].security_version  # invariant 3
             assert power.operations <= self.most_recovery_operations()  # invariant 4
-            self._require_settled(machine, power)
+            assert machine.spare.state in (SpareState.EMPTY, SpareState.FILLING)  # invariant 4: nothing is left to do
             if digest != self.new_digest:
                 self.update(machine)  # invariant 5
-            machine.reboot()
-            assert machine.installed()[self.slot].digest == self.new_digest
+            self._require_last(machine, power)
         finally:
             machine.close()
         assert all(_floors(folder)[name] >= floor for name, floor in floors.items())  # invariant 3
+
+    def _require_last(self, machine: Machine, power: PowerSupply) -> None:
+        operations = power.operations
+        machine.reboot()
+        assert power.operations == operations  # invariant 4
+        assert machine.installed()[self.slot].digest == self.new_digest  # invariant 5
 
     def most_recovery_operations(self) -> int:
         """Copy the image, record it in both copies of the journal, write storage and root of trust once each."""
@@ -141,11 +154,6 @@ class Campaign:
         if state in (SpareState.FILLING, SpareState.TRIAL):
             return (self.old_digest,)
         return (self.new_digest,) if state == SpareState.CONFIRMED else (self.old_digest, self.new_digest)
-
-    def _require_settled(self, machine: Machine, power: PowerSupply) -> None:
-        operations = power.operations
-        machine.reboot()
-        assert power.operations == operations  # invariant 4
 
 
 class PatchedCampaign(Campaign):

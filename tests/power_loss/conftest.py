@@ -1,44 +1,40 @@
 """Counts what the suite cut, over all processes that share its tests, and says it in one line at the end."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from tests.power_loss.cut_tally import CutTally
 
-_TALLY = pytest.StashKey[CutTally]()
-_OUTPUT = "power-loss"  # in what a worker of pytest-xdist sends
+_CUT_POINTS, _BRICKS = "cut points", "bricks"  # properties of a test's report
+
+
+class CutSum:
+    """What the tests that have ended cut, whichever process ran them."""
+
+    def __init__(self) -> None:
+        self.cut_points = 0
+        self.bricks = 0
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "teardown":
+            counted = dict(report.user_properties)
+            self.cut_points += int(str(counted.get(_CUT_POINTS, 0)))
+            self.bricks += int(str(counted.get(_BRICKS, 0)))
+
+    def pytest_unconfigure(self, config: pytest.Config) -> None:
+        if self.cut_points and not hasattr(config, "workerinput"):
+            config.get_terminal_writer().line(f"cut points: {self.cut_points}, bricks: {self.bricks}")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_TALLY] = CutTally()
+    config.pluginmanager.register(CutSum(), "power-loss")
 
 
 @pytest.fixture
 def tally(request: pytest.FixtureRequest) -> Iterator[CutTally]:
-    """The process's count; a test fails if one of its cuts bricked the device."""
-    counted = request.config.stash[_TALLY]
-    before = counted.bricks
+    """The test's count; the test fails if one of its cuts bricked the device."""
+    counted = CutTally()
     yield counted
-    assert counted.bricks == before, "\n".join(counted.reasons[before:])
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    output = getattr(session.config, "workeroutput", None)
-    if output is not None:
-        counted = session.config.stash[_TALLY]
-        output[_OUTPUT] = (counted.cut_points, counted.reasons)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any, error: object) -> None:
-    del error  # its tests have failed
-    cut_points, reasons = getattr(node, "workeroutput", {}).get(_OUTPUT, (0, []))
-    node.config.stash[_TALLY].add(cut_points, reasons)
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    counted = config.stash.get(_TALLY, None)
-    if counted is not None and counted.cut_points and not hasattr(config, "workeroutput"):
-        config.get_terminal_writer().line(f"cut points: {counted.cut_points}, bricks: {counted.bricks}")
+    request.node.user_properties += [(_CUT_POINTS, counted.cut_points), (_BRICKS, counted.bricks)]
+    assert counted.bricks == 0, "\n".join(counted.reasons)

@@ -1,6 +1,6 @@
 """How many times the power was cut, and how often the device did not come back as it must."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -22,8 +22,3 @@ class CutTally:
             yield
         except Exception as error:  # noqa: BLE001 - any way not to come back counts
             self.reasons.append(f"{where}: {type(error).__name__}: {error}")
-
-    def add(self, cut_points: int, reasons: Sequence[str]) -> None:
-        """Add what another process counted."""
-        self.cut_points += cut_points
-        self.reasons += reasons

@@ -19,11 +19,12 @@ import pytest
 from device_sim.errors import PowerCutError
 from device_sim.hardware.machine import Machine
 from device_sim.hardware.power import PowerSupply
+from protocol.flash_geometry import FlashLayout
 from protocol.geometry import SYSTEM_SLOTS, Slot
 from protocol.signing import SoftwareSigner
 from tests.power_loss.cut_tally import CutTally
-from tests.power_loss.geometries import SMALL_SECTORS
-from tests.unit.device_hardware.device_builder import DeviceBuilder
+from tests.power_loss.geometries import SMALL_SECTORS, TWO_PLACES
+from tests.unit.device_hardware.device_builder import DeviceBuilder, install_trial
 from tests.voucher_roots import make_roots, usual_roots
 
 OLD, NEW = 10, 20  # sequences
@@ -35,20 +36,27 @@ OF_THE_CATALOG = ("ldevid", "uptane/director", "uptane/image", "update/release-f
 class MoveCampaign:
     """One move of one device, repeated from the same start for every cut."""
 
-    def __init__(self, folder: Path) -> None:
-        self.builder = DeviceBuilder(folder / "start", layout=SMALL_SECTORS)
+    def __init__(self, folder: Path, layout: FlashLayout) -> None:
+        self.builder = DeviceBuilder(folder / "start", layout=layout)
         machine = self.builder.ready()
         self.old = self.builder.claim(machine.folder, sequence=OLD)
         machine.boot()
         for name in OF_THE_CATALOG:
             machine.storage.put(name, b"of the old catalog")
+        self.models = [self._update(machine, version)[:-64] for version in ("2.0.0", "3.0.0")]  # signatures differ
         self.fuses = {slot: machine.rot.fuse(slot) for slot in Slot}
-        self.model = self.builder.packages.model(Slot.M4_0_MODEL)[:-64]  # a signature is new each time
         self.roots = make_roots()
         self.builder.claim(machine.folder, sequence=NEW, roots=self.roots, package=SoftwareSigner.generate())
         self.start = machine.folder
         machine.close()
         self.copies = folder / "copies"
+
+    def _update(self, machine: Machine, version: str) -> bytes:
+        """With two places, the old image stays in the flash."""
+        package = self.builder.packages.model(Slot.M4_0_MODEL, version=version)
+        install_trial(machine, Slot.M4_0_MODEL, package)
+        machine.confirm(Slot.M4_0_MODEL)
+        return package
 
     def device(self) -> Path:
         copy = self.copies / self.start.name
@@ -91,7 +99,8 @@ class MoveCampaign:
         assert [part.type for part in machine.components()] == SYSTEM
         assert not set(machine.storage.names()) & set(OF_THE_CATALOG)
         machine.close()
-        assert self.model not in (folder / "flash.bin").read_bytes()
+        flash = (folder / "flash.bin").read_bytes()
+        assert not any(model in flash for model in self.models)
         (folder / "voucher.json").write_bytes(self.old)
         machine = self.boot(folder)
         assert machine.voucher is not None
@@ -99,9 +108,9 @@ class MoveCampaign:
         machine.close()
 
 
-@pytest.fixture(scope="module")
-def campaign(tmp_path_factory: pytest.TempPathFactory) -> MoveCampaign:
-    return MoveCampaign(tmp_path_factory.mktemp("move"))
+@pytest.fixture(scope="module", params=[SMALL_SECTORS, TWO_PLACES], ids=["home and spare", "two places"])
+def campaign(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> MoveCampaign:
+    return MoveCampaign(tmp_path_factory.mktemp("move"), request.param)
 
 
 def _cuts(campaign: MoveCampaign) -> Iterator[tuple[int, float]]:

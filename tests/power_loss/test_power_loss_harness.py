@@ -51,6 +51,7 @@ def test_broken_slot_store_is_counted_as_a_brick(
         with found.cut(f"operation {operation}"):
             folder = campaign.device()
             power = PowerSupply(fails_at=operation, share=SHARES[operation % len(SHARES)])
-            campaign.require_recovered(folder, campaign.run(folder, power, campaign.update))
+            campaign.run(folder, power, campaign.update)
+            campaign.require_recovered(folder)
     assert found.cut_points == campaign.count()
     assert 0 < found.bricks < found.cut_points

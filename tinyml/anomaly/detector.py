@@ -159,3 +159,9 @@ class AnomalyDetector:
         after = features - self._means[place]
         self._variances[place] += (before * after - self._variances[place]) * share
         np.maximum(self._variances[place], 0, out=self._variances[place])  # rounding may leave a trace below zero
+
+
+def verdict(similarity_percent: float) -> np.ndarray:
+    """Return a similarity as values of the labels normal, anomaly and learning; float32, shape (3,)."""
+    similar = similarity_percent / CERTAIN
+    return np.array([similar, 1 - similar, 0], np.float32)

@@ -16,7 +16,11 @@ class CompilerMissingError(NativeError):
 
 
 class CompilationError(NativeError):
-    """The compiler or the linker refused the program, or was not done in time."""
+    """The compiler or the linker refused the program."""
+
+
+class CompilationTimeoutError(NativeError):
+    """The compiler was not done in time."""
 
 
 class OverBudgetError(NativeError):

@@ -122,8 +122,9 @@ def read_graph(content: bytes) -> Graph:
         graph = model.Subgraphs(0)
         operators = [_operator(graph.Operators(place), names[place]) for place in range(graph.OperatorsLength())]
         outputs = _indices(graph.OutputsLength(), graph.Outputs)
+        buffers = [_content(model.Buffers(index)) for index in range(model.BuffersLength())]
         return Graph(
-            tensors=tuple(_tensor(model, graph.Tensors(index)) for index in range(graph.TensorsLength())),
+            tensors=tuple(_tensor(graph.Tensors(index), buffers) for index in range(graph.TensorsLength())),
             operators=_needed(operators, outputs),
             inputs=_indices(graph.InputsLength(), graph.Inputs),
             outputs=outputs,
@@ -147,13 +148,16 @@ def _indices(length: int, index_at: Callable[[int], int]) -> tuple[int, ...]:
     return tuple(int(index_at(place)) for place in range(length))
 
 
-def _tensor(model: tflite.Model, tensor: tflite.Tensor) -> Tensor:
-    buffer = model.Buffers(tensor.Buffer())
+def _content(buffer: tflite.Buffer) -> bytes:
+    return buffer.DataAsNumpy().tobytes() if buffer.DataLength() else b""
+
+
+def _tensor(tensor: tflite.Tensor, buffers: Sequence[bytes]) -> Tensor:
     scales, zero_points = _quantisation(tensor.Quantization())
     return Tensor(
         shape=tuple(int(tensor.Shape(axis)) for axis in range(tensor.ShapeLength())),
         dtype=_DTYPES.get(tensor.Type(), f"type {tensor.Type()}"),
-        content=buffer.DataAsNumpy().tobytes() if buffer.DataLength() else b"",
+        content=buffers[tensor.Buffer()],
         scales=scales,
         zero_points=zero_points,
     )

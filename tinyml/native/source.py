@@ -1,14 +1,19 @@
 """The C of one model: its arrays and tables, the arena, the order of calls, and what the program says of itself.
 
-The same model gives the same text, byte for byte, on every machine.
+The same model gives the same text, byte for byte, on every machine. A small file may describe a large program, because
+operators may share weights and C arrays do not: the program's size is bounded before any C is written.
 """
 
 from dataclasses import dataclass, field
 
+from protocol.geometry import FLASH_BYTES
 from tinyml.errors import ModelFormatError
+from tinyml.native.errors import OverBudgetError
 from tinyml.native.graph import Graph, Tensor, read_graph
 from tinyml.native.lowering import lower
 from tinyml.native.memory import ALIGNMENT_BYTES, MemoryPlan, plan_memory
+
+MAX_OPERATORS = 1024  # the demo's largest model has 33
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +39,11 @@ def generate_source(content: bytes) -> NativeSource:
 
     Raises:
         ModelFormatError: no .tflite file that can be read, or its parts do not belong together.
+        OverBudgetError: it stores more weights than there is flash.
         UnsupportedOperatorError: there is no kernel for one of its operators; the message names it.
     """
     graph = read_graph(content)
-    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
-        found = f"{len(graph.inputs)} and {len(graph.outputs)}"
-        raise ModelFormatError(f"model: expected one input and one output, found {found}")
+    weights_bytes = _require_bounded(graph)
     plan = plan_memory(graph)
     lowered = lower(graph, plan)
     parts = [
@@ -49,7 +53,23 @@ def generate_source(content: bytes) -> NativeSource:
         _infer(lowered.calls),
         _facts(graph, plan),
     ]
-    return NativeSource("\n".join(parts), plan.arena_bytes, _weights_bytes(graph))
+    return NativeSource("\n".join(parts), plan.arena_bytes, weights_bytes)
+
+
+def _require_bounded(graph: Graph) -> int:
+    """Refuse a graph that no core could hold; return the bytes of the weights that its operators use."""
+    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
+        found = f"{len(graph.inputs)} and {len(graph.outputs)}"
+        raise ModelFormatError(f"model: expected one input and one output, found {found}")
+    if len(graph.operators) > MAX_OPERATORS:
+        raise ModelFormatError(f"model: expected at most {MAX_OPERATORS} operators, found {len(graph.operators)}")
+    if any(len(operator.outputs) != 1 for operator in graph.operators):
+        raise ModelFormatError("model: expected operators with one output each, found another number")
+    used = (index for operator in graph.operators for index in operator.inputs if index >= 0)
+    weights_bytes = sum(len(graph.tensors[index].content) for index in used)
+    if weights_bytes > FLASH_BYTES:
+        raise OverBudgetError(f"weights: expected at most {FLASH_BYTES:,} bytes of flash, found {weights_bytes:,}")
+    return weights_bytes
 
 
 def _infer(calls: tuple[str, ...]) -> str:
@@ -66,8 +86,3 @@ def _facts(graph: Graph, plan: MemoryPlan) -> str:
 def _end(graph: Graph, plan: MemoryPlan, index: int) -> tuple[str, str]:
     tensor: Tensor = graph.tensors[index]
     return f"arena + {plan.offsets[index]}", str(tensor.size_bytes)
-
-
-def _weights_bytes(graph: Graph) -> int:
-    used = {index for operator in graph.operators for index in operator.inputs if index >= 0}
-    return sum(len(graph.tensors[index].content) for index in used)

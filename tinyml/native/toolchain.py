@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from protocol.geometry import HOME_BYTES, SYSRAM_BYTES, TCM_BYTES, Slot
-from tinyml.native.errors import CompilationError, CompilerMissingError, OverBudgetError
+from tinyml.native.errors import CompilationError, CompilationTimeoutError, CompilerMissingError, OverBudgetError
 from tinyml.native.program import NativeProgram, parse_program
 
 COMPILER, OBJCOPY = "arm-none-eabi-gcc", "arm-none-eabi-objcopy"
@@ -73,7 +73,8 @@ def compile_program(text: str, budget: NativeBudget = DEFAULT_BUDGET) -> NativeP
     Raises:
         CompilerMissingError: the cross compiler is not installed.
         OverBudgetError: it does not fit; the message says which memory and by how much.
-        CompilationError: the compiler refused it or was not done in time.
+        CompilationError: the compiler refused it.
+        CompilationTimeoutError: the compiler was not done in time.
     """
     compiler, objcopy = _path_of(COMPILER), _path_of(OBJCOPY)
     with tempfile.TemporaryDirectory(prefix="tinyfleet-native-") as folder:
@@ -122,7 +123,7 @@ def _run(command: list[str], folder: Path, budget: NativeBudget) -> None:
             command, cwd=folder, capture_output=True, text=True, timeout=_COMPILE_SECONDS, check=False
         )
     except subprocess.TimeoutExpired as error:
-        raise CompilationError(f"compiler: expected a program in {_COMPILE_SECONDS:g} s, found none") from error
+        raise CompilationTimeoutError(f"compiler: expected a program in {_COMPILE_SECONDS:g} s, found none") from error
     except OSError as error:
         raise CompilationError(f"compiler: expected {command[0]} to run, found: {error}") from error
     if run.returncode != 0:
@@ -137,5 +138,5 @@ def _refusal(said: str, budget: NativeBudget) -> OverBudgetError | CompilationEr
     ]
     if overflows:
         return OverBudgetError(f"the program does not fit the core: {'; '.join(overflows)}")
-    errors = [line for line in said.splitlines() if "error" in line] or said.splitlines() or ["no message"]
-    return CompilationError(f"compiler: expected a program, found: {errors[0]}")
+    lines = [line for line in said.splitlines() if "error:" in line or "undefined reference" in line]
+    return CompilationError(f"compiler: expected a program, found: {(lines or [said.strip()[-200:]])[0]}")

@@ -66,7 +66,14 @@ class SqlDeltas:
         installed = exists().where(
             installed_images.c.slot.in_(slots), installed_images.c.sha256 == deltas.c.from_sha256
         )
-        query = select(deltas).where(~installed).order_by(deltas.c.to_sha256, deltas.c.from_sha256).limit(limit)
+        query = select(deltas).where(~installed, deltas.c.state != DeltaState.WITHDRAWN)
+        query = query.order_by(deltas.c.to_sha256, deltas.c.from_sha256).limit(limit)
+        return [_delta(row) for row in await self._connection.execute(query)]
+
+    async def left_over(self, *, limit: int) -> Sequence[Delta]:
+        """See `DeltaRepository.left_over`."""
+        is_needed = deltas.c.state.in_([DeltaState.QUEUED, DeltaState.OFFERED])
+        query = select(deltas).where(~is_needed, deltas.c.patch_sha256.is_not(None)).limit(limit)
         return [_delta(row) for row in await self._connection.execute(query)]
 
     async def installed_in(self, slot: Slot, *, limit: int) -> Mapping[str, int]:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, bindparam, delete, func, insert, select, text
+from sqlalchemy import Row, bindparam, delete, exists, func, insert, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -127,6 +127,7 @@ class SqlMetadata:
                 "custom": image.custom.model_dump(mode="json"),
                 "image_id": image.custom.image_id,
                 "since_version": image.since_version,
+                "component_id": image.custom.component_id,
             }
             for image in images
         ]
@@ -170,10 +171,13 @@ class SqlMetadata:
 
     async def released_builds(self, slot: Slot, component_id: str) -> Sequence[Build]:
         """See `MetadataRepository.released_builds`."""
-        released = select(release_images.c.target).where(release_images.c.slot == slot)
-        query = select(image_targets).where(
-            image_targets.c.path.in_(released), image_targets.c.custom["component_id"].as_string() == component_id
+        # Both by an index: the component's images, and of each the releases that brought it.
+        is_released = exists().where(
+            release_images.c.sha256 == image_targets.c.sha256,
+            release_images.c.target == image_targets.c.path,
+            release_images.c.slot == slot,
         )
+        query = select(image_targets).where(image_targets.c.component_id == component_id, is_released)
         images = [_image(row) for row in await self._connection.execute(query)]
         return [image.custom.build(image.sha256) for image in images]
 

@@ -63,6 +63,7 @@ image_targets = Table(
     Column("custom", JSON_TYPE, nullable=False),
     Column("image_id", GUID_TYPE, unique=True),
     Column("since_version", BigInteger, nullable=False),
+    Column("component_id", GUID_TYPE, nullable=False, index=True, server_default=""),
 )
 
 releases = Table(

@@ -3,6 +3,7 @@
 import io
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ from typing_extensions import override
 
 from device_sim.adapters.clock import WallClock
 from device_sim.errors import DeviceFolderError
+from device_sim.fleets.crew import crews_of, inferring
+from device_sim.fleets.kits import KitRoom
 from device_sim.hardware.machine import Machine
 from device_sim.network.ports import LinkEvents
 from device_sim.network.tls import Credential
 from device_sim.runtime.events import EventLog
-from device_sim.runtime.fleet import Fleet, World, inferring, open_fleet
+from device_sim.runtime.fleet import FleetRun, World
+from device_sim.sensors.fitted import Surfaces
 from protocol.identity import DeviceId
 from protocol.scenario import Scenario
 from protocol.voucher import Voucher
@@ -80,21 +84,19 @@ def devices(tmp_path: Path) -> dict[Path, AttestingWire]:
     return made
 
 
-def fleet_of(devices: dict[Path, AttestingWire], stream: Watched, scenario: Scenario | None = None) -> Fleet:
-    clock = WallClock()
+def fleet_of(devices: dict[Path, AttestingWire], stream: Watched) -> FleetRun:
+    clock, scenario = WallClock(), Scenario(inference_period_seconds=0.02)
     network = FleetNetwork({wire.device_id: wire for wire in devices.values()})
-    world = World(
-        network,
-        clock,
-        ColourInference(),
-        photos=[GREY],
-        scenario=scenario or Scenario(inference_period_seconds=0.02),
-        events=EventLog(stream, now=clock.now),
-    )
-    return open_fleet(list(devices), world)
+    events = EventLog(stream, now=clock.now)
+    fleet = FleetRun(World(lambda _path: network, clock, scenario, events, clock.now()))
+    (crew,) = crews_of(scenario, list(devices), where=Path())
+    kit = KitRoom(ColourInference(), seed=1).kit(replace(crew, surfaces=Surfaces([GREY])))
+    for member in crew.members:
+        fleet.add(member, kit)
+    return fleet
 
 
-def run(fleet: Fleet, stream: Watched) -> None:
+def run(fleet: FleetRun, stream: Watched) -> None:
     """Run a fleet until what the stream watches for has been seen."""
     fleet.start()
     seen = stream.seen.wait(SECONDS)
@@ -140,7 +142,7 @@ def test_broken_folder_starts_nothing(devices: dict[Path, AttestingWire]) -> Non
 def test_sample_of_devices_infers() -> None:
     """The sample has the size that the scenario says, and its seed decides who."""
     folders = [Path(f"device-{number}") for number in range(100)]
-    assert inferring(folders, Scenario()) == frozenset(folders)
-    samples = [inferring(folders, Scenario(seed=seed, inference_sample=10)) for seed in (1, 1, 2)]
+    assert inferring(folders, seed=1, sample=None) == frozenset(folders)
+    samples = [inferring(folders, seed=seed, sample=10) for seed in (1, 1, 2)]
     assert [len(sample) for sample in samples] == [10, 10, 10]
     assert samples[0] == samples[1] != samples[2]

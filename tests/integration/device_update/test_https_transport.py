@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from device_sim.network.https import MAX_ERROR_BYTES, HttpLimits, HttpsTransport
 from device_sim.network.ports import EndlessDataError, FalseServerError, SlowRetrievalError, UnreachableError
 from device_sim.network.tls import Credential, client_context, show_credential
+from device_sim.network.wire import WireMeter
 from protocol.signing import SoftwareSigner
 from tests.integration.device_update.tls_peer import Answer, TlsPeer, response, send, send_and_close, tls_peer
 from tests.integration.gateway.gateway_certificates import CertificateBuilder
@@ -215,6 +216,23 @@ def test_nobody_there_is_unreachable(certificates: CertificateBuilder, closed_po
         client.request("GET", PATH, max_bytes=100)
 
 
+def test_connection_after_another_resumes_its_session_and_every_byte_is_counted(
+    certificates: CertificateBuilder,
+) -> None:
+    """Closing what is not needed costs no signatures; the second handshake is shorter, and both are on the meter."""
+    meter = WireMeter()
+    with tls_peer(certificates, send(response(b"ok"))) as peer:
+        client = HttpsTransport(peer.url, context(certificates), monotonic=time.monotonic, meter=meter)
+        totals = [0]
+        for _ in range(2):
+            client.request("GET", PATH, max_bytes=100)
+            client.close()
+            totals.append(meter.bytes)
+    first, second = totals[1], totals[2] - totals[1]
+    assert 0 < second < first
+    assert meter.requests == 2
+
+
 def test_renewed_certificate_is_shown_after_the_next_handshake(certificates: CertificateBuilder) -> None:
     """One context serves both certificates, one after the other."""
     shared = context(certificates, "first")
@@ -223,7 +241,7 @@ def test_renewed_certificate_is_shown_after_the_next_handshake(certificates: Cer
         client = HttpsTransport(peer.url, shared, monotonic=time.monotonic)
         client.request("GET", PATH, max_bytes=100)
         show_credential(shared, credential(second))
-        client.close()
+        client.renew()
         client.request("GET", PATH, max_bytes=100)
         client.close()
     assert peer.clients[1] is not None

@@ -2,8 +2,10 @@
 
 import asyncio
 import queue
+import random
 import ssl
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -11,10 +13,15 @@ from pathlib import Path
 import pytest
 from paho.mqtt import client as paho
 
-from device_sim.network.mqtt import LinkLimits, PahoLink
+from device_sim.adapters.clock import WallClock
+from device_sim.network.loop import LinkLoop
+from device_sim.network.mqtt import Gateway, LinkLimits, PahoLink
 from device_sim.network.ports import LinkCounts, LinkEvents
+from device_sim.network.quality import NetworkPath, Surrounds
+from device_sim.network.wire import WireMeter
 from protocol.identity import DeviceId
 from protocol.messages import CHECK_UPDATE
+from protocol.scenario.network import NetworkQuality
 from protocol.topics import telemetry_topic
 from service.application.messaging import RefusalReason
 from tests.integration.gateway.gateway_certificates import CertificateBuilder, Credential
@@ -50,6 +57,13 @@ class Linked:
     told: Told
     device: Credential
     context: ssl.SSLContext
+    loop: LinkLoop
+
+    async def settle(self) -> None:
+        """Wait until the loop has done what it was asked so far."""
+        done = threading.Event()
+        self.loop.call(done.set)
+        assert await asyncio.to_thread(done.wait, SECONDS)
 
     def publish(self, *payloads: bytes) -> None:
         for payload in payloads:
@@ -59,7 +73,8 @@ class Linked:
         return await asyncio.to_thread(self.link.drain, SECONDS)
 
     async def stop(self) -> None:
-        await asyncio.to_thread(self.link.stop)
+        self.link.stop()
+        await self.settle()
 
 
 @pytest.fixture
@@ -76,18 +91,40 @@ async def running(backend: Backend) -> AsyncIterator[RunningGateway]:
 Connect = Callable[..., Linked]
 
 
+def perfect_path() -> NetworkPath:
+    """A network that lets everything through at once."""
+    where = Surrounds(NetworkQuality(), utc_offset=timedelta(0), started_at=WallClock().now())
+    return NetworkPath(where, clock=WallClock(), draw=random.Random, meter=WireMeter())
+
+
 @pytest.fixture
-async def connect() -> AsyncIterator[Connect]:
+def loop() -> Iterator[LinkLoop]:
+    """A loop in which nothing crashes."""
+    crashes: list[Exception] = []
+    loop = LinkLoop(WallClock(), on_crash=crashes.append)
+    yield loop
+    loop.close()
+    assert crashes == []
+
+
+@pytest.fixture
+async def connect(loop: LinkLoop) -> AsyncIterator[Connect]:
     """Makes links and stops them at the end."""
     made: list[Linked] = []
 
-    def make(backend: Backend, port: int, *, limits: LinkLimits | None = None, name: str = "device") -> Linked:
+    def make(
+        backend: Backend,
+        port: int,
+        *,
+        limits: LinkLimits | None = None,
+        name: str = "device",
+        path: NetworkPath | None = None,
+    ) -> Linked:
         device, told = backend.certificates.device(name), Told()
         context = backend.certificates.client_context(device)
-        link = PahoLink(
-            DeviceId(device.device_id), context, host="127.0.0.1", port=port, events=told.events, limits=limits
-        )
-        made.append(Linked(link, told, device, context))
+        gateway = Gateway("127.0.0.1", port, loop, path or perfect_path())
+        link = PahoLink(DeviceId(device.device_id), context, gateway=gateway, events=told.events, limits=limits)
+        made.append(Linked(link, told, device, context, loop))
         return made[-1]
 
     yield make
@@ -105,6 +142,7 @@ async def test_messages_are_acknowledged_and_stored(running: RunningGateway, con
     assert await running.payloads() == payloads
     assert linked.link.counts == LinkCounts(sent=100, acknowledged=100, dropped=0, waiting=0)
     assert linked.link.connected
+    assert linked.told.connections.qsize() == 1
 
 
 async def test_full_queue_drops_the_oldest(running: RunningGateway, connect: Connect) -> None:
@@ -125,6 +163,7 @@ async def test_unacknowledged_messages_are_in_bounds(running: RunningGateway, co
     await linked.told.next_connection()
     running.telemetry.may_commit.clear()
     linked.publish(*(b"%d" % number for number in range(10)))
+    await linked.settle()
     assert linked.link.counts == LinkCounts(sent=4, acknowledged=0, dropped=0, waiting=6)
     running.telemetry.may_commit.set()
     assert await linked.drain()
@@ -167,7 +206,8 @@ async def test_renewed_certificate_is_shown_by_the_next_connection(running: Runn
     linked.context.load_cert_chain(renewed.certificate_file, renewed.key_file)
     running.telemetry.may_commit.clear()
     linked.publish(b"between")
-    await asyncio.to_thread(linked.link.reconnect)
+    await linked.settle()
+    linked.link.reconnect()
     running.telemetry.may_commit.set()
     assert [await linked.told.next_connection() for _ in range(3)] == ["connected", "disconnected", "connected"]
     assert await linked.drain()
@@ -184,6 +224,7 @@ async def test_stopped_link_keeps_what_is_unacknowledged_until_it_starts_again(
     assert await linked.told.next_connection() == "connected"
     running.telemetry.may_commit.clear()
     linked.publish(b"under way")
+    await linked.settle()
     await linked.stop()
     await linked.stop()
     assert not linked.link.connected

@@ -35,8 +35,8 @@ from tests.service_processes import (
 async def two_processes(
     folders: Folders, database: str, **settings: object
 ) -> AsyncIterator[tuple[ServiceProcess, ServiceProcess]]:
+    list_images(folders, HONEST.components)
     async with service_process(folders, "a", database, **settings) as a:
-        await list_images(a.settings, HONEST.components)
         (await a.operator.post("/products", json={"name": "Camera"})).raise_for_status()
         async with service_process(folders, "b", database, **settings) as b:
             yield a, b

@@ -382,3 +382,62 @@ async def test_patches_are_listed_by_page_and_shown(world: UpdateWorld) -> None:
     assert await patches.get(whole[0].from_sha256, whole[0].to_sha256) == whole[0]
     with pytest.raises(UnknownDeltaError, match="expected one from 000000000000"):
         await patches.get("0" * 64, "1" * 64)
+
+
+class UnpluggedError(ArtifactStoreError):
+    """The store went away."""
+
+
+async def test_bytes_of_a_withdrawn_patch_are_swept_after_an_interruption(
+    world: UpdateWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store is away when they should go: the next look removes them, and then the row."""
+    maker = maker_of(world)
+    _, new, device = await _two_releases(world)
+    await drain(maker)
+    made = (await all_deltas(world))[0].patch_sha256 or ""
+    await install(world, new, [device])
+
+    async def away(_sha256: str) -> None:
+        raise UnpluggedError("artifact store: expected it, found nothing")
+
+    world.clock.advance(3600)
+    with monkeypatch.context() as patched:
+        patched.setattr(world.store, "delete", away)
+        with pytest.raises(UnpluggedError):
+            await drain(maker)
+    assert [(each.state, await listed(world)) for each in await all_deltas(world)] == [(DeltaState.WITHDRAWN, [])]
+    assert await bytes_of(world, made) is not None
+    world.clock.advance(3600)
+    await drain(maker_of(world))
+    assert (await all_deltas(world), await bytes_of(world, made)) == ([], None)
+    assert (await changes(world)).count("withdrawn") == 1
+
+
+async def test_bytes_of_a_patch_that_was_never_offered_are_swept(world: UpdateWorld) -> None:
+    """Its maker was killed between store and offer, and then nobody needed it any more."""
+    old, new, device = await _two_releases(world)
+    maker = maker_of(world)
+    publish = world.repository.publish_online
+
+    async def killed(*_arguments: object, **_options: object) -> None:
+        raise asyncio.CancelledError
+
+    world.repository.publish_online = killed  # type: ignore[assignment,method-assign]  # the process ends here
+    with pytest.raises(asyncio.CancelledError):
+        await drain(maker)
+    world.repository.publish_online = publish  # type: ignore[method-assign]
+    patch = digest_of(make_patch(old, new))
+    assert await bytes_of(world, patch) is not None
+    await install(world, new, [device])
+    world.clock.advance(3600)
+    await drain(maker_of(world))
+    assert (await all_deltas(world), await bytes_of(world, patch)) == ([], None)
+
+
+async def _two_releases(world: UpdateWorld) -> tuple[bytes, bytes, str]:
+    """A device has the first; a patch to the second is queued."""
+    old = await released(world, 1)
+    (device,) = await world.add_devices(1)
+    await install(world, old, [device])
+    return old, await released(world, 2), device

@@ -10,8 +10,13 @@ from sqlalchemy import text
 from tuf.api.metadata import Metadata, Snapshot
 
 from pki.metadata import DELTAS_ROLE, content_target
+from protocol.geometry import Slot
+from protocol.image import digest_of
 from service.adapters.database.engine import Database, database_url
 from service.adapters.metadata_signer import load_genesis
+from service.adapters.patch_process import make_patch
+from service.application.delta_repository import DeltaState
+from service.application.deltas import DeltaMaker, DeltaPolicy, DeltaPorts, DeltaQueue
 from service.application.publication import Publication
 from service.application.releases import Releases
 from service.application.repository import KEPT_VERSIONS, ImageRepository
@@ -113,6 +118,61 @@ async def test_second_publication_waits_and_keeps_the_first(
     assert (await listed_versions(world))["vision"] == 2
     world.clock.time = other.clock.time
     assert (await roles.in_force()).versions["vision"] == 2
+
+
+class PatchesHere:
+    """Makes patches in this process."""
+
+    async def make(self, old: bytes, new: bytes) -> bytes:
+        return make_patch(old, new)
+
+
+async def test_publication_and_settlement_at_once_both_come_to_their_end(
+    postgresql_world: UpdateWorld, other: UpdateWorld
+) -> None:
+    """A publication queues patches and holds the repository; the maker that settles one waits, and locks nothing."""
+    world, gate = postgresql_world, Gate()
+    package = await _queued_patch(world)
+    ports = DeltaPorts(
+        other.unit_of_work, other.repository, other.store, PatchesHere(), other.clock, is_leader=lambda: True
+    )
+    gated = ImageRepository(
+        world.unit_of_work, metadata=world.metadata, clock=world.clock, listeners=(gate, DeltaQueue(DeltaPolicy()))
+    )
+    releases = Releases(world.unit_of_work, repository=gated, clock=world.clock, entropy=world.entropy)
+    third = await world.prepare("third", {Slot.A7_APPLICATION: package})
+    for content in third.contents.values():
+        await world.take(content)
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        group.create_task(
+            releases.create(
+                RELEASER,
+                name="third",
+                unverified={"targets": world.sign(third)},
+                release_target=third.release_target,
+            )
+        )
+        await gate.reached.wait()
+        made = group.create_task(DeltaMaker(ports, DeltaPolicy()).work())
+        await waits_for_a_lock(world)
+        gate.go.set()
+    assert made.result()
+    async with world.unit_of_work(read_only=True) as work:
+        states = [delta.state for delta in await work.deltas.page(after=("", ""), limit=10)]
+    assert sorted(states) == [DeltaState.OFFERED, DeltaState.QUEUED]
+
+
+async def _queued_patch(world: UpdateWorld) -> bytes:
+    """Release two applications that are alike, the first on a device; return a third."""
+    packages = [world.package(f"app@{number}.0.0", payload=bytes(5000) + bytes([number])) for number in (1, 2, 3)]
+    for name, package in zip(("first", "second"), packages, strict=False):
+        await world.hand_over(await world.prepare(name, {Slot.A7_APPLICATION: package}))
+        if name == "first":
+            device = await world.add_device()
+            async with world.unit_of_work() as work:
+                await work.installed.put(device, {Slot.A7_APPLICATION: digest_of(package)}, at=world.clock.now())
+                await work.commit()
+    return packages[2]
 
 
 async def test_snapshot_heals_what_an_earlier_one_missed(world: UpdateWorld) -> None:

@@ -46,5 +46,5 @@ def test_unknown_custom_operator_is_refused(pool: InferencePool) -> None:
 
 
 def test_stateful_operators_are_ones_that_tflm_has() -> None:
-    """An operator that TFLM lacks needs no second refusal."""
+    """One that TFLM lacks keeps nothing."""
     assert STATEFUL_OPERATORS <= TFLM_OPERATORS

@@ -137,7 +137,7 @@ def test_golden_vectors_are_answered_by_the_prior_alone(builder: DeviceBuilder) 
     def answers(window: np.ndarray) -> list[float]:
         replies = [core.receive(message) for message in split(window.tobytes(), COMPONENT)]
         assert not any(replies[:-1])
-        return np.frombuffer(replies[-1] or b"", "<f4").tolist()
+        return [float(value) for value in np.frombuffer(replies[-1] or b"", "<f4")]
 
     before = [answers(WINDOWS[0]), answers(FAULTY[0])]
     assert before[0][0] > 0.9

@@ -1,6 +1,5 @@
 """The flash changes by erase and aligned writes only, and keeps what a kill leaves in its file."""
 
-import contextlib
 from pathlib import Path
 
 import pytest
@@ -8,7 +7,6 @@ import pytest
 from device_sim.errors import DeviceFolderError, FlashMisuseError, PowerCutError
 from device_sim.hardware.flash import ERASED, NorFlash, map_flash_file
 from device_sim.hardware.power import PowerSupply
-from device_sim.hardware.wear import WearFile
 from protocol.flash_geometry import PAGE_BYTES, FlashGeometry
 from protocol.geometry import KIB
 
@@ -134,26 +132,3 @@ def test_observer_is_told_how_long_each_operation_occupies_the_chip() -> None:
     with pytest.raises(PowerCutError):
         chip.erase(0)
     assert told == [0.045, 0.0004, 0.0004, 0.0225]
-
-
-def test_each_erase_that_begins_wears_its_sector() -> None:
-    """Also one that is cut; a cut before it, a write and a read wear nothing."""
-    worn: list[int] = []
-    memory = bytearray([ERASED]) * GEOMETRY.size_bytes
-    for power in (PowerSupply(), PowerSupply(fails_at=2, share=0.4), PowerSupply(fails_at=2, share=0.0)):
-        chip = NorFlash(memory, GEOMETRY, power=power, worn=worn.append)
-        chip.erase(3 * KIB)
-        chip.write(3 * KIB, ROW)
-        with contextlib.suppress(PowerCutError):
-            chip.erase(KIB)
-    assert worn == [3, 1, 3, 1, 3]
-
-
-def test_wear_is_counted_in_a_file_that_survives(tmp_path: Path) -> None:
-    """A flash that was never erased has none; what is counted is there for the next one who looks."""
-    path = tmp_path / "wear.bin"
-    assert WearFile(path, sectors=4).erases() == (0, 0, 0, 0)
-    for sector in (1, 3, 3):
-        WearFile(path, sectors=4).count(sector)
-    assert WearFile(path, sectors=4).erases() == (0, 1, 0, 2)
-    assert path.read_bytes() == bytes(4) + b"\x01\0\0\0" + bytes(4) + b"\x02\0\0\0"

@@ -9,7 +9,7 @@ from tuf.api.metadata import Metadata, Root, Targets
 
 from device_sim.errors import StorageFullError
 from device_sim.hardware.power import PowerSupply
-from device_sim.hardware.secure_storage import MAX_STORAGE_BYTES, SecureStorage
+from device_sim.hardware.secure_storage import MAX_STORAGE_BYTES, REPORTS, RESERVED_BYTES, SecureStorage
 from device_sim.network.ports import HttpResponse, UnexpectedResponseError, UnreachableError
 from device_sim.update.errors import EndlessMetadataError, MetadataNotKeptError, MetadataRefusedError
 from device_sim.update.repository import (
@@ -40,10 +40,24 @@ def test_storage_refuses_what_it_could_not_read_again(tmp_path: Path) -> None:
     """A name too many is refused before anything is written; the device wakes with what it had."""
     storage = SecureStorage(tmp_path / "state.json", power=PowerSupply())
     storage.put("kept", b"1")
-    with pytest.raises(StorageFullError, match=f"expected at most {MAX_STORAGE_BYTES} bytes, found"):
+    with pytest.raises(StorageFullError, match=f"expected at most {MAX_STORAGE_BYTES - RESERVED_BYTES} bytes, found"):
         storage.put("large", bytes(MAX_STORAGE_BYTES))
     assert storage.names() == ("kept",)
     assert SecureStorage(tmp_path / "state.json", power=PowerSupply()).get("kept") == b"1"
+
+
+def test_storage_that_is_full_still_takes_reports(tmp_path: Path) -> None:
+    """And whatever takes no more room than before; at its end it takes nothing more at all."""
+    storage = SecureStorage(tmp_path / "state.json", power=PowerSupply())
+    most = (MAX_STORAGE_BYTES - RESERVED_BYTES) * 3 // 4 - 100  # values are kept as base64
+    storage.put("filler", bytes(most))
+    with pytest.raises(StorageFullError):
+        storage.put("more", bytes(1000))
+    storage.put(REPORTS, bytes(1000))
+    storage.put("filler", bytes([1]) * most)
+    storage.update({REPORTS: None})
+    with pytest.raises(StorageFullError, match=f"expected at most {MAX_STORAGE_BYTES} bytes, found"):
+        storage.put(REPORTS, bytes(RESERVED_BYTES))
 
 
 def test_store_keeps_text_as_it_is() -> None:

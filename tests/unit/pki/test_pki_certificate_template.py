@@ -13,7 +13,7 @@ from pki.authority import CertificateAuthority, extensions_of, self_signed_root
 from pki.certificate_template import CertificateTemplate
 from pki.errors import ProfileError
 from pki.profiles import Profile
-from protocol.identity import Access
+from protocol.identity import Access, spki_der
 from protocol.signing import SoftwareSigner, verify
 from tests.unit.pki.pki_builder import NOW, Tree
 
@@ -130,5 +130,11 @@ def test_type_of_an_extension_is_encoded_as_by_the_builder(oid: str, *, critical
     value = x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), b"\x04\x01x")
     extension = x509.Extension[x509.ExtensionType](value.oid, critical, value)
     template = CertificateTemplate(TREE.root.certificate.subject, [extension])
-    der = template.issue(LDEVID, KEY.public_key, own_extensions=(), serial_number=1, signer=KEY)
+    der = template.issue(LDEVID, spki_der(KEY.public_key), own_extensions=(), serial_number=1, signer=KEY)
     assert list(x509.load_der_x509_certificate(der).extensions) == [extension]
+
+
+def test_subject_key_id_is_that_of_cryptography() -> None:
+    """RFC 5280 §4.2.1.2, the first method."""
+    found = authority_of(1).issue(LDEVID, KEY.public_key).extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+    assert found.value == x509.SubjectKeyIdentifier.from_public_key(KEY.public_key)

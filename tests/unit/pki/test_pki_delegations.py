@@ -40,6 +40,7 @@ from pki.repository import (
     count_signatures,
     delegated_roles,
     verify_delegated,
+    verify_listings,
     verify_root,
     verify_targets,
 )
@@ -115,6 +116,20 @@ def test_every_role_names_its_delegator() -> None:
         state.delegator_of("audio")
     with pytest.raises(DelegationError, match="timestamp: expected a role that targets delegates to"):
         verify_delegated(b"{}", delegator=state.root, role="timestamp", now=NOW)
+
+
+def test_listings_are_verified_by_their_signatures_alone() -> None:
+    """Team, bins and targets long after they have expired; a role of which one byte is other is refused."""
+    roles = with_team(bins=True)
+    state = verify_listings(roles.files, trusted_root=roles.trusted_root, newer_roots=[])
+    assert MODEL.path in state.metadata_of("vision").targets
+    assert APPLICATION.path in state.metadata_of(state.role_for(APPLICATION.path)).targets
+    forged = {**roles.files, "vision": roles.files["vision"].replace(b"2026", b"2027", 1)}
+    for files in (forged, {**roles.files, "audio": roles.files["vision"]}):
+        with pytest.raises(
+            (MetadataSignatureError, DelegationError), match=r"vision: expected sig|audio: expected a r"
+        ):
+            verify_listings(files, trusted_root=roles.trusted_root, newer_roots=[])
 
 
 def test_older_role_than_was_seen_before_is_refused() -> None:

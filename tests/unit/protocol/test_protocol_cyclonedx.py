@@ -13,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.cyclonedx import (
+    MAX_AFFECTED,
     MAX_BOM_BYTES,
     MAX_COMPONENTS,
     MAX_DEPTH,
+    MAX_VEX_BYTES,
     Affected,
     Aggregate,
     Analysis,
@@ -241,6 +243,23 @@ def test_bill_that_is_too_long_too_deep_or_too_large_is_refused() -> None:
     many = Component(type=ComponentType.LIBRARY, name="n", components=(half,) * (MAX_COMPONENTS // 2))
     with pytest.raises(BomError, match=f"at most {MAX_COMPONENTS}"):
         read_bom(canonical_json(bill(components=(many, many), dependencies=())))
+
+
+def test_statements_that_are_too_long_or_about_too_much_are_refused() -> None:
+    """A page of statements must not hold up whoever reads it, nor fill tables."""
+    with pytest.raises(DocumentError, match=f"at most {MAX_VEX_BYTES} bytes"):
+        read_vex(b"{" + b" " * MAX_VEX_BYTES)
+    components = [{"bom-ref": str(number), "name": "n", "type": "library"} for number in range(1000)]
+    affects = [{"ref": str(number)} for number in range(1000)]
+
+    def about(count: int) -> bytes:
+        statement = {"id": "CVE-1", "analysis": {"state": "in_triage"}, "affects": affects}
+        changes = {"components": components, "vulnerabilities": [statement] * count}
+        return spoiled(vex(), lambda document: document.update(changes))
+
+    assert len(read_vex(about(MAX_AFFECTED // 1000)).vulnerabilities) == MAX_AFFECTED // 1000
+    with pytest.raises(BomError, match=f"about at most {MAX_AFFECTED} components in all, found {MAX_AFFECTED + 1000}"):
+        read_vex(about(MAX_AFFECTED // 1000 + 1))
 
 
 def test_nesting_that_no_parser_follows_gives_our_error() -> None:

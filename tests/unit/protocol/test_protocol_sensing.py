@@ -3,6 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
+from protocol.model import InputContract
 from protocol.sensing import SensorConditions, SensorKind, SensorSource, SignalContract, SpectralFeatures
 
 FEATURES = {
@@ -42,6 +43,18 @@ def test_signal_holds_its_frames_and_their_frequencies() -> None:
         SignalContract(sample_rate_hz=4000, window_samples=480, features=features())
     with pytest.raises(ValidationError, match="expected at most 256, found 480"):
         SignalContract(sample_rate_hz=8000, window_samples=256, features=features())
+
+
+def test_card_of_a_listening_model_says_what_it_hears() -> None:
+    """A camera has no signal, every other sensor has one; a card that says nothing is of a camera."""
+    signal = SignalContract(sample_rate_hz=4000, window_samples=256)
+    heard = InputContract(shape=(1, 256), dtype="float32", sensor=SensorKind.MICROPHONE, signal=signal)
+    assert heard.signal == signal
+    assert InputContract.model_validate({"shape": (1, 2, 2, 3), "dtype": "int8"}).sensor is SensorKind.CAMERA
+    with pytest.raises(ValidationError, match="expected one unless a camera is the sensor, found none of a microphone"):
+        InputContract(shape=(1, 256), dtype="float32", sensor=SensorKind.MICROPHONE)
+    with pytest.raises(ValidationError, match="found one of a camera"):
+        InputContract(shape=(1, 256), dtype="float32", signal=signal)
 
 
 def test_source_names_a_file_for_a_sensor() -> None:

@@ -19,10 +19,10 @@ def _facts(*operators: str) -> ModelFacts:
 
 
 def test_model_that_fits_exactly_is_accepted() -> None:
-    """A limit is the most that fits, not the least that does not."""
-    report = check_fit(_facts("CONV_2D"), _BUDGET, arena_bytes=192 * _KIB, package_bytes=300 * _KIB)
+    """A limit is the most that fits, not the least that does not; a model may keep state."""
+    report = check_fit(_facts("CONV_2D", "VAR_HANDLE"), _BUDGET, arena_bytes=192 * _KIB, package_bytes=300 * _KIB)
     assert report.ok
-    assert [check.spare for check in report.checks] == [0, 36 * _KIB, 0, 0, 0]
+    assert [check.spare for check in report.checks] == [0, 36 * _KIB, 0, 0]
     report.require_fit()
 
 
@@ -33,7 +33,6 @@ def test_model_that_fits_exactly_is_accepted() -> None:
         (1000, 340 * _KIB, (), r"package in the home slot: .* 4,096 too many"),
         (1000, 301 * _KIB, (), r"package in the shared spare slot: .* 1,024 too many"),
         (1000, 1000, ("TOPK_V2", "CUSTOM:Mine", "TOPK_V2"), r"TFLM lacks: .* found 2 \(CUSTOM:Mine, TOPK_V2\)"),
-        (1000, 1000, ("VAR_HANDLE",), r"keep state: .* found 1 \(VAR_HANDLE\), 1 too many"),
     ],
 )
 def test_model_that_does_not_fit_is_refused_by_how_much(

@@ -1,0 +1,394 @@
+"""A virtual MT3620: what its slots hold, as states; no bytes, no keys.
+
+Real: what is on trial, confirmed or reverted, and by which rules; fuses, counters, boot seeds; that a restart drops an
+image on trial and finishes one that was confirmed; the sizes of slots. Not real: flash contents, wear, the boot chain's
+verification, the model's arithmetic. Faults of the scenario strike at the step that the real ones would spoil.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import NoReturn
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from device_sim.cores.a7 import GoldenOutcome
+from device_sim.cores.device_time import DeviceTime
+from device_sim.cores.m4 import InferenceOutcome
+from device_sim.errors import (
+    CoreLoadError,
+    CoreStoppedError,
+    ImageTooLargeError,
+    PowerCutError,
+    SpareContentError,
+    SpareStateError,
+)
+from device_sim.hardware.boot import BootReport, Revert
+from device_sim.hardware.clock import Clock, DeviceClock
+from device_sim.hardware.installed import InstalledImage
+from device_sim.hardware.ports import RealTimeCore
+from device_sim.hardware.spare import Spare, SpareState
+from device_sim.update.errors import TargetRefusedError
+from protocol.document import Document, DocumentT
+from protocol.evidence import SoftwareComponent
+from protocol.geometry import HOME_BYTES, SECTOR_BYTES, SPARE_BYTES, Core, Slot
+from protocol.identity import DeviceId
+from protocol.messages import Cause
+from protocol.model import GoldenVectors
+from protocol.scenario.faults import ReleaseFault, ReleaseFaultKind
+from protocol.voucher import Voucher
+from simulation.admission import SOMEBODYS_KEY, Shown
+from simulation.devices.faults import Faults
+from simulation.images import Catalogue, VirtualImage, tampered
+
+BOOT_SEED_BYTES = 32
+UNCONFIRMED = "restarted before the trial was confirmed"
+
+
+class VirtualStorage:
+    """Secure storage in memory; survives power cuts."""
+
+    __slots__ = ("documents", "items")
+
+    def __init__(self, other: "VirtualStorage | None" = None) -> None:
+        self.items: dict[str, bytes] = dict(other.items) if other else {}
+        self.documents: dict[str, Document] = dict(other.documents) if other else {}
+
+    def get(self, name: str) -> bytes | None:
+        """Return what is kept under a name, or None."""
+        return self.items.get(name)
+
+    def put(self, name: str, value: bytes) -> None:
+        """Keep bytes under a name."""
+        self.items[name] = value
+
+    def get_document(self, name: str, document_type: type[DocumentT]) -> DocumentT | None:
+        """Return the document that is kept under a name, or None; documents never change, so it need not be parsed."""
+        kept = self.documents.get(name)
+        return kept if isinstance(kept, document_type) else None
+
+    def put_document(self, name: str, document: Document) -> None:
+        """Keep a document under a name."""
+        self.documents[name] = document
+
+
+class VirtualAnchor:
+    """The root of trust: fuses and counters are kept, signatures are empty."""
+
+    __slots__ = ("counters", "fuses")
+
+    has_app_development = False
+
+    def __init__(self) -> None:
+        self.fuses: dict[Slot, int] = {}
+        self.counters: dict[str, int] = {}
+
+    @property
+    def public_key(self) -> ec.EllipticCurvePublicKey:
+        """A key that stands for the device's."""
+        return SOMEBODYS_KEY
+
+    def sign(self, data: bytes) -> bytes:
+        """Sign nothing."""
+        del data
+        return b""
+
+    def fuse(self, slot: Slot) -> int:
+        """Return the lowest security version that a slot may boot."""
+        return self.fuses.get(slot, 0)
+
+    def increment(self, name: str) -> int:
+        """Raise a monotonic counter by one and return it."""
+        self.counters[name] = self.counters.get(name, 0) + 1
+        return self.counters[name]
+
+
+class VirtualCore:
+    """A real-time core: it runs no inference of its own."""
+
+    is_running = False
+    card = None
+    learner = None
+    latency_seconds = 0.0
+
+    def infer(self, frame: np.ndarray) -> InferenceOutcome:
+        """Refuse, as a core without a model does."""
+        del frame
+        raise CoreStoppedError("virtual core: expected a model that runs, found none")
+
+
+CORES: Mapping[Core, RealTimeCore] = {Core.M4_0: VirtualCore(), Core.M4_1: VirtualCore()}
+
+
+class VirtualMachine:
+    """One virtual device's hardware; implements `DeviceMachine`.
+
+    Args:
+        device_id: 128 hex digits.
+        images: what it was made with.
+        catalogue: what digests stand for.
+        clock: drives the device's clock.
+        rng: seeded; draws boot seeds.
+        faults: that strike this device.
+        time: of a device whose flash is never busy; shared.
+        voucher: names a catalog that nobody verifies.
+    """
+
+    __slots__ = (
+        "_catalogue",
+        "_clock",
+        "_driver",
+        "_faults",
+        "_home",
+        "_rng",
+        "_trial",
+        "boot_seed",
+        "device_id",
+        "flash_operations",
+        "rot",
+        "spare",
+        "storage",
+        "time",
+        "voucher",
+        "written",
+    )
+
+    cores = CORES
+
+    def __init__(
+        self,
+        device_id: DeviceId,
+        images: Mapping[Slot, VirtualImage],
+        *,
+        catalogue: Catalogue,
+        clock: Clock,
+        rng: random.Random,
+        faults: Faults,
+        time: DeviceTime,
+        voucher: Voucher,
+    ) -> None:
+        self.time = time
+        self.device_id = device_id
+        self.rot = VirtualAnchor()
+        self.storage = VirtualStorage()
+        self.voucher: Voucher | None = voucher
+        self.spare = Spare()
+        self.written = 0  # bytes of the spare's image
+        self.boot_seed = b""
+        self.flash_operations = 0
+        self._home = images
+        self._trial: Slot | None = None
+        self._catalogue = catalogue
+        self._driver = clock
+        self._clock = DeviceClock(clock)
+        self._rng = rng
+        self._faults = faults
+
+    @property
+    def is_bricked(self) -> bool:
+        """Whether the device is silent for good."""
+        return self._faults.is_bricked
+
+    @property
+    def clock(self) -> DeviceClock:
+        """The device's clock."""
+        return self._clock
+
+    def copy(self, rng: random.Random) -> "VirtualMachine":
+        """Return a machine with this one's identity, images and storage, as a thief of its keys would make."""
+        other = VirtualMachine(
+            self.device_id,
+            self._home,
+            catalogue=self._catalogue,
+            clock=self._driver,
+            rng=rng,
+            faults=self._faults,
+            time=self.time,
+            voucher=_expect_voucher(self),
+        )
+        other.storage = VirtualStorage(self.storage)
+        other.rot.fuses, other.rot.counters = dict(self.rot.fuses), dict(self.rot.counters)
+        return other
+
+    def boot(self) -> BootReport:
+        """Finish or undo what a power cut left behind, then boot."""
+        reverted = None
+        if self.spare.state is SpareState.TRIAL and self.spare.slot is not None:
+            reverted = Revert(self.spare.slot, self.spare.digest, UNCONFIRMED)
+            self.spare_drop()
+        elif self.spare.state is SpareState.CONFIRMED and self.spare.slot is not None:
+            self._copy_home(self.spare.slot)
+        self._trial = None
+        self._clock = DeviceClock(self._driver, floor=self._clock.floor)
+        self.boot_seed = self._rng.randbytes(BOOT_SEED_BYTES)
+        return BootReport(self.components(), is_claimed=True, voucher_refusal="", stopped_cores={}, reverted=reverted)
+
+    def components(self) -> tuple[SoftwareComponent, ...]:
+        """Return what runs now, in boot order, an image on trial included."""
+        running = dict(self._home)
+        if self._trial is not None:
+            running[self._trial] = self._catalogue.image(self.spare.digest)
+        return tuple(running[slot].component for slot in Slot if slot in running)
+
+    def shown(self) -> Shown:
+        """Return what evidence says of this boot."""
+        return Shown(self.boot_seed, self.components())
+
+    def installed(self) -> Mapping[Slot, InstalledImage]:
+        """Return what is confirmed, per slot."""
+        return {slot: image.installed for slot, image in self._home.items()}
+
+    def runs(self, slot: Slot) -> str:
+        """Return the name of the confirmed image of a slot, or an empty string."""
+        return self._home[slot].name if slot in self._home else ""
+
+    def faults_afterwards(self) -> Sequence[ReleaseFault]:
+        """Return what goes wrong some time after what is confirmed now was confirmed."""
+        return self._faults.afterwards([image.sha256 for image in self._home.values()])
+
+    def spare_begin(self, slot: Slot, digest: str, length: int) -> int:
+        """See `Machine.spare_begin`.
+
+        Raises:
+            ImageTooLargeError: for the slot's home or the spare.
+            SpareStateError: an image is on trial or being copied home.
+        """
+        limit = min(HOME_BYTES.get(slot, 0), SPARE_BYTES)
+        if not 0 < length <= limit:
+            raise ImageTooLargeError(f"{slot}: expected 1 to {limit} bytes, found {length}")
+        if self.spare.state in {SpareState.TRIAL, SpareState.CONFIRMED}:
+            raise SpareStateError(f"spare: expected it free, found {self.spare.state.name}")
+        if (self.spare.slot, self.spare.digest) != (slot, digest):
+            self.spare, self.written = Spare(SpareState.FILLING, slot, digest, length), 0
+        return self.written
+
+    def spare_write(self, offset: int, data: bytes) -> None:
+        """See `Machine.spare_write`.
+
+        Raises:
+            SpareContentError: not the next bytes.
+            PowerCutError: a brown-out.
+        """
+        if self.spare.state is not SpareState.FILLING or offset != self.written:
+            raise SpareContentError(f"spare: expected bytes from {self.written}, found some from {offset}")
+        self._draw_power(len(data))
+        self.written += len(data)
+
+    def spare_read(self, offset: int, length: int) -> bytes:
+        """Return bytes that stand for the image's."""
+        return bytes(max(0, min(length, self.written - offset)))
+
+    def spare_digest(self, length: int) -> str:
+        """Return the digest that was announced once all of the image is there."""
+        return self.spare.digest if length == self.spare.length == self.written else ""
+
+    def spare_drop(self) -> None:
+        """Forget what the spare holds."""
+        self.spare, self.written, self._trial = Spare(), 0, None
+
+    def home_read(self, slot: Slot, offset: int, length: int) -> bytes:
+        """Refuse: no patch is offered to a virtual device."""
+        raise SpareContentError(f"{slot}: expected no patch from bytes {offset} to {offset + length}, found one")
+
+    def verify_spare(self, digest: str) -> None:
+        """Judge the image in the spare: it is what was announced unless a fault spoiled it on the way.
+
+        Raises:
+            TargetRefusedError: it did.
+        """
+        if self._strikes(ReleaseFaultKind.VERIFY):
+            self.spare_drop()
+            raise TargetRefusedError(f"expected SHA-256 {digest[:16]}, found spoiled bytes")
+
+    def start_trial(self, slot: Slot) -> None:
+        """See `Machine.start_trial`.
+
+        Raises:
+            SpareStateError: the spare holds no whole image for the slot.
+            CoreLoadError: a fault: the image does not start.
+            PowerCutError: a fault: the device goes silent for good.
+        """
+        if (self.spare.state, self.spare.slot, self.written) != (SpareState.FILLING, slot, self.spare.length):
+            raise SpareStateError(f"{slot}: expected a whole image in the spare, found {self.spare.state.name}")
+        if self._strikes(ReleaseFaultKind.BOOT):
+            self.spare_drop()
+            raise CoreLoadError(f"{slot}: expected an image that starts, found one that does not")
+        self.spare = Spare(SpareState.TRIAL, slot, self.spare.digest, self.spare.length)
+        self._trial = slot
+        if self._strikes(ReleaseFaultKind.BRICK):
+            self._faults.brick()
+            raise PowerCutError(f"{slot}: the device went silent in its trial")
+
+    def run_golden(self, core: Core, vectors: GoldenVectors) -> GoldenOutcome:
+        """See `Machine.run_golden`; a model passes unless a fault strikes."""
+        model = self._catalogue.image(self.spare.digest).name
+        kernel = self._faults.of_kernel(core, model)
+        cause = Cause.GOLDEN_VECTORS if self._strikes(ReleaseFaultKind.GOLDEN_VECTORS) else kernel
+        if cause is not None:
+            return GoldenOutcome(passed=False, cause=cause, detail=f"{model}: expected answers, found {cause.value}")
+        return GoldenOutcome(passed=True, cause=None, detail=f"{len(vectors.vectors)} golden vectors passed")
+
+    def confirm(self, slot: Slot) -> None:
+        """See `Machine.confirm`.
+
+        Raises:
+            SpareStateError: the slot has no image on trial.
+            SpareContentError: a fault: a sector did not keep its bytes; the old image runs on.
+            PowerCutError: a brown-out, before or after the image counts as confirmed.
+        """
+        self._require_trial(slot)
+        if self._strikes(ReleaseFaultKind.FLASH):
+            self.spare_drop()
+            raise SpareContentError(f"{slot}: expected a sector to keep its bytes, found others")
+        self.spare = Spare(SpareState.CONFIRMED, slot, self.spare.digest, self.spare.length)
+        self._trial = None
+        self._draw_power(self.spare.length)
+        self._copy_home(slot)
+
+    def tamper(self) -> None:
+        """Put an application there that no release lists, as somebody with a programmer would."""
+        slot = Slot.A7_APPLICATION
+        self._home = {**self._home, slot: tampered(self._home[slot])}
+
+    def revert(self, slot: Slot, reason: str) -> None:
+        """See `Machine.revert`.
+
+        Raises:
+            SpareStateError: the slot has no image on trial.
+        """
+        del reason
+        self._require_trial(slot)
+        self.spare_drop()
+
+    def close(self) -> None:
+        """Do nothing: what the machine holds outlives whoever uses it."""
+
+    def _copy_home(self, slot: Slot) -> None:
+        image = self._catalogue.image(self.spare.digest)
+        self._home = {**self._home, slot: image}
+        self.rot.fuses[slot] = max(self.rot.fuse(slot), image.custom.security_counter)
+        self.spare_drop()
+
+    def _require_trial(self, slot: Slot) -> None:
+        if self._trial is not slot:
+            raise SpareStateError(f"{slot}: expected an image on trial, found none")
+
+    def _strikes(self, kind: ReleaseFaultKind) -> bool:
+        return self._faults.of_image(kind, self.spare.digest)
+
+    def _draw_power(self, length: int) -> None:
+        """Count flash operations, an erase per sector; a brown-out cuts the power at one of them."""
+        operations = -(-length // SECTOR_BYTES)
+        self.flash_operations += operations
+        if self._faults.browns_out(operations, self._rng):
+            raise PowerCutError("brown-out: the power failed in a flash operation")
+
+
+def _expect_voucher(machine: VirtualMachine) -> Voucher:
+    if machine.voucher is None:
+        _unclaimed()
+    return machine.voucher
+
+
+def _unclaimed() -> NoReturn:
+    raise AssertionError("every virtual device is claimed")

@@ -1,0 +1,1 @@
+"""The service's storage in memory: transactional, indexed, and no larger than what a scenario reaches."""

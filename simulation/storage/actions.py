@@ -1,0 +1,188 @@
+"""Actions in memory.
+
+Two queues beside the rows: actions that no device was given yet, by rollout, and deadlines. An entry of a queue counts
+only while its action is as the entry says.
+"""
+
+import heapq
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
+
+from protocol.messages import ActionState
+from service.application.update_repositories import NumberedAction
+from service.domain.action import Action, UnknownActionError
+from simulation.storage.journal import Journal, Partial
+
+Members = Callable[..., Sequence[str]]
+
+
+class MemoryActions(Partial):
+    """Implements `ActionRepository`.
+
+    Args:
+        members: of a group, as `ActionRepository.members` returns them.
+    """
+
+    def __init__(self, journal: Journal, members: Members) -> None:
+        self._journal = journal
+        self._members = members
+        self._rows: dict[str, Action] = {}
+        self._numbers: dict[str, int] = {}  # by action id, in the order they were made
+        self._by_number: dict[int, str] = {}
+        self._counter: dict[str, int] = {"number": 0}
+        self._unfinished: dict[str, tuple[str, ...]] = {}  # action ids by device, oldest first
+        self._newest: dict[str, str] = {}
+        self._of_rollout: dict[tuple[str, str], str] = {}  # (rollout, device), apart from ones that heal
+        self._waiting: dict[str, list[int]] = {}  # by rollout, numbers of scheduled actions
+        self._deadlines: list[tuple[datetime, int]] = []
+
+    async def add(self, actions: Sequence[Action]) -> None:
+        """See `ActionRepository.add`."""
+        for action in actions:
+            number = self._counter["number"] + 1
+            self._journal.put(self._counter, "number", number)
+            self._journal.put(self._numbers, action.action_id, number)
+            self._journal.put(self._by_number, number, action.action_id)
+            self._journal.put(self._newest, action.device_id, action.action_id)
+            if not action.heals:
+                self._journal.put(self._of_rollout, (action.rollout_id, action.device_id), action.action_id)
+            if action.due_at is not None:
+                held = self._unfinished.get(action.device_id, ())
+                self._journal.put(self._unfinished, action.device_id, (*held, action.action_id))
+            self._put(action)
+
+    async def get(self, action_id: str, *, lock: bool = False) -> Action:
+        """See `ActionRepository.get`."""
+        del lock  # nothing runs beside a unit of work
+        if action_id not in self._rows:
+            raise UnknownActionError(f"action: expected one of this device, found none of id {action_id[:60]!r}")
+        return self._rows[action_id]
+
+    async def save(self, actions: Sequence[Action]) -> None:
+        """See `ActionRepository.save`."""
+        for action in actions:
+            before = self._rows.get(action.action_id)
+            if before is None:
+                continue
+            if before.due_at is not None and action.due_at is None:
+                self._finish(action)
+            self._put(action)
+
+    async def queue(self, device_id: str) -> Sequence[Action]:
+        """See `ActionRepository.queue`."""
+        found = self._unfinished_of(device_id)
+        return found if len(found) < 2 else sorted(found, key=lambda action: action.state is ActionState.SCHEDULED)  # noqa: PLR2004 - nothing to sort
+
+    async def unfinished(self, device_ids: Collection[str]) -> Sequence[Action]:
+        """See `ActionRepository.unfinished`."""
+        found = [action for device_id in set(device_ids) for action in self._unfinished_of(device_id)]
+        return sorted(found, key=lambda action: self._numbers[action.action_id])
+
+    async def newest(self, device_id: str) -> Action | None:
+        """See `ActionRepository.newest`."""
+        action_id = self._newest.get(device_id)
+        return None if action_id is None else self._rows[action_id]
+
+    async def known(self, rollout_id: str, device_ids: Collection[str]) -> set[str]:
+        """See `ActionRepository.known`."""
+        return {device_id for device_id in device_ids if (rollout_id, device_id) in self._of_rollout}
+
+    async def scheduled(self, rollout_id: str, *, limit: int) -> Sequence[Action]:
+        """See `ActionRepository.scheduled`."""
+        queue = self._waiting.get(rollout_id, [])
+        found = self._first(queue, limit, self._waiting_action)
+        for action in found:
+            heapq.heappush(queue, self._numbers[action.action_id])
+        return found
+
+    async def due(self, now: datetime, *, limit: int) -> Sequence[Action]:
+        """See `ActionRepository.due`."""
+        queue = self._deadlines
+        found: list[Action] = []
+        while queue and len(found) < limit and queue[0][0] <= now:
+            entry = self._journal.drop(queue)
+            action = self._action_due(entry)
+            if action is not None and (not found or found[-1] is not action):
+                found.append(action)
+        for action in found:
+            self._queue_deadline(action)
+        return found
+
+    async def page(self, rollout_id: str, *, after_number: int, limit: int) -> Sequence[NumberedAction]:
+        """See `ActionRepository.page`; looks at every later action, so it is for the end of a run."""
+        return self._numbered(lambda action: action.rollout_id == rollout_id, after_number, limit)
+
+    async def page_unfinished(self, *, after_number: int, limit: int) -> Sequence[NumberedAction]:
+        """See `ActionRepository.page_unfinished`; looks at every later action, so it is for a start."""
+        return self._numbered(lambda action: action.due_at is not None, after_number, limit)
+
+    async def members(self, group_id: str, *, after_id: str, limit: int) -> Sequence[str]:
+        """See `ActionRepository.members`."""
+        return self._members(group_id, after_id=after_id, limit=limit)
+
+    async def exposed(self, rollout_id: str, group_id: str, *, after_id: str, limit: int) -> Sequence[str]:
+        """See `ActionRepository.exposed`."""
+        given = {each.device_id for each in self._rows.values() if each.rollout_id == rollout_id and each.offered}
+        members = self._members(group_id, after_id=after_id, limit=len(self._rows) + limit)
+        return [device_id for device_id in members if device_id in given][:limit]
+
+    def rollout_of(self, action_id: str) -> str | None:
+        """Return the id of an action's rollout, or None without such an action."""
+        action = self._rows.get(action_id)
+        return None if action is None else action.rollout_id
+
+    def first_deadline(self) -> datetime | None:
+        """Return when the first unfinished action is due."""
+        while self._deadlines and self._action_due(self._deadlines[0]) is None:
+            self._journal.drop(self._deadlines)
+        return self._deadlines[0][0] if self._deadlines else None
+
+    def _put(self, action: Action) -> None:
+        before = self._rows.get(action.action_id)
+        self._journal.put(self._rows, action.action_id, action)
+        if action.due_at is not None and (before is None or before.due_at != action.due_at):
+            self._queue_deadline(action)
+        is_waiting = action.state is ActionState.SCHEDULED and not action.heals
+        if is_waiting and (before is None or before.state is not ActionState.SCHEDULED):
+            heapq.heappush(self._waiting.setdefault(action.rollout_id, []), self._numbers[action.action_id])
+
+    def _finish(self, action: Action) -> None:
+        held = tuple(id_ for id_ in self._unfinished.get(action.device_id, ()) if id_ != action.action_id)
+        if held:
+            self._journal.put(self._unfinished, action.device_id, held)
+        else:
+            self._journal.remove(self._unfinished, action.device_id)
+
+    def _queue_deadline(self, action: Action) -> None:
+        if action.due_at is not None:
+            heapq.heappush(self._deadlines, (action.due_at, self._numbers[action.action_id]))
+
+    def _first(self, queue: list[int], limit: int, live: Callable[[int], Action | None]) -> list[Action]:
+        """Take the first live entries off a queue, and what is stale before them."""
+        found: list[Action] = []
+        while queue and len(found) < limit:
+            action = live(self._journal.drop(queue))
+            if action is not None and (not found or found[-1] is not action):
+                found.append(action)
+        return found
+
+    def _waiting_action(self, number: int) -> Action | None:
+        action = self._rows.get(self._by_number.get(number, ""))
+        return action if action is not None and action.state is ActionState.SCHEDULED else None
+
+    def _action_due(self, entry: tuple[datetime, int]) -> Action | None:
+        action = self._rows.get(self._by_number.get(entry[1], ""))
+        return action if action is not None and action.due_at == entry[0] else None
+
+    def _unfinished_of(self, device_id: str) -> list[Action]:
+        return [self._rows[action_id] for action_id in self._unfinished.get(device_id, ())]
+
+    def _numbered(self, wanted: Callable[[Action], bool], after_number: int, limit: int) -> list[NumberedAction]:
+        found: list[NumberedAction] = []
+        for number in range(after_number + 1, self._counter["number"] + 1):
+            if len(found) == limit:
+                break
+            action = self._rows[self._by_number[number]]
+            if wanted(action):
+                found.append(NumberedAction(number, action))
+        return found

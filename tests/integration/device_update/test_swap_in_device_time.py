@@ -1,0 +1,176 @@
+"""A whole model swap in device time: the sibling's events keep their beat, because flash work waits for a gap.
+
+The clock is manual and moves to whatever is due next, so the times are exact and no machine's speed is in them.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import flatbuffers  # type: ignore[import-untyped] # the package has no annotations
+import pytest
+from tflite_micro.tensorflow.lite.micro.python import schema_py_generated as schema
+
+from device_sim.cores.device_time import FlashPlacement
+from device_sim.hardware.machine import Machine
+from device_sim.runtime.device import Device, Surroundings
+from device_sim.runtime.trust import CatalogTrust
+from device_sim.runtime.work import Behaviour
+from device_sim.sensors.fitted import FittedSensors, Surfaces
+from protocol.document import parse_document
+from protocol.flash_geometry import FlashGeometry
+from protocol.geometry import KIB, Core, Slot
+from protocol.messages import ActionState, InferenceRecord
+from tests.integration.device_update.attesting_wire import (
+    AttestingWire,
+    Authorities,
+    MemoryNetwork,
+    attestable_device,
+)
+from tests.unit.device_hardware.device_builder import ColourInference
+from tests.unit.device_update.update_builder import info_of
+from tinyml.photos import load_photos
+
+SLOT = Slot.M4_0_MODEL
+IMAGE_BYTES = 320 * KIB  # a person detector's
+PERIOD = 1.0
+SECTOR = FlashGeometry().erase_seconds
+
+
+def slow_model() -> bytes:
+    """A model of 8.3 M multiply-accumulates: 0.27 s on a core. The fake of the interpreter answers for it."""
+    model = schema.ModelT()
+    model.version, model.buffers = 3, [schema.BufferT()]
+    model.operatorCodes = [_code(schema.BuiltinOperator.ABS), _code(schema.BuiltinOperator.CONV_2D)]
+    graph = schema.SubGraphT()
+    shapes = ([1, 1, 1, 3], [1, 1, 1, 3], [64, 3, 3, 4], [1, 60, 60, 64])
+    graph.tensors = [_tensor(shape) for shape in shapes]
+    graph.inputs, graph.outputs = [0], [1]
+    graph.operators = [_operator(0, [0], [1]), _operator(1, [0, 2], [3])]
+    model.subgraphs = [graph]
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def _code(number: int) -> schema.OperatorCodeT:
+    code = schema.OperatorCodeT()
+    code.builtinCode, code.deprecatedBuiltinCode, code.version = number, number, 1
+    return code
+
+
+def _tensor(shape: list[int]) -> schema.TensorT:
+    tensor = schema.TensorT()
+    tensor.shape, tensor.type, tensor.buffer = shape, schema.TensorType.FLOAT32, 0
+    return tensor
+
+
+def _operator(code: int, inputs: list[int], outputs: list[int]) -> schema.OperatorT:
+    operator = schema.OperatorT()
+    operator.opcodeIndex, operator.inputs, operator.outputs = code, inputs, outputs
+    return operator
+
+
+class Swap:
+    """A device that runs slow models on both cores and is offered a new one for m4-0."""
+
+    def __init__(self, folder: Path, placement: FlashPlacement, *, period: float = PERIOD) -> None:
+        self.updated, _ = attestable_device(folder, authorities := Authorities())
+        self.updated.machine.close()
+        self.builder = self.updated.builder
+        self.machine = Machine.open(
+            self.updated.folder, clock=self.builder.clock, pool=ColourInference(), placement=placement
+        )
+        packages = self.builder.packages
+        self.machine.flash_factory(
+            {slot: packages.model(slot, content=slow_model()) for slot in (SLOT, Slot.M4_1_MODEL)}
+        )
+        self.wire = AttestingWire(self.updated.catalog, authorities, self.machine)
+        self.network = MemoryNetwork(self.wire)
+        self.due = 0.0
+        self.device = self._device(period)
+
+    def _device(self, period: float) -> Device:
+        surroundings = Surroundings(
+            network=self.network,
+            trust=partial(CatalogTrust, self.machine, self.network),
+            clock=self.builder.clock,
+            rng=Random(1),  # noqa: S311 - jitter
+            emit=lambda *_, **__: None,
+            wake=lambda: None,
+        )
+        sensors = FittedSensors(self.machine.device_id, Surfaces(load_photos()))
+        behaviour = Behaviour(inference_period_seconds=period)
+        return Device(self.machine, sensors, behaviour=behaviour, surroundings=surroundings)
+
+    def offer(self) -> None:
+        package = self.builder.packages.model(SLOT, version="2.0.0", content=slow_model(), padding=IMAGE_BYTES)
+        golden = self.updated.catalog.add_golden(info_of(package).component_id)
+        target = self.updated.catalog.add_image(SLOT, package, golden=golden)
+        self.updated.catalog.roll_out({SLOT: target})
+
+    def live_until(self, condition: Callable[[], bool]) -> None:
+        clock = self.builder.clock
+        for _ in range(20_000):
+            if condition():
+                return
+            clock.seconds = max(clock.seconds, self.due)
+            self.due = self.device.step(clock.seconds)
+        raise AssertionError(f"expected another state in the end, found {self.wire.states}")
+
+    def live_for(self, seconds: float) -> None:
+        end = self.builder.clock.seconds + seconds
+        self.live_until(lambda: self.due > end)
+
+    def through(self) -> None:
+        """Some seconds of peace, the whole swap, some seconds of peace."""
+        self.live_for(5)
+        self.offer()
+        self.wire.waiting = True
+        self.live_until(lambda: bool(self.wire.states) and self.wire.states[-1].is_final)
+        self.wire.waiting = False
+        self.live_until(lambda: self.machine.time.flash_busy_seconds == 0)
+        self.live_for(5)
+
+    def records(self, core: Core) -> list[InferenceRecord]:
+        messages: list[tuple[str, Any]] = self.network.session_made.link.messages if self.network.session_made else []
+        parsed = (parse_document(payload, InferenceRecord) for topic, payload in messages if "inference" in topic)
+        return [record for record in parsed if record.core is core]
+
+    def gaps(self, core: Core) -> Iterator[float]:
+        moments = [record.device_seconds or 0.0 for record in self.records(core)]
+        return (later - earlier for earlier, later in itertools.pairwise(moments))
+
+
+def test_swap_leaves_the_siblings_events_without_a_gap(tmp_path: Path) -> None:
+    """From before the offer until after the copy home, m4-1 answers every period, at most one sector erase late."""
+    swap = Swap(tmp_path, FlashPlacement.IN_GAPS)
+    swap.through()
+    assert swap.wire.states[-1] is ActionState.CONFIRMED
+    records = swap.records(Core.M4_1)
+    assert [record.sequence for record in records] == list(range(len(records)))
+    assert max(swap.gaps(Core.M4_1)) <= PERIOD + SECTOR
+    assert {record.error for record in records} == {""}
+    assert {record.model for record in swap.records(Core.M4_0)} == {"colour@1.0.0", "colour@2.0.0"}
+    assert 0.2 < records[0].m4_ms / 1000 < 0.4
+
+
+def test_swap_without_a_plan_tears_a_gap(tmp_path: Path) -> None:
+    """The control: flash work at once stops both cores for as long as erasing the spare takes."""
+    swap = Swap(tmp_path, FlashPlacement.AT_ONCE)
+    swap.through()
+    assert swap.wire.states[-1] is ActionState.CONFIRMED
+    assert max(swap.gaps(Core.M4_1)) > PERIOD + 10 * SECTOR
+
+
+@pytest.mark.parametrize("period", [0.28, 0.25])
+def test_cores_without_a_pause_give_up_a_share_for_the_update(tmp_path: Path, period: float) -> None:
+    """No gap is long enough for an erase, or there is none: the swap ends, and no event is late by more than two."""
+    swap = Swap(tmp_path, FlashPlacement.IN_GAPS, period=period)
+    swap.through()
+    assert swap.wire.states[-1] is ActionState.CONFIRMED
+    latency = swap.records(Core.M4_1)[0].m4_ms / 1000
+    assert max(swap.gaps(Core.M4_1)) <= max(period, latency) + 2 * SECTOR

@@ -1,0 +1,158 @@
+"""`device-sim run SCENARIO DEVICES`: what cannot be run is said, by place, before any device starts."""
+
+import io
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from device_sim.cli import main
+
+QUIET = {"name": "gates", "devices": 2}
+LIGHT = {**QUIET, "fidelity": "light"}
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A scenario's file and the devices that were made for it."""
+
+    folder: Path
+
+    @property
+    def devices(self) -> Path:
+        return self.folder / "devices"
+
+    @property
+    def events(self) -> Path:
+        return self.folder / "events.jsonl"
+
+    def scenario(self, **content: Any) -> Path:
+        path = self.folder / "scenario.yaml"
+        path.write_text(yaml.safe_dump(content))
+        return path
+
+    def make(self, *, count: int = 2, **content: Any) -> list[Path]:
+        code, said = command("manufacture", "--scenario", self.scenario(**content), "--out", self.devices)
+        assert code == 0, said
+        made = [Path(line) for line in said.splitlines()]
+        assert len(made) == count
+        return made
+
+    def refusal(self, scenario: Path, *more: object) -> str:
+        """Return why a run was refused; nothing of it has started."""
+        service = self.folder / "service.json"
+        service.write_text('{"device_url": "https://127.0.0.1:1", "mqtt_host": "127.0.0.1", "mqtt_port": 1}')
+        words = (*more, "--service-file", service, "--events", self.events)
+        code, said = command("run", scenario, self.devices, *words)
+        assert code == 1, said
+        assert not self.events.exists() or "booted" not in self.events.read_text()
+        return said
+
+
+def command(*words: object) -> tuple[int, str]:
+    """Run a command in this process; returns its exit code and what it said."""
+    before, sys.argv = sys.argv, ["device-sim", *map(str, words)]
+    code = 0
+    with redirect_stdout(io.StringIO()) as stdout, redirect_stderr(io.StringIO()) as stderr:
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        finally:
+            sys.argv = before
+    return code, stdout.getvalue() + stderr.getvalue()
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    return Stage(tmp_path)
+
+
+def test_unknown_key_says_where(stage: Stage) -> None:
+    """The file, the place and the key."""
+    stage.make(fleets=[QUIET])
+    said = stage.refusal(stage.scenario(fleets=[{**QUIET, "colour": "red"}]))
+    assert "scenario.yaml: Scenario: fleets.0.colour: Extra inputs are not permitted" in said
+
+
+def test_impossible_geometry_says_why(stage: Stage) -> None:
+    """A chip that does not hold its slots is refused at manufacture and at the run."""
+    stage.make(fleets=[QUIET])
+    impossible = {"hardware": {"rev-b": {"geometry": {"size_bytes": 65536}}}, "fleets": [QUIET]}
+    said = stage.refusal(stage.scenario(**impossible))
+    assert "hardware.rev-b.geometry: " in said
+    assert "expected slots, spare and 4 sectors of trailers in 65536 bytes" in said
+    code, at_manufacture = command("manufacture", "--scenario", stage.scenario(**impossible), "--out", stage.devices)
+    assert code == 1
+    assert "hardware.rev-b.geometry" in at_manufacture
+
+
+def test_unknown_profile_says_which_there_are(stage: Stage) -> None:
+    """A software stack that the latency model does not know."""
+    stage.make(fleets=[QUIET])
+    said = stage.refusal(stage.scenario(hardware={"rev-b": {"profile": "magic"}}, fleets=[QUIET]))
+    assert "hardware.rev-b.profile: expected one of reference, " in said
+    assert "found 'magic'" in said
+
+
+def test_missing_photos_say_whose_they_are(stage: Stage) -> None:
+    """A fleet whose cameras are to look at photos that are not there."""
+    stage.make(fleets=[QUIET])
+    sensors = [{"sensor": "camera", "replay": "photos/nowhere"}]
+    said = stage.refusal(stage.scenario(fleets=[{**QUIET, "sensors": sensors}]))
+    assert "fleet gates, sensors: " in said
+    assert "nowhere" in said
+
+
+def test_missing_folders_say_which_device_has_none(stage: Stage) -> None:
+    """A fleet that has grown since its devices were made."""
+    stage.make(fleets=[QUIET])
+    said = stage.refusal(stage.scenario(fleets=[{**QUIET, "devices": 3}]))
+    assert "fleet gates: expected folders of 3 devices, found 2, none of number 2" in said
+
+
+def test_devices_of_another_scenario_are_not_taken_for_this_ones(stage: Stage) -> None:
+    """Another share of a revision makes other devices; the folders are the old ones."""
+    stage.make(fleets=[QUIET])
+    said = stage.refusal(stage.scenario(hardware={"rev-b": {}}, fleets=[{**QUIET, "hardware": {"rev-b": 1}}]))
+    assert "fleet gates: expected device 0 as this scenario plans it, found folder" in said
+
+
+def test_fleet_that_is_not_virtual_needs_a_service(stage: Stage) -> None:
+    """Nobody to attest to."""
+    stage.make(fleets=[LIGHT])
+    code, said = command("run", stage.scenario(fleets=[LIGHT]), stage.devices)
+    assert code == 1
+    assert "expected --service-file of a running service, found none" in said
+
+
+def test_scenario_that_is_not_yaml_says_so(stage: Stage) -> None:
+    """A broken file is no traceback."""
+    stage.make(fleets=[QUIET])
+    broken = stage.folder / "broken.yaml"
+    broken.write_text("fleets: [")
+    assert "broken.yaml: expected YAML" in stage.refusal(broken)
+
+
+def test_scenario_beside_folders_is_still_an_option(stage: Stage) -> None:
+    """The form that the demo uses checks the same way."""
+    made = stage.make(fleets=[QUIET])
+    service = stage.folder / "service.json"
+    service.write_text('{"device_url": "https://127.0.0.1:1", "mqtt_host": "127.0.0.1", "mqtt_port": 1}')
+    words = ("--scenario", stage.scenario(colour="red"), "--service-file", service)
+    code, said = command("run", *made, *words)
+    assert (code, "colour: Extra inputs" in said) == (1, True)
+
+
+def test_making_again_leaves_devices_alone_and_light_ones_share_their_flash(stage: Stage) -> None:
+    """Manufacture that was interrupted is finished by the same command; blank chips are one file."""
+    made = stage.make(fleets=[LIGHT])
+    keys = [(folder / "rot.json").read_bytes() for folder in made]
+    assert stage.make(fleets=[LIGHT]) == made
+    assert [(folder / "rot.json").read_bytes() for folder in made] == keys
+    assert len({(folder / "flash.base").stat().st_ino for folder in made}) == 1
+    assert not any((folder / "flash.bin").exists() for folder in made)

@@ -1,0 +1,90 @@
+"""Flash with a shared base: a device reads what it wrote, its neighbours do not."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from device_sim.errors import DeviceFolderError
+from device_sim.hardware.flash import NorFlash
+from device_sim.hardware.overlay import OverlaidMemory, link_flash, open_flash_memory, read_flash, share_flash
+from device_sim.hardware.power import PowerSupply
+from protocol.flash_geometry import FlashGeometry
+
+GEOMETRY = FlashGeometry()
+CELLS = bytes(range(256)) * (GEOMETRY.size_bytes // 256)
+
+
+@pytest.fixture
+def neighbours(tmp_path: Path) -> list[Path]:
+    """Two devices with the same flash."""
+    folders = [tmp_path / name for name in "ab"]
+    for folder in folders:
+        folder.mkdir()
+        share_flash(folder, CELLS)
+    return folders
+
+
+def test_equal_flash_is_kept_once(neighbours: list[Path]) -> None:
+    """Both have links to one file, and are opened as what they are."""
+    one, other = ((folder / "flash.base").stat() for folder in neighbours)
+    assert one.st_ino == other.st_ino
+    memory = open_flash_memory(neighbours[0] / "flash.bin", GEOMETRY)
+    assert len(memory) == GEOMETRY.size_bytes
+    memory.close()
+
+
+def test_what_a_device_writes_is_its_own_and_outlives_it(neighbours: list[Path]) -> None:
+    """Erase and write through the chip, over the border of a sector; read again after it was opened anew."""
+    memory = OverlaidMemory(neighbours[0], GEOMETRY)
+    flash = NorFlash(memory, GEOMETRY, power=PowerSupply())
+    for sector in (1, 2):
+        flash.erase(sector * GEOMETRY.sector_bytes)
+    border = 2 * GEOMETRY.sector_bytes
+    flash.write(border - 256, b"\xab" * 512)
+    memory.close()
+    again = OverlaidMemory(neighbours[0], GEOMETRY)
+    assert again[border - 257 : border + 257] == b"\xff" + b"\xab" * 512 + b"\xff"
+    assert again[0:4096] == CELLS[0:4096]
+    again.close()
+    assert read_flash(neighbours[0])[border : border + 256] == b"\xab" * 256
+    assert read_flash(neighbours[1]) == CELLS
+    overlay = (neighbours[0] / "flash.overlay").stat()
+    assert overlay.st_blocks * 512 < 64 * 1024
+
+
+def test_new_base_forgets_what_was_changed(neighbours: list[Path]) -> None:
+    """As after a flash of factory images."""
+    memory = OverlaidMemory(neighbours[0], GEOMETRY)
+    memory[0:16] = b"\0" * 16
+    memory.close()
+    link_flash(neighbours[0], neighbours[1] / "flash.base")
+    assert read_flash(neighbours[0]) == CELLS
+
+
+def test_device_in_use_is_not_opened_twice(neighbours: list[Path]) -> None:
+    """Neither by this process nor by another one; a neighbour is, and so is the device once it is let go."""
+    memory = OverlaidMemory(neighbours[0], GEOMETRY)
+    with pytest.raises(DeviceFolderError, match="in use"):
+        OverlaidMemory(neighbours[0], GEOMETRY)
+    code = (
+        "import sys; from pathlib import Path; from protocol.flash_geometry import FlashGeometry;"
+        "from device_sim.hardware.overlay import OverlaidMemory; OverlaidMemory(Path(sys.argv[1]), FlashGeometry())"
+    )
+    ends = [
+        subprocess.run([sys.executable, "-c", code, folder], capture_output=True, check=False) for folder in neighbours
+    ]
+    assert [end.returncode for end in ends] == [1, 0], ends
+    assert b"in use" in ends[0].stderr
+    memory.close()
+    memory.close()
+    OverlaidMemory(neighbours[0], GEOMETRY).close()
+
+
+def test_base_of_another_size_is_refused(neighbours: list[Path]) -> None:
+    """A folder that is not of the geometry it names is no device, and stays free."""
+    share_flash(neighbours[0], b"\xff" * 4096)
+    for _ in range(2):
+        with pytest.raises(DeviceFolderError, match=r"flash\.base: expected"):
+            OverlaidMemory(neighbours[0], GEOMETRY)
