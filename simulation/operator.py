@@ -6,12 +6,13 @@ before the fleet has had time to attest, and not while the service is down.
 
 from collections.abc import Mapping
 
+from protocol.plan import Plan, PlanStage, ThresholdGates
 from protocol.scenario.rollouts import VirtualRollout
 from service.application.events import StoredEvent
-from service.application.rollouts import EmptyGroupError, NewRollout, RolloutView
+from service.application.rollout_members import EmptyGroupError
+from service.application.rollouts import NewRollout, RolloutView
 from service.application.update_repositories import StoredRollout
-from service.domain.membership import StagePlan
-from service.domain.rollout import Conditions, RolloutState, StageState
+from service.domain.rollout import RolloutState, StageState
 from simulation.devices.device import START_SPREAD_SECONDS
 from simulation.driving import drive
 from simulation.scheduler import NEVER
@@ -92,17 +93,14 @@ def _has_ended(stored: StoredRollout) -> bool:
 
 
 def _new(declared: VirtualRollout) -> NewRollout:
-    """Return the plan of a declared rollout; the engine has one soak for all stages, the longest that is declared."""
-    return NewRollout(
-        release=declared.release,
-        group=declared.group,
-        product=declared.product,
-        plans=tuple(StagePlan(percent=stage.percent) for stage in declared.stages),
-        conditions=Conditions(
+    """Return the plan of a declared rollout."""
+    plan = Plan(
+        stages=tuple(PlanStage(percent=stage.percent, soak=stage.soak) for stage in declared.stages),
+        gates=ThresholdGates(
             success_percent=declared.success_percent,
             error_percent=declared.error_percent,
             min_reports=declared.min_reports,
-            soak=max(stage.soak for stage in declared.stages),
-            action_timeout=declared.action_timeout,
         ),
+        device_timeout=declared.action_timeout,
     )
+    return NewRollout(declared.release, declared.group, declared.product, plan)

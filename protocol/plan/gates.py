@@ -21,7 +21,8 @@ class FailureGate(Document):
 
     Attributes:
         name: for people and for decisions.
-        causes: that it counts; none means all. A cause that no gate counts halts nothing.
+        causes: that it counts; none means all but silence. A cause that no gate counts halts nothing. Devices that fell
+            silent never let a stage pass, whatever is counted.
         acceptable: a release that fails no more often is halted with the gate's part of alpha at most.
         worst: one that fails as often or more passes with probability beta at most.
         weight: of its part of alpha; only the proportions between gates count.

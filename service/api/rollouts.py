@@ -1,12 +1,13 @@
 """Rollouts: create, start, pause, resume, abort, and watch them. Stages are numbered from 1."""
 
 from datetime import datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Self
 
 from fastapi import APIRouter, Depends, Path, Response, status
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from protocol.messages import ActionState, Cause
+from protocol.plan import Plan, PlanStage, ThresholdGates
 from service.api.auth import OperatorActor, ViewerActor
 from service.api.conditions import set_etag
 from service.api.idempotency import IdempotentRoute, idempotency_header
@@ -14,9 +15,10 @@ from service.api.paging import Page, Paging
 from service.api.requests import RequestModel
 from service.api.services import ServicesParameter
 from service.application.rollouts import NewRollout, RolloutView
-from service.application.update_repositories import NumberedAction
-from service.domain.membership import MAX_STAGES, StagePlan
-from service.domain.rollout import Conditions, RolloutState, Stage, StageState
+from service.application.update_repositories import NumberedAction, StoredVerdict
+from service.domain.membership import MAX_STAGES
+from service.domain.rollout import RolloutState, Stage, StageState
+from service.domain.verdict import Decision, Figure
 
 router = APIRouter(prefix="/rollouts", tags=["rollouts"], route_class=IdempotentRoute)
 
@@ -24,6 +26,7 @@ RolloutId = Annotated[str, Path(max_length=36)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 MAX_SECONDS = 366 * 86_400.0
 DEFAULT_TIMEOUT_SECONDS = 86_400.0
+_RAW = {"stages", "success_percent", "error_percent", "min_reports", "soak_seconds", "action_timeout_seconds"}
 
 
 class StagePlanModel(RequestModel):
@@ -34,9 +37,10 @@ class StagePlanModel(RequestModel):
 
 
 class NewRolloutModel(RequestModel):
-    """A rollout to create.
+    """A rollout to create: by a plan, or by stages and raw thresholds alone.
 
     Attributes:
+        plan: the whole plan; nothing of what follows may stand beside it.
         success_percent: share of a stage that must confirm; left out, what error_percent leaves.
         error_percent: a larger share of failures halts the rollout.
     """
@@ -44,30 +48,36 @@ class NewRolloutModel(RequestModel):
     release: Annotated[str, Field(min_length=1, max_length=64)]
     group: Annotated[str, Field(min_length=1, max_length=60)]
     product: Annotated[str, Field(max_length=60)] | None = None
-    stages: Annotated[list[StagePlanModel], Field(min_length=1, max_length=MAX_STAGES)]
+    plan: Plan | None = None
+    stages: Annotated[list[StagePlanModel], Field(min_length=1, max_length=MAX_STAGES)] | None = None
     success_percent: Percent | None = None
-    error_percent: Percent = 0.0
-    min_reports: Annotated[int, Field(ge=1, le=1_000_000)] = 1
-    soak_seconds: Annotated[float, Field(ge=0, le=MAX_SECONDS)] = 0.0
-    action_timeout_seconds: Annotated[float, Field(gt=0, le=MAX_SECONDS)] = DEFAULT_TIMEOUT_SECONDS
+    error_percent: Percent | None = None
+    min_reports: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    soak_seconds: Annotated[float, Field(ge=0, le=MAX_SECONDS)] | None = None
+    action_timeout_seconds: Annotated[float, Field(gt=0, le=MAX_SECONDS)] | None = None
     start: bool = False
+
+    @model_validator(mode="after")
+    def _check_way(self) -> Self:
+        given = self.model_fields_set & _RAW
+        if self.plan is not None and given:
+            raise ValueError(f"plan: expected it alone, found {', '.join(sorted(given))} beside it")
+        if self.plan is None and self.stages is None:
+            raise ValueError("expected a plan or stages, found neither")
+        return self
 
     def new_rollout(self) -> NewRollout:
         """Return it as the use case takes it."""
-        success = 100 - self.error_percent if self.success_percent is None else self.success_percent
-        return NewRollout(
-            release=self.release,
-            group=self.group,
-            product=self.product,
-            plans=tuple(StagePlan(stage.count, stage.percent) for stage in self.stages),
-            conditions=Conditions(
-                success_percent=success,
-                error_percent=self.error_percent,
-                min_reports=self.min_reports,
-                soak=timedelta(seconds=self.soak_seconds),
-                action_timeout=timedelta(seconds=self.action_timeout_seconds),
-            ),
-        )
+        return NewRollout(self.release, self.group, self.product, self.plan or self._raw_plan())
+
+    def _raw_plan(self) -> Plan:
+        error = self.error_percent or 0.0
+        soak = timedelta(seconds=self.soak_seconds or 0.0)
+        timeout = DEFAULT_TIMEOUT_SECONDS if self.action_timeout_seconds is None else self.action_timeout_seconds
+        success = 100 - error if self.success_percent is None else self.success_percent
+        stages = [PlanStage(count=stage.count, percent=stage.percent, soak=soak) for stage in self.stages or []]
+        gates = ThresholdGates(success_percent=success, error_percent=error, min_reports=self.min_reports or 1)
+        return Plan(stages=tuple(stages), gates=gates, device_timeout=timedelta(seconds=timeout))
 
 
 class StageModel(BaseModel):
@@ -102,7 +112,13 @@ class TotalsModel(BaseModel):
 
 
 class RolloutModel(BaseModel):
-    """A rollout."""
+    """A rollout.
+
+    Attributes:
+        question: what a paused rollout asks a person; to resume it is to say yes.
+        undoes: id of the rollout whose devices it brings back.
+        evidence: what the gates stand on now, by name.
+    """
 
     id: str
     release: str
@@ -112,15 +128,32 @@ class RolloutModel(BaseModel):
     product: str
     state: RolloutState
     halted_reason: str | None
-    success_percent: float
-    error_percent: float
-    min_reports: int
-    soak_seconds: float
-    action_timeout_seconds: float
+    question: str | None
+    undoes: str | None
+    plan: Plan
+    evidence: dict[str, Figure]
     stages: list[StageModel]
     totals: TotalsModel
     created_at: datetime
     created_by: str
+
+
+class VerdictModel(BaseModel):
+    """A decision about a rollout.
+
+    Attributes:
+        stage: from 1; None where it is about the rollout as a whole.
+        gate: which gate or rule decided.
+        figures: what it stood on, by name.
+    """
+
+    number: int
+    decided_at: datetime
+    decision: Decision
+    stage: int | None
+    gate: str
+    reason: str
+    figures: dict[str, Figure]
 
 
 class ActionModel(BaseModel):
@@ -168,6 +201,15 @@ async def list_actions(
     return paging.page(found, key=lambda numbered: numbered.number, model=_action_model)
 
 
+@router.get("/{rollout_id}/decisions")
+async def list_decisions(
+    _actor: ViewerActor, services: ServicesParameter, rollout_id: RolloutId, paging: Paging
+) -> Page[VerdictModel]:
+    """List what was decided about a rollout, and on which evidence."""
+    found = await services.rollouts.verdicts(rollout_id, after_number=paging.after_number or 0, limit=paging.fetch)
+    return paging.page(found, key=lambda stored: stored.number, model=_verdict_model)
+
+
 @router.post("/{rollout_id}/start")
 async def start_rollout(
     actor: OperatorActor, services: ServicesParameter, rollout_id: RolloutId, response: Response
@@ -188,7 +230,7 @@ async def pause_rollout(
 async def resume_rollout(
     actor: OperatorActor, services: ServicesParameter, rollout_id: RolloutId, response: Response
 ) -> RolloutModel:
-    """Resume a paused rollout; a halted one stays halted."""
+    """Resume a paused rollout, which answers its question with yes; a halted one stays halted."""
     return _answer(await services.rollouts.resume(actor, rollout_id), response)
 
 
@@ -200,13 +242,21 @@ async def abort_rollout(
     return _answer(await services.rollouts.abort(actor, rollout_id), response)
 
 
+@router.post("/{rollout_id}/roll-back")
+async def roll_back_rollout(
+    actor: OperatorActor, services: ServicesParameter, rollout_id: RolloutId, response: Response
+) -> RolloutModel:
+    """Bring back every device that was given the release; returns the rollout that does it."""
+    return _answer(await services.rollouts.roll_back(actor, rollout_id), response)
+
+
 def _answer(view: RolloutView, response: Response) -> RolloutModel:
     set_etag(response, view.stored.version)
     return _model(view)
 
 
 def _model(view: RolloutView) -> RolloutModel:
-    rollout, conditions = view.stored.rollout, view.stored.rollout.conditions
+    rollout, opened = view.stored.rollout, view.stored.rollout.opened
     return RolloutModel(
         id=rollout.rollout_id,
         release=view.release.name,
@@ -216,12 +266,11 @@ def _model(view: RolloutView) -> RolloutModel:
         product=view.group.product_name,
         state=rollout.state,
         halted_reason=rollout.halted_reason or None,
-        success_percent=conditions.success_percent,
-        error_percent=conditions.error_percent,
-        min_reports=conditions.min_reports,
-        soak_seconds=conditions.soak.total_seconds(),
-        action_timeout_seconds=conditions.action_timeout.total_seconds(),
-        stages=[_stage_model(stage, plan) for stage, plan in zip(rollout.stages, view.stored.plans, strict=True)],
+        question=rollout.question or None,
+        undoes=rollout.undoes,
+        plan=view.stored.plan,
+        evidence=rollout.conditions.policy.figures(opened) if opened else {},
+        stages=[_stage_model(*pair) for pair in zip(rollout.stages, view.stored.plan.stages, strict=True)],
         totals=_totals(rollout.stages),
         created_at=view.stored.created_at,
         created_by=view.stored.created_by,
@@ -238,7 +287,7 @@ def _totals(stages: tuple[Stage, ...]) -> TotalsModel:
     )
 
 
-def _stage_model(stage: Stage, plan: StagePlan) -> StageModel:
+def _stage_model(stage: Stage, plan: PlanStage) -> StageModel:
     counts = stage.counts
     return StageModel(
         index=stage.index + 1,
@@ -252,6 +301,19 @@ def _stage_model(stage: Stage, plan: StagePlan) -> StageModel:
         cancelled=counts.cancelled,
         soak_ends_at=stage.soak_ends_at,
         reason=stage.reason,
+    )
+
+
+def _verdict_model(stored: StoredVerdict) -> VerdictModel:
+    verdict = stored.verdict
+    return VerdictModel(
+        number=stored.number,
+        decided_at=stored.decided_at,
+        decision=verdict.decision,
+        stage=None if verdict.stage_index is None else verdict.stage_index + 1,
+        gate=verdict.gate,
+        reason=verdict.reason,
+        figures=dict(verdict.figures),
     )
 
 

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
+from service.application.audit import Change
 from service.application.events import Event, EventType
 from service.application.unit_of_work import UnitOfWork
 from service.application.update_repositories import StoredRollout
 from service.domain.action import Action
 from service.domain.errors import JsonValue
+from service.domain.operator import Actor
 from service.domain.rollout import Rollout, evaluate, next_look
 
 
@@ -30,14 +32,30 @@ async def store_rollout(
     judged = evaluate(after, now)
     stored = replace(
         before,
-        rollout=judged,
+        rollout=replace(judged, verdicts=()),
         opening_cursor=before.opening_cursor if opening_cursor is None else opening_cursor,
         look_at=next_look(judged, now),
     )
     await work.rollouts.save(stored, before=before)
+    if judged.verdicts:
+        await work.rollouts.add_verdicts(judged.rollout_id, judged.verdicts, at=now)
     if _summary(judged) != _summary(before.rollout):
         work.record(rollout_event(judged, str(judged.state), now))
     return stored
+
+
+async def store_step(
+    work: UnitOfWork, actor: Actor, before: StoredRollout, after: Rollout, *, name: str, now: datetime
+) -> None:
+    """Store what an operator's step made of a rollout, with its audit record."""
+    changed = await store_rollout(work, before, after, now=now)
+    change = Change(
+        f"rollout.{name}",
+        after.rollout_id,
+        before={"state": str(before.rollout.state)},
+        after={"state": str(changed.rollout.state)},
+    )
+    await work.audit.add(actor, change, at=now)
 
 
 def rollout_event(rollout: Rollout, change: str, now: datetime) -> Event:

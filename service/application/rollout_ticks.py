@@ -16,7 +16,9 @@ from service.application.enrolment import enrol
 from service.application.entropy import Entropy
 from service.application.events import EventType, StoredEvent
 from service.application.healing import heal
+from service.application.rollbacks import undo_after_halt
 from service.application.rollout_changes import store_actions, store_rollout
+from service.application.rollout_members import members_of
 from service.application.security_events import unheard
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.application.update_repositories import Lease, StoredRollout
@@ -128,23 +130,34 @@ class RolloutTicks:
 
     async def _join(self, work: UnitOfWork, device: Device) -> None:
         for found in await work.rollouts.of_group(device.group_id):
-            if found.rollout.state is RolloutState.DRAFT:
+            if found.rollout.state is RolloutState.DRAFT or found.rollout.undoes is not None:
                 continue
             stored = await work.rollouts.get(found.rollout.rollout_id, lock=True)
             stage = stored.rollout.stage_at(position_of(stored.rollout.rollout_id, device.device_id))
             known = await work.actions.known(stored.rollout.rollout_id, [device.device_id])
-            # A stage that waits finds the device when it opens.
-            if stage is None or stage.state is StageState.WAITING or known:
+            # A stage that waits, or is being opened, finds the device by itself.
+            if stage is None or stage.state is StageState.WAITING or known or _will_be_found(stored, stage, device):
                 continue
-            now = self._clock.now()
-            rollout = await enrol(work, stored, stage.index, [device.device_id], now=now, entropy=self._entropy)
-            await store_rollout(work, stored, rollout, now=now)
+            await self._let_in(work, stored, stage, device.device_id)
+
+    async def _let_in(self, work: UnitOfWork, stored: StoredRollout, stage: Stage, device_id: str) -> None:
+        """Take a newcomer into a stage that was opened before, inside its pace."""
+        now, rollout = self._clock.now(), stored.rollout
+        if not rollout.allowed(now) and rollout.opening_stage in {None, stage}:
+            # The stage is opened once more from here on, when the pace allows it.
+            reopened = rollout.with_stage(replace(stage, is_open=False))
+            await store_rollout(work, stored, reopened, now=now, opening_cursor=device_id[:-1])
+            return
+        rollout = await enrol(work, stored, stage.index, [device_id], now=now, entropy=self._entropy)
+        await store_rollout(work, stored, rollout.paced(1, now), now=now)
 
     async def _look(self, work: UnitOfWork, stored: StoredRollout) -> None:
         now = self._clock.now()
         stage = stored.rollout.opening_stage
         if stage is not None:
             await self._open(work, stored, stage, now=now)
+        elif stored.rollout.is_to_be_undone:
+            await undo_after_halt(work, stored, now=now, entropy=self._entropy)
         elif stored.rollout.state.is_over:
             await _close(work, stored, now=now)
         else:
@@ -153,15 +166,18 @@ class RolloutTicks:
     async def _open(self, work: UnitOfWork, stored: StoredRollout, stage: Stage, *, now: datetime) -> None:
         """Give the next members of an opening stage their actions."""
         rollout = stored.rollout
-        members = await work.actions.members(
-            rollout.group_id, after_id=stored.opening_cursor, limit=self._members_per_step
-        )
+        batch = min(ACTIONS_PER_OPENING, rollout.allowed(now))
+        if not batch:
+            await store_rollout(work, stored, rollout, now=now)
+            return
+        members = await members_of(work, rollout, after_id=stored.opening_cursor, limit=self._members_per_step)
         held = [id_ for id_ in members if position_of(rollout.rollout_id, id_) <= stage.threshold]
-        wanted = held[:ACTIONS_PER_OPENING]
+        wanted = held[:batch]
         known = await work.actions.known(rollout.rollout_id, wanted)
         new = _within_cap(stage, [device_id for device_id in wanted if device_id not in known])
         rollout = await enrol(work, stored, stage.index, new, now=now, entropy=self._entropy)
-        cursor = _next_cursor(members, held, limit=self._members_per_step)
+        rollout = rollout.paced(len(new), now)
+        cursor = _next_cursor(members, held, batch=batch, limit=self._members_per_step)
         if not cursor:
             rollout = rollout.with_stage(replace(rollout.stages[stage.index], is_open=True))
         await store_rollout(work, stored, rollout, now=now, opening_cursor=cursor)
@@ -210,11 +226,15 @@ async def _close(work: UnitOfWork, stored: StoredRollout, *, now: datetime) -> N
     await store_rollout(work, stored, await store_actions(work, stored.rollout, changes, now=now), now=now)
 
 
-def _next_cursor(members: Sequence[str], held: Sequence[str], *, limit: int) -> str:
+def _next_cursor(members: Sequence[str], held: Sequence[str], *, batch: int, limit: int) -> str:
     """Return the last device that a step of an opening stage has dealt with; empty if it was the group's last."""
-    if len(held) > ACTIONS_PER_OPENING:
-        return held[ACTIONS_PER_OPENING - 1]
+    if len(held) > batch:
+        return held[batch - 1]
     return members[-1] if len(members) == limit else ""
+
+
+def _will_be_found(stored: StoredRollout, stage: Stage, device: Device) -> bool:
+    return stage == stored.rollout.opening_stage and device.device_id > stored.opening_cursor
 
 
 def _is_eligible(device: Device, action: Action, rollout: Rollout) -> bool:

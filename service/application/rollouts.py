@@ -4,24 +4,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from protocol.plan import Plan
 from service.application.audit import Change
 from service.application.clock import Clock
 from service.application.entropy import Entropy
-from service.application.rollout_changes import rollout_event, store_rollout
+from service.application.plans import conditions_of, stage_plans, stages_of
+from service.application.rollbacks import undo
+from service.application.rollout_changes import rollout_event, store_step
+from service.application.rollout_members import positions_of
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
-from service.application.update_repositories import NumberedAction, StoredRollout
+from service.application.update_repositories import NumberedAction, StoredRollout, StoredVerdict
 from service.domain.errors import ConflictError
-from service.domain.membership import StagePlan, check_plans, cut_stages, position_of
+from service.domain.membership import check_plans, cut_stages
 from service.domain.operator import Actor
 from service.domain.product import DeviceGroup
 from service.domain.release import FactoryReleaseError, Release
-from service.domain.rollout import Conditions, Rollout, RolloutState, Stage, abort, pause, resume, start
-
-MEMBERS_PER_PAGE = 5000
-
-
-class EmptyGroupError(ConflictError):
-    """The group has no device that could take a release."""
+from service.domain.rollout import Rollout, RolloutState, abort, pause, resume, start
 
 
 class GroupPolicyError(ConflictError):
@@ -41,8 +39,7 @@ class NewRollout:
     release: str
     group: str
     product: str | None
-    plans: tuple[StagePlan, ...]
-    conditions: Conditions
+    plan: Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +63,16 @@ class Rollouts:
         """Create a rollout, and start it.
 
         Raises:
-            InvalidPlanError: no stage, too many, or one that adds nobody.
+            InvalidPlanError, InvalidGateError: the plan makes no rollout.
             UnknownReleaseError, UnknownGroupError, AmbiguousGroupError: release or group.
             FactoryReleaseError: the release is what devices are made with.
             GroupPolicyError: the group takes no updates.
             EmptyGroupError: it is to be started, and the group has no active device.
         """
-        check_plans(new.plans)
+        check_plans(stage_plans(new.plan))
         async with self._unit_of_work() as work:
             release, group = await self._target(work, new)
-            stored = self._draft(actor, new, release, group)
+            stored = self._draft(actor, new.plan, release, group)
             await work.rollouts.add(stored)
             facts = {"release": release.name, "group": group.name, "product": group.product_name}
             change = Change("rollout.create", stored.rollout.rollout_id, after=dict(facts))
@@ -111,6 +108,16 @@ class Rollouts:
             await work.rollouts.get(rollout_id)
             return await work.actions.page(rollout_id, after_number=after_number, limit=limit)
 
+    async def verdicts(self, rollout_id: str, *, after_number: int, limit: int) -> Sequence[StoredVerdict]:
+        """Return at most `limit` decisions about a rollout in the order they were made.
+
+        Raises:
+            UnknownRolloutError: there is no such rollout.
+        """
+        async with self._unit_of_work(read_only=True) as work:
+            await work.rollouts.get(rollout_id)
+            return await work.rollouts.verdicts(rollout_id, after_number=after_number, limit=limit)
+
     async def start(self, actor: Actor, rollout_id: str) -> RolloutView:
         """Start a draft: cut the group into stages and open the first one; running, it stays as it is.
 
@@ -134,7 +141,7 @@ class Rollouts:
         return await self._step(actor, rollout_id, "pause", lambda rollout, _now: pause(rollout))
 
     async def resume(self, actor: Actor, rollout_id: str) -> RolloutView:
-        """Let it run again; a halted one stays halted.
+        """Let it run again, which answers what it asked with yes; a halted one stays halted.
 
         Raises:
             UnknownRolloutError: there is none.
@@ -151,6 +158,24 @@ class Rollouts:
         """
         return await self._step(actor, rollout_id, "abort", lambda rollout, _now: abort(rollout))
 
+    async def roll_back(self, actor: Actor, rollout_id: str) -> RolloutView:
+        """Bring back every device that was given the release, by the way back that was signed with it.
+
+        What is not given yet is given no more. Asked twice, it returns the same rollout.
+
+        Raises:
+            UnknownRolloutError: there is none.
+            RolloutStateError: it was never started.
+            NoWayBackError: no way back was signed with the release, or this rollout is one itself.
+            EmptyGroupError: nobody was given the release.
+        """
+        now = self._clock.now()
+        async with self._unit_of_work() as work:
+            stored = await work.rollouts.get(rollout_id, lock=True)
+            undoing = await undo(work, stored, actor, now=now, entropy=self._entropy)
+            await work.commit()
+        return await self.get(undoing)
+
     async def _step(
         self, actor: Actor, rollout_id: str, name: str, step: Callable[[Rollout, datetime], Rollout]
     ) -> RolloutView:
@@ -159,7 +184,7 @@ class Rollouts:
             stored = await work.rollouts.get(rollout_id, lock=True)
             after = step(stored.rollout, now)
             if after != stored.rollout:
-                await _store_step(work, actor, stored, after, name=name, now=now)
+                await store_step(work, actor, stored, after, name=name, now=now)
                 await work.commit()
         return await self.get(rollout_id)
 
@@ -168,9 +193,9 @@ class Rollouts:
         stored = await work.rollouts.get(rollout_id, lock=True)
         if stored.rollout.state is RolloutState.RUNNING:
             return
-        cuts = cut_stages(stored.plans, await _positions(work, stored.rollout))
+        cuts = cut_stages(stage_plans(stored.plan), await positions_of(work, stored.rollout))
         after = start(stored.rollout, cuts, now=now)
-        await _store_step(work, actor, stored, after, name="start", now=now)
+        await store_step(work, actor, stored, after, name="start", now=now)
 
     async def _target(self, work: UnitOfWork, new: NewRollout) -> tuple[Release, DeviceGroup]:
         product = None if new.product is None else await work.products.get(new.product)
@@ -184,40 +209,15 @@ class Rollouts:
             )
         return release, group
 
-    def _draft(self, actor: Actor, new: NewRollout, release: Release, group: DeviceGroup) -> StoredRollout:
+    def _draft(self, actor: Actor, plan: Plan, release: Release, group: DeviceGroup) -> StoredRollout:
         rollout = Rollout(
             rollout_id=self._entropy.guid(),
             release_id=release.release_id,
             group_id=group.group_id,
-            conditions=new.conditions,
-            stages=tuple(Stage(index) for index in range(len(new.plans))),
+            conditions=conditions_of(plan),
+            stages=stages_of(plan),
         )
-        return StoredRollout(rollout, new.plans, created_at=self._clock.now(), created_by=actor.name)
-
-
-async def _positions(work: UnitOfWork, rollout: Rollout) -> list[int]:
-    """Return the positions of the group's active devices; the one time that a rollout counts its group."""
-    positions: list[int] = []
-    last = ""
-    while members := await work.actions.members(rollout.group_id, after_id=last, limit=MEMBERS_PER_PAGE):
-        positions += [position_of(rollout.rollout_id, device_id) for device_id in members]
-        last = members[-1]
-    if not positions:
-        raise EmptyGroupError("group: expected at least one active device, found none")
-    return positions
-
-
-async def _store_step(
-    work: UnitOfWork, actor: Actor, stored: StoredRollout, after: Rollout, *, name: str, now: datetime
-) -> None:
-    changed = await store_rollout(work, stored, after, now=now)
-    change = Change(
-        f"rollout.{name}",
-        after.rollout_id,
-        before={"state": str(stored.rollout.state)},
-        after={"state": str(changed.rollout.state)},
-    )
-    await work.audit.add(actor, change, at=now)
+        return StoredRollout(rollout, plan, created_at=self._clock.now(), created_by=actor.name)
 
 
 async def _view(work: UnitOfWork, stored: StoredRollout) -> RolloutView:

@@ -7,12 +7,13 @@ from enum import StrEnum
 from typing import Protocol
 
 from protocol.geometry import Slot
+from protocol.plan import Plan
 from protocol.updates import ImageCustom
 from protocol.versions import Build
 from service.domain.action import Action
-from service.domain.membership import StagePlan
 from service.domain.release import Artifact, Release
 from service.domain.rollout import Rollout, RolloutState
+from service.domain.verdict import Verdict
 
 
 class ArtifactRepository(Protocol):
@@ -178,6 +179,9 @@ class ReleaseRepository(Protocol):
     async def page(self, *, before_counter: int | None, limit: int) -> Sequence[Release]:
         """Return at most `limit` releases, newest first, with counters below `before_counter`."""
 
+    async def way_back_of(self, name: str) -> Release | None:
+        """Return the release that was signed to undo another, or None."""
+
     async def highest_counter(self) -> int:
         """Return the highest release counter, 0 if there is no release."""
 
@@ -193,21 +197,30 @@ class StoredRollout:
     """A rollout and what the engine need not know of it.
 
     Attributes:
+        plan: as it was given.
         number: the order of creation; 0 before it is stored.
-        plans: of its stages.
         opening_cursor: last device that the opening stage has looked at; empty before the first.
         look_at: when the worker must look at it, None if only reports move it.
         version: rises with each change; the ETag.
     """
 
     rollout: Rollout
-    plans: tuple[StagePlan, ...]
+    plan: Plan
     created_at: datetime
     created_by: str
     number: int = 0
     opening_cursor: str = ""
     look_at: datetime | None = None
     version: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class StoredVerdict:
+    """A decision about a rollout, with its place in the order of all decisions."""
+
+    number: int
+    decided_at: datetime
+    verdict: Verdict
 
 
 class RolloutRepository(Protocol):
@@ -225,6 +238,15 @@ class RolloutRepository(Protocol):
 
     async def save(self, stored: StoredRollout, *, before: StoredRollout) -> None:
         """Store a changed rollout and those of its stages that differ; its version rises."""
+
+    async def add_verdicts(self, rollout_id: str, verdicts: Sequence[Verdict], *, at: datetime) -> None:
+        """Store decisions in the order they were made."""
+
+    async def verdicts(self, rollout_id: str, *, after_number: int, limit: int) -> Sequence[StoredVerdict]:
+        """Return at most `limit` decisions about a rollout in the order they were made."""
+
+    async def undoing(self, rollout_id: str) -> str | None:
+        """Return the id of the rollout that undoes another, or None."""
 
     async def of_action(self, action_id: str) -> StoredRollout | None:
         """Return an action's rollout, locked; None if there is no such action."""
@@ -301,6 +323,9 @@ class ActionRepository(Protocol):
 
     async def members(self, group_id: str, *, after_id: str, limit: int) -> Sequence[str]:
         """Return at most `limit` ids of a group's devices that have attested and are not shut out, by id."""
+
+    async def exposed(self, rollout_id: str, group_id: str, *, after_id: str, limit: int) -> Sequence[str]:
+        """Return those members of a group, as `members`, that were given a rollout's release."""
 
 
 @dataclass(frozen=True, slots=True)

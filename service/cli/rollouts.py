@@ -2,20 +2,26 @@
 
 import math
 import re
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated
 
 import typer
+import yaml
 
+from protocol.plan import Plan
 from service.cli.client import JsonObject, connect
 from service.cli.errors import BadArgumentError
 from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption, one_id
-from service.cli.output import print_facts, print_json, print_line, print_table, short
+from service.cli.output import moment, print_facts, print_json, print_line, print_table, short
+from service.cli.plans import plan_of, read_plan
 
 app = typer.Typer(help="Rollouts: start, watch and stop them.", no_args_is_help=True)
 
 RolloutArgument = Annotated[str, typer.Argument(help="Rollout id.", callback=one_id)]
 _STAGE = re.compile(r"(?P<number>[1-9]\d{0,8})(?P<percent>%?)")
 _FULL_PERCENT = 100
+DEFAULT_STAGES = "1,25%,100%"
 
 
 def parse_stages(text: str) -> list[dict[str, int]]:
@@ -50,7 +56,9 @@ def start(
     release: Annotated[str, typer.Argument(help="Name or id of the release.")],
     *,
     group: Annotated[str, typer.Option(help="Device group, by name or id.")],
-    stages: Annotated[str, typer.Option(help="Counts or percentages, one per stage.")] = "1,25%,100%",
+    plan: Annotated[Path | None, typer.Option(help="Plan file, YAML or JSON; see `rollout plan`.")] = None,
+    preset: Annotated[str | None, typer.Option(help="A plan to begin with: careful, standard, emergency.")] = None,
+    stages: Annotated[str | None, typer.Option(help="Without a plan: counts or percentages, one per stage.")] = None,
     product: Annotated[str | None, typer.Option(help="Product, where the group's name is not unique.")] = None,
     success_percent: Annotated[int | None, typer.Option(help="Share confirmed that opens the next stage.")] = None,
     error_percent: Annotated[int | None, typer.Option(help="Share of failures above which it halts.")] = None,
@@ -65,20 +73,54 @@ def start(
     operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
     as_json: JsonOption = False,
 ) -> None:
-    """Start a rollout of a release to a device group."""
-    policy = {
+    """Start a rollout of a release to a device group, by a plan or by stages and raw thresholds."""
+    raw = {
+        "stages": None if stages is None else parse_stages(stages),
         "success_percent": success_percent,
         "error_percent": error_percent,
         "min_reports": min_reports,
         "soak_seconds": soak_seconds,
         "action_timeout_seconds": action_timeout_seconds,
-        "product": product,
     }
-    body = {"release": release, "group": group, "stages": parse_stages(stages), "start": not draft}
-    given = {name: value for name, value in policy.items() if value is not None}
+    body = {"release": release, "group": group, "start": not draft, "product": product, **_way(plan, preset, raw)}
     with connect(operator_dir) as client:
-        rollout = client.post("/rollouts", body | given)
+        rollout = client.post("/rollouts", {name: value for name, value in body.items() if value is not None})
     _print_rollout(rollout, as_json=as_json)
+
+
+def _way(plan: Path | None, preset: str | None, raw: Mapping[str, object]) -> dict[str, object]:
+    """Return what says how: a plan, a preset, or stages and thresholds."""
+    given = [f"--{name.replace('_', '-')}" for name, value in raw.items() if value is not None]
+    ways = [*(["--plan"] if plan else []), *(["--preset"] if preset else []), *given[:1]]
+    if len(ways) > 1:
+        raise BadArgumentError(f"expected one of --plan, --preset, and stages with thresholds, found {', '.join(ways)}")
+    if plan is not None:
+        return {"plan": read_plan(plan).model_dump(mode="json")}
+    if preset is not None:
+        return {"plan": plan_of({"preset": preset}, where="--preset").model_dump(mode="json")}
+    return {**raw, "stages": raw["stages"] or parse_stages(DEFAULT_STAGES)}
+
+
+@app.command("plan")
+def show_plan(
+    plan: Annotated[Path | None, typer.Argument(help="Plan file to check.")] = None,
+    *,
+    preset: Annotated[str | None, typer.Option(help="Show this one: careful, standard, emergency.")] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of plans.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a plan file and show what it says with its preset; or show a preset, or the schema. Needs no service."""
+    if [plan is not None, preset is not None, schema].count(True) != 1:
+        raise BadArgumentError("expected one of a plan file, --preset and --schema")
+    if schema:
+        print_json(Plan.model_json_schema())
+        return
+    found = read_plan(plan) if plan is not None else plan_of({"preset": preset}, where="--preset")
+    content = found.model_dump(mode="json", exclude_none=True)
+    if as_json:
+        print_json(content)
+    else:
+        print_line(yaml.safe_dump(content, sort_keys=False, allow_unicode=True).rstrip())
 
 
 @app.command("list")
@@ -116,17 +158,35 @@ def explain(
     operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the part of each device in a rollout, and what went wrong there."""
+    """Show what was decided about a rollout and why: evidence, figures, thresholds, and the devices that went wrong."""
     with connect(operator_dir) as client:
+        answer = client.get(f"/rollouts/{rollout}")
+        decisions = list(client.items(f"/rollouts/{rollout}/decisions"))
         actions = list(client.items(f"/rollouts/{rollout}/actions"))
     if as_json:
-        print_json(actions)
+        print_json({"rollout": answer, "decisions": decisions, "actions": actions})
         return
-    rows = (
-        (short(action["device_id"]), action.get("stage"), action["state"], action.get("cause"), action.get("detail"))
-        for action in actions
+    print_facts({name: answer.get(name) for name in ("state", "halted_reason", "question", "evidence")})
+    rows = [
+        (moment(each["decided_at"]), each["decision"], each.get("stage"), each.get("gate"), each["reason"])
+        for each in decisions
+    ]
+    print_table("Decisions", ("when", "what", "stage", "gate", "why"), rows)
+    print_table(
+        f"Devices of {short(rollout)}",
+        ("device", "stage", "state", "cause", "detail"),
+        ((short(a["device_id"]), a.get("stage"), a["state"], a.get("cause"), a.get("detail")) for a in actions),
     )
-    print_table(f"Actions of {short(rollout)}", ("device", "stage", "state", "cause", "detail"), rows)
+
+
+@app.command("roll-back")
+def roll_back(
+    rollout: RolloutArgument, *, operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR, as_json: JsonOption = False
+) -> None:
+    """Bring back every device that was given the release, by the way back that was signed with it."""
+    with connect(operator_dir) as client:
+        answer = client.post(f"/rollouts/{rollout}/roll-back")
+    _print_rollout(answer, as_json=as_json)
 
 
 @app.command()
@@ -137,7 +197,7 @@ def pause(rollout: RolloutArgument, *, operator_dir: OperatorDirOption = DEFAULT
 
 @app.command()
 def resume(rollout: RolloutArgument, *, operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR) -> None:
-    """Resume a paused rollout; a halted one stays halted."""
+    """Resume a paused rollout, which answers its question with yes; a halted one stays halted."""
     _command(rollout, "resume", operator_dir=operator_dir)
 
 
@@ -157,7 +217,7 @@ def _print_rollout(rollout: JsonObject, *, as_json: bool) -> None:
     if as_json:
         print_json(rollout)
         return
-    facts = ("id", "release", "group", "state", "halted_reason")
+    facts = ("id", "release", "group", "state", "halted_reason", "question", "undoes")
     print_facts({name: rollout.get(name) for name in facts} | {"totals": rollout.get("totals")})
     columns = ("index", "state", "size", "scheduled", "in_progress", "succeeded", "failed")
     rows = ([stage.get(column) for column in columns] for stage in rollout.get("stages", []))

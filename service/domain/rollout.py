@@ -5,27 +5,29 @@ it has become; the caller stores both. Nothing here knows a database, and no dec
 move counters of a stage (`StageCounts.moved`), and counters decide.
 
 Invariants:
-    - Decisions depend on counts, not on their order. The failure share is of all devices of the stage, so an
-      unresolved device counts as a success until it fails: that only delays a halt (rollout-gates, gate 1, Delay).
-    - A stage opens only when the one before it has passed; exposure never passes the open stages.
+    - Decisions depend on counts, not on their order, and are the policy's (service/domain/policy.py). A device without
+      a result counts as a success until it fails: that only delays a halt.
+    - A stage opens only when the one before it has passed; exposure never passes the open stages, nor the pace.
+    - Where a stage has all its results and they neither halt nor pass, the rollout pauses and asks a person.
     - `halted`, `finished` and `aborted` never lead back to `running`. Who wants to go on after a halt starts a new
       rollout; devices that already run the release are confirmed in it without work.
     - Every decision is stored with its reason.
 """
 
-import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from fractions import Fraction
 
-from protocol.messages import ActionState
-from service.domain.action import Action, Bucket
+from service.domain.action import Action
 from service.domain.errors import ConflictError, NotFoundError
 from service.domain.membership import NO_POSITION, InvalidPlanError, StageCut
+from service.domain.pacing import Pacing
+from service.domain.policy import Policy, Shown, ThresholdPolicy, result
+from service.domain.rollout_counts import StageCounts
+from service.domain.verdict import Decision, Verdict
 
-SMALL_STAGE_DEVICES = 55  # below it no test decides (rollout-gates, rule 3)
+APPROVAL = "approval"
 
 
 class RolloutStateError(ConflictError):
@@ -64,83 +66,31 @@ class StageState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What passes a stage and what halts the rollout.
+    """What a plan demands, apart from its stages.
 
     Attributes:
-        success_percent: share of a stage's devices that must confirm.
-        error_percent: the rollout halts when a larger share of a stage's devices has failed.
-        min_reports: results of a stage before its failure share is looked at.
-        soak: how long a stage is watched after its success.
+        policy: what halts the rollout and what a stage must show.
+        soak: how long a stage is watched after that, where the stage does not say it itself.
         action_timeout: time that a device has to its next report.
+        pacing: how fast devices are given the release.
+        deadline: from the start; a rollout that still runs then pauses and asks. None never.
+        roll_back: after a halt, devices that were given the release are brought back.
     """
 
-    success_percent: float = 100.0
-    error_percent: float = 0.0
-    min_reports: int = 1
+    policy: Policy = field(default_factory=ThresholdPolicy)
     soak: timedelta = timedelta(0)
     action_timeout: timedelta = timedelta(hours=24)
+    pacing: Pacing = field(default_factory=Pacing)
+    deadline: timedelta | None = None
+    roll_back: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.success_percent <= 100:  # noqa: PLR2004 - percent
-            raise InvalidPlanError(f"success percent: expected above 0 to 100, found {self.success_percent}")
-        if not 0 <= self.error_percent < 100:  # noqa: PLR2004 - percent
-            raise InvalidPlanError(f"error percent: expected 0 to below 100, found {self.error_percent}")
-        if self.min_reports < 1:
-            raise InvalidPlanError(f"minimum reports: expected at least 1, found {self.min_reports}")
         if self.soak < timedelta(0):
             raise InvalidPlanError(f"soak: expected no negative time, found {self.soak.total_seconds()} s")
         if self.action_timeout <= timedelta(0):
             raise InvalidPlanError(f"time-out: expected above 0, found {self.action_timeout.total_seconds()} s")
-
-
-@dataclass(frozen=True, slots=True)
-class StageCounts:
-    """How many of a stage's actions stand where.
-
-    Attributes:
-        failed: every failure, reverted and timed-out ones included.
-        reverted: those failures that the device reverted.
-        ruled: those failures that halt a small stage by rule.
-        exposed: devices that were given the release.
-    """
-
-    scheduled: int = 0
-    in_progress: int = 0
-    succeeded: int = 0
-    failed: int = 0
-    cancelled: int = 0
-    reverted: int = 0
-    ruled: int = 0
-    exposed: int = 0
-
-    @property
-    def size(self) -> int:
-        """Devices of the stage; cancelled actions do not count."""
-        return self.scheduled + self.in_progress + self.succeeded + self.failed
-
-    @property
-    def unresolved(self) -> int:
-        """Devices without a result."""
-        return self.scheduled + self.in_progress
-
-    def moved(self, before: Action | None, after: Action) -> "StageCounts":
-        """Return the counts after one action has changed, or was made (before is None)."""
-        counted = self if before is None else self.plus(before, -1)
-        return counted.plus(after, 1)
-
-    def plus(self, action: Action, times: int) -> "StageCounts":
-        """Return the counts with an action counted, or with `times` −1 taken out."""
-        bucket = action.bucket
-        return StageCounts(
-            scheduled=self.scheduled + times * (bucket is Bucket.SCHEDULED),
-            in_progress=self.in_progress + times * (bucket is Bucket.IN_PROGRESS),
-            succeeded=self.succeeded + times * (bucket is Bucket.SUCCEEDED),
-            failed=self.failed + times * (bucket is Bucket.FAILED),
-            cancelled=self.cancelled + times * (bucket is Bucket.CANCELLED),
-            reverted=self.reverted + times * (action.state is ActionState.REVERTED),
-            ruled=self.ruled + times * action.halts_small_stage,
-            exposed=self.exposed + times * action.offered,
-        )
+        if self.deadline is not None and self.deadline <= timedelta(0):
+            raise InvalidPlanError(f"deadline: expected above 0, found {self.deadline.total_seconds()} s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,15 +102,21 @@ class Stage:
         is_open: every member has its action.
         soak_ends_at: UTC, aware; None before it soaks.
         reason: why it stands where it stands, for an operator.
+        soak: how long it is watched, or None for what the conditions say.
+        resolved: share of its devices that must have a result before evidence lets it pass.
+        is_approved: a person's word stands in for what it did not show.
     """
 
     index: int
     cut: StageCut | None = None
     state: StageState = StageState.WAITING
     is_open: bool = False
-    counts: StageCounts = StageCounts()
+    counts: StageCounts = field(default_factory=StageCounts)
     soak_ends_at: datetime | None = None
     reason: str = ""
+    soak: timedelta | None = None
+    resolved: float = 0.0
+    is_approved: bool = False
 
     @property
     def threshold(self) -> int:
@@ -179,6 +135,11 @@ class Stage:
             return self.counts.size
         return max(self.counts.size, self.cut.planned)
 
+    @property
+    def shown(self) -> Shown:
+        """What the policy looks at."""
+        return Shown(self.index, self.counts, self.devices, self.is_open, self.resolved)
+
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
@@ -187,6 +148,12 @@ class Rollout:
     Attributes:
         halted_reason: what halted it, empty otherwise.
         resumed_at: last start or resume, UTC, aware; devices that waited through a pause get their time back.
+        question: what a paused rollout asks a person; resuming it is the answer yes. Empty otherwise.
+        paced_at: up to when the pace has been used, UTC, aware; None before the start.
+        deadline_at: when it pauses and asks, UTC, aware; None never, or once it has been answered.
+        undoes: id of the rollout whose exposed devices it brings back; None for others.
+        is_undone: nothing is left to bring back: a rollback was started, or there is no way back.
+        verdicts: decided since it was read, oldest first; whoever stores it keeps them.
     """
 
     rollout_id: str
@@ -197,6 +164,12 @@ class Rollout:
     state: RolloutState = RolloutState.DRAFT
     halted_reason: str = ""
     resumed_at: datetime | None = None
+    question: str = ""
+    paced_at: datetime | None = None
+    deadline_at: datetime | None = None
+    undoes: str | None = None
+    is_undone: bool = False
+    verdicts: tuple[Verdict, ...] = ()
 
     @property
     def opening_stage(self) -> Stage | None:
@@ -210,6 +183,32 @@ class Rollout:
         """Actions without a result, over all stages."""
         return sum(stage.counts.unresolved for stage in self.stages)
 
+    @property
+    def is_to_be_undone(self) -> bool:
+        """Whether its plan brings back by itself those that were given the release."""
+        return self.state is RolloutState.HALTED and self.conditions.roll_back and not self.is_undone
+
+    @property
+    def confirmed(self) -> int:
+        """Devices that have confirmed, over all stages."""
+        return sum(stage.counts.succeeded for stage in self.stages)
+
+    @property
+    def opened(self) -> list[Shown]:
+        """The stages that have been opened, as the policy looks at them."""
+        return [stage.shown for stage in self.stages if stage.state is not StageState.WAITING]
+
+    def allowed(self, now: datetime) -> int:
+        """Return how many further devices the pace lets in by now."""
+        return self.conditions.pacing.allowed(
+            confirmed=self.confirmed, in_flight=self.unresolved, since=self.paced_at or now, now=now
+        )
+
+    def paced(self, devices: int, now: datetime) -> "Rollout":
+        """Return the rollout once further devices were let in."""
+        pacing, since = self.conditions.pacing, self.paced_at or now
+        return replace(self, paced_at=pacing.used(devices, confirmed=self.confirmed, since=since, now=now))
+
     def stage_at(self, position: int) -> Stage | None:
         """Return the stage of a device that joins now, or None if the plan leaves it out."""
         return next((s for s in self.stages if position <= s.threshold and not s.is_full), None)
@@ -222,6 +221,10 @@ class Rollout:
         """Return the rollout with one stage replaced."""
         stages = (*self.stages[: stage.index], stage, *self.stages[stage.index + 1 :])
         return replace(self, stages=stages)
+
+    def decided(self, verdict: Verdict) -> "Rollout":
+        """Return the rollout with one more decision to keep."""
+        return replace(self, verdicts=(*self.verdicts, verdict))
 
     def with_moved(self, before: Action | None, after: Action) -> "Rollout":
         """Return the rollout with one action counted; one that heals counts in no stage, for its rollout is over."""
@@ -241,7 +244,16 @@ def start(rollout: Rollout, cuts: Sequence[StageCut], *, now: datetime) -> Rollo
         return rollout
     _expect(rollout, RolloutState.DRAFT)
     stages = tuple(replace(stage, cut=cut) for stage, cut in zip(rollout.stages, cuts, strict=True))
-    return evaluate(replace(rollout, state=RolloutState.RUNNING, stages=stages, resumed_at=now), now)
+    conditions = rollout.conditions
+    begun = replace(
+        rollout,
+        state=RolloutState.RUNNING,
+        stages=stages,
+        resumed_at=now,
+        paced_at=conditions.pacing.first(now),
+        deadline_at=None if conditions.deadline is None else now + conditions.deadline,
+    )
+    return evaluate(begun, now)
 
 
 def pause(rollout: Rollout) -> Rollout:
@@ -257,7 +269,7 @@ def pause(rollout: Rollout) -> Rollout:
 
 
 def resume(rollout: Rollout, now: datetime) -> Rollout:
-    """Let a paused rollout run again.
+    """Let a paused rollout run again; what it asked is answered with yes.
 
     Raises:
         RolloutStateError: it is neither paused nor running.
@@ -265,7 +277,8 @@ def resume(rollout: Rollout, now: datetime) -> Rollout:
     if rollout.state is RolloutState.RUNNING:
         return rollout
     _expect(rollout, RolloutState.PAUSED)
-    return evaluate(replace(rollout, state=RolloutState.RUNNING, resumed_at=now), now)
+    answered = _answered(rollout, now) if rollout.question else rollout
+    return evaluate(replace(answered, state=RolloutState.RUNNING, resumed_at=now, paced_at=now), now)
 
 
 def abort(rollout: Rollout) -> Rollout:
@@ -277,7 +290,21 @@ def abort(rollout: Rollout) -> Rollout:
     if rollout.state is RolloutState.ABORTED:
         return rollout
     _expect(rollout, RolloutState.DRAFT, RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.HALTED)
-    return replace(rollout, state=RolloutState.ABORTED)
+    return replace(rollout, state=RolloutState.ABORTED, question="")
+
+
+def mark_undone(rollout: Rollout, by: str, *, reason: str = "") -> Rollout:
+    """Record that the devices which were given the release are brought back.
+
+    Args:
+        rollout: is over.
+        by: id of the rollout that does it; empty where nothing can.
+        reason: why nothing can.
+    """
+    if rollout.is_undone:
+        return rollout
+    verdict = Verdict(Decision.ROLLED_BACK, f"by rollout {by}" if by else f"not rolled back: {reason}")
+    return replace(rollout, is_undone=True).decided(verdict)
 
 
 def _expect(rollout: Rollout, *states: RolloutState) -> None:
@@ -285,6 +312,15 @@ def _expect(rollout: Rollout, *states: RolloutState) -> None:
         expected = " or ".join(states)
         reason = f" ({rollout.halted_reason})" if rollout.halted_reason else ""
         raise RolloutStateError(f"rollout: expected {expected}, found {rollout.state}{reason}")
+
+
+def _answered(rollout: Rollout, now: datetime) -> Rollout:
+    """Take a person's yes: for the stage that could not show enough, and for a deadline that is over."""
+    stage = next((stage for stage in rollout.stages if _is_stuck(rollout, stage)), None)
+    if stage is not None:
+        rollout = rollout.with_stage(replace(stage, is_approved=True))
+    is_over = rollout.deadline_at is not None and rollout.deadline_at <= now
+    return replace(rollout, question="", deadline_at=None if is_over else rollout.deadline_at)
 
 
 def evaluate(rollout: Rollout, now: datetime) -> Rollout:
@@ -296,74 +332,42 @@ def evaluate(rollout: Rollout, now: datetime) -> Rollout:
     """
     if rollout.state not in {RolloutState.RUNNING, RolloutState.PAUSED}:
         return rollout
-    for stage in rollout.stages:
-        reason = _halt_reason(stage, rollout.conditions)
-        if reason:
-            return _halted(rollout, stage, reason)
+    opened = rollout.opened
+    halt = rollout.conditions.policy.halt(opened) if opened else None
+    if halt is not None:
+        return _halted(rollout, halt)
     if rollout.state is RolloutState.RUNNING:
         for index in range(len(rollout.stages)):
             rollout = _advanced(rollout, index, now)
-    return _finished(rollout)
+        rollout = _asking(rollout, now)
+    return _finished(rollout, now)
 
 
 def next_look(rollout: Rollout, now: datetime) -> datetime | None:
     """Return when the worker must look at the rollout again, or None if only reports move it."""
     if rollout.state.is_over:
-        return now if any(stage.counts.scheduled for stage in rollout.stages) else None
+        is_left = rollout.is_to_be_undone or any(stage.counts.scheduled for stage in rollout.stages)
+        return now if is_left else None
     if rollout.state is not RolloutState.RUNNING:
         return None
-    if rollout.opening_stage:
-        return now
     ends = [s.soak_ends_at for s in rollout.stages if s.state is StageState.SOAKING and s.soak_ends_at]
-    return min((end for end in ends if end > now), default=None)
-
-
-def _halt_reason(stage: Stage, conditions: Conditions) -> str:
-    if stage.state is StageState.WAITING:
-        return ""
-    counts, devices = stage.counts, stage.devices
-    if counts.ruled and devices < SMALL_STAGE_DEVICES:
-        return (
-            f"stage {stage.index + 1}: expected no revert and no failure of boot or golden vectors among "
-            f"{devices} devices, found {counts.ruled}"
+    looks = [*ends, *([rollout.deadline_at] if rollout.deadline_at else [])]
+    looks = [look for look in looks if look > now]
+    if rollout.opening_stage:
+        pace = rollout.conditions.pacing.look_at(
+            confirmed=rollout.confirmed, in_flight=rollout.unresolved, since=rollout.paced_at or now, now=now
         )
-    results = counts.succeeded + counts.failed
-    if results >= min(conditions.min_reports, devices) and counts.failed * 100 > conditions.error_percent * devices:
-        return (
-            f"stage {stage.index + 1}: expected at most {conditions.error_percent:g} % of {devices} devices to fail, "
-            f"found {counts.failed}"
-        )
-    return _undecided_reason(stage, conditions)
+        looks += [pace] if pace is not None else []
+    return min(looks, default=None)
 
 
-def _undecided_reason(stage: Stage, conditions: Conditions) -> str:
-    if not stage.is_open or stage.counts.unresolved or _has_success(stage, conditions):
-        return ""
-    return (
-        f"stage {stage.index + 1}: expected {conditions.success_percent:g} % of {stage.counts.size} devices to "
-        f"confirm, found {stage.counts.succeeded} and no result outstanding"
-    )
-
-
-def _has_success(stage: Stage, conditions: Conditions) -> bool:
-    return stage.is_open and stage.counts.succeeded >= _part(conditions.success_percent, stage.counts.size)
-
-
-@functools.lru_cache
-def _exact(percent: float) -> Fraction:
-    """Return a share as it was written: 0.1 % is a thousandth."""
-    return Fraction(str(percent)) / 100
-
-
-def _part(percent: float, devices: int) -> int:
-    """Return how many of some devices a share is, rounded up."""
-    share = _exact(percent)
-    return -(-devices * share.numerator // share.denominator)
-
-
-def _halted(rollout: Rollout, stage: Stage, reason: str) -> Rollout:
-    failed = replace(stage, state=StageState.FAILED, reason=reason, soak_ends_at=None)
-    return replace(rollout.with_stage(failed), state=RolloutState.HALTED, halted_reason=reason)
+def _halted(rollout: Rollout, verdict: Verdict) -> Rollout:
+    if verdict.stage_index is not None:
+        stage = rollout.stages[verdict.stage_index]
+        failed = replace(stage, state=StageState.FAILED, reason=verdict.reason, soak_ends_at=None)
+        rollout = rollout.with_stage(failed)
+    halted = replace(rollout, state=RolloutState.HALTED, halted_reason=verdict.reason, question="")
+    return halted.decided(verdict)
 
 
 def _advanced(rollout: Rollout, index: int, now: datetime) -> Rollout:
@@ -372,27 +376,62 @@ def _advanced(rollout: Rollout, index: int, now: datetime) -> Rollout:
     before = rollout.stages[index - 1].state if index else StageState.PASSED
     if stage.state is StageState.WAITING and before is StageState.PASSED:
         stage = replace(stage, state=StageState.RUNNING, reason=f"opened {now:%FT%TZ}")
-    if stage.state is StageState.RUNNING and _has_success(stage, rollout.conditions):
-        # Nobody to watch: an empty stage does not soak.
-        ends = now + rollout.conditions.soak if stage.counts.size else now
+        rollout = rollout.with_stage(stage).decided(Verdict(Decision.OPENED, stage.reason, index))
+    shown = _what_it_shows(rollout, stage)
+    if shown is not None and stage.state is StageState.RUNNING:
+        soak = rollout.conditions.soak if stage.soak is None else stage.soak
+        ends = now + soak if stage.counts.size else now  # nobody to watch: an empty stage does not soak
         stage = replace(
-            stage, state=StageState.SOAKING, soak_ends_at=ends, reason=f"{_result(stage)}; soaks to {ends:%FT%TZ}"
+            stage, state=StageState.SOAKING, soak_ends_at=ends, reason=f"{shown.reason}; soaks to {ends:%FT%TZ}"
         )
-    if _has_soaked(stage, now) and _has_success(stage, rollout.conditions):
-        stage = replace(stage, state=StageState.PASSED, reason=f"{_result(stage)}; passed {now:%FT%TZ}")
-    return rollout.with_stage(stage)
+        rollout = rollout.with_stage(stage).decided(replace(shown, reason=stage.reason))
+    if shown is not None and _has_soaked(stage, now):
+        stage = replace(stage, state=StageState.PASSED, reason=f"{shown.reason}; passed {now:%FT%TZ}")
+        passed = replace(shown, decision=Decision.PASSED, reason=stage.reason)
+        rollout = rollout.with_stage(stage).decided(passed)
+    return rollout
+
+
+def _what_it_shows(rollout: Rollout, stage: Stage) -> Verdict | None:
+    """Return why a stage may pass after its soak, or None."""
+    if stage.state not in {StageState.RUNNING, StageState.SOAKING}:
+        return None
+    opened = rollout.opened[: stage.index + 1]
+    if stage.is_approved:
+        figures = rollout.conditions.policy.figures(opened)
+        return Verdict(Decision.SHOWN, f"{result(stage.shown)}; approved by a person", stage.index, APPROVAL, figures)
+    return rollout.conditions.policy.passes(opened)
 
 
 def _has_soaked(stage: Stage, now: datetime) -> bool:
     return stage.state is StageState.SOAKING and stage.soak_ends_at is not None and now >= stage.soak_ends_at
 
 
-def _result(stage: Stage) -> str:
-    return f"{stage.counts.succeeded} of {stage.counts.size} confirmed, {stage.counts.failed} failed"
+def _is_stuck(rollout: Rollout, stage: Stage) -> bool:
+    """Whether a stage has every result that it will have, and neither halts nor passes."""
+    is_watched = stage.state in {StageState.RUNNING, StageState.SOAKING}
+    return is_watched and stage.is_open and not stage.counts.unresolved and _what_it_shows(rollout, stage) is None
 
 
-def _finished(rollout: Rollout) -> Rollout:
+def _asking(rollout: Rollout, now: datetime) -> Rollout:
+    """Pause and ask a person, where neither evidence nor time will decide."""
+    stuck = next((stage for stage in rollout.stages if _is_stuck(rollout, stage)), None)
+    if stuck is not None:
+        question = (
+            f"stage {stuck.index + 1}: {result(stuck.shown)} and no result outstanding, which neither halts nor passes"
+        )
+    elif rollout.deadline_at is not None and rollout.deadline_at <= now:
+        question = f"deadline {rollout.deadline_at:%FT%TZ}: expected the rollout to be over, found it running"
+    else:
+        return rollout
+    figures = rollout.conditions.policy.figures(rollout.opened) if rollout.opened else {}
+    asked = Verdict(Decision.ASKED, question, stuck.index if stuck else None, "", figures)
+    return replace(rollout, state=RolloutState.PAUSED, question=question).decided(asked)
+
+
+def _finished(rollout: Rollout, now: datetime) -> Rollout:
     passed = all(stage.state is StageState.PASSED for stage in rollout.stages)
-    if rollout.state is RolloutState.RUNNING and passed and not rollout.unresolved:
-        return replace(rollout, state=RolloutState.FINISHED)
-    return rollout
+    if rollout.state is not RolloutState.RUNNING or not passed or rollout.unresolved:
+        return rollout
+    finished = replace(rollout, state=RolloutState.FINISHED, deadline_at=None)
+    return finished.decided(Verdict(Decision.FINISHED, f"{rollout.confirmed} devices confirmed; ended {now:%FT%TZ}"))

@@ -120,6 +120,12 @@ class MemoryActions(Partial):
         """See `ActionRepository.members`."""
         return self._members(group_id, after_id=after_id, limit=limit)
 
+    async def exposed(self, rollout_id: str, group_id: str, *, after_id: str, limit: int) -> Sequence[str]:
+        """See `ActionRepository.exposed`."""
+        given = {each.device_id for each in self._rows.values() if each.rollout_id == rollout_id and each.offered}
+        members = self._members(group_id, after_id=after_id, limit=len(self._rows) + limit)
+        return [device_id for device_id in members if device_id in given][:limit]
+
     def rollout_of(self, action_id: str) -> str | None:
         """Return the id of an action's rollout, or None without such an action."""
         action = self._rows.get(action_id)

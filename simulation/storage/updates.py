@@ -12,10 +12,12 @@ from service.application.update_repositories import (
     RepositoryName,
     StoredManifest,
     StoredRollout,
+    StoredVerdict,
 )
 from service.domain.errors import NameTakenError
 from service.domain.release import Release, UnknownReleaseError
 from service.domain.rollout import RolloutState, UnknownRolloutError
+from service.domain.verdict import Verdict
 from simulation.storage.actions import MemoryActions
 from simulation.storage.journal import Journal, Partial
 
@@ -41,6 +43,10 @@ class MemoryReleases(Partial):
         if id_or_name not in self._rows:
             raise UnknownReleaseError(f"release: expected an id or name in use, found {id_or_name[:60]!r}")
         return self._rows[id_or_name]
+
+    async def way_back_of(self, name: str) -> Release | None:
+        """See `ReleaseRepository.way_back_of`."""
+        return next((release for release in self._rows.values() if release.way_back_of == name), None)
 
     async def highest_counter(self) -> int:
         """See `ReleaseRepository.highest_counter`."""
@@ -85,6 +91,7 @@ class MemoryRollouts(Partial):
         self._actions = actions
         self._rows: dict[str, StoredRollout] = {}
         self._counter: dict[str, int] = {"number": 0}
+        self._verdicts: dict[int, tuple[str, StoredVerdict]] = {}
 
     async def add(self, stored: StoredRollout) -> None:
         """See `RolloutRepository.add`."""
@@ -103,6 +110,21 @@ class MemoryRollouts(Partial):
         """See `RolloutRepository.save`; rows are whole, so what is equal need not be told apart."""
         del before
         self._journal.put(self._rows, stored.rollout.rollout_id, replace(stored, version=stored.version + 1))
+
+    async def add_verdicts(self, rollout_id: str, verdicts: Sequence[Verdict], *, at: datetime) -> None:
+        """See `RolloutRepository.add_verdicts`."""
+        for verdict in verdicts:
+            number = len(self._verdicts) + 1
+            self._journal.put(self._verdicts, number, (rollout_id, StoredVerdict(number, at, verdict)))
+
+    async def verdicts(self, rollout_id: str, *, after_number: int, limit: int) -> Sequence[StoredVerdict]:
+        """See `RolloutRepository.verdicts`."""
+        found = [stored for owner, stored in self._verdicts.values() if owner == rollout_id]
+        return [stored for stored in found if stored.number > after_number][:limit]
+
+    async def undoing(self, rollout_id: str) -> str | None:
+        """See `RolloutRepository.undoing`."""
+        return next((key for key, row in self._rows.items() if row.rollout.undoes == rollout_id), None)
 
     async def of_action(self, action_id: str) -> StoredRollout | None:
         """See `RolloutRepository.of_action`."""

@@ -42,7 +42,6 @@ from service.domain.release import (
     ReleaseCounterError,
     TargetChangedError,
 )
-from service.domain.rollout import Conditions
 from tests.integration.service_updates.update_world import (
     COMPONENT,
     RELEASER,
@@ -52,6 +51,7 @@ from tests.integration.service_updates.update_world import (
     in_blocks,
     open_world,
 )
+from tests.rollout_conditions import threshold_plan
 from tests.service_folder import make_folders
 
 
@@ -272,7 +272,7 @@ async def test_factory_release_is_never_rolled_out(world: UpdateWorld) -> None:
     """What devices are made with is a reference value, nothing more."""
     images = {Slot.OS: world.package("os@1.0.0", ImageKind.OS)}
     await world.hand_over(await world.prepare("factory", images, factory=True))
-    new = NewRollout("factory", "Production", None, (StagePlan(percent=100),), Conditions())
+    new = NewRollout("factory", "Production", None, threshold_plan((StagePlan(percent=100),)))
     with pytest.raises(FactoryReleaseError, match="found the factory release"):
         await world.rollouts.create(RELEASER, new, start_now=True)
 

@@ -100,6 +100,22 @@ class SqlActions:
         )
         return list(await self._connection.scalars(query.order_by(devices.c.device_id).limit(limit)))
 
+    async def exposed(self, rollout_id: str, group_id: str, *, after_id: str, limit: int) -> Sequence[str]:
+        """See `ActionRepository.exposed`."""
+        query = (
+            select(devices.c.device_id)
+            .join(actions, actions.c.device_id == devices.c.device_id)
+            .where(
+                actions.c.rollout_id == rollout_id,
+                actions.c.offered,
+                _COUNTED,
+                devices.c.group_id == group_id,
+                devices.c.device_id > after_id,
+                devices.c.state.in_(ENROLLED_STATES),
+            )
+        )
+        return list(await self._connection.scalars(query.order_by(devices.c.device_id).limit(limit)))
+
     async def _numbered(self, condition: Any, *, after_number: int, limit: int) -> list[NumberedAction]:  # noqa: ANN401
         query = select(actions).where(condition, actions.c.number > after_number)
         rows = await self._connection.execute(query.order_by(actions.c.number).limit(limit))

@@ -59,6 +59,12 @@ class SqlReleases:
             query = query.where(releases.c.counter < before_counter)
         return await self._with_images((await self._connection.execute(query)).all())
 
+    async def way_back_of(self, name: str) -> Release | None:
+        """See `ReleaseRepository.way_back_of`."""
+        query = select(releases).where(releases.c.way_back_of == name).order_by(releases.c.counter.desc()).limit(1)
+        rows = (await self._connection.execute(query)).all()
+        return next(iter(await self._with_images(rows)), None)
+
     async def highest_counter(self) -> int:
         """See `ReleaseRepository.highest_counter`."""
         return (await self._connection.execute(select(func.max(releases.c.counter)))).scalar() or 0

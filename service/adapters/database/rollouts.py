@@ -2,26 +2,27 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from datetime import datetime, timedelta
+from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Row, Select, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from service.adapters.database.update_tables import actions, rollout_stages, rollouts
+from protocol.document import canonical_json, parse_document
+from protocol.messages import Cause
+from protocol.plan import Plan
+from service.adapters.database.update_tables import actions, rollout_stages, rollout_verdicts, rollouts
 from service.adapters.database.upsert import upsert
-from service.application.update_repositories import StoredRollout
-from service.domain.membership import StageCut, StagePlan
-from service.domain.rollout import (
-    Conditions,
-    Rollout,
-    RolloutState,
-    Stage,
-    StageCounts,
-    StageState,
-    UnknownRolloutError,
-)
+from service.application.plans import conditions_of, stages_of
+from service.application.update_repositories import StoredRollout, StoredVerdict
+from service.domain.membership import StageCut
+from service.domain.rollout import Conditions, Rollout, RolloutState, Stage, StageState, UnknownRolloutError
+from service.domain.rollout_counts import StageCounts
+from service.domain.verdict import Decision, Verdict
 
+PLANS_KEPT = 256
+MAX_REASON = 500  # characters
 _OPEN_STATES = (RolloutState.DRAFT, RolloutState.RUNNING, RolloutState.PAUSED)
 
 
@@ -35,7 +36,8 @@ class SqlRollouts:
         """See `RolloutRepository.add`."""
         row = {
             **_values(stored),
-            **_conditions(stored.rollout.conditions),
+            "plan": canonical_json(stored.plan).decode(),
+            "undoes": stored.rollout.undoes,
             "rollout_id": stored.rollout.rollout_id,
             "release_id": stored.rollout.release_id,
             "group_id": stored.rollout.group_id,
@@ -62,6 +64,34 @@ class SqlRollouts:
         rows = [row for row in _stage_rows(stored) if row["stage_index"] not in same]
         if rows:
             await self._connection.execute(upsert(self._connection, rollout_stages), rows)
+
+    async def add_verdicts(self, rollout_id: str, verdicts: Sequence[Verdict], *, at: datetime) -> None:
+        """See `RolloutRepository.add_verdicts`."""
+        rows = [
+            {
+                "rollout_id": rollout_id,
+                "decided_at": at,
+                "decision": verdict.decision,
+                "stage_index": verdict.stage_index,
+                "gate": verdict.gate,
+                "reason": verdict.reason[:MAX_REASON],
+                "figures": dict(verdict.figures),
+            }
+            for verdict in verdicts
+        ]
+        await self._connection.execute(insert(rollout_verdicts), rows)
+
+    async def verdicts(self, rollout_id: str, *, after_number: int, limit: int) -> Sequence[StoredVerdict]:
+        """See `RolloutRepository.verdicts`."""
+        query = select(rollout_verdicts).where(
+            rollout_verdicts.c.rollout_id == rollout_id, rollout_verdicts.c.number > after_number
+        )
+        rows = await self._connection.execute(query.order_by(rollout_verdicts.c.number).limit(limit))
+        return [_verdict(row) for row in rows]
+
+    async def undoing(self, rollout_id: str) -> str | None:
+        """See `RolloutRepository.undoing`."""
+        return await self._connection.scalar(select(rollouts.c.rollout_id).where(rollouts.c.undoes == rollout_id))
 
     async def of_action(self, action_id: str) -> StoredRollout | None:
         """See `RolloutRepository.of_action`."""
@@ -122,21 +152,22 @@ class SqlRollouts:
 def _values(stored: StoredRollout) -> dict[str, Any]:
     return {
         "state": stored.rollout.state,
-        "halted_reason": stored.rollout.halted_reason,
+        "halted_reason": stored.rollout.halted_reason[:MAX_REASON],
         "resumed_at": stored.rollout.resumed_at,
+        "question": stored.rollout.question[:MAX_REASON],
+        "paced_at": stored.rollout.paced_at,
+        "deadline_at": stored.rollout.deadline_at,
+        "is_undone": stored.rollout.is_undone,
         "opening_cursor": stored.opening_cursor,
         "look_at": stored.look_at,
     }
 
 
-def _conditions(conditions: Conditions) -> dict[str, Any]:
-    return {
-        "success_percent": conditions.success_percent,
-        "error_percent": conditions.error_percent,
-        "min_reports": conditions.min_reports,
-        "soak_seconds": conditions.soak.total_seconds(),
-        "action_timeout_seconds": conditions.action_timeout.total_seconds(),
-    }
+@lru_cache(maxsize=PLANS_KEPT)
+def _parsed(plan: str) -> tuple[Plan, Conditions, tuple[Stage, ...]]:
+    """Return a stored plan as the engine takes it; rollouts are read far more often than made."""
+    document = parse_document(plan.encode(), Plan)
+    return document, conditions_of(document), stages_of(document)
 
 
 def _stage_rows(stored: StoredRollout) -> list[dict[str, Any]]:
@@ -152,33 +183,34 @@ def _stage_rows(stored: StoredRollout) -> list[dict[str, Any]]:
             "state": stage.state,
             "is_open": stage.is_open,
             "soak_ends_at": stage.soak_ends_at,
-            "reason": stage.reason,
+            "reason": stage.reason[:MAX_REASON],
+            "is_approved": stage.is_approved,
             **asdict(stage.counts),
         }
-        for stage, plan in zip(stored.rollout.stages, stored.plans, strict=True)
+        for stage, plan in zip(stored.rollout.stages, stored.plan.stages, strict=True)
     ]
 
 
 def _stored(row: Row[Any], stages: Sequence[Row[Any]]) -> StoredRollout:
+    plan, conditions, drafts = _parsed(row.plan)
     rollout = Rollout(
         rollout_id=row.rollout_id,
         release_id=row.release_id,
         group_id=row.group_id,
-        conditions=Conditions(
-            success_percent=row.success_percent,
-            error_percent=row.error_percent,
-            min_reports=row.min_reports,
-            soak=timedelta(seconds=row.soak_seconds),
-            action_timeout=timedelta(seconds=row.action_timeout_seconds),
-        ),
-        stages=tuple(_stage(stage) for stage in stages),
+        conditions=conditions,
+        stages=tuple(_stage(draft, stage) for draft, stage in zip(drafts, stages, strict=True)),
         state=RolloutState(row.state),
         halted_reason=row.halted_reason,
         resumed_at=row.resumed_at,
+        question=row.question,
+        paced_at=row.paced_at,
+        deadline_at=row.deadline_at,
+        undoes=row.undoes,
+        is_undone=row.is_undone,
     )
     return StoredRollout(
         rollout=rollout,
-        plans=tuple(StagePlan(stage.plan_count, stage.plan_percent) for stage in stages),
+        plan=plan,
         created_at=row.created_at,
         created_by=row.created_by,
         number=row.number,
@@ -188,15 +220,26 @@ def _stored(row: Row[Any], stages: Sequence[Row[Any]]) -> StoredRollout:
     )
 
 
-def _stage(row: Row[Any]) -> Stage:
-    stage = Stage(
-        index=row.stage_index,
+def _stage(draft: Stage, row: Row[Any]) -> Stage:
+    counts = {name: getattr(row, name) for name in StageCounts.__dataclass_fields__ if name != "causes"}
+    return replace(
+        draft,
         state=StageState(row.state),
         is_open=row.is_open,
-        counts=StageCounts(**{name: getattr(row, name) for name in StageCounts.__dataclass_fields__}),
+        counts=StageCounts(**counts, causes={Cause(cause): count for cause, count in row.causes.items()}),
         soak_ends_at=row.soak_ends_at,
         reason=row.reason,
+        is_approved=row.is_approved,
+        cut=None if row.threshold is None else StageCut(row.threshold, row.planned, row.is_capped),
     )
-    if row.threshold is None:
-        return stage
-    return replace(stage, cut=StageCut(row.threshold, row.planned, row.is_capped))
+
+
+def _verdict(row: Row[Any]) -> StoredVerdict:
+    verdict = Verdict(
+        decision=Decision(row.decision),
+        reason=row.reason,
+        stage_index=row.stage_index,
+        gate=row.gate,
+        figures=row.figures,
+    )
+    return StoredVerdict(row.number, row.decided_at, verdict)

@@ -101,12 +101,13 @@ rollouts = Table(
     Column("group_id", GUID_TYPE, ForeignKey("device_groups.group_id"), nullable=False),
     Column("state", STATE_TYPE, nullable=False, index=True),
     Column("halted_reason", String(500), nullable=False),
-    Column("success_percent", Float, nullable=False),
-    Column("error_percent", Float, nullable=False),
-    Column("min_reports", Integer, nullable=False),
-    Column("soak_seconds", Float, nullable=False),
-    Column("action_timeout_seconds", Float, nullable=False),
+    Column("plan", Text, nullable=False, server_default=""),  # canonical JSON
     Column("resumed_at", UtcDateTime),
+    Column("question", String(500), nullable=False, server_default=""),
+    Column("paced_at", UtcDateTime),
+    Column("deadline_at", UtcDateTime),
+    Column("undoes", GUID_TYPE, index=True),  # id of the rollout whose devices it brings back
+    Column("is_undone", Boolean, nullable=False, server_default=false()),
     Column("opening_cursor", DEVICE_ID_TYPE, nullable=False),  # last device that the opening stage has looked at
     Column("look_at", UtcDateTime),  # when the worker must look at it, if ever
     Column("created_at", UtcDateTime, nullable=False),
@@ -143,6 +144,24 @@ rollout_stages = Table(
     Column("reverted", Integer, nullable=False),
     Column("ruled", Integer, nullable=False),
     Column("exposed", Integer, nullable=False),
+    Column("proved", Integer, nullable=False, server_default="0"),
+    Column("causes", JSON_TYPE, nullable=False, server_default="{}"),
+    Column("is_approved", Boolean, nullable=False, server_default=false()),
+)
+
+rollout_verdicts = Table(
+    "rollout_verdicts",
+    metadata,
+    Column("number", SEQUENCE_TYPE, primary_key=True, autoincrement=True),
+    Column("rollout_id", GUID_TYPE, ForeignKey("rollouts.rollout_id"), nullable=False),
+    Column("decided_at", UtcDateTime, nullable=False),
+    Column("decision", STATE_TYPE, nullable=False),
+    Column("stage_index", Integer),
+    Column("gate", String(32), nullable=False),
+    Column("reason", String(500), nullable=False),
+    Column("figures", JSON_TYPE, nullable=False),
+    Index(None, "rollout_id", "number"),
+    sqlite_autoincrement=True,
 )
 
 _UNFINISHED = text("due_at IS NOT NULL")

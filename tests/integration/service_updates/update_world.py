@@ -69,7 +69,7 @@ from service.domain.device import Device
 from service.domain.membership import StagePlan
 from service.domain.operator import Actor, Role
 from service.domain.release import Release
-from service.domain.rollout import Conditions
+from tests.rollout_conditions import threshold_plan
 from tests.service_folder import Folders
 
 RELEASER = Actor("releaser", Role.RELEASER)
@@ -312,7 +312,7 @@ class UpdateWorld:
         return await self.hand_over(await self.prepare(name, images))
 
     async def roll_out(self, release: str, stages: Sequence[StagePlan], **conditions: object) -> RolloutView:
-        new = NewRollout(release, "Production", None, tuple(stages), Conditions(**conditions))  # type: ignore[arg-type]
+        new = NewRollout(release, "Production", None, threshold_plan(stages, **conditions))  # type: ignore[arg-type]
         return await self.rollouts.create(RELEASER, new, start_now=True)
 
     async def tick(self, owner: str = "worker") -> None:

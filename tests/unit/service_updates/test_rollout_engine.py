@@ -25,6 +25,7 @@ from service.domain.rollout import (
     resume,
     start,
 )
+from tests.rollout_conditions import thresholds
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -74,7 +75,7 @@ def apply(action: Action, given: ActionReport) -> Action:
 
 def test_stages_open_one_after_another_and_finish() -> None:
     """Each stage opens when the one before it has passed; the last one ends the rollout."""
-    rollout = rollout_of([1, 2], Conditions())
+    rollout = rollout_of([1, 2], thresholds())
     rollout = evaluate(finish(rollout, 0, ActionState.CONFIRMED), NOW)
     assert [s.state for s in rollout.stages] == [StageState.PASSED, StageState.RUNNING]
     assert next_look(rollout, NOW) == NOW
@@ -85,7 +86,7 @@ def test_stages_open_one_after_another_and_finish() -> None:
 
 def test_soak_holds_the_next_stage_until_its_end() -> None:
     """A stage that has its success is watched for the soak time, and the worker is called for its end."""
-    rollout = evaluate(finish(rollout_of([1, 1], Conditions(soak=HOUR)), 0, ActionState.CONFIRMED), NOW)
+    rollout = evaluate(finish(rollout_of([1, 1], thresholds(soak=HOUR)), 0, ActionState.CONFIRMED), NOW)
     assert rollout.stages[0].state is StageState.SOAKING
     assert next_look(rollout, NOW) == NOW + HOUR
     assert evaluate(rollout, NOW + HOUR - timedelta(seconds=1)) == rollout
@@ -94,7 +95,7 @@ def test_soak_holds_the_next_stage_until_its_end() -> None:
 
 def test_failure_during_soak_halts() -> None:
     """A passed success does not protect a stage that fails while it soaks."""
-    conditions = Conditions(success_percent=50, error_percent=30, soak=HOUR)
+    conditions = thresholds(success_percent=50, error_percent=30, soak=HOUR)
     rollout = evaluate(finish(rollout_of([2, 2], conditions), 0, ActionState.CONFIRMED), NOW)
     assert rollout.stages[0].state is StageState.SOAKING
     rollout = evaluate(finish(rollout, 0, ActionState.FAILED, Cause.DOWNLOAD), NOW)
@@ -112,7 +113,7 @@ def test_failure_during_soak_halts() -> None:
 )
 def test_small_stage_halts_at_the_first_failure_of_the_image(state: ActionState, cause: Cause) -> None:
     """Below 55 devices a revert, a failure to boot or of golden vectors halts, whatever the error condition."""
-    rollout = rollout_of([54], Conditions(success_percent=10, error_percent=90, min_reports=54))
+    rollout = rollout_of([54], thresholds(success_percent=10, error_percent=90, min_reports=54))
     rollout = evaluate(finish(rollout, 0, state, cause), NOW)
     assert rollout.state is RolloutState.HALTED
     assert "expected no revert" in rollout.halted_reason
@@ -121,7 +122,7 @@ def test_small_stage_halts_at_the_first_failure_of_the_image(state: ActionState,
 
 def test_large_stage_bears_failures_below_its_error_condition() -> None:
     """From 55 devices on the share decides: at the allowed share it runs on, above it halts."""
-    rollout = rollout_of([100], Conditions(success_percent=95, error_percent=5))
+    rollout = rollout_of([100], thresholds(success_percent=95, error_percent=5))
     rollout = evaluate(finish(rollout, 0, ActionState.REVERTED, Cause.CRASH, times=5), NOW)
     assert rollout.state is RolloutState.RUNNING
     rollout = evaluate(finish(rollout, 0, ActionState.REVERTED, Cause.CRASH), NOW)
@@ -130,7 +131,7 @@ def test_large_stage_bears_failures_below_its_error_condition() -> None:
 
 def test_error_condition_waits_for_minimum_reports() -> None:
     """Too few results decide nothing; the minimum is met by successes too."""
-    rollout = rollout_of([10], Conditions(success_percent=50, error_percent=10, min_reports=5))
+    rollout = rollout_of([10], thresholds(success_percent=50, error_percent=10, min_reports=5))
     rollout = evaluate(finish(rollout, 0, ActionState.TIMED_OUT, Cause.SILENT, times=3), NOW)
     assert rollout.state is RolloutState.RUNNING
     rollout = evaluate(finish(rollout, 0, ActionState.CONFIRMED, times=2), NOW)
@@ -139,7 +140,7 @@ def test_error_condition_waits_for_minimum_reports() -> None:
 
 def test_stage_without_success_and_without_outstanding_result_halts() -> None:
     """Neither condition met and nobody left to hear: a person must decide."""
-    rollout = rollout_of([10], Conditions(success_percent=100, error_percent=50))
+    rollout = rollout_of([10], thresholds(success_percent=100, error_percent=50))
     rollout = finish(rollout, 0, ActionState.CONFIRMED, times=9)
     rollout = evaluate(finish(rollout, 0, ActionState.FAILED, Cause.DOWNLOAD), NOW)
     assert "expected 100 % of 10 devices to confirm, found 9" in rollout.halted_reason
@@ -147,7 +148,7 @@ def test_stage_without_success_and_without_outstanding_result_halts() -> None:
 
 def test_partly_open_stage_counts_its_planned_devices() -> None:
     """While a stage is being opened its failure share is of the planned devices, so the batches' order is no matter."""
-    rollout = rollout_of([100], Conditions(success_percent=90, error_percent=10))
+    rollout = rollout_of([100], thresholds(success_percent=90, error_percent=10))
     stage = replace(rollout.stages[0], is_open=False)
     rollout = rollout.with_stage(replace(stage, counts=replace(stage.counts, scheduled=2)))
     rollout = evaluate(finish(rollout, 0, ActionState.FAILED, Cause.BOOT, times=2), NOW)
@@ -156,13 +157,13 @@ def test_partly_open_stage_counts_its_planned_devices() -> None:
 
 def test_empty_stage_passes_without_soak() -> None:
     """A stage that holds nobody is passed at once."""
-    rollout = evaluate(rollout_of([0, 1], Conditions(soak=HOUR)), NOW)
+    rollout = evaluate(rollout_of([0, 1], thresholds(soak=HOUR)), NOW)
     assert [s.state for s in rollout.stages] == [StageState.PASSED, StageState.RUNNING]
 
 
 def test_paused_rollout_opens_nothing_but_halts() -> None:
     """A pause holds the next stage; failures still count."""
-    rollout = pause(rollout_of([1, 1], Conditions()))
+    rollout = pause(rollout_of([1, 1], thresholds()))
     passed = evaluate(finish(rollout, 0, ActionState.CONFIRMED), NOW)
     assert passed.stages[1].state is StageState.WAITING
     assert resume(passed, NOW).stages[1].state is StageState.RUNNING
@@ -171,7 +172,7 @@ def test_paused_rollout_opens_nothing_but_halts() -> None:
 
 def test_operator_steps_are_idempotent() -> None:
     """The same step twice changes nothing."""
-    running = rollout_of([1], Conditions())
+    running = rollout_of([1], thresholds())
     assert start(running, [], now=NOW) is running
     assert resume(running, NOW) is running
     paused = pause(running)
@@ -183,7 +184,7 @@ def test_operator_steps_are_idempotent() -> None:
 @pytest.mark.parametrize("state", [RolloutState.HALTED, RolloutState.FINISHED, RolloutState.ABORTED])
 def test_ended_rollout_never_runs_again(state: RolloutState) -> None:
     """Neither start, resume, pause nor the passage of time leads back to running."""
-    ended = replace(rollout_of([1], Conditions()), state=state, halted_reason="why")
+    ended = replace(rollout_of([1], thresholds()), state=state, halted_reason="why")
     with pytest.raises(RolloutStateError, match=rf"expected draft, found {state} \(why\)"):
         start(ended, [], now=NOW)
     with pytest.raises(RolloutStateError, match="expected paused"):
@@ -195,7 +196,7 @@ def test_ended_rollout_never_runs_again(state: RolloutState) -> None:
 
 def test_ended_rollout_calls_the_worker_to_cancel_what_waits() -> None:
     """Scheduled actions of an ended rollout are cancelled in batches."""
-    halted = abort(rollout_of([3], Conditions()))
+    halted = abort(rollout_of([3], thresholds()))
     assert next_look(halted, NOW) == NOW
     assert next_look(finish(halted, 0, ActionState.CANCELLED, times=3), NOW) is None
 
@@ -254,7 +255,7 @@ def at_due(action: Action, rollout: Rollout, hours: int, **given: object) -> Act
 
 def test_silent_device_times_out() -> None:
     """No report before the deadline is final, with its own cause; late words do not change it."""
-    rollout = rollout_of([1], Conditions(action_timeout=HOUR))
+    rollout = rollout_of([1], thresholds(action_timeout=HOUR))
     silent = at_due(action_of(), rollout, 1)
     assert (silent.state, silent.cause) == (ActionState.TIMED_OUT, Cause.SILENT)
     assert apply(silent, report(ActionState.CONFIRMED, 1)) is silent
@@ -263,7 +264,7 @@ def test_silent_device_times_out() -> None:
 
 def test_pause_busy_device_and_outage_give_time_back() -> None:
     """A device is not silent while nobody offered it anything, or nobody listened."""
-    rollout = rollout_of([1], Conditions(action_timeout=HOUR))
+    rollout = rollout_of([1], thresholds(action_timeout=HOUR))
     action = action_of()
     assert at_due(action, replace(rollout, state=RolloutState.PAUSED), 1).due_at == NOW + 2 * HOUR
     assert at_due(action, rollout, 1, is_busy=True).due_at == NOW + 2 * HOUR
@@ -274,7 +275,7 @@ def test_pause_busy_device_and_outage_give_time_back() -> None:
 
 def test_deadline_cancels_what_was_not_begun_and_cannot_be() -> None:
     """A blocked device, or an ended rollout, is no silent device."""
-    rollout = rollout_of([1], Conditions(action_timeout=HOUR))
+    rollout = rollout_of([1], thresholds(action_timeout=HOUR))
     assert at_due(action_of(), rollout, 1, is_eligible=False).state is ActionState.CANCELLED
     assert at_due(action_of(), abort(rollout), 1).state is ActionState.CANCELLED
     trial = apply(action_of(), report(ActionState.TRIAL, 3))
@@ -304,7 +305,7 @@ def test_percent_of_a_small_group_rounds_up() -> None:
 def test_counted_stage_is_not_enlarged_by_a_device_that_joins() -> None:
     """A canary of one stays one: the newcomer falls into the next stage."""
     cuts = cut_stages((StagePlan(count=1), StagePlan(percent=100)), [5, 9])
-    rollout = start(Rollout("r", "release", "group", Conditions(), (Stage(0), Stage(1))), cuts, now=NOW)
+    rollout = start(Rollout("r", "release", "group", thresholds(), (Stage(0), Stage(1))), cuts, now=NOW)
     assert rollout.stage_at(3) == rollout.stages[0]
     full = rollout.with_moved(None, action_of())
     assert full.stage_at(3) == full.stages[1]
@@ -352,4 +353,4 @@ def test_stage_that_adds_nobody_is_refused(plans: list[StagePlan], found: str) -
 def test_condition_out_of_range_is_refused(fields: dict[str, object], message: str) -> None:
     """Each condition has its range."""
     with pytest.raises(InvalidPlanError, match=message):
-        Conditions(**fields)  # type: ignore[arg-type]  # one wrong value per case
+        thresholds(**fields)  # type: ignore[arg-type]  # one wrong value per case

@@ -15,6 +15,7 @@ from protocol.messages import ActionReport, ActionState, Cause
 from service.domain.action import Action, apply_report
 from service.domain.membership import StagePlan, cut_stages, position_of
 from service.domain.rollout import Conditions, Rollout, RolloutState, Stage, StageState, evaluate, start
+from tests.rollout_conditions import thresholds
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 TIMEOUT = timedelta(days=1)
@@ -155,7 +156,7 @@ def test_any_order_of_reports_ends_alike(
     soak: timedelta,
 ) -> None:
     """Doubled, reordered and delayed reports lead to the state that punctual ones lead to."""
-    conditions = Conditions(*percents, soak=soak)
+    conditions = thresholds(*percents, soak=soak)
     punctual = Fleet.begin(outcomes, stages, conditions)
     disturbed = Fleet.begin(outcomes, stages, conditions)
     assert final_state(disturbed, chosen) is final_state(punctual, [])
@@ -167,7 +168,7 @@ def test_halted_rollout_stays_halted_and_exposes_nobody_more(
     outcomes: list[ActionState], stages: list[StagePlan], chosen: list[tuple[str, int, int]]
 ) -> None:
     """After the halt no stage opens, whatever is said later."""
-    fleet = Fleet.begin(outcomes, stages, Conditions())
+    fleet = Fleet.begin(outcomes, stages, thresholds())
     final_state(fleet, [])
     if fleet.rollout.state is not RolloutState.HALTED:
         return

@@ -1,0 +1,64 @@
+"""Plans as the rollout engine takes them."""
+
+from protocol.plan import EvidenceGates, Plan, ThresholdGates
+from service.domain.gates.failure_rate import FailureRateGate
+from service.domain.membership import StagePlan
+from service.domain.pacing import Pacing
+from service.domain.policy import CauseGate, EvidencePolicy, Policy, ThresholdPolicy
+from service.domain.rollout import Conditions, Stage
+
+
+def conditions_of(plan: Plan) -> Conditions:
+    """Return what a plan demands, apart from its stages.
+
+    Raises:
+        InvalidPlanError, InvalidGateError: numbers that make no rollout.
+    """
+    pace = plan.pace
+    return Conditions(
+        policy=_policy(plan.gates),
+        action_timeout=plan.device_timeout,
+        pacing=Pacing(
+            per_minute=pace.per_minute,
+            growth=pace.growth,
+            every=pace.every,
+            most_per_minute=pace.most_per_minute,
+            concurrency=pace.concurrency,
+        ),
+        deadline=plan.deadline,
+        roll_back=plan.roll_back,
+    )
+
+
+def stage_plans(plan: Plan) -> tuple[StagePlan, ...]:
+    """Return how far each stage reaches."""
+    return tuple(StagePlan(stage.count, stage.percent) for stage in plan.stages)
+
+
+def stages_of(plan: Plan) -> tuple[Stage, ...]:
+    """Return the stages of a draft."""
+    return tuple(Stage(index, soak=stage.soak, resolved=stage.resolved) for index, stage in enumerate(plan.stages))
+
+
+def _policy(gates: EvidenceGates | ThresholdGates) -> Policy:
+    if isinstance(gates, ThresholdGates):
+        return ThresholdPolicy(
+            gates.success_percent,
+            gates.error_percent,
+            gates.min_reports,
+            small_stage_rule=gates.small_stage_rule,
+        )
+    return EvidencePolicy(
+        tuple(
+            CauseGate(
+                gate.name,
+                FailureRateGate(acceptable=gate.acceptable, worst=gate.worst),
+                frozenset(gate.causes),
+                weight=gate.weight,
+            )
+            for gate in gates.failures
+        ),
+        alpha=gates.alpha,
+        beta=gates.beta,
+        small_stage_rule=gates.small_stage_rule,
+    )

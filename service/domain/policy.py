@@ -1,0 +1,241 @@
+"""What halts a rollout and what a stage must show: by raw thresholds, or by evidence that is valid at every look.
+
+Both are pure functions of what was counted. Rules that both share: a stage below 55 devices, which no test can decide,
+halts at one revert or one failure of boot or golden vectors, and passes when all its devices have confirmed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from typing import Protocol
+
+from protocol.messages import Cause
+from service.domain.gates.budget import ErrorBudget
+from service.domain.gates.failure_rate import FailureRateGate, in_words, threshold
+from service.domain.membership import InvalidPlanError
+from service.domain.rollout_counts import Exposure, StageCounts
+from service.domain.verdict import Decision, Figure, Verdict
+
+SMALL_STAGE_DEVICES = 55  # below it no test decides (rollout-gates, rule 3)
+SMALL_STAGE_RULE = "small-stage"
+ALL_CONFIRMED = "all-confirmed"
+THRESHOLDS = "thresholds"
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a policy looks at of one stage.
+
+    Attributes:
+        index: from 0.
+        devices: of the stage; while it is being opened, at least as many as were planned.
+        is_open: every member has its action.
+        resolved: share of the devices that must have a result.
+    """
+
+    index: int
+    counts: StageCounts
+    devices: int
+    is_open: bool
+    resolved: float = 0.0
+
+
+class Policy(Protocol):
+    """Decides by counts."""
+
+    def halt(self, stages: Sequence[Shown]) -> Verdict | None:
+        """Return why the rollout halts, or None.
+
+        Args:
+            stages: those that have been opened, in their order.
+        """
+
+    def passes(self, stages: Sequence[Shown]) -> Verdict | None:
+        """Return why the last of the stages has shown what it must, or None; its soak is not the policy's."""
+
+    def figures(self, stages: Sequence[Shown]) -> dict[str, Figure]:
+        """Return the evidence so far, by name, for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdPolicy:
+    """Raw shares of a stage, looked at after every report.
+
+    Attributes:
+        success_percent: share of a stage's devices that must confirm.
+        error_percent: the rollout halts when a larger share of a stage's devices has failed.
+        min_reports: results of a stage before its failure share is looked at.
+    """
+
+    success_percent: float = 100.0
+    error_percent: float = 0.0
+    min_reports: int = 1
+    small_stage_rule: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 < self.success_percent <= 100:  # noqa: PLR2004 - percent
+            raise InvalidPlanError(f"success percent: expected above 0 to 100, found {self.success_percent}")
+        if not 0 <= self.error_percent < 100:  # noqa: PLR2004 - percent
+            raise InvalidPlanError(f"error percent: expected 0 to below 100, found {self.error_percent}")
+        if self.min_reports < 1:
+            raise InvalidPlanError(f"minimum reports: expected at least 1, found {self.min_reports}")
+
+    def halt(self, stages: Sequence[Shown]) -> Verdict | None:
+        """See `Policy.halt`."""
+        return next(filter(None, map(self._halt, stages)), None)
+
+    def passes(self, stages: Sequence[Shown]) -> Verdict | None:
+        """See `Policy.passes`."""
+        stage = stages[-1]
+        if not stage.is_open or stage.counts.succeeded < _part(self.success_percent, stage.counts.size):
+            return None
+        return Verdict(Decision.SHOWN, result(stage), stage.index, THRESHOLDS, self.figures(stages))
+
+    def figures(self, stages: Sequence[Shown]) -> dict[str, Figure]:
+        """See `Policy.figures`."""
+        stage = stages[-1]
+        figures: dict[str, Figure] = {
+            "devices": stage.devices,
+            "confirmed": stage.counts.succeeded,
+            "failed": stage.counts.failed,
+        }
+        return figures | {"success_percent": self.success_percent, "error_percent": self.error_percent}
+
+    def _halt(self, stage: Shown) -> Verdict | None:
+        if self.small_stage_rule and (ruled := rule_of_small_stages(stage)):
+            return ruled
+        counts, devices = stage.counts, stage.devices
+        results = counts.succeeded + counts.failed
+        if results >= min(self.min_reports, devices) and counts.failed * 100 > self.error_percent * devices:
+            reason = f"expected at most {self.error_percent:g} % of {devices} devices to fail, found {counts.failed}"
+        elif stage.is_open and not counts.unresolved and self.passes([stage]) is None:
+            reason = (
+                f"expected {self.success_percent:g} % of {counts.size} devices to confirm, found {counts.succeeded} "
+                "and no result outstanding"
+            )
+        else:
+            return None
+        reason = f"stage {stage.index + 1}: {reason}"
+        return Verdict(Decision.HALTED, reason, stage.index, THRESHOLDS, self.figures([stage]))
+
+
+@dataclass(frozen=True, slots=True)
+class CauseGate:
+    """A gate on the failures of some causes.
+
+    Attributes:
+        causes: that it counts; none means all but silence.
+        weight: of its part of the error budget.
+    """
+
+    name: str
+    rate: FailureRateGate
+    causes: frozenset[Cause] = frozenset()
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class EvidencePolicy:
+    """Evidence over the whole rollout, never reset: not at a stage, a pause or a restart.
+
+    Attributes:
+        alpha: error budget of the rollout, split over the gates by their weights.
+        beta: chance that a stage passes although a gate's rate is at its worst.
+    """
+
+    gates: tuple[CauseGate, ...]
+    alpha: float = 0.01
+    beta: float = 0.05
+    small_stage_rule: bool = True
+
+    @property
+    def budget(self) -> ErrorBudget:
+        """α and its split."""
+        return ErrorBudget(self.alpha, {gate.name: gate.weight for gate in self.gates})
+
+    def halt(self, stages: Sequence[Shown]) -> Verdict | None:
+        """See `Policy.halt`."""
+        if self.small_stage_rule and (ruled := next(filter(None, map(rule_of_small_stages, stages)), None)):
+            return ruled
+        exposure, budget = Exposure.of(stage.counts for stage in stages), self.budget
+        for gate in self.gates:
+            # Started devices without a result count as successes: that only delays a halt.
+            failed = exposure.failed(gate.causes)
+            evidence, needed = float(gate.rate.log_halt(failed, exposure.started)), threshold(budget.part(gate.name))
+            if evidence >= needed:
+                reason = (
+                    f"gate {gate.name}: expected at most {gate.rate.acceptable:.3g} of the devices to fail, found "
+                    f"{failed} of {exposure.started}; {in_words(evidence)}, above {in_words(needed)[4:]}"
+                )
+                return Verdict(Decision.HALTED, reason, stages[-1].index, gate.name, self.figures(stages))
+        return None
+
+    def passes(self, stages: Sequence[Shown]) -> Verdict | None:
+        """See `Policy.passes`."""
+        stage = stages[-1]
+        counts = stage.counts
+        if not stage.is_open:
+            return None
+        if stage.devices < SMALL_STAGE_DEVICES:
+            if counts.succeeded < counts.size:
+                return None
+            return Verdict(Decision.SHOWN, result(stage), stage.index, ALL_CONFIRMED, self.figures(stages))
+        if counts.size - counts.unresolved < stage.resolved * counts.size:
+            return None
+        exposure = Exposure.of(each.counts for each in stages)
+        evidence = {gate.name: self._log_pass(gate, exposure) for gate in self.gates}
+        weakest = min(evidence, key=lambda name: evidence[name])
+        if evidence[weakest] < threshold(self.beta):
+            return None
+        reason = f"{result(stage)}; gate {weakest}: {in_words(evidence[weakest])}"
+        return Verdict(Decision.SHOWN, reason, stage.index, weakest, self.figures(stages))
+
+    def figures(self, stages: Sequence[Shown]) -> dict[str, Figure]:
+        """See `Policy.figures`."""
+        exposure, budget = Exposure.of(stage.counts for stage in stages), self.budget
+        figures: dict[str, Figure] = {"started": exposure.started, "confirmed": exposure.proved}
+        for gate in self.gates:
+            failed = exposure.failed(gate.causes)
+            figures |= {
+                f"{gate.name}.failed": failed,
+                f"{gate.name}.ln_halt": round(float(gate.rate.log_halt(failed, exposure.started)), 4),
+                f"{gate.name}.halts_at": round(threshold(budget.part(gate.name)), 4),
+                f"{gate.name}.ln_pass": round(self._log_pass(gate, exposure), 4),
+                f"{gate.name}.passes_at": round(threshold(self.beta), 4),
+            }
+        return figures
+
+    @staticmethod
+    def _log_pass(gate: CauseGate, exposure: Exposure) -> float:
+        # Started devices without a result count as failures here.
+        return float(gate.rate.log_pass(exposure.unproved(gate.causes), exposure.started))
+
+
+@lru_cache
+def _exact(percent: float) -> Fraction:
+    """Return a share as it was written: 0.1 % is a thousandth."""
+    return Fraction(str(percent)) / 100
+
+
+def _part(percent: float, devices: int) -> int:
+    """Return how many of some devices a share is, rounded up."""
+    share = _exact(percent)
+    return -(-devices * share.numerator // share.denominator)
+
+
+def rule_of_small_stages(stage: Shown) -> Verdict | None:
+    """Return why a stage that is too small for a test halts, or None."""
+    if not stage.counts.ruled or stage.devices >= SMALL_STAGE_DEVICES:
+        return None
+    reason = (
+        f"stage {stage.index + 1}: expected no revert and no failure of boot or golden vectors among "
+        f"{stage.devices} devices, found {stage.counts.ruled}"
+    )
+    figures: dict[str, Figure] = {"devices": stage.devices, "ruled": stage.counts.ruled}
+    return Verdict(Decision.HALTED, reason, stage.index, SMALL_STAGE_RULE, figures)
+
+
+def result(stage: Shown) -> str:
+    """Return what a stage has shown, for people."""
+    return f"{stage.counts.succeeded} of {stage.counts.size} confirmed, {stage.counts.failed} failed"

@@ -1,0 +1,59 @@
+"""Rollouts that were begun before there were plans, on both databases."""
+
+from datetime import timedelta
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, text
+
+import service.adapters.database.migration as migration_module
+from protocol.plan import ThresholdGates
+from service.adapters.database.engine import Database, database_url
+from service.adapters.database.migration import migrate
+from service.adapters.database.rollouts import SqlRollouts
+from service.domain.membership import StagePlan
+from service.domain.rollout import RolloutState
+from tests.integration.service_updates.update_world import open_world
+from tests.service_folder import make_folders
+
+MIGRATIONS = Path(migration_module.__file__).parent / "migrations"
+STAGES = (StagePlan(count=1), StagePlan(percent=100))
+CONDITIONS = text(
+    "UPDATE rollouts SET success_percent = 80, error_percent = 7.5, min_reports = 3, soak_seconds = 5400,"
+    " action_timeout_seconds = 7200"
+)
+
+
+def _downgrade(connection: Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["connection"] = connection
+    command.downgrade(config, "0005")
+
+
+async def test_conditions_become_a_plan(database: str, tmp_path: Path) -> None:
+    """Stages, thresholds, soak and time-out say the same as before; the rollout runs on."""
+    async with open_world(make_folders(tmp_path / "init"), database) as world:
+        await world.add_devices(3)
+        await world.release("first")
+        rollout_id = (await world.roll_out("first", STAGES)).stored.rollout.rollout_id
+    opened = Database(database_url(database))
+    try:
+        async with opened.engine.begin() as connection:
+            await connection.run_sync(_downgrade)
+            await connection.execute(CONDITIONS)
+        await migrate(opened)
+        async with opened.engine.connect() as connection:
+            stored = await SqlRollouts(connection).get(rollout_id)
+    finally:
+        await opened.close()
+    gates = stored.plan.gates
+    assert isinstance(gates, ThresholdGates)
+    assert (gates.success_percent, gates.error_percent, gates.min_reports) == (80, 7.5, 3)
+    assert [(stage.count, stage.percent, stage.soak) for stage in stored.plan.stages] == [
+        (1, None, timedelta(minutes=90)),
+        (None, 100, timedelta(minutes=90)),
+    ]
+    assert stored.rollout.conditions.action_timeout == timedelta(hours=2)
+    assert stored.rollout.state is RolloutState.RUNNING
