@@ -85,9 +85,9 @@ class Happenings:
         self._world.copy(device)
 
     def _steal(self, happening: Happening, device: VirtualDevice) -> None:
-        """Take a device away, and bring it back with other software."""
+        """Take a device away, and have a thief try to get it admitted once it is open to his debugger."""
         device.cut_power(happening.lasts.total_seconds() or STOLEN_SECONDS)
-        device.machine.tamper()
+        device.machine.break_open()
 
     def _light(self, level: float) -> None:
         self._is_dark = level < DARK

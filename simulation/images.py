@@ -7,7 +7,7 @@ digest follows from slot and name alone, so two scenarios that name the same ima
 import hashlib
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
 
@@ -229,11 +229,6 @@ def make_catalogue(scenario: Scenario) -> Catalogue:
         images = {slot: VirtualImage(slot, it.name, it.bytes, built_at) for slot, it in declared.images.items()}
         releases.append(_release(declared.name, images, counter=number + 1, at=scenario.start))
     return Catalogue(factory, systems, tuple(releases))
-
-
-def tampered(image: VirtualImage) -> VirtualImage:
-    """Return an image that calls itself the same and is another."""
-    return replace(image, length=image.length + 1, name=f"{image.name}+tampered")
 
 
 def _release(name: str, images: Mapping[Slot, VirtualImage], *, counter: int, at: datetime) -> VirtualRelease:

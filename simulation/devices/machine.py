@@ -28,9 +28,10 @@ from device_sim.hardware.clock import Clock, DeviceClock
 from device_sim.hardware.installed import InstalledImage
 from device_sim.hardware.ports import RealTimeCore
 from device_sim.hardware.spare import Spare, SpareState
+from device_sim.network.ports import SlowRetrievalError
 from device_sim.update.errors import TargetRefusedError
 from protocol.document import Document, DocumentT
-from protocol.evidence import SoftwareComponent
+from protocol.evidence import LifeCycle, SoftwareComponent
 from protocol.geometry import HOME_BYTES, SECTOR_BYTES, SPARE_BYTES, Core, Slot
 from protocol.identity import DeviceId
 from protocol.messages import Cause
@@ -39,7 +40,7 @@ from protocol.scenario.faults import ReleaseFault, ReleaseFaultKind
 from protocol.voucher import Voucher
 from simulation.admission import SOMEBODYS_KEY, Shown
 from simulation.devices.faults import Faults
-from simulation.images import Catalogue, VirtualImage, tampered
+from simulation.images import Catalogue, VirtualImage
 
 BOOT_SEED_BYTES = 32
 UNCONFIRMED = "restarted before the trial was confirmed"
@@ -145,6 +146,7 @@ class VirtualMachine:
         "boot_seed",
         "device_id",
         "flash_operations",
+        "lifecycle",
         "rot",
         "spare",
         "storage",
@@ -175,6 +177,7 @@ class VirtualMachine:
         self.spare = Spare()
         self.written = 0  # bytes of the spare's image
         self.boot_seed = b""
+        self.lifecycle = LifeCycle.SECURED
         self.flash_operations = 0
         self._home = images
         self._trial: Slot | None = None
@@ -232,7 +235,7 @@ class VirtualMachine:
 
     def shown(self) -> Shown:
         """Return what evidence says of this boot."""
-        return Shown(self.boot_seed, self.components())
+        return Shown(self.boot_seed, self.components(), self.lifecycle)
 
     def installed(self) -> Mapping[Slot, InstalledImage]:
         """Return what is confirmed, per slot."""
@@ -267,10 +270,13 @@ class VirtualMachine:
 
         Raises:
             SpareContentError: not the next bytes.
+            SlowRetrievalError: a fault: the link gives up in the middle, again and again.
             PowerCutError: a brown-out.
         """
         if self.spare.state is not SpareState.FILLING or offset != self.written:
             raise SpareContentError(f"spare: expected bytes from {self.written}, found some from {offset}")
+        if self.written + len(data) > self.spare.length // 2 and self._strikes(ReleaseFaultKind.DOWNLOAD):
+            raise SlowRetrievalError(f"expected the bytes from {offset} in time, found the link gone")
         self._draw_power(len(data))
         self.written += len(data)
 
@@ -345,10 +351,9 @@ class VirtualMachine:
         self._draw_power(self.spare.length)
         self._copy_home(slot)
 
-    def tamper(self) -> None:
-        """Put an application there that no release lists, as somebody with a programmer would."""
-        slot = Slot.A7_APPLICATION
-        self._home = {**self._home, slot: tampered(self._home[slot])}
+    def break_open(self) -> None:
+        """Open the device to a debugger, as a thief would; no evidence hides that."""
+        self.lifecycle = LifeCycle.NON_PSA_DEBUG
 
     def revert(self, slot: Slot, reason: str) -> None:
         """See `Machine.revert`.

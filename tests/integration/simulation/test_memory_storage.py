@@ -1,0 +1,345 @@
+"""What a unit of work promises, kept by SQLite and by the simulation's storage in memory alike."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from protocol.geometry import Slot
+from protocol.identity import Access, DeviceId
+from protocol.messages import ActionState
+from protocol.updates import ReleaseImage
+from service.adapters.database.engine import Database, database_url
+from service.adapters.database.migration import migrate
+from service.adapters.database.unit_of_work import SqlUnitOfWorkFactory
+from service.application.audit import Change
+from service.application.device_repositories import IssuedNonce, NoncePurpose
+from service.application.events import Event, EventType
+from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
+from service.application.update_repositories import DirectorSet, StoredManifest, StoredRollout
+from service.domain.action import Action, UnknownActionError
+from service.domain.attestation import Appraisal, Finding, Status, Verdict
+from service.domain.device import AlreadyClaimedError, Device, DeviceState
+from service.domain.errors import NameTakenError, VersionConflictError
+from service.domain.membership import StagePlan
+from service.domain.operator import SERVICE
+from service.domain.product import DeviceGroup, GroupPolicy, Product, UnknownGroupError
+from service.domain.release import Artifact, ArtifactKind, Release, UnknownReleaseError
+from service.domain.rollout import Conditions, Rollout, RolloutState, Stage, UnknownRolloutError
+from simulation.storage.database import MemoryDatabase
+
+NOW = datetime(2026, 1, 5, 8, tzinfo=UTC)
+PRODUCT, GROUP, OTHER_GROUP = (f"{n}0000000-0000-4000-8000-000000000000" for n in "123")
+ROLLOUT, RELEASE = (f"{n}0000000-0000-4000-8000-000000000000" for n in "45")
+
+
+@pytest.fixture(params=["sqlite", "memory"])
+async def storage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[UnitOfWorkFactory]:
+    """Storage with a product, two groups, a release and a rollout."""
+    if request.param == "memory":
+        factory: UnitOfWorkFactory = MemoryDatabase()
+        await fill(factory)
+        yield factory
+        return
+    database = Database(database_url(f"sqlite:///{tmp_path / 'control.db'}"))
+    try:
+        await migrate(database)
+        factory = SqlUnitOfWorkFactory(database)
+        async with factory() as work:
+            await work.artifacts.add(Artifact("a" * 64, 10, ArtifactKind.GOLDEN), by="me", at=NOW)
+            await work.commit()
+        await fill(factory)
+        yield factory
+    finally:
+        await database.close()
+
+
+async def fill(factory: UnitOfWorkFactory) -> None:
+    product = Product(PRODUCT, "Camera", "", created_at=NOW)
+    groups = [
+        DeviceGroup(group_id, PRODUCT, "Camera", name, "", GroupPolicy(), NOW)
+        for group_id, name in ((GROUP, "Production"), (OTHER_GROUP, "Field Test"))
+    ]
+    image = ReleaseImage(target="images/x.img", sha256="a" * 64, length=10)
+    release = Release(RELEASE, "r1", 2, "releases/2-r1.json", False, {Slot.OS: image}, NOW, "me")  # noqa: FBT003
+    rollout = Rollout(ROLLOUT, RELEASE, GROUP, Conditions(), (Stage(0), Stage(1)))
+    plans = (StagePlan(percent=10), StagePlan(percent=100))
+    async with factory() as work:
+        await work.products.add(product, groups)
+        await work.releases.add(release)
+        await work.rollouts.add(StoredRollout(rollout, plans, created_at=NOW, created_by="me"))
+        await work.commit()
+
+
+def device(number: int, *, group: str = GROUP) -> Device:
+    return Device(device_id_of(number), group, b"key", "", claimed_at=NOW, claimed_by="me")
+
+
+def device_id_of(number: int) -> DeviceId:
+    return DeviceId(f"{number:0128x}")
+
+
+def attested(claimed: Device) -> Device:
+    return claimed.certify("01", evidence=b"", key_sha256="00", not_after=NOW + timedelta(days=1), at=NOW)
+
+
+def action(number: int, *, due: int = 60, state: ActionState = ActionState.SCHEDULED) -> Action:
+    due_at = None if state.is_final else NOW + timedelta(seconds=due)
+    return Action(f"{number:08}-0000-4000-8000-000000000000", ROLLOUT, device_id_of(number), 0, state, NOW, due_at)
+
+
+async def add_devices(work: UnitOfWork, *devices: Device) -> None:
+    for each in devices:
+        await work.devices.add(each)
+
+
+async def test_work_that_is_left_by_an_error_leaves_nothing(storage: UnitOfWorkFactory) -> None:
+    """Rows, queues, counters and events are as they were before."""
+
+    async def cut_short() -> None:
+        async with storage() as work:
+            await add_devices(work, device(1))
+            await work.devices.save_attested([attested(device(1))])
+            await work.actions.add([action(1)])
+            await work.audit.add(SERVICE, Change("test", "1"), at=NOW)
+            work.record(Event(EventType.DEVICE, "1", "moved", NOW))
+            raise RuntimeError("cut")
+
+    with pytest.raises(RuntimeError, match="cut"):
+        await cut_short()
+    async with storage(read_only=True) as work:
+        assert await work.devices.find(device_id_of(1)) is None
+        assert await work.actions.members(GROUP, after_id="", limit=10) == []
+        assert await work.actions.scheduled(ROLLOUT, limit=10) == []
+        assert await work.actions.due(NOW + timedelta(days=1), limit=10) == []
+        assert await work.rollouts.next_look() is None
+        assert await work.audit.page(before_id=None, limit=10) == []
+        assert await work.events.last_sequence() == 0
+
+
+async def test_undone_change_of_an_action_leaves_it_in_its_queues(storage: UnitOfWorkFactory) -> None:
+    """Also where the queues were read in the transaction that was undone."""
+    first = action(1)
+    async with storage() as work:
+        await add_devices(work, device(1))
+        await work.actions.add([first])
+        await work.commit()
+    async with storage() as work:
+        await work.actions.save([replace(first, state=ActionState.CONFIRMED, due_at=None)])
+        assert await work.actions.scheduled(ROLLOUT, limit=10) == []
+        assert await work.actions.due(NOW + timedelta(days=1), limit=10) == []
+        assert await work.rollouts.next_look() is None
+    async with storage(read_only=True) as work:
+        assert await work.actions.scheduled(ROLLOUT, limit=10) == [first]
+        assert await work.actions.due(NOW + timedelta(days=1), limit=10) == [first]
+        assert await work.actions.unfinished([first.device_id]) == [first]
+        assert await work.rollouts.next_look() == first.due_at
+
+
+async def test_queues_follow_actions_through_their_lives(storage: UnitOfWorkFactory) -> None:
+    """Scheduled by number, deadlines by time, a device's queue by what it works on."""
+    actions = [action(1, due=90), action(2, due=30), action(3, due=60)]
+    async with storage() as work:
+        await add_devices(work, *(device(number) for number in (1, 2, 3)))
+        await work.actions.add(actions)
+        await work.commit()
+    moved = replace(actions[1], state=ActionState.OFFERED, due_at=NOW + timedelta(seconds=120), offered=True)
+    done = replace(actions[2], state=ActionState.CONFIRMED, due_at=None)
+    async with storage() as work:
+        await work.actions.save([moved, done])
+        await work.commit()
+    async with storage(read_only=True) as work:
+        assert await work.actions.scheduled(ROLLOUT, limit=10) == [actions[0]]
+        assert await work.actions.due(NOW + timedelta(seconds=200), limit=10) == [actions[0], moved]
+        assert await work.actions.due(NOW + timedelta(seconds=200), limit=1) == [actions[0]]
+        assert await work.actions.due(NOW + timedelta(seconds=89), limit=10) == []
+        assert await work.actions.known(ROLLOUT, [device_id_of(3), device_id_of(4)]) == {device_id_of(3)}
+        assert await work.actions.queue(device_id_of(3)) == []
+        assert await work.actions.newest(device_id_of(3)) == done
+        page = await work.actions.page_unfinished(after_number=0, limit=10)
+        assert [numbered.action for numbered in page] == [actions[0], moved]
+        with pytest.raises(UnknownActionError, match="none of id"):
+            await work.actions.get("no action")
+
+
+async def test_device_works_on_what_it_has_begun_before_what_waits(storage: UnitOfWorkFactory) -> None:
+    """The order of a device's queue."""
+    waits = action(1)
+    begun = replace(action(2, state=ActionState.DOWNLOADING), device_id=device_id_of(1))
+    async with storage() as work:
+        await add_devices(work, device(1))
+        await work.actions.add([waits, begun])
+        assert await work.actions.queue(device_id_of(1)) == [begun, waits]
+        assert await work.actions.unfinished([device_id_of(1)]) == [waits, begun]
+        await work.commit()
+
+
+async def test_members_are_attested_devices_of_the_group_by_id(storage: UnitOfWorkFactory) -> None:
+    """In pages, as they stand: who is blocked or has moved away is no member."""
+    async with storage() as work:
+        await add_devices(work, *(device(number) for number in (5, 1, 4, 2)), device(3, group=OTHER_GROUP))
+        await work.devices.save_attested([attested(device(number)) for number in (5, 4, 2, 3)])
+        await work.commit()
+    async with storage() as work:
+        blocked = attested(device(4)).block("test", NOW)
+        await work.devices.save(blocked, replaces_version=1)
+        assert await work.actions.members(GROUP, after_id="", limit=10) == [device_id_of(2), device_id_of(5)]
+        assert await work.actions.members(GROUP, after_id=device_id_of(2), limit=1) == [device_id_of(5)]
+    async with storage(read_only=True) as work:
+        expected = [device_id_of(number) for number in (2, 4, 5)]
+        assert await work.actions.members(GROUP, after_id="", limit=10) == expected
+        assert dict(await work.devices.standings())[device_id_of(1)] is DeviceState.CLAIMED
+
+
+async def test_operator_attestation_and_presence_write_their_own_fields(storage: UnitOfWorkFactory) -> None:
+    """None overwrites what another has written meanwhile."""
+    async with storage() as work:
+        await add_devices(work, device(1))
+        await work.devices.touch({device_id_of(1): NOW + timedelta(minutes=5), device_id_of(9): NOW})
+        await work.devices.save_attested([attested(device(1))])
+        found = await work.devices.find(device_id_of(1))
+        assert found is not None
+        assert (found.access, found.last_seen_at) == (Access.FULL, NOW + timedelta(minutes=5))
+        await work.devices.save(found.block("lost", NOW), replaces_version=1)
+        with pytest.raises(VersionConflictError, match="expected 1 in force"):
+            await work.devices.save(found, replaces_version=1)
+        await work.commit()
+    async with storage(read_only=True) as work:
+        after = await work.devices.get(device_id_of(1))
+        assert (after.state, after.access) == (DeviceState.BLOCKED, Access.FULL)
+
+
+async def test_device_is_claimed_once(storage: UnitOfWorkFactory) -> None:
+    """A second claim is refused."""
+    async with storage() as work:
+        await add_devices(work, device(1))
+        with pytest.raises(AlreadyClaimedError, match="expected an unclaimed device"):
+            await work.devices.add(device(1))
+
+
+async def test_nonce_serves_once_and_not_after_its_end(storage: UnitOfWorkFactory) -> None:
+    """Taken away even where it has expired."""
+    nonces = [
+        IssuedNonce(device_id_of(number), NoncePurpose.ATTEST, bytes(32), NOW + timedelta(seconds=number))
+        for number in (1, 9)
+    ]
+    wanted = [(device_id_of(number), NoncePurpose.ATTEST) for number in (1, 9)]
+    async with storage() as work:
+        await add_devices(work, device(1), device(9))
+        await work.attestations.put_nonces(nonces)
+        taken = await work.attestations.take_nonces(wanted, now=NOW + timedelta(seconds=5))
+        assert taken == {wanted[1]: bytes(32)}
+        assert await work.attestations.take_nonces(wanted, now=NOW) == {}
+
+
+async def test_equal_results_extend_a_record_and_findings_keep_their_beginning(storage: UnitOfWorkFactory) -> None:
+    """A change says which findings are new."""
+
+    def result(*found: str) -> Appraisal:
+        findings = tuple(Finding("os", expected="x", found=text, status=Status.AFFIRMING) for text in found)
+        return Appraisal(findings, Verdict.ACCEPTED)
+
+    later, last = NOW + timedelta(hours=1), NOW + timedelta(hours=2)
+    who = device_id_of(1)
+    async with storage() as work:
+        await add_devices(work, device(1))
+        assert await work.attestations.record({who: result("a")}, at=NOW) == [who]
+        assert await work.attestations.record({who: result("a")}, at=later) == []
+        assert await work.attestations.record({who: result("a", "b")}, at=last) == [who]
+        record = await work.attestations.latest(who)
+        assert record is not None
+        assert (record.since, record.times) == (last, 1)
+        assert [finding.since for finding in record.appraisal.findings] == [NOW, last]
+
+
+async def test_versions_of_director_and_manifests_only_rise(storage: UnitOfWorkFactory) -> None:
+    """What is as old or older is not taken."""
+    last = DirectorSet(device_id_of(1), 5, None, b"t", b"s", b"m", 0, NOW)
+    manifest = StoredManifest(device_id_of(1), 3, "", b"{}", NOW)
+    async with storage() as work:
+        await add_devices(work, device(1))
+        assert await work.director.put(last)
+        assert not await work.director.put(last)
+        assert await work.director.find(device_id_of(1)) == last
+        assert await work.installed.put_manifest(manifest)
+        assert not await work.installed.put_manifest(replace(manifest, counter=2))
+        assert await work.installed.manifest(device_id_of(1)) == manifest
+
+
+async def test_what_runs_is_kept_by_slot(storage: UnitOfWorkFactory) -> None:
+    """A report of some slots leaves the others."""
+    async with storage() as work:
+        await add_devices(work, device(1))
+        await work.installed.put(device_id_of(1), {Slot.OS: "a" * 64, Slot.M4_0_MODEL: "b" * 64}, at=NOW)
+        await work.installed.put(device_id_of(1), {Slot.M4_0_MODEL: "c" * 64}, at=NOW)
+        found = await work.installed.of([device_id_of(1), device_id_of(2)])
+        assert found == {device_id_of(1): {Slot.OS: "a" * 64, Slot.M4_0_MODEL: "c" * 64}}
+
+
+async def test_rollouts_are_found_by_state_time_and_action(storage: UnitOfWorkFactory) -> None:
+    """And saved with a version that rises."""
+    async with storage() as work:
+        before = await work.rollouts.get(ROLLOUT, lock=True)
+        running = replace(before.rollout, state=RolloutState.RUNNING)
+        await work.rollouts.save(replace(before, rollout=running, look_at=NOW), before=before)
+        await add_devices(work, device(1))
+        await work.actions.add([action(1)])
+        stored = await work.rollouts.of_action(action(1).action_id)
+        assert stored is not None
+        assert (stored.version, stored.rollout.state) == (before.version + 1, RolloutState.RUNNING)
+        assert await work.rollouts.due(NOW, limit=5) == [ROLLOUT]
+        assert await work.rollouts.due(NOW - timedelta(seconds=1), limit=5) == []
+        assert [each.rollout.rollout_id for each in await work.rollouts.of_group(GROUP)] == [ROLLOUT]
+        assert await work.rollouts.states() == {ROLLOUT: (RolloutState.RUNNING, GROUP)}
+        assert await work.rollouts.finished(GROUP, limit=5) == []
+        assert await work.rollouts.of_action("none") is None
+        with pytest.raises(UnknownRolloutError, match="expected an id in use"):
+            await work.rollouts.get("none")
+
+
+async def test_names_are_taken_once_and_unknown_ones_are_named(storage: UnitOfWorkFactory) -> None:
+    """Products, groups and releases."""
+    async with storage() as work:
+        group = await work.products.get_group("Production", product_id=PRODUCT)
+        assert group.group_id == GROUP
+        with pytest.raises(UnknownGroupError, match="Nowhere"):
+            await work.products.get_group("Nowhere")
+        with pytest.raises(UnknownReleaseError, match="none"):
+            await work.releases.get("none")
+        assert (await work.releases.get("r1")).release_id == RELEASE
+    async with storage() as work:
+        with pytest.raises(NameTakenError, match="Camera"):
+            await work.products.add(Product(OTHER_GROUP, "Camera", "", created_at=NOW), [])
+
+
+async def test_lease_is_held_by_one_until_it_ends(storage: UnitOfWorkFactory) -> None:
+    """A gap that is too long counts as an outage."""
+    minute, gap = timedelta(minutes=1), timedelta(minutes=5)
+    async with storage() as work:
+        first = await work.leases.acquire("tick", "a", now=NOW, lifetime=minute, largest_gap=gap)
+        assert first is not None
+        assert await work.leases.acquire("tick", "b", now=NOW, lifetime=minute, largest_gap=gap) is None
+        await work.leases.advance("tick", 7)
+        later = NOW + timedelta(minutes=2)
+        second = await work.leases.acquire("tick", "b", now=later, lifetime=minute, largest_gap=gap)
+        assert second is not None
+        assert (second.event_sequence, second.listening_since) == (7, NOW)
+        await work.leases.release("tick", "b", now=later)
+        much_later = NOW + timedelta(hours=1)
+        third = await work.leases.acquire("tick", "a", now=much_later, lifetime=minute, largest_gap=gap)
+        assert third is not None
+        assert third.listening_since == much_later
+
+
+async def test_events_come_in_the_order_of_their_commits(storage: UnitOfWorkFactory) -> None:
+    """With numbers that rise by one."""
+    for number in range(3):
+        async with storage() as work:
+            work.record(Event(EventType.DEVICE, str(number), "moved", NOW))
+            assert await work.commit() == number + 1
+    async with storage(read_only=True) as work:
+        assert [stored.event.subject_id for stored in await work.events.after(1)] == ["1", "2"]
+        assert [stored.sequence for stored in await work.events.after(0, limit=2)] == [1, 2]
+        assert await work.events.last_sequence() == 3
