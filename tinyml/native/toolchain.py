@@ -1,14 +1,18 @@
 """Compiles and links a program with arm-none-eabi-gcc.
 
 The compiler runs in a folder of its own with relative file names, so that the same source and the same compiler give
-the same bytes. What the linker cannot place is refused: flash and memory are exactly those of the core.
+the same bytes. What the linker cannot place is refused: flash and memory are exactly those of the core. The kernels are
+compiled once per process.
 """
 
+import contextlib
+import functools
 import importlib.resources
 import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,15 +24,16 @@ COMPILER, OBJCOPY = "arm-none-eabi-gcc", "arm-none-eabi-objcopy"
 STACK_BYTES = 4096
 _COMPILE_SECONDS = 120.0  # a model takes about 2 s; a loaded machine may take long
 _MODEL_FILE, _LINKED_FILE, _PROGRAM_FILE = "model.c", "program.elf", "program.bin"
-_FIRMWARE_FILES = ("kernels.h", "program.h", "kernels.c", "startup.c", "program.ld")
+_SOURCE_FILES, _OBJECT_FILES = ("kernels.c", "startup.c"), ("kernels.o", "startup.o")
+_SHARED_FILES = ("kernels.h", "program.h", "program.ld")
 _ARCHITECTURE = ("-mcpu=cortex-m4", "-mthumb", "-mfpu=fpv4-sp-d16", "-mfloat-abi=hard")
 _OPTIONS = (
     *("-std=c11", "-O2", "-ffreestanding", "-nostdlib", "-ffunction-sections"),
     "-fwrapv",  # a hostile model may overflow any sum
     "-ffp-contract=off",  # a fused multiply-add rounds once where the reference kernels round twice
     "-fno-tree-loop-distribute-patterns",  # there is no memcpy to call
-    *("-Wl,--build-id=none", "-Wl,--gc-sections", "-T", "program.ld"),
 )
+_LINK_OPTIONS = ("-Wl,--build-id=none", "-Wl,--gc-sections", "-T", "program.ld")
 _OVERFLOW = re.compile(r"region `(\w+)' overflowed by (\d+) bytes")
 
 
@@ -77,12 +82,39 @@ def compile_program(text: str, budget: NativeBudget = DEFAULT_BUDGET) -> NativeP
         CompilationTimeoutError: the compiler was not done in time.
     """
     compiler, objcopy = _path_of(COMPILER), _path_of(OBJCOPY)
-    with tempfile.TemporaryDirectory(prefix="tinyfleet-native-") as folder:
-        _lay_out(Path(folder), text)
-        _run([compiler, *_ARCHITECTURE, *_OPTIONS, *_sizes(budget), *_inputs()], Path(folder), budget)
+    with _workplace() as folder:
+        (folder / _MODEL_FILE).write_text(text)
+        for name, content in _kernels(compiler).items():
+            (folder / name).write_bytes(content)
+        link = [*_LINK_OPTIONS, *_sizes(budget), _MODEL_FILE, *_OBJECT_FILES, "-lgcc", "-o", _LINKED_FILE]
+        _run([compiler, *_ARCHITECTURE, *_OPTIONS, *link], folder, budget)
         # The linker itself writes no raw binary for ARM.
-        _run([objcopy, "-O", "binary", "-j", ".flash", _LINKED_FILE, _PROGRAM_FILE], Path(folder), budget)
-        return parse_program((Path(folder) / _PROGRAM_FILE).read_bytes())
+        _run([objcopy, "-O", "binary", "-j", ".flash", _LINKED_FILE, _PROGRAM_FILE], folder, budget)
+        return parse_program((folder / _PROGRAM_FILE).read_bytes())
+
+
+@functools.cache
+def _kernels(compiler: str) -> Mapping[str, bytes]:
+    """Compile what is the same in every program; object files by their names."""
+    with _workplace() as folder:
+        for name in _SOURCE_FILES:
+            (folder / name).write_bytes(_firmware(name))
+        _run([compiler, *_ARCHITECTURE, *_OPTIONS, "-c", *_SOURCE_FILES], folder, DEFAULT_BUDGET)
+        return {name: (folder / name).read_bytes() for name in _OBJECT_FILES}
+
+
+@contextlib.contextmanager
+def _workplace() -> Iterator[Path]:
+    """A folder with the headers and the linker script, gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="tinyfleet-native-") as name:
+        folder = Path(name)
+        for shared in _SHARED_FILES:
+            (folder / shared).write_bytes(_firmware(shared))
+        yield folder
+
+
+def _firmware(name: str) -> bytes:
+    return (importlib.resources.files("tinyml.native") / "firmware" / name).read_bytes()
 
 
 def _path_of(tool: str) -> str:
@@ -93,18 +125,6 @@ def _path_of(tool: str) -> str:
             "sudo apt-get install --no-install-recommends gcc-arm-none-eabi"
         )
     return found
-
-
-def _lay_out(folder: Path, text: str) -> None:
-    (folder / _MODEL_FILE).write_text(text)
-    firmware = importlib.resources.files("tinyml.native") / "firmware"
-    for name in _FIRMWARE_FILES:
-        (folder / name).write_bytes((firmware / name).read_bytes())
-
-
-def _inputs() -> list[str]:
-    sources = [_MODEL_FILE, *(name for name in _FIRMWARE_FILES if name.endswith(".c"))]
-    return [*sources, "-lgcc", "-o", _LINKED_FILE]
 
 
 def _sizes(budget: NativeBudget) -> list[str]:
