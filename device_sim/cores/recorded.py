@@ -26,6 +26,7 @@ from tinyml.errors import (
 from tinyml.workers import InferenceResult, ModelImage
 
 ANSWERS_KEPT = 100_000  # about 300 B each for a model of a few labels
+CHECKSUMS_KEPT = 1_000  # of inputs that many devices share
 _OF_THE_MODEL = (InferenceCrashError, InferenceTimeoutError, InvokeFailedError, ModelRejectedError)
 
 _Key = tuple[str, int, int, tuple[int, ...]]
@@ -43,6 +44,7 @@ class RecordedInference:
         self._pool = pool
         self._kept = kept
         self._answers: OrderedDict[_Key, InferenceResult | InferenceError] = OrderedDict()
+        self._checksums: dict[int, tuple[np.ndarray, int]] = {}
         self._lock = threading.Lock()
 
     @property
@@ -71,7 +73,7 @@ class RecordedInference:
     def _answer(
         self, model: ModelImage, tensor: np.ndarray, *, deadline_seconds: float
     ) -> InferenceResult | InferenceError:
-        key = (model.digest, model.arena_bytes, zlib.crc32(np.ascontiguousarray(tensor).data), tensor.shape)
+        key = (model.digest, model.arena_bytes, self._checksum(tensor), tensor.shape)
         with self._lock:
             if key in self._answers:
                 self._answers.move_to_end(key)
@@ -82,6 +84,18 @@ class RecordedInference:
             if len(self._answers) > self._kept:
                 self._answers.popitem(last=False)
         return answer
+
+    def _checksum(self, tensor: np.ndarray) -> int:
+        """Return the CRC-32 of an input; that of one that cannot change is reckoned once."""
+        known = self._checksums.get(id(tensor))
+        if known is not None and known[0] is tensor:
+            return known[1]
+        found = zlib.crc32(np.ascontiguousarray(tensor).data)
+        if not tensor.flags.writeable:
+            if len(self._checksums) >= CHECKSUMS_KEPT:
+                self._checksums.clear()
+            self._checksums[id(tensor)] = (tensor, found)
+        return found
 
     def _run(self, model: ModelImage, tensor: np.ndarray, deadline_seconds: float) -> InferenceResult | InferenceError:
         try:

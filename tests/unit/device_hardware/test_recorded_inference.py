@@ -90,6 +90,19 @@ def test_busy_host_is_asked_again() -> None:
     assert ask(recorded, MODEL, 1) == 1
 
 
+def test_inputs_that_cannot_change_are_told_apart_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two arrays are two inputs, however often the checksums make room."""
+    monkeypatch.setattr("device_sim.cores.recorded.CHECKSUMS_KEPT", 2)
+    pool, shared = Counting(), [tensor(value) for value in range(5)]
+    for each in shared:
+        each.flags.writeable = False
+    recorded = RecordedInference(pool)
+    for _ in range(3):
+        answers = [float(recorded.invoke(MODEL, each, deadline_seconds=1).output[0, 0]) for each in shared]
+        assert answers == [0, 1, 2, 3, 4]
+    assert pool.runs == 5
+
+
 def test_model_that_keeps_state_is_run_every_time() -> None:
     """The same input may have another answer."""
     pool = Counting()
