@@ -71,6 +71,12 @@ def service(data_dir: Path) -> Iterator[dict[str, Any]]:
         log.close()
 
 
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time that a process has used, its threads included (proc(5))."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def _ready(process: subprocess.Popen[bytes], path: Path) -> dict[str, Any]:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:

@@ -7,7 +7,6 @@ python-tuf's client as it runs in the simulated device.
 """
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -37,7 +36,7 @@ from pki.metadata import DirectorSigner, content_target, director_target
 from protocol.geometry import Slot
 from protocol.signing import SoftwareSigner, TufSigner
 from protocol.updates import DEVICE_FIELD, DirectorDevice, ImageCustom, image_target_name
-from tests.benchmarks.bench_service import data_directory, make_clients, now, register, service
+from tests.benchmarks.bench_service import cpu_seconds, data_directory, make_clients, now, register, service
 
 SECONDS = 4
 DEVICES = 300
@@ -137,12 +136,6 @@ def load(plan: dict[str, Any]) -> dict[str, float]:
         done = subprocess.run([sys.executable, script, file.name], stdout=subprocess.PIPE, check=True)
     counted: dict[str, float] = json.loads(done.stdout)
     return counted
-
-
-def cpu_seconds(pid: int) -> float:
-    """Return the processor time that a process has used, its threads included (proc(5))."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class Files:
