@@ -23,7 +23,7 @@ from protocol.model import Sha256Hex
 
 _SENT = "learned/sent/"  # names in secure storage
 _OUTCOMES = "learned/outcomes"
-LOOK_SECONDS = 900.0  # between two looks at a state that is about to be sent
+LOOK_SECONDS = 30.0  # between two looks, at the device alone, whether a state is to be sent
 
 
 class _Sent(Document):
@@ -62,9 +62,14 @@ class LearnedBackup:
         self._period = period
         self._emit = emit
         self._begun: datetime | None = None
+        self._asked: datetime | None = None
+
+    def ask(self) -> None:
+        """Have the next run ask what is ordered, however short the time since the last one did."""
+        self._asked = None
 
     def run(self, transport: HttpTransport) -> float:
-        """Do what is ordered, and send what has changed.
+        """Do what is ordered, asked for once a period or after `ask`, and send what has changed.
 
         Args:
             transport: with an LDevID of full access.
@@ -75,8 +80,11 @@ class LearnedBackup:
         Raises:
             NetworkError: the service was not reached, broke the protocol, or wants to be left alone.
         """
-        self._begun = self._begun or self._now()
-        self._do_orders(transport)
+        now = self._now()
+        self._begun = self._begun or now
+        if self._asked is None or now >= self._asked + self._period:
+            self._do_orders(transport)
+            self._asked = now
         waiting = [self._back_up(core, learner, transport) for core, learner in self._learners().items()]
         period_seconds = self._period.total_seconds()
         return min(period_seconds, LOOK_SECONDS) if any(waiting) else period_seconds

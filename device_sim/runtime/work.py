@@ -123,7 +123,7 @@ class Work:
             self._timetable.advance("poll", now)
         if self._orders_requested:
             self._orders_requested = False
-            self._timetable.advance("learned", now)
+            self._ask_for_orders(now)
         return self._timetable.run(now)
 
     def request_poll(self) -> None:
@@ -147,7 +147,7 @@ class Work:
         """Have the next step send a new report; once another image runs, a device in quarantine attests with it."""
         self._timetable.advance("mail", 0.0)
         if report.state is ActionState.CONFIRMED:
-            self._timetable.advance("learned", 0.0)
+            self._ask_for_orders(0.0)
         if report.state in WHAT_RUNS_CHANGED and self._access.reach is Access.UPDATE_ONLY:
             self._timetable.advance("renew", 0.0)
 
@@ -195,6 +195,11 @@ class Work:
             return now
         self._failures.pop("mail", None)
         return NEVER
+
+    def _ask_for_orders(self, due: float) -> None:
+        if self._learned is not None:
+            self._learned.ask()
+        self._timetable.advance("learned", due)
 
     def _back_up_learned(self, now: float) -> float:
         if not self._learners():

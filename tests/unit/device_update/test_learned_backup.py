@@ -99,8 +99,10 @@ class Bench:
         for window in windows:
             self.learners[CORE].invoke(ModelImage(b"", 0), window, deadline_seconds=1)
 
-    def run(self, *, after: timedelta = timedelta()) -> float:
+    def run(self, *, after: timedelta = timedelta(), asks: bool = True) -> float:
         self.now += after
+        if asks:
+            self.backup.ask()
         return self.backup.run(self.service)
 
 
@@ -243,6 +245,21 @@ def test_order_that_was_withdrawn_meanwhile_is_let_go() -> None:
     bench.service.statuses["POST outcome"] = 404
     bench.run()
     assert bench.events[-1] == ("learned-outcome-refused", {"order_id": ORDER_ID, "reason": "as the test wants"})
+
+
+def test_orders_are_asked_for_once_a_period_or_when_told_to() -> None:
+    """A look at the device's own state needs no network."""
+    bench = Bench(learning_template(warm_up=1000))
+    bench.run(asks=False)
+    bench.service.orders = [order(OrderKind.RESET)]
+    for _ in range(3):
+        assert bench.run(after=timedelta(seconds=LOOK_SECONDS), asks=False) == LOOK_SECONDS
+    assert bench.service.outcomes == []
+    bench.run(after=PERIOD, asks=False)
+    assert len(bench.service.outcomes) == 1
+    bench.service.orders = [order(OrderKind.RESET).model_copy(update={"order_id": COMPONENT})]
+    bench.run(asks=True)
+    assert len(bench.service.outcomes) == 2
 
 
 def test_malformed_orders_are_a_fault_of_the_service() -> None:
