@@ -29,7 +29,7 @@ def _downgrade(connection: Connection) -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["connection"] = connection
-    command.downgrade(config, "0005")
+    command.downgrade(config, "0006")
 
 
 async def test_conditions_become_a_plan(database: str, tmp_path: Path) -> None:
