@@ -33,6 +33,11 @@ class Disturbance:
     drift: float
     faults: dict[MechanicalFault, float]
 
+    @property
+    def spares_photos(self) -> bool:
+        """Whether a camera takes what it would take undisturbed."""
+        return self.lighting == 1.0 and not self.noise and not self.drift
+
 
 def disturbance(conditions: Sequence[SensorConditions], sensor: SensorKind, at_seconds: float) -> Disturbance:
     """Take together what disturbs a sensor at a moment of device time."""
@@ -51,7 +56,7 @@ def disturbance(conditions: Sequence[SensorConditions], sensor: SensorKind, at_s
 
 
 def disturb_photo(pixels: np.ndarray, found: Disturbance, chance: np.random.Generator) -> np.ndarray:
-    """Return a photo as a disturbed camera takes it; an undisturbed one is returned as it is.
+    """Return a photo as a disturbed camera takes it.
 
     Args:
         pixels: RGB, uint8, shape (height, width, 3).
@@ -59,8 +64,6 @@ def disturb_photo(pixels: np.ndarray, found: Disturbance, chance: np.random.Gene
         chance: of the noise.
     """
     brightness = found.lighting ** (1 / _GAMMA) * max(0.0, 1 + found.drift)
-    if brightness == 1.0 and not found.noise:
-        return pixels
     spread = found.noise * _BRIGHTEST + (_READ_NOISE if found.lighting < 1 else 0.0)
     seen = pixels * brightness + chance.normal(0, spread, pixels.shape)
     return np.asarray(np.clip(np.rint(seen), 0, _BRIGHTEST), np.uint8)

@@ -95,6 +95,8 @@ class FittedSensors:
         found = disturbance(self._conditions, contract.sensor, at_seconds)
         if contract.signal is None:
             frame = self._cameras[core].take()
+            if found.spares_photos:
+                return frame.pixels
             return disturb_photo(frame.pixels, found, self._chance(f"{core} camera", frame.sequence))
         start = self._taken[core, contract.sensor]
         self._taken[core, contract.sensor] += contract.signal.window_samples
