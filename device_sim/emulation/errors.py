@@ -56,4 +56,4 @@ class InstructionLimitError(DeviceSimError, InferenceTimeoutError):
 
 
 class HostBusyError(DeviceSimError, PoolBusyError):
-    """The host was not done before the caller's deadline; that says nothing of the core, whose watchdog counts."""
+    """The emulator was not free, or the compiler not done, in time: no fault of the core, the caller may ask again."""

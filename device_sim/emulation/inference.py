@@ -59,21 +59,21 @@ class EmulatedInference:
         Args:
             model: compiled when it is new; its arena is planned here, so `arena_bytes` plays no part.
             input: the first input tensor, in the model's shape and type.
-            deadline_seconds: longest time on the host, each for waiting for other callers and for running; a compiler
-                that takes longer than its own limit counts as a busy host, too.
+            deadline_seconds: longest wait for other callers. What runs is not bounded by the host's time but by
+                instructions, so that a loaded host and a fast one give the same answer.
 
         Raises:
             InputMismatchError: the input has another shape or type than the model's.
             ProgramRefusedError: no program can be made of the model, or it does not fit the core.
             CoreAccessError: the core touched memory that is not there or not for that purpose.
             InstructionLimitError: the watchdog bit.
-            HostBusyError: the host was too slow.
+            HostBusyError: others had the core all the time, or the compiler took longer than its limit.
         """
         with self._turn(deadline_seconds):
             prepared = self._prepared(model)
             _require_input(input, prepared.facts.inputs[0])
             started = time.perf_counter()
-            done = self._core.run(prepared.program, input.tobytes(), deadline_seconds=deadline_seconds)
+            done = self._core.run(prepared.program, input.tobytes())
             seconds = time.perf_counter() - started
         expected = prepared.facts.outputs[0]
         output = np.frombuffer(done.output, expected.dtype).reshape(expected.shape)

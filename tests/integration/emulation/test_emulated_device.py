@@ -18,6 +18,7 @@ from tests.integration.emulation.operator_models import Case, Value, build
 from tests.unit.device_hardware.device_builder import DeviceBuilder, colour_model
 from tinyml.errors import InputMismatchError
 from tinyml.fetch import fetch_model
+from tinyml.native import toolchain
 from tinyml.native.errors import CompilationError
 from tinyml.native.source import NativeSource, generate_source
 from tinyml.native.toolchain import NativeBudget, compile_program
@@ -136,6 +137,14 @@ def test_c_that_does_not_compile_is_an_error_with_the_compilers_words() -> None:
     """Generated C always compiles; altered C need not."""
     with pytest.raises(CompilationError, match=r"compiler: expected a program, found: model\.c:1:.* error:"):
         compile_program("int infer(void) { return missing; }")
+
+
+def test_same_source_gives_the_same_flash() -> None:
+    """Whatever folder the compiler works in; so a fault's program counter can be looked up again."""
+    text = generate_source(_quantising_model()).text
+    first = compile_program(text)
+    toolchain._kernels.cache_clear()
+    assert compile_program(text) == first
 
 
 def test_slow_compiler_is_a_busy_host(monkeypatch: pytest.MonkeyPatch) -> None:

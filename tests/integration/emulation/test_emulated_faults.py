@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from device_sim.emulation.errors import CoreAccessError, FaultCause, HostBusyError, InstructionLimitError
+from device_sim.emulation.errors import CoreAccessError, FaultCause, InstructionLimitError
 from tests.integration.emulation.emulated_programs import needs_emulation, new_core, program_of
 from tinyml.fetch import fetch_model
 from tinyml.native.program import FLASH_START, NativeProgram
@@ -41,13 +41,13 @@ def _access(address: int, instruction: str) -> NativeProgram:
 def _fault_of(program: NativeProgram) -> CoreAccessError:
     core = new_core(_LIMIT)
     with pytest.raises(CoreAccessError) as caught:
-        core.run(program, bytes(16), deadline_seconds=60)
+        core.run(program, bytes(16))
     _still_works(core)
     return caught.value
 
 
 def _still_works(core: "EmulatedCore") -> None:
-    done = core.run(program_of(_COPY), bytes(range(16)), deadline_seconds=60)
+    done = core.run(program_of(_COPY), bytes(range(16)))
     assert done.output == bytes(range(1, 17))
 
 
@@ -96,15 +96,7 @@ def test_endless_loop_meets_the_watchdog() -> None:
     """The instruction limit ends it, always after as many; the core is usable again."""
     core = new_core(_LIMIT)
     with pytest.raises(InstructionLimitError, match="expected an answer in 3,000,000 instructions, found none"):
-        core.run(program_of('void infer(void) { for (;;) __asm__ volatile(""); }'), bytes(16), deadline_seconds=60)
-    _still_works(core)
-
-
-def test_slow_host_is_no_fault_of_the_core() -> None:
-    """A deadline that passes is an error of its own."""
-    core = new_core()
-    with pytest.raises(HostBusyError, match="expected an answer in time, found none after"):
-        core.run(program_of('void infer(void) { for (;;) __asm__ volatile(""); }'), bytes(16), deadline_seconds=0)
+        core.run(program_of('void infer(void) { for (;;) __asm__ volatile(""); }'), bytes(16))
     _still_works(core)
 
 
@@ -120,7 +112,7 @@ def test_op_table_with_an_offset_outside_the_arena_faults(field: str, cause: Fau
     program = compile_program(broken)
     core = new_core()
     with pytest.raises(CoreAccessError) as caught:
-        core.run(program, bytes(program.input.size_bytes), deadline_seconds=60)
+        core.run(program, bytes(program.input.size_bytes))
     assert caught.value.fault is cause
     assert 0x0810_0000 <= caught.value.address < 0x0810_0000 + 1024
     _still_works(core)
@@ -134,19 +126,19 @@ def test_reset_takes_back_what_a_program_did_to_the_registers() -> None:
     )
     divide = program_of("void infer(void) { *(float *)(arena + 16) = *(float *)arena / 3.0f; }")
     core, one = new_core(_LIMIT), np.array([1, 0, 0, 0], np.float32).tobytes()
-    before = core.run(divide, one, deadline_seconds=60)
+    before = core.run(divide, one)
     with pytest.raises(CoreAccessError, match="a fault: instruction at"):
-        core.run(meddle, bytes(16), deadline_seconds=60)
-    assert core.run(divide, one, deadline_seconds=60) == before
+        core.run(meddle, bytes(16))
+    assert core.run(divide, one) == before
 
 
 def test_reset_leaves_the_memory_and_another_program_clears_it() -> None:
     """As on the chip: a watchdog's reset keeps what RAM holds, new firmware starts with none of it."""
     count = program_of("void infer(void) { arena[48]++; arena[16] = arena[48]; }")
     core = new_core()
-    runs = [core.run(count, bytes(16), deadline_seconds=60).output[0] for _ in range(2)]
+    runs = [core.run(count, bytes(16)).output[0] for _ in range(2)]
     _still_works(core)
-    assert [*runs, core.run(count, bytes(16), deadline_seconds=60).output[0]] == [1, 2, 1]
+    assert [*runs, core.run(count, bytes(16)).output[0]] == [1, 2, 1]
 
 
 @pytest.mark.parametrize("stride", [7, 1009])
@@ -154,8 +146,8 @@ def test_stopping_and_going_on_changes_no_answer(stride: int, monkeypatch: pytes
     """The program is walked in strides; wherever they end, in conditional blocks too, the answer is the same."""
     program = compile_program(generate_source(fetch_model("anomaly-detection").read_bytes()).text)
     tensor = np.random.default_rng(3).normal(0, 20, program.input.size_bytes // 4).astype("<f4").tobytes()
-    whole = new_core().run(program, tensor, deadline_seconds=60)
+    whole = new_core().run(program, tensor)
     monkeypatch.setattr("device_sim.emulation.core._STRIDE", stride * 100)
-    pieces = new_core().run(program, tensor, deadline_seconds=60)
+    pieces = new_core().run(program, tensor)
     assert pieces.output == whole.output
     assert abs(pieces.instructions - whole.instructions) < whole.instructions // 1000
