@@ -116,6 +116,7 @@ def _run_real(
             scenario=scenario,
             events=events,
             started_at=clock.now(),
+            settle=loop.settle,
         )
         run = FleetRun(world)
         room = KitRoom(pool, seed=scenario.seed)

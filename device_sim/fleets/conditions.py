@@ -1,14 +1,17 @@
 """What disturbs a device's sensors: what its fleet declares, and what happenings do to the light and to machines."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
+from device_sim.cores.device_time import DeviceTime
 from device_sim.fleets.choices import is_hit
 from device_sim.fleets.plan import DevicePlan, fleet_of
+from device_sim.sensors.disturbance import disturbance
 from protocol.scenario import Scenario
 from protocol.scenario.happenings import Happening, HappeningKind
 from protocol.sensing import MechanicalFault, SensorConditions, SensorKind
 
+DARK = 0.5  # of daylight
 NO_FLEET = ""  # of devices that no scenario declares
 
 
@@ -27,6 +30,11 @@ def conditions_of(
     happening = _from_happenings(scenario, plan, device_id)
     shifted = (_from_now(each, since_start.total_seconds()) for each in (*declared, *happening))
     return tuple(each for each in shifted if each is not None)
+
+
+def is_dark(conditions: Sequence[SensorConditions], time: DeviceTime) -> bool:
+    """Whether it is dark in front of a device's camera now."""
+    return disturbance(conditions, SensorKind.CAMERA, time.now).lighting < DARK
 
 
 def hits(scenario: Scenario, happening: Happening, number: int, plan: DevicePlan, device_id: str) -> bool:

@@ -9,21 +9,23 @@ from pathlib import Path
 from device_sim.cores.kernels import Inference
 from device_sim.errors import DeviceSimError
 from device_sim.fleets.choices import chance
-from device_sim.fleets.conditions import conditions_of
+from device_sim.fleets.conditions import conditions_of, is_dark
 from device_sim.fleets.defects import defects_of
 from device_sim.fleets.folders import read_facts
 from device_sim.fleets.plan import DevicePlan, revision_of
+from device_sim.fleets.release_faults import BadReleases, FaultyTrust, SpoiltInference
 from device_sim.hardware.clock import Clock, DriftingClock
 from device_sim.hardware.machine import Machine
 from device_sim.network.ports import Network
 from device_sim.runtime.device import Device, Surroundings
-from device_sim.runtime.trust import CatalogTrust
+from device_sim.runtime.trust import CatalogTrust, Trust
 from device_sim.runtime.work import Behaviour, Emit
 from device_sim.sensors.ports import Sensors
 from protocol.identity import DeviceId
 from protocol.scenario import Scenario
 from protocol.scenario.fleets import Fidelity, Fleet
 from protocol.sensing import SensorConditions
+from protocol.voucher import Voucher
 from tinyml.latency import Profile
 
 
@@ -85,6 +87,7 @@ class Site:
         emit: takes its events.
         wake: asks for a step.
         since_start: of the scenario, when the device is opened.
+        releases: that are bad for the device; None: none are.
     """
 
     scenario: Scenario
@@ -93,6 +96,16 @@ class Site:
     emit: Emit
     wake: Callable[[], None]
     since_start: timedelta
+    releases: BadReleases | None = None
+
+    def pool(self, pool: Inference) -> Inference:
+        """Return what answers for the device's cores."""
+        return pool if self.releases is None else SpoiltInference(pool, self.releases)
+
+    def trust(self, machine: Machine, voucher: Voucher) -> Trust:
+        """Return what the device believes by a voucher."""
+        trust = CatalogTrust(machine, self.network, voucher)
+        return trust if self.releases is None else FaultyTrust(trust, self.releases)
 
 
 def fit_out(member: Member, kit: Kit, site: Site) -> Device:
@@ -108,7 +121,7 @@ def fit_out(member: Member, kit: Kit, site: Site) -> Device:
         member.folder,
         clock=site.clock,
         crystal=crystal,
-        pool=defects.pool(kit.pool),
+        pool=site.pool(defects.pool(kit.pool)),
         scenario=_faults_for(scenario, plan),
         profile=profile_of(revision_of(scenario, plan.hardware).profile),
         power=defects.power(),
@@ -117,7 +130,7 @@ def fit_out(member: Member, kit: Kit, site: Site) -> Device:
     conditions = conditions_of(scenario, plan, machine.device_id, since_start=site.since_start)
     surroundings = Surroundings(
         network=site.network,
-        trust=partial(CatalogTrust, machine, site.network),
+        trust=partial(site.trust, machine),
         clock=site.clock,
         rng=chance(scenario.seed, "jitter", machine.device_id),
         emit=site.emit,
@@ -125,6 +138,8 @@ def fit_out(member: Member, kit: Kit, site: Site) -> Device:
     )
     behaviour = kit.behaviour(scenario, infers=member.infers)
     sensors = kit.sensors(machine.device_id, conditions)
+    if site.releases is not None:
+        site.releases.is_dark = partial(is_dark, conditions, machine.time)
     return Device(machine, sensors, behaviour=behaviour, surroundings=surroundings)
 
 

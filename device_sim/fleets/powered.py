@@ -9,7 +9,7 @@ import math
 import random
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from device_sim.errors import PowerCutError
 from device_sim.hardware.clock import Clock
@@ -122,6 +122,11 @@ class PoweredDevice:
         self._off_seconds, self._before_return = lasts_seconds, before_return
         self._next_cut = -math.inf
         self._wake(self)
+
+    def fail_often(self, cycles: PowerCycles, *, since: float) -> None:
+        """Have the power fail in another rhythm from a moment of the monotonic clock on."""
+        self._mains = replace(self._mains, cycles=cycles)
+        self._next_cut = min(self._next_cut, since)
 
     def between_steps(self, job: Callable[[], None]) -> None:
         """Have something done when no step is being done; any thread may ask."""

@@ -91,6 +91,12 @@ class LinkLoop:
         """Forget a socket that is watched, before it is closed; only from within the loop."""
         self._selector.unregister(connection)
 
+    def settle(self) -> None:
+        """Wait until what was asked so far is done; not from within the loop."""
+        done = threading.Event()
+        self.call(done.set)
+        done.wait()
+
     def close(self) -> None:
         """Do what was asked so far, then end the loop; links that are connected stay so."""
         self._connectors.shutdown()

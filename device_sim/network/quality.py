@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 
 from device_sim.hardware.clock import Clock
+from device_sim.network.ports import HttpResponse
 from device_sim.network.wire import WireMeter
 from protocol.scenario.network import NetworkQuality, Outage
 
@@ -60,12 +61,16 @@ class NetworkPath:
         clock: of the host, or a virtual one.
         draw: gives the generator of a purpose, seeded for the device.
         meter: counts the device's bytes on the wire; a metered budget goes by it.
+
+    Attributes:
+        interference: what becomes of the answer to a path on its way; None: it stays as it is.
     """
 
     def __init__(
         self, where: Surrounds, *, clock: Clock, draw: Callable[[str], random.Random], meter: WireMeter
     ) -> None:
         self.meter = meter
+        self.interference: Callable[[str, HttpResponse], HttpResponse] | None = None
         self._where = where
         quality = self._quality = where.quality
         self._is_always_open = not (quality.outages or quality.offline_hours or quality.metered_bytes_per_day)

@@ -46,7 +46,7 @@ class ShapedTransport:
         self._path.owe(self._path.transfer_seconds(self._path.meter.bytes - before))
         if not crossing.answer_arrives:
             raise self._lost(path)
-        return response
+        return response if self._path.interference is None else self._path.interference(path, response)
 
     def close(self) -> None:
         """Close the connection; the next request opens a new one."""

@@ -20,6 +20,7 @@ from device_sim.fleets.happenings import Target, TimedHappening
 from device_sim.fleets.outfit import Kit, Member, Site, fit_out
 from device_sim.fleets.plan import region_of
 from device_sim.fleets.powered import Mains, PoweredDevice
+from device_sim.fleets.release_faults import BadReleases, release_faults_of
 from device_sim.hardware.clock import Clock
 from device_sim.hardware.factory import ROOT_OF_TRUST_FILE
 from device_sim.hardware.power import PowerSupply
@@ -48,6 +49,7 @@ class World:
         clock: of the host.
         scenario: what goes wrong, and how often cores infer.
         events: where events go.
+        settle: waits until links have done what they were asked; what they tell comes before the run's last event.
         workers: threads that step devices.
         drain_seconds: longest wait for acknowledgements at the end.
         started_at: of the run, UTC and aware; outages count from it.
@@ -58,6 +60,7 @@ class World:
     scenario: Scenario
     events: EventLog
     started_at: datetime
+    settle: Callable[[], None] = lambda: None
     workers: int = 8
     drain_seconds: float = 10.0
 
@@ -88,7 +91,16 @@ class FleetRun:
         world, scenario = self._world, self._world.scenario
         device_id = read_facts(member.folder).device_id
         path = self._path(member, device_id)
-        emit = self._emit_of(member, path.meter)
+        faults = release_faults_of(scenario, member.plan, device_id)
+        releases = BadReleases(faults, monotonic=world.clock.monotonic) if faults else None
+        if releases is not None:
+            path.interference = releases.interfere
+        tell = self._emit_of(member, path.meter)
+
+        def emit(event: str, **fields: object) -> None:
+            tell(event, **fields)
+            if releases is not None:
+                releases.hear(event, fields, device)
 
         def open_device() -> Device:
             site = Site(
@@ -98,6 +110,7 @@ class FleetRun:
                 emit=emit,
                 wake=lambda: device.rouse(),  # noqa: PLW0108 - it is opened before it has a name
                 since_start=world.clock.now() - world.started_at,
+                releases=releases,
             )
             return fit_out(member, kit, site)
 
@@ -144,6 +157,7 @@ class FleetRun:
             device.drain(max(0.0, deadline - self._world.clock.monotonic()))
         with ThreadPoolExecutor(CLOSING_THREADS) as threads:
             list(threads.map(PoweredDevice.close, devices))
+        self._world.settle()
         self._world.events.emit("stopped", **self._totals(devices))
 
     def tell_crash(self, error: Exception, device_id: str = "") -> None:

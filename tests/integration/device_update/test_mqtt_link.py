@@ -4,7 +4,6 @@ import asyncio
 import queue
 import random
 import ssl
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -61,9 +60,7 @@ class Linked:
 
     async def settle(self) -> None:
         """Wait until the loop has done what it was asked so far."""
-        done = threading.Event()
-        self.loop.call(done.set)
-        assert await asyncio.to_thread(done.wait, SECONDS)
+        await asyncio.to_thread(self.loop.settle)
 
     def publish(self, *payloads: bytes) -> None:
         for payload in payloads:
