@@ -162,7 +162,7 @@ class EvidencePolicy:
         for gate in self.gates:
             # Started devices without a result count as successes: that only delays a halt.
             failed = exposure.failed(gate.causes)
-            evidence, needed = float(gate.rate.log_halt(failed, exposure.started)), threshold(budget.part(gate.name))
+            evidence, needed = gate.rate.log_halt(failed, exposure.started), threshold(budget.part(gate.name))
             if evidence >= needed:
                 reason = (
                     f"gate {gate.name}: expected at most {gate.rate.acceptable:.3g} of the devices to fail, found "
@@ -199,7 +199,7 @@ class EvidencePolicy:
             failed = exposure.failed(gate.causes)
             figures |= {
                 f"{gate.name}.failed": failed,
-                f"{gate.name}.ln_halt": round(float(gate.rate.log_halt(failed, exposure.started)), 4),
+                f"{gate.name}.ln_halt": round(gate.rate.log_halt(failed, exposure.started), 4),
                 f"{gate.name}.halts_at": round(threshold(budget.part(gate.name)), 4),
                 f"{gate.name}.ln_pass": round(self._log_pass(gate, exposure), 4),
                 f"{gate.name}.passes_at": round(threshold(self.beta), 4),
@@ -209,7 +209,7 @@ class EvidencePolicy:
     @staticmethod
     def _log_pass(gate: CauseGate, exposure: Exposure) -> float:
         # Started devices without a result count as failures here.
-        return float(gate.rate.log_pass(exposure.unproved(gate.causes), exposure.started))
+        return gate.rate.log_pass(exposure.unproved(gate.causes), exposure.started)
 
 
 @lru_cache

@@ -4,28 +4,46 @@ scipy's regularised functions underflow where a part is negligible beside the wh
 x and falls off exponentially, and the first term of Laplace's expansion at the end point takes over.
 """
 
+from math import log, log1p
+
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.special import betainc, betaincc, betaln
 
 Floats = NDArray[np.float64]
 _SMALLEST = 1e-280  # of a regularised integral; below it scipy's relative accuracy goes
 
 
-def log_below(a: ArrayLike, b: ArrayLike, x: float) -> Floats:
-    """Return ln ∫₀ˣ pᵃ⁻¹(1−p)ᵇ⁻¹ dp; a, b > 0 and 0 < x < 1, arrays of one shape or scalars."""
-    return _log_part(np.asarray(a, float), np.asarray(b, float), x, betainc)
+def log_below(a: float, b: float, x: float) -> float:
+    """Return ln ∫₀ˣ pᵃ⁻¹(1−p)ᵇ⁻¹ dp; a, b > 0 and 0 < x < 1."""
+    part = float(betainc(a, b, x))
+    return float(betaln(a, b)) + log(part) if part >= _SMALLEST else _log_at_end(a, b, x)
 
 
-def log_above(a: ArrayLike, b: ArrayLike, x: float) -> Floats:
+def log_above(a: float, b: float, x: float) -> float:
     """Return ln ∫ₓ¹ pᵃ⁻¹(1−p)ᵇ⁻¹ dp, as `log_below`."""
-    return _log_part(np.asarray(a, float), np.asarray(b, float), x, betaincc)
+    part = float(betaincc(a, b, x))
+    return float(betaln(a, b)) + log(part) if part >= _SMALLEST else _log_at_end(a, b, x)
 
 
-def _log_part(a: Floats, b: Floats, x: float, regularised: np.ufunc) -> Floats:
-    part = regularised(a, b, x)
+def log_below_each(a: Floats, b: Floats, x: float) -> Floats:
+    """Return `log_below` of each pair of two arrays of one shape."""
+    return _each(a, b, x, betainc(a, b, x))
+
+
+def log_above_each(a: Floats, b: Floats, x: float) -> Floats:
+    """Return `log_above` of each pair of two arrays of one shape."""
+    return _each(a, b, x, betaincc(a, b, x))
+
+
+def _log_at_end(a: float, b: float, x: float) -> float:
+    slope = abs((a - 1) / x - (b - 1) / (1 - x))  # of the logarithm of the integrand at x
+    return (a - 1) * log(x) + (b - 1) * log1p(-x) - log(slope)
+
+
+def _each(a: Floats, b: Floats, x: float, part: Floats) -> Floats:
     is_small = part < _SMALLEST
     ordinary = betaln(a, b) + np.log(np.where(is_small, 1.0, part))
-    slope = np.abs((a - 1) / x - (b - 1) / (1 - x))  # of the logarithm of the integrand at x
-    at_end = (a - 1) * np.log(x) + (b - 1) * np.log1p(-x) - np.log(np.where(is_small, slope, 1.0))
+    slope = np.abs((a - 1) / x - (b - 1) / (1 - x))
+    at_end = (a - 1) * log(x) + (b - 1) * log1p(-x) - np.log(np.where(is_small, slope, 1.0))
     return np.asarray(np.where(is_small, at_end, ordinary), float)

@@ -21,10 +21,9 @@ from dataclasses import dataclass
 from math import exp, log, log1p
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from service.domain.errors import InvalidError
-from service.domain.gates.beta import Floats, log_above, log_below
+from service.domain.gates.beta import Floats, log_above, log_above_each, log_below, log_below_each
 
 
 class InvalidGateError(InvalidError):
@@ -58,29 +57,42 @@ class FailureRateGate:
                 f"prior: expected at least 1 and 1, found {self.prior_failures:g} and {self.prior_successes:g}"
             )
 
-    def log_halt(self, failed: ArrayLike, started: ArrayLike) -> Floats:
-        """Return ln E; scalars or arrays of one shape.
+    def log_halt(self, failed: int, started: int) -> float:
+        """Return ln E.
 
         Args:
             failed: devices that have failed.
             started: devices that were given the release, those without a result included.
-        """
-        f, s = _counts(failed, started)
-        a, b, p = self.prior_failures, self.prior_successes, self.acceptable
-        mixture = log_above(a + f, b + s, p) - log_above(a, b, p)
-        return np.asarray(mixture - f * log(p) - s * log1p(-p), float)
 
-    def log_pass(self, failed_or_unresolved: ArrayLike, started: ArrayLike) -> Floats:
+        Raises:
+            InvalidGateError: more failures than devices, or a negative count.
+        """
+        _check_counts(failed, started)
+        a, b, p = self.prior_failures, self.prior_successes, self.acceptable
+        mixture = log_above(a + failed, b + started - failed, p) - log_above(a, b, p)
+        return mixture - failed * log(p) - (started - failed) * log1p(-p)
+
+    def log_pass(self, failed_or_unresolved: int, started: int) -> float:
         """Return ln E′, as `log_halt`.
 
         Args:
             failed_or_unresolved: devices that have not succeeded.
             started: all that were given the release.
         """
-        f, s = _counts(failed_or_unresolved, started)
-        p = self.worst
-        mixture = log_below(1 + f, 1 + s, p) - log(p)
-        return np.asarray(mixture - f * log(p) - s * log1p(-p), float)
+        _check_counts(failed_or_unresolved, started)
+        f, s, p = failed_or_unresolved, started - failed_or_unresolved, self.worst
+        return log_below(1 + f, 1 + s, p) - log(p) - f * log(p) - s * log1p(-p)
+
+    def log_halt_each(self, failed: Floats, started: Floats) -> Floats:
+        """Return `log_halt` of each pair of two arrays of one shape."""
+        a, b, p = self.prior_failures, self.prior_successes, self.acceptable
+        mixture = log_above_each(a + failed, b + started - failed, p) - log_above(a, b, p)
+        return np.asarray(mixture - failed * log(p) - (started - failed) * log1p(-p), float)
+
+    def log_pass_each(self, failed_or_unresolved: Floats, started: Floats) -> Floats:
+        """Return `log_pass` of each pair of two arrays of one shape."""
+        f, s, p = failed_or_unresolved, started - failed_or_unresolved, self.worst
+        return np.asarray(log_below_each(1 + f, 1 + s, p) - log(p) - f * log(p) - s * log1p(-p), float)
 
 
 def threshold(error_probability: float) -> float:
@@ -101,8 +113,6 @@ def in_words(log_evidence: float) -> str:
     return f"E = 10^{log_evidence / log(10):.1f}"
 
 
-def _counts(failed: ArrayLike, started: ArrayLike) -> tuple[Floats, Floats]:
-    f, n = np.asarray(failed, float), np.asarray(started, float)
-    if np.any(f < 0) or np.any(f > n):
-        raise InvalidGateError("counts: expected 0 to as many failures as devices, found others")
-    return f, n - f
+def _check_counts(failed: int, started: int) -> None:
+    if not 0 <= failed <= started:
+        raise InvalidGateError(f"counts: expected 0 to {started} failures, found {failed}")

@@ -26,8 +26,9 @@ def test_parts_are_the_integrals(a: float, b: float, x: float) -> None:
 @pytest.mark.parametrize("devices", [30_000, 40_000, 1_000_000])
 def test_negligible_part_does_not_vanish(devices: int) -> None:
     """Beyond the range of doubles, where scipy's regularised integral is 0, the logarithm goes on smoothly."""
-    before, after = log_above([1.0, 1.0], [devices, devices + 1], 0.02)
+    before, after = (log_above(1, devices + more, 0.02) for more in (0, 1))
     assert after - before == pytest.approx(log(0.98), rel=1e-2)
+    assert log_below(devices, 1, 0.02) == pytest.approx(devices * log(0.02) - log(devices), rel=1e-6)
 
 
 def test_one_failure_in_one_device_decides_nothing() -> None:
@@ -56,6 +57,14 @@ def test_another_failure_speaks_against_the_release(devices: int, data: st.DataO
     assert GATE.log_pass(failed + 1, devices) < GATE.log_pass(failed, devices)
 
 
+def test_arrays_say_what_single_counts_say() -> None:
+    """Simulations of many runs stand on the same formulas, beyond the range of doubles too."""
+    failed, started = np.array([0.0, 7.0, 90.0, 0.0]), np.array([10.0, 90.0, 100.0, 200_000.0])
+    pairs = [(int(f), int(n)) for f, n in zip(failed, started, strict=True)]
+    assert GATE.log_halt_each(failed, started) == pytest.approx([GATE.log_halt(*pair) for pair in pairs])
+    assert GATE.log_pass_each(failed, started) == pytest.approx([GATE.log_pass(*pair) for pair in pairs])
+
+
 def test_nothing_is_known_at_first() -> None:
     """Both start at 1."""
     assert GATE.log_halt(0, 0) == pytest.approx(0)
@@ -66,7 +75,8 @@ def _crossed(rate: float, *, devices: int = 1000, runs: int = 1500, mirror: bool
     rng = np.random.default_rng(20_260_101)
     failed = np.cumsum(rng.random((runs, devices)) < rate, axis=1)
     started = np.broadcast_to(np.arange(1, devices + 1), failed.shape)
-    evidence = GATE.log_pass(failed, started) if mirror else GATE.log_halt(failed, started)
+    each = GATE.log_pass_each if mirror else GATE.log_halt_each
+    evidence = each(failed.astype(float), started.astype(float))
     return float((evidence.max(axis=1) >= threshold(0.05 if mirror else 0.01)).mean())
 
 
@@ -100,7 +110,7 @@ def _in_waves(*, as_they_report: bool) -> float:
         for wave, failed in enumerate(failures):
             seen = before[wave] + np.arange(1, failed + 1)
             counted = wave * 100 + np.arange(1, failed + 1) if as_they_report else np.full(failed, (wave + 1) * 100)
-            if failed and GATE.log_halt(seen, counted).max() >= threshold(0.01):
+            if failed and GATE.log_halt_each(seen.astype(float), counted.astype(float)).max() >= threshold(0.01):
                 halted += 1
                 break
     return halted / runs
@@ -130,7 +140,7 @@ def test_numbers_that_make_no_test_are_refused(numbers: dict[str, float], expect
 @pytest.mark.parametrize(("failed", "started"), [(-1, 5), (6, 5)])
 def test_counts_that_cannot_be_are_refused(failed: int, started: int) -> None:
     """No more failures than devices."""
-    with pytest.raises(InvalidGateError, match="counts: expected 0 to as many failures"):
+    with pytest.raises(InvalidGateError, match="counts: expected 0 to 5 failures"):
         GATE.log_halt(failed, started)
 
 
