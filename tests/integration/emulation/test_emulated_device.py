@@ -1,6 +1,7 @@
 """A core of the simulated device with emulated inference in place of the pool: answers, faults and their causes."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -159,6 +160,25 @@ def test_caller_waits_for_its_turn_until_its_deadline() -> None:
     inference = _new_inference()
     with inference._turn(1), pytest.raises(HostBusyError, match="expected the emulated core to be free in 0 s"):
         inference.invoke(ModelImage(_quantising_model(), 4096), np.zeros(_PIXEL, np.float32), deadline_seconds=0)
+
+
+def test_threads_with_different_models_get_their_own_answers(emulated: "EmulatedInference") -> None:
+    """They take turns on one core, whose flash and memory change hands."""
+    quantising = ModelImage(_quantising_model(), 4096)
+    target = Value((1, 4), "float32")
+    source = Value((1, 4), scales=(0.5,), zero_points=(0,))
+    dequantising = ModelImage(build(Case("dequantise", schema.BuiltinOperator.DEQUANTIZE, (source, target))), 4096)
+
+    def ask(number: int) -> tuple[list[float], list[float]]:
+        pixel = np.full(_PIXEL, number, np.float32)
+        stored = np.full((1, 4), number, np.int8)
+        first = emulated.invoke(quantising, pixel, deadline_seconds=120).output
+        second = emulated.invoke(dequantising, stored, deadline_seconds=120).output
+        return first.ravel().tolist(), second.ravel().tolist()
+
+    with ThreadPoolExecutor(max_workers=4) as threads:
+        answers = list(threads.map(ask, range(24)))
+    assert answers == [([number - 100] * 3, [number / 2] * 4) for number in range(24)]
 
 
 def test_programs_are_kept_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
