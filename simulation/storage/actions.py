@@ -11,21 +11,22 @@ from datetime import datetime
 from protocol.messages import ActionState
 from service.application.update_repositories import NumberedAction
 from service.domain.action import Action, UnknownActionError
+from simulation.storage.devices import MemoryDevices
 from simulation.storage.journal import Journal, Partial
-
-Members = Callable[..., Sequence[str]]
+from simulation.storage.sorted_ids import SortedIds
 
 
 class MemoryActions(Partial):
     """Implements `ActionRepository`.
 
     Args:
-        members: of a group, as `ActionRepository.members` returns them.
+        devices: knows the members of groups.
     """
 
-    def __init__(self, journal: Journal, members: Members) -> None:
+    def __init__(self, journal: Journal, devices: MemoryDevices) -> None:
         self._journal = journal
-        self._members = members
+        self._members = devices.members
+        self._is_member = devices.is_member
         self._rows: dict[str, Action] = {}
         self._numbers: dict[str, int] = {}  # by action id, in the order they were made
         self._by_number: dict[int, str] = {}
@@ -33,6 +34,7 @@ class MemoryActions(Partial):
         self._unfinished: dict[str, tuple[str, ...]] = {}  # action ids by device, oldest first
         self._newest: dict[str, str] = {}
         self._of_rollout: dict[tuple[str, str], str] = {}  # (rollout, device), apart from ones that heal
+        self._exposed: dict[str, SortedIds] = {}  # by rollout, devices that were given its release
         self._waiting: dict[str, list[int]] = {}  # by rollout, numbers of scheduled actions
         self._deadlines: list[tuple[datetime, int]] = []
 
@@ -122,9 +124,15 @@ class MemoryActions(Partial):
 
     async def exposed(self, rollout_id: str, group_id: str, *, after_id: str, limit: int) -> Sequence[str]:
         """See `ActionRepository.exposed`."""
-        given = {each.device_id for each in self._rows.values() if each.rollout_id == rollout_id and each.offered}
-        members = self._members(group_id, after_id=after_id, limit=len(self._rows) + limit)
-        return [device_id for device_id in members if device_id in given][:limit]
+        ids = self._exposed.setdefault(rollout_id, SortedIds())
+        found: list[str] = []
+        for device_id in ids.after(after_id):
+            if len(found) == limit:
+                break
+            action = self._rows.get(self._of_rollout.get((rollout_id, device_id), ""))
+            if action is not None and action.offered and self._is_member(group_id, device_id):
+                found.append(device_id)
+        return found
 
     def rollout_of(self, action_id: str) -> str | None:
         """Return the id of an action's rollout, or None without such an action."""
@@ -142,6 +150,8 @@ class MemoryActions(Partial):
         self._journal.put(self._rows, action.action_id, action)
         if action.due_at is not None and (before is None or before.due_at != action.due_at):
             self._queue_deadline(action)
+        if action.offered and (before is None or not before.offered):
+            self._exposed.setdefault(action.rollout_id, SortedIds()).add(action.device_id)
         is_waiting = action.state is ActionState.SCHEDULED and not action.heals
         if is_waiting and (before is None or before.state is not ActionState.SCHEDULED):
             heapq.heappush(self._waiting.setdefault(action.rollout_id, []), self._numbers[action.action_id])

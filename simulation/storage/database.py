@@ -63,7 +63,7 @@ class MemoryUnitOfWork:
         self._is_open = False
         self.on_commit: Callable[[], None] = _nobody_listens
         self._devices, self._events, self._leases = MemoryDevices(journal), MemoryEvents(), MemoryLeases(journal)
-        actions = MemoryActions(journal, self._devices.members)
+        actions = MemoryActions(journal, self._devices)
         self.products = cast("ProductRepository", MemoryProducts(journal))
         self.devices = cast("DeviceRepository", self._devices)
         self.attestations = cast("AttestationRepository", MemoryAttestations(journal))

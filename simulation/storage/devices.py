@@ -1,7 +1,6 @@
 """Products, devices, nonces, attestation results and issued keys in memory."""
 
-import bisect
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -15,6 +14,7 @@ from service.domain.errors import NameTakenError, VersionConflictError
 from service.domain.membership import ENROLLED_STATES
 from service.domain.product import AmbiguousGroupError, DeviceGroup, Product, UnknownGroupError, UnknownProductError
 from simulation.storage.journal import Journal, Partial
+from simulation.storage.sorted_ids import SortedIds
 
 _BY_OPERATORS = (
     "group_id",
@@ -38,7 +38,6 @@ _BY_ATTESTATION = (
     "clone_suspected_at",
     "clone_detail",
 )
-FEW = 20  # that join are sorted in one by one
 _BY_SUSPICION = ("boot_seeds", "clone_suspected_at", "clone_detail")
 
 
@@ -92,15 +91,14 @@ class MemoryProducts(Partial):
 class MemoryDevices(Partial):
     """Implements `DeviceRepository` as far as it is reached.
 
-    Members of a group are kept in the order of their ids, in lists that may name devices that are members no more.
+    Lists of members may name devices that are members no more.
     """
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._rows: dict[str, Device] = {}
         self._seen: dict[str, datetime] = {}  # beside the rows: a check-in costs no row
-        self._members: dict[str, list[str]] = {}  # by group, sorted
-        self._joined: dict[str, list[str]] = {}  # by group, not sorted in yet
+        self._members: dict[str, SortedIds] = {}  # by group
 
     async def add(self, device: Device) -> None:
         """See `DeviceRepository.add`."""
@@ -159,25 +157,18 @@ class MemoryDevices(Partial):
 
     def members(self, group_id: str, *, after_id: str, limit: int) -> list[str]:
         """See `ActionRepository.members`."""
-        ids = self._sorted_members(group_id)
         found: list[str] = []
-        for device_id in _from(ids, bisect.bisect_right(ids, after_id)):
+        for device_id in self._members.setdefault(group_id, SortedIds()).after(after_id):
             if len(found) == limit:
                 break
-            device = self._rows.get(device_id)
-            if device is not None and device.group_id == group_id and device.state in ENROLLED_STATES:
+            if self.is_member(group_id, device_id):
                 found.append(device_id)
         return found
 
-    def _sorted_members(self, group_id: str) -> list[str]:
-        joined = self._joined.pop(group_id, ())
-        ids = self._members.setdefault(group_id, [])
-        if len(joined) > FEW:
-            ids[:] = sorted({*ids, *joined})
-        else:
-            for device_id in joined:
-                _insert_once(ids, device_id)
-        return ids
+    def is_member(self, group_id: str, device_id: str) -> bool:
+        """Say whether a device is of a group, has attested, and is not shut out."""
+        device = self._rows.get(device_id)
+        return device is not None and device.group_id == group_id and device.state in ENROLLED_STATES
 
     def _with_seen(self, device: Device) -> Device:
         """Return a device with its last-seen time, which the row then holds, too: it is no change of the device."""
@@ -195,7 +186,7 @@ class MemoryDevices(Partial):
         self._journal.put(self._rows, device.device_id, device)
         was_member = before is not None and before.state in ENROLLED_STATES and before.group_id == device.group_id
         if device.state in ENROLLED_STATES and not was_member:
-            self._joined.setdefault(device.group_id, []).append(device.device_id)
+            self._members.setdefault(device.group_id, SortedIds()).add(device.device_id)
 
 
 class MemoryAttestations(Partial):
@@ -267,13 +258,3 @@ class MemoryIssuance(Partial):
         """See `IssuanceLog.known_keys`; virtual keys are nobody's identity."""
         del device_ids
         return {key for key in key_sha256s if key in self._keys}
-
-
-def _from(ids: Sequence[str], start: int) -> Iterator[str]:
-    return (ids[index] for index in range(start, len(ids)))
-
-
-def _insert_once(ids: list[str], new: str) -> None:
-    place = bisect.bisect_left(ids, new)
-    if place == len(ids) or ids[place] != new:
-        ids.insert(place, new)

@@ -26,13 +26,16 @@ from service.domain.errors import NameTakenError, VersionConflictError
 from service.domain.membership import StagePlan
 from service.domain.operator import SERVICE
 from service.domain.product import DeviceGroup, GroupPolicy, Product, UnknownGroupError
-from service.domain.release import Artifact, ArtifactKind, Release, UnknownReleaseError
-from service.domain.rollout import Conditions, Rollout, RolloutState, Stage, UnknownRolloutError
+from service.domain.release import Release, UnknownReleaseError
+from service.domain.rollout import Rollout, RolloutState, Stage, UnknownRolloutError
+from simulation.images import VirtualImage
 from simulation.storage.database import MemoryDatabase
+from tests.rollout_conditions import threshold_plan, thresholds
 
 NOW = datetime(2026, 1, 5, 8, tzinfo=UTC)
 PRODUCT, GROUP, OTHER_GROUP = (f"{n}0000000-0000-4000-8000-000000000000" for n in "123")
 ROLLOUT, RELEASE = (f"{n}0000000-0000-4000-8000-000000000000" for n in "45")
+IMAGE = VirtualImage(Slot.OS, "os@2.0", 10, NOW)
 
 
 @pytest.fixture(params=["sqlite", "memory"])
@@ -47,9 +50,6 @@ async def storage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
     try:
         await migrate(database)
         factory = SqlUnitOfWorkFactory(database)
-        async with factory() as work:
-            await work.artifacts.add(Artifact("a" * 64, 10, ArtifactKind.GOLDEN), by="me", at=NOW)
-            await work.commit()
         await fill(factory)
         yield factory
     finally:
@@ -62,14 +62,15 @@ async def fill(factory: UnitOfWorkFactory) -> None:
         DeviceGroup(group_id, PRODUCT, "Camera", name, "", GroupPolicy(), NOW)
         for group_id, name in ((GROUP, "Production"), (OTHER_GROUP, "Field Test"))
     ]
-    image = ReleaseImage(target="images/x.img", sha256="a" * 64, length=10)
+    image = ReleaseImage(target=IMAGE.path, sha256=IMAGE.sha256, length=IMAGE.length)
     release = Release(RELEASE, "r1", 2, "releases/2-r1.json", False, {Slot.OS: image}, NOW, "me")  # noqa: FBT003
-    rollout = Rollout(ROLLOUT, RELEASE, GROUP, Conditions(), (Stage(0), Stage(1)))
-    plans = (StagePlan(percent=10), StagePlan(percent=100))
+    plan = threshold_plan([StagePlan(percent=10), StagePlan(percent=100)])
+    rollout = Rollout(ROLLOUT, RELEASE, GROUP, thresholds(), (Stage(0), Stage(1)))
     async with factory() as work:
         await work.products.add(product, groups)
+        await work.metadata.add_images([IMAGE.listed])
         await work.releases.add(release)
-        await work.rollouts.add(StoredRollout(rollout, plans, created_at=NOW, created_by="me"))
+        await work.rollouts.add(StoredRollout(rollout, plan, created_at=NOW, created_by="me"))
         await work.commit()
 
 
@@ -167,7 +168,7 @@ async def test_queues_follow_actions_through_their_lives(storage: UnitOfWorkFact
 async def test_device_works_on_what_it_has_begun_before_what_waits(storage: UnitOfWorkFactory) -> None:
     """The order of a device's queue."""
     waits = action(1)
-    begun = replace(action(2, state=ActionState.DOWNLOADING), device_id=device_id_of(1))
+    begun = replace(action(2, state=ActionState.DOWNLOADING), device_id=device_id_of(1), heals=True)
     async with storage() as work:
         await add_devices(work, device(1))
         await work.actions.add([waits, begun])
@@ -191,6 +192,19 @@ async def test_members_are_attested_devices_of_the_group_by_id(storage: UnitOfWo
         expected = [device_id_of(number) for number in (2, 4, 5)]
         assert await work.actions.members(GROUP, after_id="", limit=10) == expected
         assert dict(await work.devices.standings())[device_id_of(1)] is DeviceState.CLAIMED
+
+
+async def test_exposed_devices_are_those_that_were_given_the_release(storage: UnitOfWorkFactory) -> None:
+    """By id, in pages, as long as they are of the group."""
+    given = [replace(action(number), state=ActionState.OFFERED, offered=True) for number in (3, 1, 2)]
+    async with storage() as work:
+        await add_devices(work, *(device(number) for number in (1, 2, 3, 4)))
+        await work.devices.save_attested([attested(device(number)) for number in (1, 3, 4)])
+        await work.actions.add([action(number) for number in (3, 1, 2, 4)])
+        await work.actions.save(given)
+        first = await work.actions.exposed(ROLLOUT, GROUP, after_id="", limit=1)
+        assert first == [device_id_of(1)]
+        assert await work.actions.exposed(ROLLOUT, GROUP, after_id=first[0], limit=5) == [device_id_of(3)]
 
 
 async def test_operator_attestation_and_presence_write_their_own_fields(storage: UnitOfWorkFactory) -> None:
@@ -308,6 +322,8 @@ async def test_names_are_taken_once_and_unknown_ones_are_named(storage: UnitOfWo
             await work.products.get_group("Nowhere")
         with pytest.raises(UnknownReleaseError, match="none"):
             await work.releases.get("none")
+        assert await work.metadata.images_of([IMAGE.sha256, "b" * 64]) == {IMAGE.sha256: IMAGE.listed}
+        assert await work.releases.newest_with([IMAGE.sha256]) == {IMAGE.sha256: "r1"}
         assert (await work.releases.get("r1")).release_id == RELEASE
     async with storage() as work:
         with pytest.raises(NameTakenError, match="Camera"):
