@@ -18,7 +18,6 @@ MISSING = [
     *([COMPILER] if shutil.which(COMPILER) is None else []),
 ]
 needs_emulation = pytest.mark.skipif(bool(MISSING), reason=f"emulated cores: {' and '.join(MISSING)} not installed")
-needs_compiler = pytest.mark.skipif(COMPILER in MISSING, reason=f"native programs: {COMPILER} not installed")
 
 ARENA_BYTES = 64
 _TEMPLATE = """
