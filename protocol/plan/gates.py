@@ -73,6 +73,7 @@ class ThresholdGates(Document):
         success_percent: share of a stage's devices that must confirm.
         error_percent: the rollout halts when a larger share of a stage's devices has failed.
         min_reports: results of a stage before its failure share is looked at.
+        of_results: the share is of the results so far, as AWS IoT Jobs has it, not of the stage's devices.
         small_stage_rule: as for evidence.
     """
 
@@ -80,6 +81,7 @@ class ThresholdGates(Document):
     success_percent: Annotated[Percent, Field(gt=0)] = 100.0
     error_percent: Annotated[Percent, Field(lt=100)] = 0.0
     min_reports: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    of_results: bool = False
     small_stage_rule: bool = True
 
 

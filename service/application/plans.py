@@ -47,6 +47,7 @@ def _policy(gates: EvidenceGates | ThresholdGates) -> Policy:
             gates.error_percent,
             gates.min_reports,
             small_stage_rule=gates.small_stage_rule,
+            of_results=gates.of_results,
         )
     return EvidencePolicy(
         tuple(

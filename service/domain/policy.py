@@ -66,12 +66,14 @@ class ThresholdPolicy:
         success_percent: share of a stage's devices that must confirm.
         error_percent: the rollout halts when a larger share of a stage's devices has failed.
         min_reports: results of a stage before its failure share is looked at.
+        of_results: the share is of the results so far, not of the stage's devices.
     """
 
     success_percent: float = 100.0
     error_percent: float = 0.0
     min_reports: int = 1
     small_stage_rule: bool = True
+    of_results: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.success_percent <= 100:  # noqa: PLR2004 - percent
@@ -105,9 +107,10 @@ class ThresholdPolicy:
     def _halt(self, stage: Shown) -> Verdict | None:
         if self.small_stage_rule and (ruled := rule_of_small_stages(stage)):
             return ruled
-        counts, devices = stage.counts, stage.devices
+        counts = stage.counts
         results = counts.succeeded + counts.failed
-        if results >= min(self.min_reports, devices) and counts.failed * 100 > self.error_percent * devices:
+        devices = results if self.of_results else stage.devices
+        if results >= min(self.min_reports, stage.devices) and counts.failed * 100 > self.error_percent * devices:
             reason = f"expected at most {self.error_percent:g} % of {devices} devices to fail, found {counts.failed}"
         elif stage.is_open and not counts.unresolved and self.passes([stage]) is None:
             reason = (
