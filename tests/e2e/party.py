@@ -112,10 +112,13 @@ class SimulatedDevice:
         """Write images over the debug interface."""
         _command(DEVICE_SIM, "flash", self.folder, *words)
 
-    def live(self, party: Party, until: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
-        """Run against a party's service until its events say so; returns them."""
+    def live(
+        self, party: Party, until: Callable[[list[dict[str, Any]]], bool], *, scenario: Path | None = None
+    ) -> list[dict[str, Any]]:
+        """Run against a party's service, perhaps in a scenario, until its events say so; returns them."""
         log = self.folder.parent / f"events-{time.monotonic_ns()}.jsonl"
         words = ["run", str(self.folder), "--service-file", str(party.service / "service.json"), "--events", str(log)]
+        words += [] if scenario is None else ["--scenario", str(scenario)]
         with _process(DEVICE_SIM, words, log.with_suffix(".log")) as process:
             _wait_until(lambda: log.exists() and until(_events(log)), process, explain=lambda: str(_events(log)[-8:]))
         return _events(log)
