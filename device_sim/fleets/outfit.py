@@ -54,7 +54,11 @@ class Kit:
     def behaviour(self, scenario: Scenario, *, infers: bool) -> Behaviour:
         """Return the periods of a device."""
         period = self.fleet.inference_period or scenario.inference_period
-        usual = Behaviour(infers=infers, inference_period_seconds=period.total_seconds())
+        usual = Behaviour(
+            infers=infers,
+            inference_period_seconds=period.total_seconds(),
+            waits_for_flash=scenario.waits_for_flash,
+        )
         if self.fleet.fidelity is not Fidelity.LIGHT:
             return usual
         spread = max(usual.start_spread_seconds, self.fleet.devices / ATTESTS_PER_SECOND)

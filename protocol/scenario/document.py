@@ -36,6 +36,7 @@ class Scenario(Document):
         releases, rollouts: of virtual devices.
         inference_period_seconds: one event per core and period.
         inference_sample: how many devices run inference; 0 means all. For folders alone; fleets say it themselves.
+        waits_for_flash: whether updates take as long as their flash work on the device; device time has it anyway.
     """
 
     description: Annotated[str, Field(max_length=2000)] = ""
@@ -52,6 +53,7 @@ class Scenario(Document):
     rollouts: tuple[VirtualRollout, ...] = ()
     inference_period_seconds: Annotated[float, Field(gt=0)] = 1.0
     inference_sample: Annotated[int, Field(ge=0)] = 0
+    waits_for_flash: bool = True
 
     @property
     def inference_period(self) -> timedelta:
