@@ -201,7 +201,7 @@ class InferenceRecord(Document):
 
     Attributes:
         at: the device's time.
-        device_seconds: the same on the device's own time line, which no clock sets: from when it was switched on first.
+        device_seconds: the same on the device's own time line, which no clock sets: from when it was switched on.
         sequence: rises by one per record of a core since boot, so that gaps show.
         m4_ms: modelled latency on the Cortex-M4.
         arena_bytes: arena in use.

@@ -1,7 +1,7 @@
 """What devices sense: which sensor a model listens to, where its signal comes from, and what disturbs it.
 
 A model card names the sensor (`protocol.model.InputContract`); a scenario says what the sensors of a fleet are given.
-Times are seconds of device time: of a device's own time line, from the moment when it was switched on first.
+Times are seconds of device time: of a device's own time line, from the start of the scenario.
 """
 
 from enum import StrEnum

@@ -1,7 +1,7 @@
 """A device's own time line: when its cores compute, and when its flash makes them wait.
 
 The host runs a model and writes flash in its own time; what counts on the device is modelled here, in seconds since
-the device was switched on first. Both M4 cores execute in place from the one flash chip, so an erase or a program stops
+the device was switched on. Both M4 cores execute in place from the one flash chip, so an erase or a program stops
 both until it is done. Therefore flash work is placed where no core computes; a core that leaves no room gives up a
 twentieth of its time, so that an update ends.
 
@@ -79,7 +79,7 @@ class DeviceTime:
 
     @property
     def now(self) -> float:
-        """Seconds since the device was switched on first."""
+        """Seconds since the device was switched on."""
         return self._clock.monotonic() - self._origin
 
     @property
