@@ -1,7 +1,9 @@
 """One run of a scenario's virtual devices, from its files to its report."""
 
+import gc
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -18,6 +20,7 @@ from simulation.scheduler import NEVER
 from simulation.service import ServiceSettings
 from simulation.world import World
 
+COLLECTION_THRESHOLDS = (100_000, 50, 100)  # of the three generations
 PROGRESS_SECONDS = 600.0  # virtual time between two words of progress
 
 
@@ -85,10 +88,11 @@ class Run:
         if tell is not None:
             self.world.scheduler.call(lambda now: self._tell(tell, now), PROGRESS_SECONDS)
         length = self._scenario.length
-        try:
-            self.world.run(NEVER if length is None else length.total_seconds())
-        finally:
-            self.world.finish()
+        with _rare_collections():
+            try:
+                self.world.run(NEVER if length is None else length.total_seconds())
+            finally:
+                self.world.finish()
 
     def report(self, *, ended: bool = True) -> RunReport:
         """Return the record of the run.
@@ -103,3 +107,14 @@ class Run:
     def _tell(self, tell: Callable[[Progress], None], now: float) -> float:
         tell(self.progress)
         return math.inf if self.world.service is None else now + PROGRESS_SECONDS
+
+
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Have the garbage collector look seldom: a run makes millions of objects that stay, and few cycles."""
+    before = gc.get_threshold()
+    gc.set_threshold(*COLLECTION_THRESHOLDS)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)

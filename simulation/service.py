@@ -13,10 +13,10 @@ from typing import cast
 
 from tuf.api.metadata import Root
 
-from protocol.document import peek_document
+from protocol.document import parse_document
 from protocol.geometry import Slot
 from protocol.identity import DeviceId
-from protocol.messages import MANIFEST_PAYLOAD_TYPE, PollReply, VersionManifest
+from protocol.messages import PollReply, VersionManifest
 from protocol.updates import DirectorDevice
 from service.application.clones import Clones
 from service.application.director import DirectedImage, Director, SignedSet
@@ -198,7 +198,7 @@ class Service:
 
 def _read_manifest(envelope: bytes, _device: Device) -> VersionManifest:
     """Take a manifest for what it says: nobody has signed it."""
-    return peek_document(envelope, MANIFEST_PAYLOAD_TYPE, VersionManifest, max_bytes=MAX_MANIFEST_BYTES)
+    return parse_document(envelope, VersionManifest, max_bytes=MAX_MANIFEST_BYTES)
 
 
 @lru_cache(maxsize=64)

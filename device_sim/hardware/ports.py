@@ -17,16 +17,18 @@ from protocol.document import Document, DocumentT
 from protocol.geometry import Core, Slot
 from protocol.identity import DeviceId
 from protocol.model import GoldenVectors, ModelCard
-from protocol.signing import Signer
 from protocol.voucher import Voucher
 
 
-class TrustAnchor(Signer, Protocol):
+class TrustAnchor(Protocol):
     """The root of trust as software sees it; signs with the identity key."""
 
     @property
     def has_app_development(self) -> bool:
         """Whether the device is its developer's."""
+
+    def seal(self, document: Document, payload_type: str) -> bytes:
+        """Return a document in an envelope that the identity key signed, JSON bytes."""
 
     def fuse(self, slot: Slot) -> int:
         """Return the lowest security version that a slot may boot."""

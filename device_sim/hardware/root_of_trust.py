@@ -33,7 +33,7 @@ from pydantic import Field
 from device_sim.errors import DeviceFolderError, SecurityFloorError
 from device_sim.hardware.files import read_file, replace_file
 from device_sim.hardware.power import PowerSupply
-from protocol.document import Document, DocumentError, canonical_json, parse_document
+from protocol.document import Document, DocumentError, canonical_json, parse_document, sign_document
 from protocol.evidence import CLIENT_ID, Evidence, LifeCycle, SoftwareComponent, sign_evidence
 from protocol.geometry import Slot
 from protocol.identity import DeviceId, device_id_of, device_uri
@@ -121,6 +121,10 @@ class RootOfTrust:
     def sign(self, data: bytes) -> bytes:
         """Return a DER ECDSA signature over SHA-256 of the data, by the identity key."""
         return self._identity.sign(data)
+
+    def seal(self, document: Document, payload_type: str) -> bytes:
+        """Return a document in an envelope that the identity key signed, JSON bytes."""
+        return sign_document(document, payload_type, self)
 
     def new_boot_seed(self) -> None:
         """Draw the boot seed of a new boot."""

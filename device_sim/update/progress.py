@@ -13,7 +13,7 @@ from device_sim.hardware.ports import DeviceMachine
 from device_sim.hardware.secure_storage import REPORTS
 from device_sim.network.ports import HttpTransport
 from device_sim.network.problems import unexpected
-from protocol.document import Document, canonical_json, sign_document
+from protocol.document import Document, canonical_json
 from protocol.geometry import Slot
 from protocol.messages import (
     MANIFEST_PAYLOAD_TYPE,
@@ -191,7 +191,7 @@ class Progress:
             attack_indicator=self._state.attack_indicator,
             attack=self._state.attack,
         )
-        return sign_document(manifest, MANIFEST_PAYLOAD_TYPE, self._machine.rot)
+        return self._machine.rot.seal(manifest, MANIFEST_PAYLOAD_TYPE)
 
     def _digests(self) -> Mapping[Slot, str]:
         return {slot: image.digest for slot, image in self._machine.installed().items()}

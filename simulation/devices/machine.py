@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from device_sim.cores.a7 import GoldenOutcome
 from device_sim.cores.device_time import DeviceTime
@@ -30,7 +29,7 @@ from device_sim.hardware.ports import RealTimeCore
 from device_sim.hardware.spare import Spare, SpareState
 from device_sim.network.ports import SlowRetrievalError
 from device_sim.update.errors import TargetRefusedError
-from protocol.document import Document, DocumentT
+from protocol.document import Document, DocumentT, canonical_json
 from protocol.evidence import LifeCycle, SoftwareComponent
 from protocol.geometry import HOME_BYTES, SECTOR_BYTES, SPARE_BYTES, Core, Slot
 from protocol.identity import DeviceId
@@ -38,7 +37,7 @@ from protocol.messages import Cause
 from protocol.model import GoldenVectors
 from protocol.scenario.faults import ReleaseFault, ReleaseFaultKind
 from protocol.voucher import Voucher
-from simulation.admission import SOMEBODYS_KEY, Shown
+from simulation.admission import Shown
 from simulation.devices.faults import Faults
 from simulation.images import Catalogue, VirtualImage
 
@@ -74,7 +73,7 @@ class VirtualStorage:
 
 
 class VirtualAnchor:
-    """The root of trust: fuses and counters are kept, signatures are empty."""
+    """The root of trust: fuses and counters are kept, nothing is signed."""
 
     __slots__ = ("counters", "fuses")
 
@@ -84,15 +83,10 @@ class VirtualAnchor:
         self.fuses: dict[Slot, int] = {}
         self.counters: dict[str, int] = {}
 
-    @property
-    def public_key(self) -> ec.EllipticCurvePublicKey:
-        """A key that stands for the device's."""
-        return SOMEBODYS_KEY
-
-    def sign(self, data: bytes) -> bytes:
-        """Sign nothing."""
-        del data
-        return b""
+    def seal(self, document: Document, payload_type: str) -> bytes:
+        """Return a document as it is: nobody signs it."""
+        del payload_type
+        return canonical_json(document)
 
     def fuse(self, slot: Slot) -> int:
         """Return the lowest security version that a slot may boot."""

@@ -190,12 +190,16 @@ class MemoryDevices(Partial):
 
 
 class MemoryAttestations(Partial):
-    """Implements `AttestationRepository` as far as it is reached: nonces, and each device's last result."""
+    """Implements `AttestationRepository` as far as it is reached: nonces, and each device's last result.
+
+    First results that are equal are one object; a finding that says no date is as old as its record.
+    """
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._nonces: dict[tuple[str, NoncePurpose], IssuedNonce] = {}
         self._latest: dict[str, AttestationRecord] = {}
+        self._same: dict[Appraisal, Appraisal] = {}
         self._numbers: dict[str, int] = {"record": 0}
 
     async def put_nonces(self, nonces: Sequence[IssuedNonce]) -> None:
@@ -221,23 +225,30 @@ class MemoryAttestations(Partial):
                 self._journal.put(self._latest, device_id, replace(last, last_at=at, times=last.times + 1))
             else:
                 changed.append(device_id)
-                self._journal.put(self._latest, device_id, self._record(device_id, appraisal, last=last, at=at))
+                number = self._numbers["record"] + 1
+                self._journal.put(self._numbers, "record", number)
+                found = self._same.setdefault(appraisal, appraisal) if last is None else _dated(appraisal, last)
+                record = AttestationRecord(number, device_id, found, since=at, last_at=at, times=1)
+                self._journal.put(self._latest, device_id, record)
         return changed
 
     async def latest(self, device_id: str) -> AttestationRecord | None:
         """See `AttestationRepository.latest`."""
-        return self._latest.get(device_id)
-
-    def _record(
-        self, device_id: str, appraisal: Appraisal, *, last: AttestationRecord | None, at: datetime
-    ) -> AttestationRecord:
-        number = self._numbers["record"] + 1
-        self._journal.put(self._numbers, "record", number)
-        before = {} if last is None else {finding: finding.since or last.since for finding in last.appraisal.findings}
-        findings = tuple(replace(finding, since=before.get(finding, at)) for finding in appraisal.findings)
-        return AttestationRecord(
-            number, device_id, Appraisal(findings, appraisal.verdict), since=at, last_at=at, times=1
+        record = self._latest.get(device_id)
+        if record is None:
+            return None
+        findings = tuple(
+            finding if finding.since else replace(finding, since=record.since) for finding in record.appraisal.findings
         )
+        return replace(record, appraisal=replace(record.appraisal, findings=findings))
+
+
+def _dated(appraisal: Appraisal, last: AttestationRecord) -> Appraisal:
+    """Return a result whose findings say since when they are the same; those that are new say nothing."""
+    before = {finding: finding.since or last.since for finding in last.appraisal.findings}
+    return replace(
+        appraisal, findings=tuple(replace(finding, since=before.get(finding)) for finding in appraisal.findings)
+    )
 
 
 class MemoryIssuance(Partial):

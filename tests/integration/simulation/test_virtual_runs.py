@@ -1,4 +1,4 @@
-"""Runs as people start them: from a file, the same again for the same seed, with a record even of what was cut short."""
+"""Runs as people start them: from a file, the same again for the same seed, with a record even of one cut short."""
 
 import json
 import os
