@@ -5,7 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from device_sim.cores.intercore import split
 from device_sim.cores.kernels import WATCHDOG_MS
+from device_sim.cores.m4 import M4Core
 from tests.integration.sensing.listening_cores import RATE, WAKE, in_silence, keyword_core, spoken, wake_core
 from tests.integration.tinyml.tinyml_models import alter, use_missing_buffer
 from tinyml.errors import InferenceCrashError, InputMismatchError
@@ -113,3 +115,22 @@ def test_recorded_words_are_what_the_tests_say() -> None:
         recording = spoken(word)
         assert recording.sample_rate_hz == RATE
         assert 0.4 * RATE < len(recording.samples) < RATE
+
+
+def test_golden_vectors_meet_a_model_without_a_past(pool: InferencePool) -> None:
+    """What the core has heard changes nothing of its answers to test inputs, and they nothing of what it hears."""
+    steps = _steps()[:3]
+    quiet, listening = wake_core(pool, "quiet"), wake_core(pool, "listening")
+    sound = seconds(in_silence("okay-nabu", seconds=3, at=0.6))
+    expected = [quiet.infer(window).score for window in sound]
+    answers, scores = [], []
+    for window in sound:
+        answers.append([_answer(listening, step) for step in steps])
+        scores.append(listening.infer(window).score)
+    assert answers[0] == answers[1] == answers[2] == [_answer(quiet, step) for step in steps]
+    assert scores == expected
+
+
+def _answer(core: M4Core, step: np.ndarray) -> bytes | None:
+    (message,) = split(step.tobytes(), "22222222-2222-4222-8222-222222222222")
+    return core.receive(message)
