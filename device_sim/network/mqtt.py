@@ -170,6 +170,11 @@ class PahoLink:
         return self._connected
 
     @property
+    def last_traffic(self) -> float:
+        """When bytes went over the connection for the last time, on the path's clock."""
+        return self._last_traffic
+
+    @property
     def counts(self) -> LinkCounts:
         """What has been sent so far."""
         with self._changed:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from paho.mqtt import client as paho
@@ -88,9 +89,9 @@ async def running(backend: Backend) -> AsyncIterator[RunningGateway]:
 Connect = Callable[..., Linked]
 
 
-def perfect_path() -> NetworkPath:
-    """A network that lets everything through at once."""
-    where = Surrounds(NetworkQuality(), utc_offset=timedelta(0), started_at=WallClock().now())
+def perfect_path(**quality: Any) -> NetworkPath:
+    """A network that lets everything through at once, but for what a test says."""
+    where = Surrounds(NetworkQuality.model_validate(quality), utc_offset=timedelta(0), started_at=WallClock().now())
     return NetworkPath(where, clock=WallClock(), draw=random.Random, meter=WireMeter())
 
 
@@ -254,6 +255,54 @@ async def test_connection_lost_below_tls_is_sought_again(
     assert [await linked.told.next_connection() for _ in range(2)] == ["disconnected", "connected"]
     assert await linked.drain()
     assert set(await running.payloads()) == {b"again"}  # twice where the PUBACK was what got lost
+
+
+async def test_closed_network_swallows_messages_and_the_keep_alive_finds_out(
+    running: RunningGateway, connect: Connect
+) -> None:
+    """Nobody is told that the network is gone; what was sent into it is sent again over the next connection."""
+    path = perfect_path()
+    linked = connect(running.backend, running.address[1], limits=LinkLimits(keepalive_seconds=1), path=path)
+    linked.link.start()
+    assert await linked.told.next_connection() == "connected"
+    path.switch(on=False)
+    linked.publish(b"into the void")
+    assert await linked.told.next_connection() == "disconnected"
+    assert linked.link.counts == LinkCounts(sent=1, acknowledged=0, dropped=0, waiting=0)
+    path.switch(on=True)
+    assert await linked.told.next_connection() == "connected"
+    assert await linked.drain()
+    assert await running.payloads() == [b"into the void"]
+    assert path.meter.bytes > 0
+
+
+async def test_command_that_a_nat_has_lost_comes_again(running: RunningGateway, connect: Connect) -> None:
+    """A silent connection is forgotten: the gateway's command is not heard before the device has connected anew."""
+    path = perfect_path(nat_timeout="500ms")
+    linked = connect(running.backend, running.address[1], limits=LinkLimits(keepalive_seconds=2), path=path)
+    linked.link.start()
+    assert await linked.told.next_connection() == "connected"
+    await linked.settle()
+    while not path.forgets(linked.link.last_traffic):  # noqa: ASYNC110 - time passes, nothing sets an event
+        await asyncio.sleep(0.05)
+    expires_at = running.backend.clock.now() + timedelta(hours=1)
+    await running.gateway.send_command(linked.device.device_id, CHECK_UPDATE, b"", expires_at=expires_at)
+    assert await linked.told.next_connection() == "disconnected"
+    assert linked.told.commands.empty()
+    assert await linked.told.next_connection() == "connected"
+    assert await asyncio.to_thread(linked.told.commands.get, timeout=SECONDS) == (CHECK_UPDATE, b"")
+
+
+async def test_messages_take_the_time_of_their_path(running: RunningGateway, connect: Connect) -> None:
+    """They wait in the loop, in order, and no thread waits with them."""
+    linked = connect(running.backend, running.address[1], path=perfect_path(latency="200ms", jitter="100ms"))
+    linked.link.start()
+    payloads = [b"%d" % number for number in range(10)]
+    linked.publish(*payloads)
+    await linked.settle()
+    assert linked.link.counts == LinkCounts(sent=0, acknowledged=0, dropped=0, waiting=10)
+    assert await linked.drain()
+    assert await running.payloads() == payloads
 
 
 async def test_reconnect_without_a_connection_does_nothing(running: RunningGateway, connect: Connect) -> None:
