@@ -7,7 +7,7 @@ from datetime import datetime
 from pki.issuance import CertificateFacts
 from service.application.device_repositories import AttestationRecord, IssuedNonce, NoncePurpose
 from service.application.issuance import KeyReusedError
-from service.domain.attestation import Appraisal
+from service.domain.attestation import Appraisal, Finding
 from service.domain.attestation_policy import AttestationPolicy
 from service.domain.device import AlreadyClaimedError, Device, DeviceState, UnknownDeviceError
 from service.domain.errors import NameTakenError, VersionConflictError
@@ -237,10 +237,23 @@ class MemoryAttestations(Partial):
         record = self._latest.get(device_id)
         if record is None:
             return None
-        findings = tuple(
-            finding if finding.since else replace(finding, since=record.since) for finding in record.appraisal.findings
-        )
-        return replace(record, appraisal=replace(record.appraisal, findings=findings))
+        findings = tuple(_since(finding, record.since) for finding in record.appraisal.findings)
+        return replace(record, appraisal=Appraisal(findings, record.appraisal.verdict))
+
+
+def _since(finding: Finding, record_since: datetime) -> Finding:
+    """Return a finding that says since when it is the same."""
+    if finding.since is not None:
+        return finding
+    return Finding(
+        finding.component,
+        finding.expected,
+        finding.found,
+        finding.status,
+        finding.digest,
+        healable=finding.healable,
+        since=record_since,
+    )
 
 
 def _dated(appraisal: Appraisal, last: AttestationRecord) -> Appraisal:
