@@ -5,7 +5,8 @@
 
 Verification of each image, in this order:
     1. presence: only a model may be missing; its core then idles. On a device that comes from another catalog every
-       image of the catalog may be, until the catalog has brought them (`hardware.ownership`);
+       image of the catalog may be, until the catalog has brought them (`hardware.ownership`), and so may they on one
+       with the AppDevelopment capability, whose developer removes images over the cable;
     2. package: form, signature and kind (`protocol.image.verify_package`), by the maker's ROM key for the system and
        by the catalog's package keys for everything else;
     3. security version: not below the slot's fuse.
@@ -113,8 +114,12 @@ class MeasuredImages:
     @property
     def security_versions(self) -> dict[Slot, int]:
         """What the fuses are raised to: the security version of every image that its owner or maker signed."""
-        owned = {slot: image for slot, image in self.images.items() if image.signer_id != _DEVELOPMENT_SIGNER}
-        return {slot: image.info.security_version for slot, image in owned.items()}
+        return {slot: image.info.security_version for slot, image in self.images.items() if burns_fuse(image)}
+
+
+def burns_fuse(image: VerifiedImage) -> bool:
+    """Whether a verified image raises the fuse of its slot: its owner or maker signed it, not everybody."""
+    return image.signer_id != _DEVELOPMENT_SIGNER
 
 
 def load_authorities(path: Path) -> Authorities:
@@ -193,7 +198,8 @@ def measured_boot(
     refused: dict[Core, BootStoppedError] = {}
     if owner.voucher is not None:
         keys = public_keys(owner.voucher.package_keys)
-        for slot in _catalog_slots(read_image, may_lack_images=owner.may_lack_images):
+        may_lack_images = owner.may_lack_images or root_of_trust.has_app_development
+        for slot in _catalog_slots(read_image, may_lack_images=may_lack_images):
             try:
                 images[slot] = verify_stage(slot, read_image(slot), keys, root_of_trust=root_of_trust)
             except BootStoppedError as error:

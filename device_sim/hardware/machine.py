@@ -22,7 +22,7 @@ from device_sim.cores.a7 import GoldenOutcome, run_golden
 from device_sim.cores.device_time import DeviceTime, FlashPlacement
 from device_sim.cores.faults import faults_of
 from device_sim.cores.m4 import Inference, M4Core
-from device_sim.errors import DeviceFolderError, SpareContentError, WornSectorError
+from device_sim.errors import DeviceFolderError, SpareContentError, SpareStateError, WornSectorError
 from device_sim.hardware.boot import BootReport, Revert, measured_boot
 from device_sim.hardware.clock import Clock, DeviceClock
 from device_sim.hardware.factory import IDEVID_FILE, flash_images, make_device, recover_images, tampered
@@ -365,6 +365,39 @@ class Machine:
         self._running.drop_trial(slot, reason)
         self._running.start_core(slot.core)
 
+    def sideload(self, slot: Slot, package: bytes) -> None:
+        """Write a package into its home slot over the cable, verified as at a boot, and restart only its core from it.
+
+        Whether it may come that way, beyond what the boot asks, is the caller's to decide.
+
+        Raises:
+            SpareStateError: an image is on trial or being copied home.
+            BootStoppedError: signature, kind or fuse refuse it: nothing has changed; or its core's other image does.
+            ImageTooLargeError: for the slot; nothing has changed.
+            WornSectorError: a sector of the slot is worn out; the slot is empty.
+            CoreLoadError: the core cannot run it: it is in its slot, and the core is stopped.
+        """
+        self._require_settled()
+        try:
+            self._running.install(slot, package)
+        finally:
+            error = self._running.start_core(slot.core)
+        if error is not None:
+            raise error
+
+    def remove(self, slot: Slot) -> None:
+        """Erase a home slot over the cable and restart its core, which then lacks that image.
+
+        Raises:
+            SpareStateError: an image is on trial or being copied home.
+            BootStoppedError, CoreLoadError: of the core's other image; the core is stopped.
+        """
+        self._require_settled()
+        self._running.remove(slot)
+        error = self._running.start_core(slot.core)
+        if error is not None:
+            raise error
+
     def flash_factory(self, packages: Mapping[Slot, bytes]) -> None:
         """Write packages into system flash and home slots over the debug interface, as a factory does; unverified.
 
@@ -396,6 +429,10 @@ class Machine:
             self._parts.keep_revert(reverted)
         self._parts.slots.recover()
         return reverted
+
+    def _require_settled(self) -> None:
+        if self.spare.state in (SpareState.TRIAL, SpareState.CONFIRMED):
+            raise SpareStateError(f"spare: expected it free, found {self.spare.state.name} for {self.spare.slot}")
 
     def _stop(self) -> None:
         self._running.stop()

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from device_sim.cores.m4 import M4Core
-from device_sim.errors import BootStoppedError, CoreLoadError, DeviceSimError, SpareStateError
-from device_sim.hardware.boot import MeasuredImages, Revert, component_of, verify_stage
+from device_sim.errors import BootStoppedError, CoreLoadError, DeviceSimError, SpareStateError, WornSectorError
+from device_sim.hardware.boot import MeasuredImages, Revert, burns_fuse, component_of, verify_stage
 from device_sim.hardware.installed import InstalledImage
 from device_sim.hardware.parts import Parts
 from protocol.evidence import SoftwareComponent
@@ -129,6 +129,29 @@ class Running:
         self._parts.keep_revert(Revert(slot, digest, reason))
         self._parts.slots.drop()
         self._trial = None
+
+    def install(self, slot: Slot, unverified_image: bytes) -> None:
+        """Verify an image, write it straight into its slot and take it as what the slot runs, from its next start on.
+
+        Raises:
+            BootStoppedError: signature, kind or fuse refuse it; nothing has changed.
+            ImageTooLargeError: for the slot; nothing has changed.
+            WornSectorError: a sector of the slot is worn out; the slot is empty.
+        """
+        image = self._verify_bytes(slot, unverified_image, is_home=True)
+        try:
+            self._parts.slots.install(slot, unverified_image)
+        except WornSectorError:
+            self._confirmed.pop(slot, None)
+            raise
+        self._confirmed[slot] = _measured(slot, image)
+        if burns_fuse(image):
+            self._parts.root_of_trust.raise_fuse(slot, image.info.security_version)
+
+    def remove(self, slot: Slot) -> None:
+        """Erase what a slot runs."""
+        self._confirmed.pop(slot, None)
+        self._parts.slots.erase_home(slot)
 
     def require_trial(self, slot: Slot) -> Measured:
         """Return the slot's image on trial.
