@@ -86,6 +86,7 @@ from protocol.updates import (
 from protocol.versions import Build, unmet_requirements
 from protocol.voucher import Voucher, public_keys
 
+IMAGE_STORE = "uptane/image"  # name in secure storage
 DIRECTOR_PATH = "/device/v1/uptane/director/"
 IMAGE_PATH = "/device/v1/uptane/image/"
 ARTIFACT_PATH = "/device/v1/artifacts/"
@@ -181,7 +182,7 @@ class UptaneClient:
         self._device_id = device_id
         self._storage = storage
         self._director = MetadataStore(storage, "uptane/director", anchor=voucher.director_root)
-        self._images = MetadataStore(storage, "uptane/image", anchor=voucher.image_root)
+        self._images = MetadataStore(storage, IMAGE_STORE, anchor=voucher.image_root)
         self._golden_keys = public_keys(voucher.golden_keys)
 
     def timestamp_keys(self) -> Sequence[ec.EllipticCurvePublicKey]:
