@@ -25,6 +25,7 @@ from device_sim.cli_folders import (
     set_app_development,
     tamper_with,
 )
+from device_sim.cli_rest import serve_device
 from device_sim.cli_run import RunRequest, run_fleet
 from device_sim.errors import DeviceSimError
 from device_sim.fleets.flashing import FactoryLine
@@ -179,6 +180,19 @@ def run(
         scenario, targets = targets[0], targets[1:]
     folders = device_folders(targets)
     run_fleet(RunRequest(folders, service_file, scenario_file=scenario, events_file=events, record_file=json))
+
+
+@app.command()
+def rest(
+    device: Annotated[Path, typer.Argument(help="The device's folder.")],
+    *,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="On 127.0.0.1; 0 takes a free one.")] = 8443,
+    certificate_out: Annotated[
+        Path | None, typer.Option(help="File that gets the server's certificate; else rest.pem in the folder.")
+    ] = None,
+) -> None:
+    """Boot a device and answer the device-local REST interface of Azure Sphere until SIGTERM or Ctrl-C."""
+    serve_device(device, port=port, certificate_file=certificate_out)
 
 
 @app.command()
