@@ -111,6 +111,23 @@ def test_devices_that_are_offline_at_night_update_in_the_morning() -> None:
     assert {event["time"][11:13] for event in told.named("update", state="confirmed")} <= {"12", "13"}
 
 
+def test_device_that_dozes_polls_as_often_as_one_that_does_not() -> None:
+    """What is made up for is what each poll would have come to: a metered device makes every one of its own."""
+    budget = {"metered": True, "metered_bytes_per_day": 10**12}
+    fleets = [
+        {"name": name, "devices": 30, "fidelity": "virtual", "regions": {"metered": share}}
+        for name, share in (("dozing", 0.0), ("awake", 1.0))
+    ]
+    told = run(scenario(fleets=fleets, regions={"metered": {"network": budget}}))
+    assert told.rollout.state is RolloutState.FINISHED
+    requests = {
+        name: sum(event["requests"] for event in told.named("wire", fleet=name)) for name in ("dozing", "awake")
+    }
+    assert requests["dozing"] == pytest.approx(requests["awake"], rel=0.03)
+    assert requests["dozing"] > 30 * 200
+    assert told.running() == 60
+
+
 def test_reboot_storm_in_mid_rollout_ends_with_every_device_confirmed() -> None:
     """Everybody boots, attests and reports again; updates that were cut begin anew."""
     happenings = [{"at": "301s", "kind": "reboot"}, {"at": "16m", "kind": "reboot", "lasts": "30s"}]
@@ -181,6 +198,18 @@ def test_clone_of_a_device_is_suspected() -> None:
     assert len(copies) == 1
     assert len(told.named("booted", device=device_id)) == 2
     assert _suspected(told) == [device_id]
+
+
+def test_dozing_device_that_is_blocked_loses_its_access_at_its_next_poll() -> None:
+    """A change of its standing rouses it."""
+    told = Told(scenario(3, rollouts=[], length="2h"))
+    device_id = next(iter(told.world.devices))
+    told.at(3600.0, lambda: told.block(device_id))
+    told.run()
+    (lost,) = told.named("access-lost")
+    assert lost["device"] == device_id
+    assert 3600 < (_seconds(lost["time"]) - told.scenario.start.timestamp()) < 3600 + 75
+    assert {event["device"] for event in told.named("refused")} == {device_id}
 
 
 def test_thief_is_not_let_in_again() -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from protocol.scenario import Scenario
+from service.application.device_changes import store_device
 from service.domain.device import Device
 from service.domain.rollout import Rollout
 from simulation.clock import VirtualClock
@@ -13,6 +14,7 @@ from simulation.happenings import Happenings
 from simulation.operator import VirtualOperator
 from simulation.record import Record
 from simulation.scheduler import NEVER
+from simulation.setup import OPERATOR
 from simulation.world import World
 
 MODEL = {"m4-0/model": {"name": "person@2.0", "bytes": 200_000}}
@@ -78,6 +80,18 @@ class Told:
                 return await work.devices.find(device_id)
 
         return drive(find())
+
+    def block(self, device_id: str) -> None:
+        """Block a device, as an operator's use case does."""
+
+        async def block() -> None:
+            async with self.world.database() as work:
+                before = await work.devices.get(device_id)
+                after = before.block("lost", self.world.clock.now())
+                await store_device(work, OPERATOR, before, after, change="blocked", at=self.world.clock.now())
+                await work.commit()
+
+        drive(block())
 
     def named(self, name: str, **fields: object) -> list[Mapping[str, Any]]:
         """Return events of a name whose fields are as given."""
