@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import cast
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -21,7 +22,13 @@ from service.application.clock import Clock
 from service.application.clones import Clones
 from service.application.device_repositories import IssuedNonce, NoncePurpose
 from service.application.entropy import Entropy
-from service.application.identity import CertificateKind, CertificateRequest, DevicePeer, IssuedCertificate
+from service.application.identity import (
+    CertificateIssuer,
+    CertificateKind,
+    CertificateRequest,
+    DevicePeer,
+    IssuedCertificate,
+)
 from service.application.standing import Standings
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.domain.attestation import Appraisal, ReferenceValue
@@ -75,16 +82,6 @@ class VirtualIssuer:
         )
         return IssuedCertificate("", facts.serial, not_after, access, facts)
 
-    def verify_csr(
-        self, unverified_csr: bytes, device_id: DeviceId, *, identity_key: ec.EllipticCurvePublicKey
-    ) -> CertificateRequest:
-        """Refuse: a virtual device makes no CSR."""
-        raise NotImplementedError("virtual devices make no CSR")
-
-    def sign_time(self, device_nonce: bytes) -> bytes:
-        """Refuse: nobody signs virtual time."""
-        raise NotImplementedError("nobody signs virtual time")
-
 
 class CatalogueValues:
     """Reference values of a catalogue, all of whose releases are in force; implements `ReferenceValues`."""
@@ -120,9 +117,9 @@ class Admission:
         self._standings = standings
         self._clock = clock
         self._entropy = entropy
-        self._round = AttestationRound(
-            issuer=VirtualIssuer(clock), reference_values=CatalogueValues(catalogue), clones=clones, aside=_at_once
-        )
+        issuer = cast("CertificateIssuer", VirtualIssuer(clock))  # of its methods a round needs `issue` alone
+        values = CatalogueValues(catalogue)
+        self._round = AttestationRound(issuer=issuer, reference_values=values, clones=clones, aside=_at_once)
 
     async def nonce(self, device_id: DeviceId) -> IssuedNonce | Appraisal:
         """Give a device a nonce, or say why it may have none."""

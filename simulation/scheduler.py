@@ -6,6 +6,7 @@ its entries do. An entry has one place in the heap; another due time makes the o
 
 import heapq
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from typing_extensions import override
@@ -16,7 +17,7 @@ NEVER = math.inf
 _NOWHERE = 0  # order of an entry that is in no heap
 
 
-class Entry:
+class Entry(ABC):
     """What the scheduler steps; a base, because an entry knows its own place."""
 
     __slots__ = ("due", "order")
@@ -25,6 +26,7 @@ class Entry:
         self.due = NEVER
         self.order = _NOWHERE
 
+    @abstractmethod
     def step(self, now: float) -> float:
         """Do what is due.
 
@@ -34,7 +36,6 @@ class Entry:
         Returns:
             When to be stepped again; infinity for when it is woken.
         """
-        raise NotImplementedError
 
 
 class Call(Entry):

@@ -180,9 +180,9 @@ class World:
         self.scheduler.run(until)
 
     def finish(self) -> None:
-        """Emit what every device sent over the wire."""
+        """Emit every device's figures."""
         for device in self.everyone():
-            device.tell_wire()
+            device.tell_figures()
         self.record.emit("stopped", devices=len(self.devices))
 
     def path(self, device_id: str) -> NetworkPath:

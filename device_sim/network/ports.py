@@ -172,11 +172,15 @@ class Session(Protocol):
         """End both connections for good."""
 
 
-class Network(Protocol):
-    """How a device gets its connections."""
-
-    def attestation(self, machine: Machine, voucher: Voucher) -> HttpTransport:
-        """Return HTTPS with the IDevID, for the attestation endpoint alone."""
+class Sessions(Protocol):
+    """How an attested device gets its connections."""
 
     def session(self, device_id: DeviceId, voucher: Voucher, credential: Credential, events: LinkEvents) -> Session:
         """Return the connections of an attested device."""
+
+
+class Network(Sessions, Protocol):
+    """How a device gets all its connections."""
+
+    def attestation(self, machine: Machine, voucher: Voucher) -> HttpTransport:
+        """Return HTTPS with the IDevID, for the attestation endpoint alone."""

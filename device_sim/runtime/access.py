@@ -9,7 +9,7 @@ from datetime import datetime
 
 from device_sim.hardware.ports import DeviceMachine
 from device_sim.network.attestation import Admission
-from device_sim.network.ports import HttpTransport, LinkCounts, LinkEvents, MqttLink, Network, Session
+from device_sim.network.ports import HttpTransport, LinkCounts, LinkEvents, MqttLink, Session, Sessions
 from device_sim.runtime.trust import Trust
 from protocol.identity import Access
 from protocol.voucher import Voucher
@@ -44,7 +44,7 @@ class ServiceAccess:
     """
 
     def __init__(
-        self, machine: DeviceMachine, voucher: Voucher, *, trust: Trust, network: Network, events: LinkEvents
+        self, machine: DeviceMachine, voucher: Voucher, *, trust: Trust, network: Sessions, events: LinkEvents
     ) -> None:
         self._machine = machine
         self._voucher = voucher

@@ -18,7 +18,7 @@ from device_sim.hardware.clock import Clock
 from device_sim.hardware.ports import DeviceMachine
 from device_sim.network.attestation import AttestationRefusedError
 from device_sim.network.poll import AccessLostError, poll
-from device_sim.network.ports import LinkCounts, LinkEvents, Network, NetworkError
+from device_sim.network.ports import LinkCounts, LinkEvents, NetworkError, Sessions
 from device_sim.runtime.access import NOTHING_SENT, ServiceAccess
 from device_sim.runtime.backoff import Backoff
 from device_sim.runtime.inference import CoreFigures, CoreWatch
@@ -49,7 +49,7 @@ class Surroundings:
         wake: asks for a step now; any thread may call it.
     """
 
-    network: Network
+    network: Sessions
     trust: Callable[[Voucher], Trust]
     clock: Clock
     rng: random.Random

@@ -212,9 +212,11 @@ class VirtualDevice(Entry):
         self._on_at = now + off_seconds
         return self._on_at
 
-    def tell_wire(self) -> None:
-        """Emit what went over the wire so far."""
+    def tell_figures(self) -> None:
+        """Emit what the device has done to its flash, and what went over the wire, so far."""
         self.rouse()
+        if self.machine.flash_operations:
+            self._emit("counts", device=self.device_id, cores={}, flash_operations=self.machine.flash_operations)
         meter = self._path.meter
         self._emit(
             "wire",

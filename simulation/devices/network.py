@@ -193,7 +193,7 @@ class VirtualSession:
 
 
 class VirtualNetwork:
-    """How one device gets its connections; implements `Network`.
+    """How one device gets its connections; implements `Sessions`. It attests as data, see `devices.trust`.
 
     Args:
         path: of the device.
@@ -216,10 +216,6 @@ class VirtualNetwork:
         """Return a way to send requests."""
         direct = DirectTransport(device_id, self._path, self._serve)
         return ShapedTransport(direct, self._path, limit_seconds=TIME_LIMIT_SECONDS)
-
-    def attestation(self, machine: object, voucher: Voucher) -> HttpTransport:
-        """Refuse: a virtual device attests as data, see `devices.trust`."""
-        raise NotImplementedError("a virtual device attests as data")
 
     def session(
         self, device_id: DeviceId, voucher: Voucher, credential: Credential, events: LinkEvents
