@@ -34,6 +34,7 @@ from protocol.scenario.fleets import Fidelity
 from tinyml.workers import InferencePool
 
 MAX_INFERENCE_WORKERS = 4
+LOOK_SECONDS = 0.2  # between two looks at the simulation's process
 
 
 class FleetCrashedError(DeviceSimError):
@@ -75,9 +76,12 @@ def run_fleet(request: RunRequest) -> None:
     scenario = Scenario() if request.scenario_file is None else read_scenario(request.scenario_file)
     where = Path() if request.scenario_file is None else request.scenario_file.parent
     crews = crews_of(scenario, request.folders, where=where)
-    endpoints = _endpoints(request, crews)
+    if not crews and request.scenario_file is not None:
+        _run_virtual_alone(request, request.scenario_file)
+        return
+    endpoints = _endpoints(request)
     clock = WallClock()
-    tally = RunTally(scenario, started_at=clock.now() if crews else scenario.start)
+    tally = RunTally(scenario, started_at=clock.now())
     with _events(request.events_file) as stream, _stop_signals() as stopping:
         events = EventLog(stream, now=clock.now, listeners=[tally.hear])
         try:
@@ -85,10 +89,7 @@ def run_fleet(request: RunRequest) -> None:
                 _live_view(tally, request.events_file),
                 _virtual(scenario, request.scenario_file, events=events, stopping=stopping),
             ):
-                if endpoints is None:
-                    stopping.wait()
-                else:
-                    _run_real(scenario, crews, endpoints, events=events, stopping=stopping)
+                _run_real(scenario, crews, endpoints, events=events, stopping=stopping)
         finally:
             if request.record_file is not None:
                 from device_sim.cli_report import write_record  # noqa: PLC0415 - plots take a second to import
@@ -96,9 +97,7 @@ def run_fleet(request: RunRequest) -> None:
                 write_record(tally.report(), request.record_file)
 
 
-def _endpoints(request: RunRequest, crews: Sequence[Crew]) -> Endpoints | None:
-    if not crews:
-        return None
+def _endpoints(request: RunRequest) -> Endpoints:
     if request.service_file is None:
         raise ScenarioError("fleets that are not virtual: expected --service-file of a running service, found none")
     return read_service_file(request.service_file)
@@ -140,38 +139,66 @@ def _live_view(tally: RunTally, events_file: Path | None) -> AbstractContextMana
     return showing(partial(tally.report, ended=False), Console(stderr=True))
 
 
+def _run_virtual_alone(request: RunRequest, scenario_file: Path) -> None:
+    """Leave a run of virtual devices alone to the process of the simulation: it writes what is asked for itself."""
+    files = {"--events": request.events_file, "--json": request.record_file}
+    options = [word for name, path in files.items() if path is not None for word in (name, str(path))]
+    with _stop_signals() as stopping, _simulation(scenario_file, options, stopping=stopping):
+        pass
+
+
 @contextmanager
 def _virtual(
     scenario: Scenario, scenario_file: Path | None, *, events: EventLog, stopping: threading.Event
 ) -> Iterator[None]:
-    """Run the virtual fleets beside the block; the run ends with them if there are no others."""
-    fidelities = {fleet.fidelity for fleet in scenario.fleets}
-    if Fidelity.VIRTUAL not in fidelities or scenario_file is None:
+    """Run the virtual fleets of a mixed scenario beside the block; their events join the others'."""
+    if scenario_file is None or not _has_virtual(scenario):
         yield
         return
-    command = [sys.executable, "-m", "simulation", "run", str(scenario_file)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own command
-    is_alone = len(fidelities) == 1
-    join = partial(_join_events, process, events, stopping=stopping if is_alone else None)
-    reader = threading.Thread(target=join, name="virtual-events")
-    reader.start()
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as lines:
+        reader = threading.Thread(target=_join_events, args=(lines, events), name="virtual-events")
+        try:
+            options = ["--events", f"/dev/fd/{writing}"]
+            with _simulation(scenario_file, options, stopping=stopping, pass_fds=(writing,)):
+                os.close(writing)  # so that the reader ends with the process
+                reader.start()
+                yield
+        finally:
+            reader.join()
+
+
+@contextmanager
+def _simulation(
+    scenario_file: Path, options: Sequence[str], *, stopping: threading.Event, pass_fds: tuple[int, ...] = ()
+) -> Iterator[None]:
+    """Run the process of the virtual fleets beside the block, to its own end or until the run is to stop.
+
+    Raises:
+        VirtualFleetError: it failed.
+    """
+    command = [sys.executable, "-m", "simulation", "run", str(scenario_file), *options]
+    process = subprocess.Popen(command, pass_fds=pass_fds)  # noqa: S603 - our own command
     try:
         yield
+        while process.poll() is None and not stopping.wait(LOOK_SECONDS):
+            pass
     finally:
-        process.terminate()
-        code = process.wait()
-        reader.join()
-    if code not in (0, -signal.SIGTERM):
+        code = process.poll()
+        if code is None:
+            process.send_signal(signal.SIGINT)
+            process.wait()
+    if code:
         raise VirtualFleetError(f"virtual fleets: expected exit code 0, found {code}")
 
 
-def _join_events(process: subprocess.Popen[str], events: EventLog, *, stopping: threading.Event | None) -> None:
-    """Pass on what virtual fleets tell; alone, they keep their own time, and the run ends with them."""
-    for line in process.stdout or ():
-        events.pass_on(line, stamp=stopping is None)
-    process.wait()
-    if stopping is not None:
-        stopping.set()
+def _join_events(lines: TextIO, events: EventLog) -> None:
+    for line in lines:
+        events.pass_on(line)
+
+
+def _has_virtual(scenario: Scenario) -> bool:
+    return any(fleet.fidelity is Fidelity.VIRTUAL for fleet in scenario.fleets)
 
 
 @contextmanager

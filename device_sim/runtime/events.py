@@ -35,17 +35,13 @@ class EventLog:
         """Write one event; fields are JSON values."""
         self._write({"event": event, "time": self._now().isoformat(), **fields})
 
-    def pass_on(self, line: str, *, stamp: bool) -> None:
-        """Write an event that another process has told.
+    def pass_on(self, line: str) -> None:
+        """Write an event that another process has told, one JSON object.
 
-        Args:
-            line: one JSON object.
-            stamp: give it the host's time; its own, of a virtual clock, is kept as `virtual_time`.
+        It gets the host's time; its own, of a virtual clock, is kept as `virtual_time`.
         """
         event = json.loads(line)
-        if stamp:
-            event |= {"virtual_time": event["time"], "time": self._now().isoformat()}
-        self._write(event)
+        self._write(event | {"virtual_time": event["time"], "time": self._now().isoformat()})
 
     def _write(self, event: Mapping[str, object]) -> None:
         line = json.dumps(event, default=str)

@@ -1,6 +1,7 @@
 """`device-sim run SCENARIO DEVICES`: what cannot be run is said, by place, before any device starts."""
 
 import io
+import json
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ import pytest
 import yaml
 
 from device_sim.cli import main
+from tests.integration.device_update.test_device_sim_command import sign_as_factory
+from tests.unit.device_hardware.device_builder import Packages
 
 QUIET = {"name": "gates", "devices": 2}
 LIGHT = {**QUIET, "fidelity": "light"}
@@ -156,3 +159,32 @@ def test_making_again_leaves_devices_alone_and_light_ones_share_their_flash(stag
     assert [(folder / "rot.json").read_bytes() for folder in made] == keys
     assert len({(folder / "flash.base").stat().st_ino for folder in made}) == 1
     assert not any((folder / "flash.bin").exists() for folder in made)
+
+
+def test_virtual_fleet_runs_beside_devices_with_folders(stage: Stage) -> None:
+    """Its events join the others'; the devices here have no images, and say so."""
+    virtual = {"name": "towers", "devices": 5, "fidelity": "virtual"}
+    content: dict[str, Any] = {"length": "3s", "fleets": [LIGHT, virtual]}
+    for folder in stage.make(**content):
+        sign_as_factory(folder, Packages())
+    service = stage.folder / "service.json"
+    service.write_text('{"device_url": "https://127.0.0.1:1", "mqtt_host": "127.0.0.1", "mqtt_port": 1}')
+    record = stage.folder / "record.json"
+    words = ("--service-file", service, "--events", stage.events, "--json", record)
+    code, said = command("run", stage.scenario(**content), stage.devices, *words)
+    assert code == 0, said
+    events = [json.loads(line) for line in stage.events.read_text().splitlines()]
+    assert sum(event["event"] == "boot-stopped" and event["fleet"] == "gates" for event in events) == 2
+    towers = [event for event in events if event.get("fleet") == "towers"]
+    assert towers
+    assert all("virtual_time" in event for event in towers)
+    assert {fleet["name"] for fleet in json.loads(record.read_bytes())["fleets"]} == {"gates", "towers"}
+
+
+def test_virtual_fleet_alone_needs_neither_folders_nor_a_service(stage: Stage) -> None:
+    """Its process writes what was asked for."""
+    virtual = {"name": "towers", "devices": 5, "fidelity": "virtual"}
+    record = stage.folder / "record.json"
+    code, said = command("run", stage.scenario(length="10m", fleets=[virtual]), "--json", record)
+    assert code == 0, said
+    assert json.loads(record.read_bytes())["devices"] == 5
