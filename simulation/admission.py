@@ -39,6 +39,7 @@ NONCE_LIFETIME = timedelta(seconds=120)
 IMPLEMENTATION = hashlib.sha256(b"virtual mt3620").digest()
 SOMEBODY = SoftwareSigner(ec.derive_private_key(1, ec.SECP256R1()))  # where a key is wanted that nobody uses
 SOMEBODYS_KEY = SOMEBODY.public_key
+SERIAL_DIGITS = 40  # RFC 5280 §4.1.2.2: at most 20 octets
 _ISSUER = hashlib.sha256(b"virtual issuer").hexdigest()
 
 
@@ -61,19 +62,17 @@ class VirtualIssuer:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._serial = 0
 
     def issue(
         self, request: CertificateRequest, *, access: Access = Access.FULL, lifetime: timedelta | None = None
     ) -> IssuedCertificate:
         """See `CertificateIssuer.issue`."""
         now = self._clock.now()
-        self._serial += 1
         not_after = now + min(lifetime or CERTIFICATE_LIFETIME, CERTIFICATE_LIFETIME)
         facts = CertificateFacts(
             at=now,
             kind=IssuanceKind.LDEVID,
-            serial=f"{self._serial:x}",
+            serial=request.key_sha256[:SERIAL_DIGITS],
             subject=f"urn:tinyfleet:device:{request.device_id}",
             key_sha256=request.key_sha256,
             certificate_sha256=request.key_sha256,

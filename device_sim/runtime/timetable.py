@@ -27,14 +27,14 @@ class Timetable:
 
     def due_apart_from(self, name: str) -> float:
         """Return when the first of all other jobs is due."""
-        return min((due for other, due in self._due.items() if other != name), default=NEVER)
+        return min([due for other, due in self._due.items() if other != name], default=NEVER)
 
     def run(self, now: float) -> float:
         """Do every job that is due, in the order of their times; return when the next one is.
 
         A job may advance others. What becomes due meanwhile waits for the next call.
         """
-        ready = sorted((due, name) for name, due in self._due.items() if due <= now)
+        ready = sorted([(due, name) for name, due in self._due.items() if due <= now])
         for _, name in ready:
             self._due[name] = NEVER
             again = self._jobs[name](now)
