@@ -34,6 +34,7 @@ from protocol.scenario.fleets import Fidelity
 from tinyml.workers import InferencePool
 
 MAX_INFERENCE_WORKERS = 4
+STEP_WORKERS = 32  # threads for all devices; most of the time they wait for the service's answers
 LOOK_SECONDS = 0.2  # between two looks at the simulation's process
 
 
@@ -116,6 +117,7 @@ def _run_real(
             events=events,
             started_at=clock.now(),
             settle=loop.settle,
+            workers=STEP_WORKERS,
         )
         run = FleetRun(world)
         room = KitRoom(pool, seed=scenario.seed)
