@@ -78,7 +78,6 @@ class World:
         self.service: Service | None = None
         self._settings = settings or ServiceSettings()
         self._entropy = SeededEntropy(scenario.seed)
-        self._paths: dict[str, NetworkPath] = {}
         self._made_with: dict[str | None, Mapping[Slot, VirtualImage]] = {}
         self._hours: dict[str | None, RegionHours] = {}
         self._voucher = make_voucher(clock.now())
@@ -185,10 +184,6 @@ class World:
             device.tell_figures()
         self.record.emit("stopped", devices=len(self.devices))
 
-    def path(self, device_id: str) -> NetworkPath:
-        """Return a device's way to the service."""
-        return self._paths[device_id]
-
     def emit(self, event: str, **fields: object) -> None:
         """Take an event of a device."""
         self.record.emit(event, **fields)
@@ -216,7 +211,7 @@ class World:
         seed, device_id, cycles = self.scenario.seed, planned.device_id, planned.fleet.power
         draws = (lambda _purpose: rng) if region.network == PERFECT else (lambda p: chance(seed, p, device_id))
         where = Surrounds(region.network, timedelta(hours=region.utc_offset), self.clock.start)
-        path = self._paths[device_id] = NetworkPath(where, clock=self.clock, draw=draws, meter=WireMeter())
+        path = NetworkPath(where, clock=self.clock, draw=draws, meter=WireMeter())
         power = chance(seed, "power", device_id) if cycles.per_day else rng
         return VirtualDevice(
             machine,

@@ -93,6 +93,7 @@ class VirtualDevice(Entry):
         "_network",
         "_next_cut",
         "_on_at",
+        "_owed_until",
         "_path",
         "_poll_at",
         "_region",
@@ -123,7 +124,7 @@ class VirtualDevice(Entry):
         self._network: VirtualNetwork | None = None
         self._dozes = False
         self._poll_at = 0.0
-        self._on_at = 0.0
+        self._on_at = self._owed_until = 0.0
         self._next_cut = mains.next_cut(0.0)
 
     @property
@@ -146,6 +147,8 @@ class VirtualDevice(Entry):
             self._switch_on(now)
         if now >= self._next_cut:
             return self.switch_off(now, self._mains.off_seconds())
+        if now < self._owed_until:  # woken while it waits for an answer
+            return min(self._owed_until, self._next_cut)
         return self._live(now, self._running())
 
     def rouse(self) -> None:
@@ -231,8 +234,8 @@ class VirtualDevice(Entry):
             due = device.step(now)
         except PowerCutError:
             return self.switch_off(now, NEVER if self.machine.is_bricked else self._mains.off_seconds())
-        owed = self._path.settle()
-        due = min(max(due, now + owed), self._next_cut)
+        self._owed_until = now + self._path.settle()
+        due = min(max(due, self._owed_until), self._next_cut)
         return self._dozes_until(now, due, device.polls_alone_until)
 
     def _dozes_until(self, now: float, due: float, busy_at: float) -> float:
