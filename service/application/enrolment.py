@@ -1,7 +1,8 @@
 """Giving devices their part in a rollout.
 
-A device whose slots already run the release is confirmed without work. A device has one running action; others wait
-in line. Queued work collapses: a newer rollout of the same slots takes the place of what no device was given yet.
+A device whose slots already run the release is confirmed without work, unless it is at another update of them. A
+device has one running action; others wait in line. Queued work collapses: a newer rollout of the same slots takes the
+place of what no device was given yet, and an older one that comes to a device later leaves it alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,8 @@ from service.application.update_repositories import StoredRollout
 from service.domain.action import Action, cancel
 from service.domain.release import Release
 from service.domain.rollout import Rollout
+
+ROLLOUTS_LOOKED_AT = 16  # newest that have finished
 
 
 async def enrol(
@@ -41,7 +44,8 @@ async def enrol(
         return stored.rollout
     release = await work.releases.get(stored.rollout.release_id)
     installed = await work.installed.of(device_ids)
-    superseded_by = await _supersede(work, stored, release, device_ids, now=now)
+    superseded_by = await _newer(work, stored, release, device_ids)
+    busy = await _supersede(work, stored, release, device_ids, now=now)
     actions = [
         _action(
             stored.rollout,
@@ -49,7 +53,7 @@ async def enrol(
             device_id,
             now=now,
             action_id=entropy.guid(),
-            runs_it=runs(release, installed.get(device_id, {})),
+            runs_it=device_id not in busy and runs(release, installed.get(device_id, {})),
             superseded_by=superseded_by.get(device_id, ""),
         )
         for device_id in device_ids
@@ -88,26 +92,49 @@ def _action(
 
 async def _supersede(
     work: UnitOfWork, stored: StoredRollout, release: Release, device_ids: Sequence[str], *, now: datetime
-) -> dict[str, str]:
+) -> set[str]:
     """Cancel queued actions of older rollouts of the same slots.
 
     Returns:
-        Device id → rollout id, where a newer rollout of the same slots is queued already.
+        Devices that work on another rollout of the same slots: what they run now is not what they will run.
     """
-    queued: dict[str, list[Action]] = {}
+    found: dict[str, list[Action]] = {}
     for action in await work.actions.unfinished(device_ids):
-        if action.state is ActionState.SCHEDULED and action.rollout_id != stored.rollout.rollout_id:
-            queued.setdefault(action.rollout_id, []).append(action)
-    superseded_by: dict[str, str] = {}
-    for rollout_id, actions in queued.items():
+        if action.rollout_id != stored.rollout.rollout_id:
+            found.setdefault(action.rollout_id, []).append(action)
+    busy: set[str] = set()
+    for rollout_id, actions in found.items():
         other = await work.rollouts.get(rollout_id, lock=True)
-        other_release = await work.releases.get(other.rollout.release_id)
-        if not other_release.digests.keys() & release.digests.keys():
+        if not await _shares_slots(work, other, release):
             continue
-        if other.number > stored.number:
-            superseded_by |= {action.device_id: rollout_id for action in actions}
-            continue
+        # A report may have come since they were found.
+        locked = [await work.actions.get(action.action_id, lock=True) for action in actions]
+        busy |= {a.device_id for a in locked if not a.state.is_final and a.state is not ActionState.SCHEDULED}
         reason = f"superseded by rollout {stored.rollout.rollout_id}"
-        changes = [(action, cancel(action, reason, now=now)) for action in actions]
-        await store_rollout(work, other, await store_actions(work, other.rollout, changes, now=now), now=now)
-    return superseded_by
+        queued = [action for action in locked if action.state is ActionState.SCHEDULED]
+        changes = [(action, cancel(action, reason, now=now)) for action in queued]
+        if changes and other.number < stored.number:
+            await store_rollout(work, other, await store_actions(work, other.rollout, changes, now=now), now=now)
+    return busy
+
+
+async def _newer(
+    work: UnitOfWork, stored: StoredRollout, release: Release, device_ids: Sequence[str]
+) -> dict[str, str]:
+    """Return device id → rollout id, where a newer rollout of the same slots has the device, whatever became of it."""
+    group_id = stored.rollout.group_id
+    others = (
+        *await work.rollouts.finished(group_id, limit=ROLLOUTS_LOOKED_AT),
+        *await work.rollouts.of_group(group_id),
+    )
+    found: dict[str, str] = {}
+    for other in others:
+        if other.number > stored.number and await _shares_slots(work, other, release):
+            known = await work.actions.known(other.rollout.rollout_id, device_ids)
+            found |= dict.fromkeys(known, other.rollout.rollout_id)
+    return found
+
+
+async def _shares_slots(work: UnitOfWork, other: StoredRollout, release: Release) -> bool:
+    found = await work.releases.get(other.rollout.release_id)
+    return bool(found.digests.keys() & release.digests.keys())

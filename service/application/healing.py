@@ -2,8 +2,9 @@
 
 A device is quarantined because it runs something that no release lists, or too old an OS. Open rollouts of its group
 take it in like any other device. Of those that have finished it is offered, newest first, each whose release it does
-not run whole and that no newer one has replaced in any slot, so that it is never sent back. If that fails, it is
-offered the same again after the next attestation that finds it quarantined, which is within the hour.
+not run whole and that no newer one has replaced in any slot, so that it is never sent back; what was rolled back is
+left out. If that fails, it is offered the same again after the next attestation that finds it quarantined, which is
+within the hour.
 """
 
 from collections.abc import Collection, Sequence
@@ -40,6 +41,8 @@ async def heal(work: UnitOfWork, device: Device, *, now: datetime, entropy: Entr
     replaced = await _slots_of(work, unfinished)
     new: list[Action] = []
     for stored in await work.rollouts.finished(device.group_id, limit=ROLLOUTS_LOOKED_AT):
+        if stored.rollout.is_undone:
+            continue
         release = await work.releases.get(stored.rollout.release_id)
         if not release.digests.keys() & replaced and not runs(release, installed):
             new.append(_action(stored, device, now=now, action_id=entropy.guid()))

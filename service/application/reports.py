@@ -168,7 +168,11 @@ async def _follow_up(work: UnitOfWork, action: Action, *, now: datetime) -> None
     if not action.state.is_final:
         return
     waiting = [other for other in await work.actions.queue(action.device_id) if other.state is ActionState.SCHEDULED]
-    await work.actions.save([replace(other, progressed_at=now) for other in waiting[:1]])
+    for found in waiting[:1]:
+        # Another process may have changed it since it was found.
+        other = await work.actions.get(found.action_id, lock=True)
+        if other.state is ActionState.SCHEDULED:
+            await work.actions.save([replace(other, progressed_at=now)])
 
 
 async def _store_manifest(work: UnitOfWork, manifest: VersionManifest, envelope: bytes, *, now: datetime) -> bool:

@@ -80,7 +80,8 @@ async def _new_rollout(
         name="way back",
         description=f"Brings back what rollout {stored.rollout.rollout_id} gave release {release.name} to.",
         stages=(PlanStage(percent=100),),
-        gates=stored.plan.gates,
+        # One device that cannot go back must not leave the others with a release that was given up.
+        gates=stored.plan.gates.model_copy(update={"small_stage_rule": False}),
         device_timeout=stored.plan.device_timeout,
     )
     draft = Rollout(

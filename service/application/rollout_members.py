@@ -21,6 +21,11 @@ async def members_of(work: UnitOfWork, rollout: Rollout, *, after_id: str, limit
     return await work.actions.exposed(rollout.undoes, rollout.group_id, after_id=after_id, limit=limit)
 
 
+async def is_member(work: UnitOfWork, rollout: Rollout, device_id: str) -> bool:
+    """Say whether a rollout is for a device."""
+    return device_id in await members_of(work, rollout, after_id=device_id[:-1], limit=1)
+
+
 async def positions_of(work: UnitOfWork, rollout: Rollout) -> list[int]:
     """Return the positions of all devices that a rollout is for; the one time that it counts them.
 

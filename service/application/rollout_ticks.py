@@ -18,7 +18,7 @@ from service.application.events import EventType, StoredEvent
 from service.application.healing import heal
 from service.application.rollbacks import undo_after_halt
 from service.application.rollout_changes import store_actions, store_rollout
-from service.application.rollout_members import members_of
+from service.application.rollout_members import is_member, members_of
 from service.application.security_events import unheard
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.application.update_repositories import Lease, StoredRollout
@@ -115,9 +115,11 @@ class RolloutTicks:
         device = await work.devices.find(device_id)
         if device is None:
             return
-        for action in await work.actions.unfinished([device_id]):
-            stored = await work.rollouts.get(action.rollout_id, lock=True)
-            if not _is_eligible(device, action, stored.rollout):
+        for found in await work.actions.unfinished([device_id]):
+            stored = await work.rollouts.get(found.rollout_id, lock=True)
+            # A report may have come since it was found.
+            action = await work.actions.get(found.action_id, lock=True)
+            if not action.state.is_final and not _is_eligible(device, action, stored.rollout):
                 now = self._clock.now()
                 end = cancel if device.state.may_connect else withdraw
                 gone = end(action, f"device is {device.state} and no longer takes this rollout", now=now)
@@ -130,7 +132,7 @@ class RolloutTicks:
 
     async def _join(self, work: UnitOfWork, device: Device) -> None:
         for found in await work.rollouts.of_group(device.group_id):
-            if found.rollout.state is RolloutState.DRAFT or found.rollout.undoes is not None:
+            if found.rollout.state is RolloutState.DRAFT:
                 continue
             stored = await work.rollouts.get(found.rollout.rollout_id, lock=True)
             stage = stored.rollout.stage_at(position_of(stored.rollout.rollout_id, device.device_id))
@@ -138,15 +140,17 @@ class RolloutTicks:
             # A stage that waits, or is being opened, finds the device by itself.
             if stage is None or stage.state is StageState.WAITING or known or _will_be_found(stored, stage, device):
                 continue
-            await self._let_in(work, stored, stage, device.device_id)
+            if not stored.rollout.state.is_over and await is_member(work, stored.rollout, device.device_id):
+                await self._let_in(work, stored, stage, device.device_id)
 
     async def _let_in(self, work: UnitOfWork, stored: StoredRollout, stage: Stage, device_id: str) -> None:
-        """Take a newcomer into a stage that was opened before, inside its pace."""
+        """Take a newcomer into a stage that was opened before, inside the rollout's pace."""
         now, rollout = self._clock.now(), stored.rollout
-        if not rollout.allowed(now) and rollout.opening_stage in {None, stage}:
-            # The stage is opened once more from here on, when the pace allows it.
+        if not rollout.lends(now):
+            # The stage is opened once more, no later than from here on, when the pace allows it.
             reopened = rollout.with_stage(replace(stage, is_open=False))
-            await store_rollout(work, stored, reopened, now=now, opening_cursor=device_id[:-1])
+            cursor = _cursor_before(stored, stage, device_id)
+            await store_rollout(work, stored, reopened, now=now, opening_cursor=cursor)
             return
         rollout = await enrol(work, stored, stage.index, [device_id], now=now, entropy=self._entropy)
         await store_rollout(work, stored, rollout.paced(1, now), now=now)
@@ -231,6 +235,14 @@ def _next_cursor(members: Sequence[str], held: Sequence[str], *, batch: int, lim
     if len(held) > batch:
         return held[batch - 1]
     return members[-1] if len(members) == limit else ""
+
+
+def _cursor_before(stored: StoredRollout, stage: Stage, device_id: str) -> str:
+    """Return from where on the first unopened stage is to look, so that one which is opened again finds a device."""
+    opening = next((s for s in stored.rollout.stages if s.state is not StageState.WAITING and not s.is_open), None)
+    if opening is None or opening.index > stage.index:
+        return device_id[:-1]
+    return stored.opening_cursor if opening.index < stage.index else min(stored.opening_cursor, device_id[:-1])
 
 
 def _will_be_found(stored: StoredRollout, stage: Stage, device: Device) -> bool:

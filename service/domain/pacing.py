@@ -6,7 +6,7 @@ from math import floor, inf
 
 from service.domain.membership import InvalidPlanError
 
-LONGEST_BURST = timedelta(minutes=1)  # what a worker that was away may make up for
+LONGEST_BURST = timedelta(minutes=1)  # what a worker that was away may make up for, and newcomers may be ahead
 SHORTEST_LOOK = timedelta(seconds=1)  # between two steps of an opening stage
 NO_LIMIT = 1 << 62
 MAX_DOUBLINGS = 64
@@ -47,7 +47,7 @@ class Pacing:
     def first(self, now: datetime) -> datetime:
         """Return up to when the rate counts as used at the start, so that one device may begin at once."""
         rate = self.rate_per_second(0)
-        return now if rate == inf else now - timedelta(seconds=min(1 / rate, LONGEST_BURST.total_seconds()))
+        return now if rate == inf else now - timedelta(seconds=1 / rate)
 
     def allowed(self, *, confirmed: int, in_flight: int, since: datetime, now: datetime) -> int:
         """Return how many further devices may be given the release.
@@ -59,16 +59,26 @@ class Pacing:
             now: UTC, aware.
         """
         rate = self.rate_per_second(confirmed)
-        by_rate = NO_LIMIT if rate == inf else floor(_elapsed(since, now) * rate + 1e-9)
+        by_rate = NO_LIMIT if rate == inf else floor(_elapsed(since, now, rate) * rate + 1e-9)
         by_concurrency = NO_LIMIT if self.concurrency is None else self.concurrency - in_flight
         return max(0, min(by_rate, by_concurrency))
 
+    def lends(self, *, in_flight: int, since: datetime, now: datetime) -> bool:
+        """Whether one newcomer may begin ahead of the rate, which others then wait for; arguments as `allowed`."""
+        is_free = self.concurrency is None or in_flight < self.concurrency
+        return is_free and (self.per_minute is None or since < now + LONGEST_BURST)
+
+    def corrected(self, since: datetime, *, confirmed: int, now: datetime) -> datetime:
+        """Return up to when the rate is used, on a clock that may have gone back since."""
+        rate = self.rate_per_second(confirmed)
+        return since if rate == inf else min(since, now + LONGEST_BURST + timedelta(seconds=1 / rate))
+
     def used(self, devices: int, *, confirmed: int, since: datetime, now: datetime) -> datetime:
-        """Return up to when the rate is used once further devices were given the release."""
+        """Return up to when the rate is used once further devices were given the release; after now where it lends."""
         rate = self.rate_per_second(confirmed)
         if rate == inf:
             return now
-        return min(now, max(since, now - LONGEST_BURST) + timedelta(seconds=devices / rate))
+        return max(since, now - _burst(rate)) + timedelta(seconds=devices / rate)
 
     def look_at(self, *, confirmed: int, in_flight: int, since: datetime, now: datetime) -> datetime | None:
         """Return when the next device may be given it; None if first another must have its result."""
@@ -76,9 +86,15 @@ class Pacing:
             return None
         if self.allowed(confirmed=confirmed, in_flight=in_flight, since=since, now=now):
             return now
-        due = max(since, now - LONGEST_BURST) + timedelta(seconds=1 / self.rate_per_second(confirmed))
+        rate = self.rate_per_second(confirmed)
+        due = max(since, now - _burst(rate)) + timedelta(seconds=1 / rate)
         return max(due, now + SHORTEST_LOOK)
 
 
-def _elapsed(since: datetime, now: datetime) -> float:
-    return max(timedelta(0), min(now - since, LONGEST_BURST)).total_seconds()
+def _elapsed(since: datetime, now: datetime, rate: float) -> float:
+    return max(timedelta(0), min(now - since, _burst(rate))).total_seconds()
+
+
+def _burst(rate: float) -> timedelta:
+    """Return what may be made up for: at least one device's time, or a slow rate would let nobody in."""
+    return max(LONGEST_BURST, timedelta(seconds=1 / rate))

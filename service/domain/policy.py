@@ -32,6 +32,7 @@ class Shown:
         devices: of the stage; while it is being opened, at least as many as were planned.
         is_open: every member has its action.
         resolved: share of the devices that must have a result.
+        planned: devices it held when the rollout started.
     """
 
     index: int
@@ -39,6 +40,12 @@ class Shown:
     devices: int
     is_open: bool
     resolved: float = 0.0
+    planned: int = 0
+
+    @property
+    def is_small(self) -> bool:
+        """Whether no test can decide; a stage does not become small by the devices that leave it."""
+        return max(self.devices, self.planned) < SMALL_STAGE_DEVICES
 
 
 class Policy(Protocol):
@@ -180,8 +187,9 @@ class EvidencePolicy:
         counts = stage.counts
         if not stage.is_open:
             return None
-        if stage.devices < SMALL_STAGE_DEVICES:
-            if counts.succeeded < counts.size:
+        if stage.is_small:
+            # Shut out before it had a result, a device has not confirmed.
+            if counts.succeeded < counts.size or counts.withdrawn:
                 return None
             return Verdict(Decision.SHOWN, result(stage), stage.index, ALL_CONFIRMED, self.figures(stages))
         if counts.size - counts.unresolved < stage.resolved * counts.size:
@@ -211,7 +219,7 @@ class EvidencePolicy:
 
     @staticmethod
     def _log_pass(gate: CauseGate, exposure: Exposure) -> float:
-        # Started devices without a result count as failures here.
+        # Started devices without a result count as failures here, those that were shut out before it included.
         return gate.rate.log_pass(exposure.unproved(gate.causes), exposure.started)
 
 
@@ -229,7 +237,7 @@ def _part(percent: float, devices: int) -> int:
 
 def rule_of_small_stages(stage: Shown) -> Verdict | None:
     """Return why a stage that is too small for a test halts, or None."""
-    if not stage.counts.ruled or stage.devices >= SMALL_STAGE_DEVICES:
+    if not stage.counts.ruled or not stage.is_small:
         return None
     reason = (
         f"stage {stage.index + 1}: expected no revert and no failure of boot or golden vectors among "

@@ -8,7 +8,9 @@ Invariants:
     - Decisions depend on counts, not on their order, and are the policy's (service/domain/policy.py). A device without
       a result counts as a success until it fails: that only delays a halt.
     - A stage opens only when the one before it has passed; exposure never passes the open stages, nor the pace.
-    - Where a stage has all its results and they neither halt nor pass, the rollout pauses and asks a person.
+    - Where a stage has all its results and they neither halt nor pass, the rollout pauses and asks a person. The answer
+      is taken for what was asked, and for nothing else that has come up since.
+    - A stage whose devices have all been taken from it has shown nothing, and opens no other without a person's word.
     - `halted`, `finished` and `aborted` never lead back to `running`. Who wants to go on after a halt starts a new
       rollout; devices that already run the release are confirmed in it without work.
     - Every decision is stored with its reason.
@@ -138,7 +140,8 @@ class Stage:
     @property
     def shown(self) -> Shown:
         """What the policy looks at."""
-        return Shown(self.index, self.counts, self.devices, self.is_open, self.resolved)
+        planned = self.cut.planned if self.cut else 0
+        return Shown(self.index, self.counts, self.devices, self.is_open, self.resolved, planned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +189,8 @@ class Rollout:
     @property
     def is_to_be_undone(self) -> bool:
         """Whether its plan brings back by itself those that were given the release."""
-        return self.state is RolloutState.HALTED and self.conditions.roll_back and not self.is_undone
+        was_halted = self.state.is_over and bool(self.halted_reason)  # aborted since, its devices still go back
+        return was_halted and self.conditions.roll_back and not self.is_undone
 
     @property
     def confirmed(self) -> int:
@@ -203,6 +207,11 @@ class Rollout:
         return self.conditions.pacing.allowed(
             confirmed=self.confirmed, in_flight=self.unresolved, since=self.paced_at or now, now=now
         )
+
+    def lends(self, now: datetime) -> bool:
+        """Whether a newcomer may begin ahead of the pace."""
+        pacing = self.conditions.pacing
+        return pacing.lends(in_flight=self.unresolved, since=self.paced_at or now, now=now)
 
     def paced(self, devices: int, now: datetime) -> "Rollout":
         """Return the rollout once further devices were let in."""
@@ -269,7 +278,7 @@ def pause(rollout: Rollout) -> Rollout:
 
 
 def resume(rollout: Rollout, now: datetime) -> Rollout:
-    """Let a paused rollout run again; what it asked is answered with yes.
+    """Let a paused rollout run again; what it asked is answered with yes, and a deadline that is over asks no more.
 
     Raises:
         RolloutStateError: it is neither paused nor running.
@@ -277,8 +286,16 @@ def resume(rollout: Rollout, now: datetime) -> Rollout:
     if rollout.state is RolloutState.RUNNING:
         return rollout
     _expect(rollout, RolloutState.PAUSED)
-    answered = _answered(rollout, now) if rollout.question else rollout
-    return evaluate(replace(answered, state=RolloutState.RUNNING, resumed_at=now, paced_at=now), now)
+    is_late = rollout.deadline_at is not None and rollout.deadline_at <= now
+    resumed = replace(
+        _answered(rollout),
+        state=RolloutState.RUNNING,
+        question="",
+        resumed_at=now,
+        paced_at=now,
+        deadline_at=None if is_late else rollout.deadline_at,
+    )
+    return evaluate(resumed, now)
 
 
 def abort(rollout: Rollout) -> Rollout:
@@ -314,13 +331,10 @@ def _expect(rollout: Rollout, *states: RolloutState) -> None:
         raise RolloutStateError(f"rollout: expected {expected}, found {rollout.state}{reason}")
 
 
-def _answered(rollout: Rollout, now: datetime) -> Rollout:
-    """Take a person's yes: for the stage that could not show enough, and for a deadline that is over."""
-    stage = next((stage for stage in rollout.stages if _is_stuck(rollout, stage)), None)
-    if stage is not None:
-        rollout = rollout.with_stage(replace(stage, is_approved=True))
-    is_over = rollout.deadline_at is not None and rollout.deadline_at <= now
-    return replace(rollout, question="", deadline_at=None if is_over else rollout.deadline_at)
+def _answered(rollout: Rollout) -> Rollout:
+    """Take a person's yes for the stage that was asked about, if one was; its reason is the question then."""
+    asked = [stage for stage in rollout.stages if rollout.question and stage.reason == rollout.question]
+    return rollout.with_stage(replace(asked[0], is_approved=True)) if asked else rollout
 
 
 def evaluate(rollout: Rollout, now: datetime) -> Rollout:
@@ -332,6 +346,7 @@ def evaluate(rollout: Rollout, now: datetime) -> Rollout:
     """
     if rollout.state not in {RolloutState.RUNNING, RolloutState.PAUSED}:
         return rollout
+    rollout = _on_the_clock(rollout, now)
     opened = rollout.opened
     halt = rollout.conditions.policy.halt(opened) if opened else None
     if halt is not None:
@@ -359,6 +374,14 @@ def next_look(rollout: Rollout, now: datetime) -> datetime | None:
         )
         looks += [pace] if pace is not None else []
     return min(looks, default=None)
+
+
+def _on_the_clock(rollout: Rollout, now: datetime) -> Rollout:
+    """Return the rollout with a pace that a clock which went back does not stop."""
+    if rollout.paced_at is None:
+        return rollout
+    since = rollout.conditions.pacing.corrected(rollout.paced_at, confirmed=rollout.confirmed, now=now)
+    return replace(rollout, paced_at=since)
 
 
 def _halted(rollout: Rollout, verdict: Verdict) -> Rollout:
@@ -400,6 +423,9 @@ def _what_it_shows(rollout: Rollout, stage: Stage) -> Verdict | None:
     if stage.is_approved:
         figures = rollout.conditions.policy.figures(opened)
         return Verdict(Decision.SHOWN, f"{result(stage.shown)}; approved by a person", stage.index, APPROVAL, figures)
+    is_last = stage.index == len(rollout.stages) - 1
+    if stage.counts.cancelled and not stage.counts.size and not is_last:
+        return None
     return rollout.conditions.policy.passes(opened)
 
 
@@ -420,6 +446,7 @@ def _asking(rollout: Rollout, now: datetime) -> Rollout:
         question = (
             f"stage {stuck.index + 1}: {result(stuck.shown)} and no result outstanding, which neither halts nor passes"
         )
+        rollout = rollout.with_stage(replace(stuck, reason=question))
     elif rollout.deadline_at is not None and rollout.deadline_at <= now:
         question = f"deadline {rollout.deadline_at:%FT%TZ}: expected the rollout to be over, found it running"
     else:
@@ -430,7 +457,7 @@ def _asking(rollout: Rollout, now: datetime) -> Rollout:
 
 
 def _finished(rollout: Rollout, now: datetime) -> Rollout:
-    passed = all(stage.state is StageState.PASSED for stage in rollout.stages)
+    passed = all(stage.state is StageState.PASSED and stage.is_open for stage in rollout.stages)
     if rollout.state is not RolloutState.RUNNING or not passed or rollout.unresolved:
         return rollout
     finished = replace(rollout, state=RolloutState.FINISHED, deadline_at=None)

@@ -42,6 +42,11 @@ class StageCounts:
         """Devices without a result."""
         return self.scheduled + self.in_progress
 
+    @property
+    def withdrawn(self) -> int:
+        """Devices that were given the release and shut out or moved before they had a result."""
+        return self.exposed - self.in_progress - self.proved - sum(self.causes.values())
+
     def moved(self, before: Action | None, after: Action) -> "StageCounts":
         """Return the counts after one action has changed, or was made (before is None)."""
         counted = self if before is None else self.plus(before, -1)
