@@ -11,7 +11,7 @@ from device_sim.learning.states import LearnedStates
 from device_sim.rest.device import LocalDevice
 from device_sim.rest.errors import Code, RequestRefusedError
 from device_sim.rest.routes import JSON_TYPE, Answer, Request, RequestDocument, Route, json_answer
-from protocol.geometry import KIB, ImageKind, Slot
+from protocol.geometry import KIB, Core, ImageKind, Slot
 from protocol.learned_state import MAX_STATE_BYTES
 
 
@@ -52,15 +52,15 @@ class Applications:
             if trigger == "stop":
                 self._device.stop(core)
             else:
-                self._start(slots[0])
+                self._start(core)
         self._device.emit(f"application-{trigger}", slots=[slot.value for slot in slots])
         return self._state_of(slots)
 
-    def _start(self, slot: Slot) -> None:
+    def _start(self, core: Core) -> None:
         try:
-            self._device.start(slot.core)
+            self._device.start(core)
         except DeviceSimError as error:
-            self._device.emit("core-stopped", core=slot.core.value, reason=str(error))
+            self._device.emit("core-stopped", core=core.value, reason=str(error))
             raise RequestRefusedError(Code.INVALID_IMAGE, str(error)) from error
 
     def _state_of(self, slots: tuple[Slot, ...]) -> Answer:

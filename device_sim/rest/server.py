@@ -4,7 +4,7 @@ What is not a request of the interface is answered or closed without touching th
     1. host: the client's name of the device, or loopback; a web page that was led here by its own name gets nothing;
     2. route: known path and method;
     3. media type;
-    4. length: declared once, no more than the route takes; what is more is read away, so that the answer is heard.
+    4. length: declared once, no more than the route takes; somewhat more is read away, so that the answer is heard.
 """
 
 import contextlib
@@ -184,10 +184,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _drain(self) -> None:
         try:
-            left = min(self._declared_bytes(), MAX_DRAINED_BYTES)
+            left = self._declared_bytes()
         except RequestRefusedError:
             return
-        while left > 0 and (piece := self.rfile.read1(min(left, _PIECE_BYTES))):
+        while 0 < left <= MAX_DRAINED_BYTES and (piece := self.rfile.read1(min(left, _PIECE_BYTES))):
             left -= len(piece)
 
     def _reply(self, answer: Answer) -> None:
@@ -204,6 +204,7 @@ class _Handler(BaseHTTPRequestHandler):
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Answer what http.server refuses itself: a malformed request, or a method that nothing has."""
         self.close_connection = True
+        self.request_version = self.protocol_version  # else a request that is none gets an answer without headers
         status = HTTPStatus.METHOD_NOT_ALLOWED if code == HTTPStatus.NOT_IMPLEMENTED else HTTPStatus.BAD_REQUEST
         self._reply(Answer(json.dumps({"error": int(Code.INVALID_URI)}).encode(), status=status))
 

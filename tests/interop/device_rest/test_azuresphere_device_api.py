@@ -229,6 +229,22 @@ def test_a_device_without_the_capability_refuses_its_developer(tmp_path: Path) -
         assert device.call("app.get_app_status", component) == {"state": "running"}
 
 
+def test_a_device_whose_boot_stops_is_gone(tmp_path: Path) -> None:
+    """The restart is answered; then the client finds nobody, and the command has failed and said where."""
+    builder = DeviceBuilder(tmp_path / "devices")
+    with served(make_device(builder), sdk=tmp_path) as device:
+        application = builder.packages.image(Slot.A7_APPLICATION, version="2.0.0")
+        sideload(device, application)
+        flash = device.folder / "flash.bin"
+        content = bytearray(flash.read_bytes())
+        content[content.index(application[:64]) + 100] ^= 1
+        with flash.open("r+b") as chip:  # as somebody with a programmer would
+            chip.write(content)
+        assert device.call("device.restart_device") == {"restartingSystem": True}
+        assert device.server.wait() == 1
+        refused(lambda: device.call("device.get_device_status"), "Device connection timed out")
+
+
 def _certificate() -> tuple[bytes, bytes]:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "floor")])
