@@ -1,5 +1,7 @@
 """`python -m simulation run SCENARIO [--json F] [--events F] [--progress]`: virtual devices, start to end.
 
+`python -m simulation what-if PLAN --fleet SCENARIO …`: see simulation/what_if/command.py.
+
 Exit codes: 0 done, 1 failed, 2 usage, 130 interrupted; what was known until then is written all the same.
 """
 
@@ -13,17 +15,23 @@ from typing import TextIO
 from device_sim.errors import DeviceSimError
 from device_sim.fleets.scenario_file import read_scenario
 from protocol.document import canonical_json
-from simulation.errors import SimulationError
+from simulation.errors import SimulationError, WhatIfError
 from simulation.run import Progress, Run
+from simulation.what_if import command
 
-DONE, FAILED, INTERRUPTED = 0, 1, 130
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a scenario; returns the exit code."""
     options = _parser().parse_args(arguments)
     try:
-        return _run(options)
+        return int(options.does(options))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except WhatIfError as error:
+        sys.stderr.write(f"simulation: {error}\n")
+        return USAGE
     except (SimulationError, DeviceSimError, OSError) as error:
         sys.stderr.write(f"simulation: {error}\n")
         return FAILED
@@ -31,11 +39,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="simulation", description="Service and devices in one process.")
-    run = parser.add_subparsers(required=True, metavar="run").add_parser("run", help="run a scenario's virtual devices")
+    commands = parser.add_subparsers(required=True, metavar="run|what-if")
+    run = commands.add_parser("run", help="run a scenario's virtual devices")
+    run.set_defaults(does=_run)
     run.add_argument("scenario", type=Path, help="YAML or JSON")
     run.add_argument("--json", type=Path, metavar="FILE", help="write the record of the run")
     run.add_argument("--events", type=Path, metavar="FILE", help="write every event as a line of JSON")
     run.add_argument("--progress", action="store_true", help="tell on stderr how far it is")
+    what_if = commands.add_parser("what-if", help="say beforehand what a rollout plan will do")
+    what_if.set_defaults(does=command.run)
+    command.add_arguments(what_if)
     return parser
 
 

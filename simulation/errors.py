@@ -23,3 +23,7 @@ class VirtualScenarioError(SimulationError):
 
 class ServiceDownError(SimulationError):
     """The virtual service is not running."""
+
+
+class WhatIfError(SimulationError):
+    """A question about a plan cannot be asked: no devices, or a share outside its range."""

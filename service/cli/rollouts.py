@@ -15,8 +15,10 @@ from service.cli.errors import BadArgumentError
 from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption, one_id
 from service.cli.output import moment, print_facts, print_json, print_line, print_table, short
 from service.cli.plans import plan_of, read_plan
+from service.cli.what_if import simulate
 
 app = typer.Typer(help="Rollouts: start, watch and stop them.", no_args_is_help=True)
+app.command()(simulate)
 
 RolloutArgument = Annotated[str, typer.Argument(help="Rollout id.", callback=one_id)]
 _STAGE = re.compile(r"(?P<number>[1-9]\d{0,8})(?P<percent>%?)")

@@ -1,29 +1,57 @@
 """One rollout against a synthetic fleet, decided by the engine's own code (service/domain/rollout.py).
 
 Devices are let in as the plan's stages, rate and concurrency allow; what they report moves the same counters that
-reports move in the service, and `evaluate` decides. Time goes on from one thing that happens to the next, at steps of
-a grid that is fine beside the length of a stage.
+reports move in the service, and `evaluate` decides. Time goes on in steps that let in a fixed share of the devices
+that are exposed already, so that exposure is as exact, in proportion, at ten devices as at a million.
 """
 
-import heapq
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from math import inf
 
-import numpy as np
-
-from protocol.messages import ActionState
 from protocol.plan import Plan
 from service.application.plans import conditions_of, stage_plans, stages_of
 from service.domain.membership import StageCut
 from service.domain.rollout import Rollout, RolloutState, Stage, evaluate, next_look, start
-from service.domain.rollout_counts import StageCounts
-from simulation.what_if.fleet import Ending, FleetModel
-from simulation.what_if.sampling import Batch, Sampler
+from simulation.what_if.fleet import FleetModel
+from simulation.what_if.sampling import Sampler
+from simulation.what_if.tally import StageTally
 
 LONGEST = timedelta(days=365)  # a rollout that takes longer has not ended
-SHORTEST_STEP = 10.0  # seconds
+PATIENCE = 0.2  # of the precision: share of a stage's time between two looks at its last results
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """How finely time is cut.
+
+    Attributes:
+        portion: devices let in from one look to the next, as a share of those let in before.
+        slot_seconds: results that come together.
+    """
+
+    portion: float
+    slot_seconds: float
+
+
+FINE = Precision(portion=0.02, slot_seconds=2.0)
+COARSE = Precision(portion=0.2, slot_seconds=10.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """How far a rollout is.
+
+    Attributes:
+        seconds: from its start.
+        exposed, confirmed, failed: devices so far.
+    """
+
+    seconds: float
+    exposed: int
+    confirmed: int
+    failed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +59,14 @@ class Ended:
     """How a rollout went.
 
     Attributes:
-        state: finished, halted, or paused where it asks a person.
+        state: finished, halted, or paused where it asks a person; running where it takes longer than a year.
         exposed: devices that were given the release.
         harmed: of these, the ones that it was bad for.
         failed: that failed, for whatever reason.
         confirmed: that confirmed.
         seconds: from its start to its end.
         reason: of a halt or a question.
-        timeline: (seconds, exposed, confirmed, failed), where it was asked for.
+        timeline: where it was asked for.
     """
 
     state: RolloutState
@@ -48,16 +76,7 @@ class Ended:
     confirmed: int
     seconds: float
     reason: str
-    timeline: tuple[tuple[float, int, int, int], ...] = ()
-
-
-@dataclass(slots=True)
-class _Moved:
-    """What happens to some devices of a stage at one time."""
-
-    given: int = 0
-    harmed: int = 0
-    ended: dict[int, int] = field(default_factory=dict)  # by ending
+    timeline: tuple[Moment, ...] = ()
 
 
 class Course:
@@ -68,7 +87,7 @@ class Course:
         plan: of the rollout.
         sampler: draws what becomes of devices.
         origin: of the scenario, UTC, aware; the rollout starts then.
-        looks_per_stage: how finely time is cut.
+        precision: how finely time is cut.
         keeps_timeline: whether the course is wanted, too.
     """
 
@@ -79,171 +98,131 @@ class Course:
         sampler: Sampler,
         *,
         origin: datetime,
-        looks_per_stage: int = 20,
+        precision: Precision = COARSE,
         keeps_timeline: bool = False,
     ) -> None:
-        self._model = model
         self._sampler = sampler
         self._origin = origin
-        self._looks = looks_per_stage
-        self._timeline: list[tuple[float, int, int, int]] | None = [] if keeps_timeline else None
-        self._timeout = plan.device_timeout.total_seconds()
+        self._precision = precision
+        self._timeline: list[Moment] | None = [] if keeps_timeline else None
         draft = Rollout("what-if", "release", "group", conditions_of(plan), stages_of(plan))
         self._rollout = start(draft, _cuts(plan, model.devices), now=origin)
+        self._tallies = [
+            StageTally(
+                model.endings,
+                slot_seconds=precision.slot_seconds,
+                timeout_seconds=plan.device_timeout.total_seconds(),
+                longest_seconds=LONGEST.total_seconds(),
+            )
+            for _ in plan.stages
+        ]
         self._now = 0.0
-        self._let_in = 0  # devices of the stage that is being opened
-        self._moves: dict[tuple[float, int], _Moved] = {}
-        self._times: list[float] = []
-        self._harmed = 0
+        self._due = 0.0  # when the portion of devices before is in, and the next may follow
+        self._opened_at = 0.0  # the last stage
 
-    def run(self, *, tell: Callable[[float, Rollout], None] | None = None) -> Ended:
-        """Run to the end."""
-        limit = LONGEST.total_seconds()
-        while not self._rollout.state.is_over and self._rollout.state is not RolloutState.PAUSED:
+    def run(self, *, tell: Callable[[Moment], None] | None = None) -> Ended:
+        """Run to the end; tells how far it is after each step."""
+        while self._rollout.state is RolloutState.RUNNING and self._now <= LONGEST.total_seconds():
             self._open()
-            if self._rollout.state.is_over or self._now > limit or not self._go_on():
+            at = self._next()
+            if at == inf:
                 break
+            self._now = max(self._now, at)
+            self._look()
             if tell is not None:
-                tell(self._now, self._rollout)
+                tell(self.moment)
         return self._ended()
 
+    @property
+    def moment(self) -> Moment:
+        """How far it is."""
+        totals = [stage.counts for stage in self._rollout.stages]
+        return Moment(
+            seconds=self._now,
+            exposed=sum(counts.exposed for counts in totals),
+            confirmed=sum(counts.proved for counts in totals),
+            failed=sum(counts.failed for counts in totals),
+        )
+
     def _open(self) -> None:
-        """Let in as many devices of the opening stage as the plan allows now."""
+        """Let in the next portion of the opening stage, or note that all its devices are in."""
         stage = self._rollout.opening_stage
-        if stage is None or stage.cut is None:
+        if stage is None or self._now < self._due:
             return
-        devices = min(stage.cut.planned - self._let_in, self._allowed(stage))
+        tally = self._tallies[stage.index]
+        left = _planned(stage) - tally.let_in
+        if not left:
+            self._rollout = self._rollout.with_stage(replace(stage, is_open=True))
+            self._look()
+            return
+        if not tally.let_in:
+            self._opened_at = self._now
+        devices = min(left, self._portion())
         if devices > 0:
-            self._let_in += devices
-            self._count(stage.index, scheduled=devices)
-            self._schedule(stage.index, self._sampler.draw(devices, self._now))
-        if self._let_in >= stage.cut.planned:
-            self._let_in = 0
-            opened = replace(self._rollout.stages[stage.index], is_open=True)
-            self._rollout = self._rollout.with_stage(opened)
-        self._look()
-
-    def _allowed(self, stage: Stage) -> int:
-        """Return how many devices the pace lets in until the next step: a worker that looks each second."""
-        pacing, confirmed = self._rollout.conditions.pacing, self._rollout.confirmed
-        rate = pacing.rate_per_second(confirmed)
-        by_rate = stage.cut.planned if rate == inf or stage.cut is None else max(1, round(rate * self._step(stage)))
-        free = inf if pacing.concurrency is None else pacing.concurrency - self._rollout.unresolved
-        return int(max(0, min(by_rate, free)))
-
-    def _step(self, stage: Stage) -> float:
-        rate = self._rollout.conditions.pacing.rate_per_second(self._rollout.confirmed)
-        planned = stage.cut.planned if stage.cut else 0
-        return max(SHORTEST_STEP, planned / rate / self._looks)
-
-    def _schedule(self, index: int, batch: Batch) -> None:
-        grid = self._grid(index)
-        given = np.ceil(batch.given_at / grid) * grid
-        ended = np.ceil(batch.ends_at / grid) * grid
-        for count, at_first, at_last, number in zip(
-            batch.counts.tolist(), given.tolist(), ended.tolist(), batch.endings.tolist(), strict=True
-        ):
-            ending = self._model.endings[number]
-            moved = self._moved(at_first, index)
-            moved.given += count
-            moved.harmed += count * ending.is_harmed
-            is_silent = ending.state is ActionState.TIMED_OUT
-            at = at_first + self._timeout if is_silent else max(at_last, at_first)
-            ends = self._moved(at, index).ended
-            ends[number] = ends.get(number, 0) + count
-
-    def _grid(self, index: int) -> float:
-        """Return the distance of the steps in a stage, seconds."""
-        stage = self._rollout.stages[index]
-        spread = max(kind.update_seconds + 3 * kind.contact_seconds for kind in self._model.kinds)
-        return max(SHORTEST_STEP, self._step(stage) if stage.cut else 0.0, spread / self._looks)
-
-    def _moved(self, at: float, index: int) -> _Moved:
-        if (at, index) not in self._moves:
-            self._moves[at, index] = _Moved()
-            heapq.heappush(self._times, at)
-        return self._moves[at, index]
-
-    def _go_on(self) -> bool:
-        """Go to the next time at which something happens; False if nothing will."""
-        at = min(self._next_move(), self._next_look())
-        if at == inf:
-            return False
-        self._now = max(self._now, at)
-        while self._times and self._times[0] <= self._now:
-            time = heapq.heappop(self._times)
-            for index in range(len(self._rollout.stages)):
-                moved = self._moves.pop((time, index), None)
-                if moved is not None:
-                    self._apply(index, moved)
-        self._look()
-        return True
-
-    def _next_move(self) -> float:
-        return self._times[0] if self._times else inf
-
-    def _next_look(self) -> float:
-        stage = self._rollout.opening_stage
-        if stage is not None:
-            pacing = self._rollout.conditions.pacing
-            is_full = pacing.concurrency is not None and self._rollout.unresolved >= pacing.concurrency
-            if not is_full:
-                return self._now + (0.0 if self._let_in == 0 else self._step(stage))
-        look = next_look(self._rollout, self._moment)
-        return inf if look is None else (look - self._origin).total_seconds()
+            rate = self._rate
+            seconds = devices / rate
+            tally.let_in_batch(self._sampler.draw(devices, self._now, seconds=seconds))
+            self._due = self._now + seconds
 
     @property
-    def _moment(self) -> datetime:
+    def _rate(self) -> float:
+        return self._rollout.conditions.pacing.rate_per_second(self._rollout.confirmed)
+
+    def _portion(self) -> int:
+        """Return how many devices are let in until the next look; 0 while as many as may are at it."""
+        pacing, rate = self._rollout.conditions.pacing, self._rate
+        free = inf if pacing.concurrency is None else pacing.concurrency - self._rollout.unresolved
+        if rate == inf:
+            return int(max(0, min(sum(map(_planned, self._rollout.stages)), free)))
+        of_slot = rate * self._precision.slot_seconds
+        of_exposed = self._precision.portion * sum(tally.let_in for tally in self._tallies)
+        if rate < pacing.rate_per_second(self._rollout.confirmed + pacing.every):
+            of_exposed = min(of_exposed, pacing.every)  # lest growth comes late
+        return int(max(0, min(max(1, of_slot, of_exposed), free)))
+
+    def _next(self) -> float:
+        """Return when to look next, seconds from the start; infinity for never."""
+        is_opening = self._rollout.opening_stage is not None
+        if is_opening and self._now < self._due:
+            return self._due
+        moved = min(tally.next_at() for tally in self._tallies)
+        if not is_opening and moved < inf:
+            wait = PATIENCE * self._precision.portion * (self._now - self._opened_at)
+            moved = max(moved, self._now + wait)
+        look = next_look(self._rollout, self._time)
+        return moved if look is None else min(moved, (look - self._origin).total_seconds())
+
+    @property
+    def _time(self) -> datetime:
         return self._origin + timedelta(seconds=self._now)
 
     def _look(self) -> None:
-        self._rollout = replace(evaluate(self._rollout, self._moment), verdicts=())
+        """Count what has happened and let the engine decide."""
+        for index, tally in enumerate(self._tallies):
+            if tally.take(self._now):
+                counted = replace(self._rollout.stages[index], counts=tally.counts)
+                self._rollout = self._rollout.with_stage(counted)
+        looked = evaluate(self._rollout, self._time)
+        self._rollout = replace(looked, verdicts=()) if looked.verdicts else looked
         if self._timeline is not None:
-            totals = [stage.counts for stage in self._rollout.stages]
-            exposed, confirmed = sum(c.exposed for c in totals), sum(c.proved for c in totals)
-            self._timeline.append((self._now, exposed, confirmed, sum(c.failed for c in totals)))
-
-    def _apply(self, index: int, moved: _Moved) -> None:
-        self._harmed += moved.harmed
-        self._count(index, given=moved.given)
-        for number, count in moved.ended.items():
-            self._count(index, ending=self._model.endings[number], ended=count)
-
-    def _count(
-        self, index: int, *, scheduled: int = 0, given: int = 0, ending: Ending | None = None, ended: int = 0
-    ) -> None:
-        """Move a stage's counters as that many reports would."""
-        before = self._rollout.stages[index].counts
-        is_good = ending is not None and ending.state is ActionState.CONFIRMED
-        causes = dict(before.causes)
-        if ending is not None and ending.cause is not None:
-            causes[ending.cause] = causes.get(ending.cause, 0) + ended
-        is_reverted = ending is not None and ending.state is ActionState.REVERTED
-        counts = StageCounts(
-            scheduled=before.scheduled + scheduled - given,
-            in_progress=before.in_progress + given - ended,
-            succeeded=before.succeeded + ended * is_good,
-            failed=before.failed + ended * (not is_good),
-            reverted=before.reverted + ended * is_reverted,
-            ruled=before.ruled + ended * is_reverted,
-            exposed=before.exposed + given,
-            proved=before.proved + ended * is_good,
-            causes=causes,
-        )
-        self._rollout = self._rollout.with_stage(replace(self._rollout.stages[index], counts=counts))
+            self._timeline.append(self.moment)
 
     def _ended(self) -> Ended:
-        totals = [stage.counts for stage in self._rollout.stages]
+        moment = self.moment
         return Ended(
             state=self._rollout.state,
-            exposed=sum(counts.exposed for counts in totals),
-            harmed=self._harmed,
-            failed=sum(counts.failed for counts in totals),
-            confirmed=sum(counts.proved for counts in totals),
+            exposed=moment.exposed,
+            harmed=sum(tally.harmed for tally in self._tallies),
+            failed=moment.failed,
+            confirmed=moment.confirmed,
             seconds=self._now,
             reason=self._rollout.halted_reason or self._rollout.question,
             timeline=tuple(self._timeline or ()),
         )
+
+
+def _planned(stage: Stage) -> int:
+    return stage.cut.planned if stage.cut else 0
 
 
 def _cuts(plan: Plan, devices: int) -> list[StageCut]:

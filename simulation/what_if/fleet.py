@@ -4,22 +4,33 @@ How soon a device hears of a release follows from its network; how it ends, from
 the share of devices on which any update fails. Devices of one kind are alike but for chance.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
 
 from protocol.messages import ActionState, Cause
 from protocol.scenario import Scenario
 from protocol.scenario.faults import ReleaseFault, ReleaseFaultKind
 from protocol.scenario.fleets import Fleet
+from protocol.scenario.happenings import Happening, HappeningKind
 from protocol.scenario.network import NetworkQuality, Region
+from simulation.errors import WhatIfError
+
+Floats = NDArray[np.float64]
+Windows = tuple[tuple[float, float], ...]
 
 DAY_SECONDS = 86_400.0
 CONTACT_SECONDS = 30.0  # mean until a connected device is woken and has fetched metadata
 TRIAL_SECONDS = 40.0  # boot, golden vectors, live frames, confirm
 IMAGE_BYTES = 334_152  # where the scenario names no image: a person model
 USUAL_BYTES_PER_SECOND = 250_000
+HIGHEST_LOSS = 0.9  # of a network over which updates still come through
+MAX_KINDS = 1000
 
-_ENDS: dict[ReleaseFaultKind, tuple[ActionState, Cause]] = {
+_ENDS: Mapping[ReleaseFaultKind, tuple[ActionState, Cause]] = {
     ReleaseFaultKind.DOWNLOAD: (ActionState.FAILED, Cause.DOWNLOAD),
     ReleaseFaultKind.VERIFY: (ActionState.FAILED, Cause.VERIFY),
     ReleaseFaultKind.FLASH: (ActionState.FAILED, Cause.FLASH),
@@ -32,19 +43,21 @@ _ENDS: dict[ReleaseFaultKind, tuple[ActionState, Cause]] = {
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How an update ends on some devices of a kind.
+    """How an update ends.
 
     Attributes:
-        share: of the kind.
         state: the last of the action.
         cause: of a failure, else None.
         is_harmed: the release is bad for the device, whether or not it shows.
     """
 
-    share: float
     state: ActionState
     cause: Cause | None = None
     is_harmed: bool = False
+
+
+CONFIRMED = Ending(ActionState.CONFIRMED)
+BASE_FAILURE = Ending(ActionState.FAILED, Cause.DOWNLOAD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,31 +66,35 @@ class Kind:
 
     Attributes:
         share: of the fleet.
-        endings: together 1.
+        endings: with their shares of the kind, together 1.
         contact_seconds: mean until a device that is online hears of the release.
         update_seconds: from then to its result.
-        offline: daily windows in UTC, seconds of the day; the second may lie on the next day.
-        outages: windows from the scenario's start, seconds.
+        offline: windows of every day, seconds from the scenario's start; the end may lie on the next day.
+        outages: windows from the scenario's start, once each, seconds.
     """
 
-    name: str
     share: float
-    endings: tuple[Ending, ...]
+    endings: tuple[tuple[Ending, float], ...]
     contact_seconds: float = CONTACT_SECONDS
     update_seconds: float = TRIAL_SECONDS
-    offline: tuple[tuple[float, float], ...] = ()
-    outages: tuple[tuple[float, float], ...] = ()
+    offline: Windows = ()
+    outages: Windows = ()
 
-    def online_from(self, at: float) -> float:
-        """Return when a device that wants the network at a time gets it, seconds from the scenario's start."""
+    def online_from(self, at: Floats) -> Floats:
+        """Return when devices that want the network at these times get it, seconds from the scenario's start."""
+        for _ in range(len(self.offline) + len(self.outages)):  # one window may end within another
+            at = self._after_outages(self._after_hours(at))
+        return at
+
+    def _after_outages(self, at: Floats) -> Floats:
         for start, end in self.outages:
-            if start <= at < end:
-                at = end
-        of_day = at % DAY_SECONDS
+            at = np.where((start <= at) & (at < end), end, at)
+        return at
+
+    def _after_hours(self, at: Floats) -> Floats:
         for start, end in self.offline:
-            for shift in (0.0, DAY_SECONDS):
-                if start <= of_day + shift < end:
-                    return at + end - (of_day + shift)
+            since = (at - start) % DAY_SECONDS  # since the window began last
+            at = np.where(since < end - start, at + (end - start) - since, at)
         return at
 
 
@@ -87,98 +104,131 @@ class FleetModel:
 
     Attributes:
         devices: how many.
-        kinds: their shares together 1.
-        start_of_day: of the scenario's start, seconds since midnight UTC.
+        kinds: their shares together 1; no two of them alike.
+        endings: of all kinds, each once.
     """
 
     devices: int
     kinds: tuple[Kind, ...]
-    start_of_day: float = 0.0
     endings: tuple[Ending, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "endings", tuple(ending for kind in self.kinds for ending in kind.endings))
+        found = dict.fromkeys(ending for kind in self.kinds for ending, _ in kind.endings)
+        object.__setattr__(self, "endings", tuple(found))
 
 
-def model_of(scenario: Scenario, *, base_failure: float, failure_rate: float | None = None) -> FleetModel:
+def model_of(scenario: Scenario, *, base_failure: float, faults: Sequence[ReleaseFault] = ()) -> FleetModel:
     """Return the fleet that a scenario declares.
 
     Args:
-        scenario: with at least one fleet.
+        scenario: whose fleets, networks and happenings count.
         base_failure: share of the devices on which any update fails while it is downloaded or written.
-        failure_rate: share of the devices on which the release does not boot, in place of the scenario's release
-            faults; None takes those.
+        faults: of the release; none means a healthy one.
+
+    Raises:
+        WhatIfError: it has no devices, or happenings split it into too many kinds.
     """
     devices = sum(fleet.devices for fleet in scenario.fleets)
-    faults = scenario.release_faults if failure_rate is None else _plain(failure_rate)
-    kinds = [
-        _kind(
-            scenario,
-            fleet,
-            share=share * fleet.devices / devices,
-            region_name=region,
-            hardware=hardware,
-            faults=faults,
-            base_failure=base_failure,
-        )
+    if not devices:
+        raise WhatIfError("fleets: expected at least one fleet with devices, found none")
+    kinds = (
+        replace(kind, share=kind.share / devices)
         for fleet in scenario.fleets
-        for region, in_region in _mix(fleet.regions)
-        for hardware, of_hardware in _mix(fleet.hardware)
-        if (share := in_region * of_hardware) > 0
-    ]
-    start = scenario.start.hour * 3600.0 + scenario.start.minute * 60.0 + scenario.start.second
-    return FleetModel(devices, tuple(kinds), start)
+        for kind in _kinds(scenario, fleet, faults=faults, base_failure=base_failure)
+    )
+    return FleetModel(devices, _merged(kinds))
 
 
-def _plain(failure_rate: float) -> tuple[ReleaseFault, ...]:
+def plain_fault(failure_rate: float) -> tuple[ReleaseFault, ...]:
+    """Return a release that does not boot on a share of the devices; nothing for none."""
     return (ReleaseFault(release="*", kind=ReleaseFaultKind.BOOT, share=failure_rate),) if failure_rate else ()
+
+
+def _kinds(scenario: Scenario, fleet: Fleet, *, faults: Sequence[ReleaseFault], base_failure: float) -> Iterator[Kind]:
+    """Yield the kinds of one fleet; their shares are devices here."""
+    for region_name, in_region in _mix(fleet.regions):
+        for hardware, of_hardware in _mix(fleet.hardware):
+            ours = [f for f in faults if f.hardware in (None, hardware) and f.region in (None, region_name)]
+            kind = _kind(
+                scenario,
+                Region() if region_name is None else scenario.regions[region_name],
+                endings=tuple(_endings(ours, base_failure)),
+                share=in_region * of_hardware * fleet.devices,
+            )
+            hits = [
+                each
+                for each in scenario.happenings
+                if each.kind is HappeningKind.OFFLINE
+                and each.fleet in (None, fleet.name)
+                and each.region in (None, region_name)
+                and each.hardware in (None, hardware)
+            ]
+            yield from _split(kind, hits)
 
 
 def _mix(shares: Mapping[str, float]) -> Iterator[tuple[str | None, float]]:
     """Yield names with their shares, and None with what is left."""
-    yield from shares.items()
-    yield None, max(0.0, 1.0 - sum(shares.values()))
+    left = 1.0 - sum(shares.values())
+    yield from ((name, share) for name, share in shares.items() if share > 0)
+    if left > 1e-9:  # noqa: PLR2004 - what is left of sums in floating point
+        yield None, left
 
 
-def _kind(
-    scenario: Scenario,
-    fleet: Fleet,
-    *,
-    share: float,
-    region_name: str | None,
-    hardware: str | None,
-    faults: Sequence[ReleaseFault],
-    base_failure: float,
-) -> Kind:
-    region = Region() if region_name is None else scenario.regions[region_name]
+def _kind(scenario: Scenario, region: Region, *, endings: tuple[tuple[Ending, float], ...], share: float) -> Kind:
     network = region.network
-    ours = [fault for fault in faults if fault.hardware in (None, hardware) and fault.region in (None, region_name)]
     return Kind(
-        name="/".join((fleet.name, region_name or "-", hardware or "-")),
         share=share,
-        endings=tuple(_endings(ours, base_failure)),
-        contact_seconds=(CONTACT_SECONDS + 20 * network.latency.total_seconds()) / (1 - min(network.loss, 0.9)),
+        endings=endings,
+        contact_seconds=(CONTACT_SECONDS + 20 * network.latency.total_seconds())
+        / (1 - min(network.loss, HIGHEST_LOSS)),
         update_seconds=TRIAL_SECONDS + _image_bytes(scenario) / _bytes_per_second(network),
-        offline=_windows(region, scenario),
+        offline=tuple(_hours(region, scenario.start)),
         outages=tuple(
             (each.start.total_seconds(), (each.start + each.lasts).total_seconds()) for each in network.outages
         ),
     )
 
 
-def _endings(faults: Sequence[ReleaseFault], base_failure: float) -> Iterator[Ending]:
+def _split(kind: Kind, happenings: Sequence[Happening]) -> list[Kind]:
+    """Return the kind with what cuts it off, once hit and once spared where only a share of it is."""
+    kinds = [kind]
+    for happening in happenings:
+        begins = happening.at.total_seconds()
+        window = (begins, begins + happening.lasts.total_seconds())
+        hit = [replace(k, share=k.share * happening.share, outages=(*k.outages, window)) for k in kinds]
+        spared = [replace(k, share=k.share * (1 - happening.share)) for k in kinds] if happening.share < 1 else []
+        kinds = hit + spared
+        if len(kinds) > MAX_KINDS:
+            raise WhatIfError(
+                f"happenings: expected at most {MAX_KINDS} kinds of devices by who is offline, found more"
+            )
+    return kinds
+
+
+def _endings(faults: Sequence[ReleaseFault], base_failure: float) -> Iterator[tuple[Ending, float]]:
     """Yield the ends of a kind's devices: a fault that strikes comes before the failures of every update."""
     left = 1.0
     for fault in faults:
         share = left * fault.share
         left -= share
         state, cause = _ENDS.get(fault.kind, (ActionState.CONFIRMED, None))
-        yield Ending(share, state, cause, is_harmed=True)
+        if fault.after and fault.kind is ReleaseFaultKind.BRICK:
+            state, cause = ActionState.CONFIRMED, None
+        yield Ending(state, cause, is_harmed=True), share
     failed = left * base_failure
-    if failed:
-        yield Ending(failed, ActionState.FAILED, Cause.DOWNLOAD)
-    if left - failed > 0:
-        yield Ending(left - failed, ActionState.CONFIRMED)
+    if failed > 0:
+        yield BASE_FAILURE, failed
+    if left > failed:
+        yield CONFIRMED, left - failed
+
+
+def _merged(kinds: Iterable[Kind]) -> tuple[Kind, ...]:
+    """Return kinds of which no two are alike."""
+    shares: dict[Kind, float] = {}
+    for kind in kinds:
+        alike = replace(kind, share=0.0)
+        shares[alike] = shares.get(alike, 0.0) + kind.share
+    return tuple(replace(kind, share=share) for kind, share in shares.items())
 
 
 def _image_bytes(scenario: Scenario) -> int:
@@ -190,12 +240,11 @@ def _bytes_per_second(network: NetworkQuality) -> float:
     return min(network.bytes_per_second or USUAL_BYTES_PER_SECOND, USUAL_BYTES_PER_SECOND)
 
 
-def _windows(region: Region, scenario: Scenario) -> tuple[tuple[float, float], ...]:
-    """Return the region's offline hours as seconds from the scenario's start, of every day."""
-    start = scenario.start.hour * 3600.0 + scenario.start.minute * 60.0 + scenario.start.second
-    windows = []
+def _hours(region: Region, start: datetime) -> Iterator[tuple[float, float]]:
+    """Yield the region's offline hours of every day, seconds from the scenario's start."""
+    begun = start.astimezone(UTC)
+    there = begun.hour * 3600.0 + begun.minute * 60.0 + begun.second + region.utc_offset * 3600.0  # since midnight
     for begin, end in region.network.offline_hours:
-        first = (begin.hour * 3600.0 + begin.minute * 60.0 - region.utc_offset * 3600.0 - start) % DAY_SECONDS
+        first = (begin.hour * 3600.0 + begin.minute * 60.0 - there) % DAY_SECONDS
         length = ((end.hour - begin.hour) * 3600.0 + (end.minute - begin.minute) * 60.0) % DAY_SECONDS
-        windows.append((first, first + length))
-    return tuple(windows)
+        yield first, first + length

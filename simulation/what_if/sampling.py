@@ -4,16 +4,17 @@
 batch fall into which cell (kind, end, part of the delays), which costs the same for ten devices as for ten thousand.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simulation.what_if.fleet import Ending, FleetModel, Kind
+from simulation.what_if.fleet import FleetModel, Floats, Kind
 
+Integers = NDArray[np.int64]
 DELAY_PARTS = 5  # equal parts of the delays' distribution, each in the place of its median
+QUICKEST, SLOWEST = 0.8, 1.4  # times the kind's usual time for an update; a draw lies evenly between
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,26 +23,34 @@ class Batch:
 
     Attributes:
         counts: devices of each group.
-        given_at: when they are given the release, seconds from the scenario's start.
-        ends_at: when they have their result; of those that fall silent, when they were given it.
+        let_in_at: seconds from the scenario's start.
+        given_at: when they have the release.
+        ends_at: when the service has their result, where there is one.
         endings: index into the model's endings.
     """
 
-    counts: NDArray[np.int64]
-    given_at: NDArray[np.float64]
-    ends_at: NDArray[np.float64]
-    endings: NDArray[np.int64]
+    counts: Integers
+    let_in_at: Floats
+    given_at: Floats
+    ends_at: Floats
+    endings: Integers
 
 
 class Sampler(Protocol):
     """Draws what becomes of devices."""
 
-    def draw(self, devices: int, now: float) -> Batch:
-        """Return what becomes of the next devices, let in at a time of the scenario, seconds from its start."""
+    def draw(self, devices: int, at: float, *, seconds: float) -> Batch:
+        """Return what becomes of the next devices.
+
+        Args:
+            devices: at least one.
+            at: from when they are let in, seconds from the scenario's start.
+            seconds: over which they are let in evenly.
+        """
 
 
 class Aggregated:
-    """Draws groups.
+    """Draws groups; those let in over a time are taken to be let in at its middle.
 
     Args:
         model: the fleet.
@@ -49,26 +58,26 @@ class Aggregated:
     """
 
     def __init__(self, model: FleetModel, rng: np.random.Generator) -> None:
-        self._model = model
         self._rng = rng
         parts = -np.log1p(-(np.arange(DELAY_PARTS) + 0.5) / DELAY_PARTS)  # medians of parts of an exponential
-        rows = [
-            (kind.share * ending.share / DELAY_PARTS, kind.contact_seconds * part, kind.update_seconds, number, which)
-            for which, kind, number, ending in _cells(model)
-            for part in parts
-        ]
-        table = np.array(rows)
-        self._shares = table[:, 0] / table[:, 0].sum()
-        self._contact, self._update = table[:, 1], table[:, 2]
-        self._endings, self._kinds = table[:, 3].astype(int), table[:, 4].astype(int)
+        kinds, endings, shares = _cells(model)
+        self._shares = np.repeat(shares / DELAY_PARTS, DELAY_PARTS)
+        self._endings = np.repeat(endings, DELAY_PARTS)
+        of_kind = np.repeat(kinds, DELAY_PARTS)
+        self._contact = _of_kinds(model, "contact_seconds")[of_kind] * np.tile(parts, len(kinds))
+        self._update = _of_kinds(model, "update_seconds")[of_kind] * (QUICKEST + SLOWEST) / 2
+        self._interrupted = _interrupted(model, of_kind)
 
-    def draw(self, devices: int, now: float) -> Batch:
+    def draw(self, devices: int, at: float, *, seconds: float) -> Batch:
         """See `Sampler.draw`."""
         counts = self._rng.multinomial(devices, self._shares)
-        online = np.array([kind.online_from(now) for kind in self._model.kinds])
-        given_at = online[self._kinds] + self._contact
-        hit = counts > 0
-        return Batch(counts[hit], given_at[hit], (given_at + self._update)[hit], self._endings[hit])
+        let_in = np.full(counts.size, at + seconds / 2)
+        given = let_in + self._contact
+        ends = given + self._update
+        for kind, ours in self._interrupted:
+            given[ours], ends[ours] = _times(kind, let_in[ours], self._contact[ours], self._update[ours])
+        hit = counts.nonzero()[0]
+        return Batch(counts[hit], let_in[hit], given[hit], ends[hit], self._endings[hit])
 
 
 class EachDevice:
@@ -81,31 +90,53 @@ class EachDevice:
 
     def __init__(self, model: FleetModel, rng: np.random.Generator) -> None:
         self._model = model
-        cells = list(_cells(model))
-        shares = np.array([kind.share * ending.share for _, kind, _, ending in cells])
-        chosen = rng.choice(len(cells), size=model.devices, p=shares / shares.sum())
-        self._kinds = np.array([which for which, _, _, _ in cells])[chosen]
-        self._endings = np.array([number for _, _, number, _ in cells])[chosen]
-        contact = np.array([kind.contact_seconds for kind in model.kinds])[self._kinds]
-        self._contact = rng.exponential(contact)
-        self._update = np.array([kind.update_seconds for kind in model.kinds])[self._kinds]
-        self._update *= rng.uniform(0.8, 1.4, model.devices)
+        kinds, endings, shares = _cells(model)
+        chosen = rng.choice(len(shares), size=model.devices, p=shares)
+        self._kinds, self._endings = kinds[chosen], endings[chosen]
+        self._contact = rng.exponential(_of_kinds(model, "contact_seconds")[self._kinds])
+        self._update = _of_kinds(model, "update_seconds")[self._kinds] * rng.uniform(QUICKEST, SLOWEST, model.devices)
         self._next = 0
 
-    def draw(self, devices: int, now: float) -> Batch:
+    def draw(self, devices: int, at: float, *, seconds: float) -> Batch:
         """See `Sampler.draw`."""
         taken = slice(self._next, self._next + devices)
         self._next += devices
-        online = np.array([kind.online_from(now) for kind in self._model.kinds])
-        given_at = online[self._kinds[taken]] + self._contact[taken]
-        counts = np.ones(given_at.size, dtype=np.int64)
-        return Batch(counts, given_at, given_at + self._update[taken], self._endings[taken])
+        contact, update = self._contact[taken], self._update[taken]
+        let_in = at + seconds * (np.arange(devices) + 0.5) / devices
+        given = let_in + contact
+        ends = given + update
+        for kind, ours in _interrupted(self._model, self._kinds[taken]):
+            given[ours], ends[ours] = _times(kind, let_in[ours], contact[ours], update[ours])
+        return Batch(np.ones(devices, dtype=np.int64), let_in, given, ends, self._endings[taken])
 
 
-def _cells(model: FleetModel) -> Iterator[tuple[int, Kind, int, Ending]]:
-    """Yield each kind with each of its endings: numbers of both, and both."""
-    number = 0
-    for which, kind in enumerate(model.kinds):
-        for ending in kind.endings:
-            yield which, kind, number, ending
-            number += 1
+def _interrupted(model: FleetModel, kinds: Integers) -> list[tuple[Kind, Integers]]:
+    """Return the kinds that are not always online, each with the places where it stands."""
+    return [
+        (kind, (kinds == number).nonzero()[0])
+        for number, kind in enumerate(model.kinds)
+        if kind.offline or kind.outages
+    ]
+
+
+def _times(kind: Kind, let_in: Floats, contact: Floats, update: Floats) -> tuple[Floats, Floats]:
+    """Return when devices are given the release and when their results arrive: both need the network."""
+    given = kind.online_from(kind.online_from(let_in) + contact)
+    return given, kind.online_from(given + update)
+
+
+def _of_kinds(model: FleetModel, name: str) -> Floats:
+    return np.array([getattr(kind, name) for kind in model.kinds], dtype=np.float64)
+
+
+def _cells(model: FleetModel) -> tuple[Integers, Integers, Floats]:
+    """Return each kind with each of its endings: their indexes, and their shares of the fleet."""
+    numbers = {ending: number for number, ending in enumerate(model.endings)}
+    cells = [
+        (which, numbers[ending], kind.share * share)
+        for which, kind in enumerate(model.kinds)
+        for ending, share in kind.endings
+    ]
+    kinds, endings, shares = zip(*cells, strict=True)
+    total = np.array(shares, dtype=np.float64)
+    return np.array(kinds), np.array(endings), total / total.sum()

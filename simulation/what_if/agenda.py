@@ -1,0 +1,61 @@
+"""What happens to the devices of a stage when, on a grid of time: how many of each column fall into each slot."""
+
+from math import inf
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulation.what_if.fleet import Floats
+
+Counts = NDArray[np.int64]
+FIRST_SLOTS = 1024
+
+
+class Agenda:
+    """Counts by slot and column.
+
+    Args:
+        start: of the first slot, seconds from the scenario's start.
+        slot_seconds: length of a slot; what falls into it happens at its end.
+        columns: kinds of what can happen.
+    """
+
+    def __init__(self, start: float, *, slot_seconds: float, columns: int) -> None:
+        self._start = start
+        self._length = slot_seconds
+        self._counts: Counts = np.zeros((FIRST_SLOTS, columns), dtype=np.int64)
+        self._is_busy = np.zeros(FIRST_SLOTS, dtype=np.bool_)
+        self._next = 0  # slots before it have been taken
+        self._last = -1  # slots after it are empty
+
+    def add(self, at: Floats, columns: Counts, counts: Counts) -> None:
+        """Enter what happens at some times, seconds from the scenario's start; arrays of one length, not empty."""
+        slots = np.ceil((at - self._start) / self._length).astype(np.int64) - 1
+        slots = np.maximum(slots, self._next)
+        last = int(slots.max())
+        self._grow(last + 1)
+        np.add.at(self._counts, (slots, columns), counts)
+        self._is_busy[slots] = True
+        self._last = max(self._last, last)
+
+    def next_at(self) -> float:
+        """Return when something happens next, seconds from the scenario's start; infinity for never."""
+        if self._next > self._last:
+            return inf
+        slot = self._next + int(self._is_busy[self._next : self._last + 1].argmax())
+        return self._start + (slot + 1) * self._length
+
+    def take(self, until: float) -> Counts:
+        """Return what has happened by a time and was not taken yet, by column."""
+        end = max(self._next, min(int((until - self._start) / self._length + 1e-6), self._last + 1))
+        taken: Counts = self._counts[self._next : end].sum(axis=0)
+        self._next = end
+        return taken
+
+    def _grow(self, slots: int) -> None:
+        have = len(self._is_busy)
+        if slots <= have:
+            return
+        more = max(slots, 2 * have) - have
+        self._counts = np.concatenate([self._counts, np.zeros((more, self._counts.shape[1]), dtype=np.int64)])
+        self._is_busy = np.concatenate([self._is_busy, np.zeros(more, dtype=np.bool_)])
