@@ -16,6 +16,7 @@ from device_sim.runtime.work import Emit
 from protocol.errors import MalformedError
 from protocol.geometry import HOME_BYTES, Core, ImageKind, Slot
 from protocol.identity import parse_guid
+from protocol.image import digest_of
 
 
 @dataclass(slots=True)
@@ -123,8 +124,18 @@ class LocalDevice:
             self.machine.cores[core].stop()
 
     def sideload(self, slot: Slot, package: bytes, *, starts: bool) -> None:
-        """Bring a package into its slot; its core runs it, or is stopped. Raises as `Machine.sideload`."""
-        self.machine.sideload(slot, package)
+        """Bring a package into its slot; its core runs it, or is stopped.
+
+        On a developer's device straight into the slot, where alone a development image runs. On any other through the
+        spare, as an update comes: a power cut leaves the old image or the new one.
+
+        Raises:
+            DeviceSimError: as `Machine.sideload`, or as `Machine.start_trial` and `Machine.confirm`.
+        """
+        if self.has_app_development:
+            self.machine.sideload(slot, package)
+        else:
+            self._bring_through_spare(slot, package)
         if not starts:
             self.stop(slot.core)
         elif slot.core is Core.A7:
@@ -143,6 +154,13 @@ class LocalDevice:
         given = sum(sum(uses.values()) for uses in self.memory().values())
         self._awake.peak_bytes = max(self._awake.peak_bytes, given)
         return self._awake.peak_bytes
+
+    def _bring_through_spare(self, slot: Slot, package: bytes) -> None:
+        there = self.machine.spare_begin(slot, digest_of(package), len(package))
+        if there < len(package):
+            self.machine.spare_write(there, package[there:])
+        self.machine.start_trial(slot)
+        self.machine.confirm(slot)
 
     def _tell(self, report: BootReport) -> None:
         self.emit("booted", components=[part.version for part in report.components])

@@ -8,11 +8,11 @@ Verification of a staged package, in this order:
        held it when it was removed. Components that the device has no place for are refused;
     4. size: no larger than the slot;
     5. capability: without it, only what the catalog lists for the slot and is not older than what is there;
-    6. fuse and kind: as at a boot, by `Machine.sideload` when it is installed.
+    6. fuse and kind: as at a boot, by the machine when it is installed.
 
 Deliberately not checked here: what images require of one another, and a model's golden vectors. Whoever has the cable
-answers for that. A staged package is in memory alone and gone after a restart. Installing writes straight into the
-slot, as a factory does: a power cut in it leaves the slot empty.
+answers for that. A staged package is in memory alone and gone after a restart. How it is installed, and what a power
+cut leaves: see `LocalDevice.sideload`.
 """
 
 from collections.abc import Iterator, Mapping
