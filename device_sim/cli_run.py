@@ -19,6 +19,7 @@ from typing import TextIO
 from rich.console import Console
 
 from device_sim.adapters.clock import WallClock
+from device_sim.cli_signals import stop_signals
 from device_sim.errors import DeviceSimError
 from device_sim.fleets.crew import Crew, crews_of
 from device_sim.fleets.kits import KitRoom
@@ -83,7 +84,7 @@ def run_fleet(request: RunRequest) -> None:
     endpoints = _endpoints(request)
     clock = WallClock()
     tally = RunTally(scenario, started_at=clock.now())
-    with _events(request.events_file) as stream, _stop_signals() as stopping:
+    with _events(request.events_file) as stream, stop_signals() as stopping:
         events = EventLog(stream, now=clock.now, listeners=[tally.hear])
         try:
             with (
@@ -145,7 +146,7 @@ def _run_virtual_alone(request: RunRequest, scenario_file: Path) -> None:
     """Leave a run of virtual devices alone to the process of the simulation: it writes what is asked for itself."""
     files = {"--events": request.events_file, "--json": request.record_file}
     options = [word for name, path in files.items() if path is not None for word in (name, str(path))]
-    with _stop_signals() as stopping, _simulation(scenario_file, options, stopping=stopping):
+    with stop_signals() as stopping, _simulation(scenario_file, options, stopping=stopping):
         pass
 
 
@@ -210,16 +211,3 @@ def _events(path: Path | None) -> Iterator[TextIO]:
         return
     with path.open("a", encoding="utf-8") as stream:
         yield stream
-
-
-@contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """Turn SIGTERM and SIGINT into an event for as long as the devices run."""
-    stopping = threading.Event()
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.signal(number, lambda _number, _frame: stopping.set()) for number in numbers}
-    try:
-        yield stopping
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
