@@ -8,9 +8,11 @@ vanish without a word, as behind a NAT that has forgotten the connection: the ke
 """
 
 import contextlib
+import hashlib
 import random
 import socket
 import ssl
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -78,6 +80,7 @@ class _Client(paho.Client):
     ) -> None:
         super().__init__(client_id=device_id, clean_session=False, protocol=paho.MQTTv311)
         self._address = address
+        self._own_address = _address_of(device_id) if _is_loopback(address[0]) else None
         self._lets_through = lets_through
         self._connect_seconds = connect_seconds
 
@@ -86,7 +89,9 @@ class _Client(paho.Client):
         super()._sock_close()  # type: ignore[misc]  # private, so not in the stubs
 
     def _create_socket_connection(self) -> socket.socket:
-        connection = socket.create_connection(self._address, timeout=self._connect_seconds)
+        connection = socket.create_connection(
+            self._address, timeout=self._connect_seconds, source_address=self._own_address
+        )
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
 
@@ -101,6 +106,17 @@ class _Client(paho.Client):
             raise BlockingIOError
         with _lost_connections():
             return bytes(super()._sock_recv(bufsize))  # type: ignore[misc]  # private, so not in the stubs
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether a gateway is reached from any address of 127.0.0.0/8, which Linux alone has without being told."""
+    return sys.platform == "linux" and host.startswith("127.")
+
+
+def _address_of(device_id: DeviceId) -> tuple[str, int]:
+    """Return an address for a device on the loopback: a gateway bounds what comes from one, as from one attacker."""
+    first, second, third = hashlib.sha256(device_id.encode()).digest()[:3]
+    return f"127.{first}.{second}.{third or 1}", 0
 
 
 @contextlib.contextmanager
