@@ -1,4 +1,4 @@
-"""What a rollout must bear: devices that vanish, answers that come late, clocks that go back, rates below one a minute."""
+"""What a rollout must bear: devices that vanish, late answers, clocks that go back, rates below one a minute."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta

@@ -6,6 +6,7 @@ devices join and are shut out. What must hold is checked after every step.
 """
 
 import json
+import random
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -75,7 +76,9 @@ def restored(rollout: Rollout, plan: Plan) -> Rollout:
     fixed = {"rollout_id": rollout.rollout_id, "release_id": rollout.release_id, "group_id": rollout.group_id}
     kept = {"plan": plan.model_dump_json(), "undoes": None, "number": 1, "version": 1}
     row = SimpleNamespace(**fixed, **kept, created_at=NOW, created_by="test", **_values(stored))
-    stages = [SimpleNamespace(**{**found, "causes": json.loads(json.dumps(found["causes"]))}) for found in _stage_rows(stored)]
+    stages = [
+        SimpleNamespace(**{**found, "causes": json.loads(json.dumps(found["causes"]))}) for found in _stage_rows(stored)
+    ]
     return _stored(row, stages).rollout  # type: ignore[arg-type]  # rows by their attributes
 
 
@@ -100,7 +103,7 @@ class Course(RuleBasedStateMachine):
     )
     def begin(
         self,
-        seed: st.DataObject,
+        seed: random.Random,
         bad_percent: int,
         is_paced: bool,  # noqa: FBT001 - drawn by name
         small_stage_rule: bool,  # noqa: FBT001 - as above

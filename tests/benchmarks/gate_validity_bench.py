@@ -1,0 +1,75 @@
+"""How often gates halt healthy rollouts, and how soon bad ones: the product's beside raw thresholds and invalid uses.
+
+Two gates share an error budget of 1 % over 2,000 devices in three stages; every gate looks after every report. The
+rows with `peer` compare the product's evidence with the raw threshold of 5 % from 100 results on, as AWS IoT Jobs has
+it. On stderr the whole table, as docs/rollouts/gates.md shows it.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))  # the tests' simulation
+
+from tests.gate_simulation import GATES, Delays, Halts, Sites, halts, looks  # noqa: E402
+
+RUNS = 2000
+PER_CHUNK = 200
+SEED = 20_301
+ONE, ALONE = Delays(), Sites()
+WAVES = Delays(wave=100)
+LATE = Delays(failure=20, success=200)
+HEALTHY = 0.02
+CASES: tuple[tuple[str, float, Delays, Sites], ...] = (
+    ("2 %, one by one, at once", HEALTHY, ONE, ALONE),
+    ("2 %, waves of 100, failures first", HEALTHY, WAVES, ALONE),
+    ("2 %, failures early, successes late", HEALTHY, LATE, ALONE),
+    ("2 %, sites of 20, ρ = 0.02, spread", HEALTHY, ONE, Sites(20, 0.02)),
+    ("2 %, sites of 20, ρ = 0.1, spread", HEALTHY, ONE, Sites(20, 0.1)),
+    ("2 %, sites of 20, ρ = 0.3, spread", HEALTHY, ONE, Sites(20, 0.3)),
+    ("2 %, sites of 20, ρ = 0.02, site by site", HEALTHY, ONE, Sites(20, 0.02, together=True)),
+    ("2 %, sites of 20, ρ = 0.1, site by site", HEALTHY, ONE, Sites(20, 0.1, together=True)),
+    ("2 %, sites of 200, ρ = 0.1, spread", HEALTHY, ONE, Sites(200, 0.1)),
+    ("5 %, waves of 100", 0.05, WAVES, ALONE),
+    ("10 %, waves of 100", 0.1, WAVES, ALONE),
+    ("30 %, waves of 100", 0.3, WAVES, ALONE),
+    ("5 %, one by one", 0.05, ONE, ALONE),
+    ("10 %, one by one", 0.1, ONE, ALONE),
+    ("30 %, one by one", 0.3, ONE, ALONE),
+)
+
+
+def measure(rate: float, delays: Delays, sites: Sites) -> dict[str, Halts]:
+    """Return how every gate did, all on the same runs."""
+    rng = np.random.default_rng(SEED)
+    chunks = [looks(rng, rate, runs=PER_CHUNK, delays=delays, sites=sites) for _ in range(RUNS // PER_CHUNK)]
+    return {name: halts(gate, chunks) for name, gate in GATES.items()}
+
+
+def cell(found: Halts) -> str:
+    """Write a share, and the median devices at the halt."""
+    at = "" if found.median is None else f" @{found.median}"
+    return f"{100 * found.share:.1f} %{at}"
+
+
+def main() -> None:
+    """Measure every case and print the rows."""
+    print("|", " | ".join(("release", *GATES)), "|", file=sys.stderr)
+    print("|---" * (len(GATES) + 1) + "|", file=sys.stderr)
+    rows: list[dict[str, Any]] = []
+    for name, rate, delays, sites in CASES:
+        found = measure(rate, delays, sites)
+        print("|", " | ".join((name, *(cell(each) for each in found.values()))), "|", file=sys.stderr, flush=True)
+        ours, peer = found["evidence"].share, found["5 % of results, from 100 on"].share
+        ratio = ours / peer if peer else None
+        row = {"name": f"gates: halts, {name}", "ours": 100 * ours, "peer": 100 * peer, "ratio": ratio, "unit": "%"}
+        rows.append({**row, "note": f"{RUNS:,} runs of 2,000 devices"})
+    print(json.dumps(rows))
+
+
+if __name__ == "__main__":
+    main()
