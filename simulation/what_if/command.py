@@ -166,25 +166,23 @@ def _write_files(answer: Answer, comparison: Comparison | None, *, html: Path | 
 def text_of(answer: Answer) -> str:
     """Return the answer for people."""
     bad = "as the scenario says" if answer.failure_rate is None else f"on {answer.failure_rate:.3%} of the devices"
+    full, reason = answer.full, f"; {answer.full.reason}" if answer.full.reason else ""
+    counts = f"{full.exposed:,} exposed, {full.failed:,} failed"
+    shares = (
+        f"halted {answer.false_halt_share:.2%}, asks {answer.asked_share:.2%}, finishes {answer.finished_share:.2%}"
+    )
     lines = [
         f"plan {answer.plan}, {answer.devices:,} devices, {answer.replications:,} replications, seed {answer.seed}",
-        (
-            f"full run: {answer.full.state} after {answer.full.seconds / _HOUR:.2f} h, {answer.full.exposed:,} exposed, "
-            f"{answer.full.failed:,} failed{'; ' + answer.full.reason if answer.full.reason else ''}"
-        ),
-        (
-            f"healthy, {answer.base_failure:.3%} fail anyway: halted {answer.false_halt_share:.2%}, "
-            f"asks {answer.asked_share:.2%}, finishes {answer.finished_share:.2%}"
-        ),
+        f"full run: {full.state} after {full.seconds / _HOUR:.2f} h, {counts}{reason}",
+        f"healthy, {answer.base_failure:.3%} fail anyway: {shares}",
     ]
     if answer.completion is not None:
         lines.append(f"  ends after {answer.completion.median / _HOUR:.2f} h (p90 {answer.completion.p90 / _HOUR:.2f})")
+    exposed = f"exposed {answer.exposed_median:,.0f} (p90 {answer.exposed_p90:,.0f})"
+    harmed = f"harmed {answer.harmed_median:,.0f} (p90 {answer.harmed_p90:,.0f})"
     lines += [
         f"bad, {bad}: halted {answer.halted_share:.2%}, asks {answer.bad_asked_share:.2%}",
-        (
-            f"  exposed {answer.exposed_median:,.0f} (p90 {answer.exposed_p90:,.0f}), "
-            f"harmed {answer.harmed_median:,.0f} (p90 {answer.harmed_p90:,.0f})"
-        ),
+        f"  {exposed}, {harmed}",
     ]
     if answer.halt_seconds is not None:
         halt = answer.halt_seconds

@@ -18,6 +18,7 @@ from protocol.scenario.network import Outage
 from service.domain.rollout import RolloutState
 from simulation.errors import WhatIfError
 from simulation.what_if.answer import check_numbers, replicate, share
+from simulation.what_if.course import CLOSE, COARSE
 from simulation.what_if.fleet import FleetModel, model_of, plain_fault
 from simulation.what_if.policies import PACES, ours, presets, rivals
 
@@ -185,7 +186,8 @@ def match(rival: Plan, scenario: Scenario, healthy: FleetModel, *, seed: int) ->
 
 
 def _cell(entry: Entry, case: Case, scenario: Scenario, *, seeds: Sequence[tuple[int, ...]]) -> Cell:
-    runs = [replicate(entry.plan, scenario, case.model, seeds=each) for each in seeds]
+    precision = CLOSE if case.is_bad else COARSE
+    runs = [replicate(entry.plan, scenario, case.model, seeds=each, precision=precision) for each in seeds]
     exposed = [ended.exposed for ended in runs]
     finished = [ended.seconds for ended in runs if ended.state is RolloutState.FINISHED]
     return Cell(

@@ -35,8 +35,9 @@ class Precision:
     slot_seconds: float
 
 
-FINE = Precision(portion=0.02, slot_seconds=2.0)
-COARSE = Precision(portion=0.2, slot_seconds=10.0)
+FINE = Precision(portion=0.02, slot_seconds=2.0)  # for one run
+CLOSE = Precision(portion=0.1, slot_seconds=10.0)  # for exposure, which a portion too many falsifies
+COARSE = Precision(portion=0.3, slot_seconds=10.0)  # for shares and times of whole rollouts
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ def _draw_course(axes: Axes, answer: Answer) -> None:
     points = answer.full.timeline
     hours = [point.at / _HOUR for point in points]
     for name in ("exposed", "confirmed", "failed"):
-        axes.plot(hours, [getattr(point, name) for point in points], label=name, linewidth=1.2)
+        axes.plot(hours, [getattr(point, name) for point in points], label=name, drawstyle="steps-post", linewidth=1.2)
     axes.set_yscale("symlog", linthresh=10)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("hours from the start")
