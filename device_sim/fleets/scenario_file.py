@@ -3,11 +3,10 @@
 import json
 from pathlib import Path
 
-import yaml
-
 from device_sim.errors import DeviceSimError
 from protocol.document import DocumentError, parse_document
 from protocol.scenario import Scenario
+from protocol.yaml_document import parse_yaml_keys
 
 MAX_SCENARIO_BYTES = 1024 * 1024
 
@@ -17,19 +16,16 @@ class ScenarioError(DeviceSimError):
 
 
 def read_scenario(path: Path) -> Scenario:
-    """Read a scenario.
+    """Read a scenario; that of an empty file is a quiet one.
 
     Raises:
         ScenarioError: names the file and what is wrong where.
     """
     try:
-        content = yaml.safe_load(path.read_bytes())
+        with path.open("rb") as file:
+            unverified = file.read(MAX_SCENARIO_BYTES + 1)
+        return parse_document(json.dumps(parse_yaml_keys(unverified, max_bytes=MAX_SCENARIO_BYTES)).encode(), Scenario)
     except OSError as error:
         raise ScenarioError(f"{path}: expected a scenario, found {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ScenarioError(f"{path}: expected YAML, found {error}") from error
-    try:
-        text = json.dumps(content or {}, default=str).encode()
-        return parse_document(text, Scenario, max_bytes=MAX_SCENARIO_BYTES)
     except DocumentError as error:
         raise ScenarioError(f"{path}: {error}") from error

@@ -3,10 +3,9 @@
 import json
 from pathlib import Path
 
-import yaml
-
-from protocol.document import DocumentError, parse_document
+from protocol.document import MAX_DOCUMENT_BYTES, DocumentError, parse_document
 from protocol.plan import Plan, merge_preset
+from protocol.yaml_document import parse_yaml_keys
 from service.cli.errors import BadArgumentError
 
 
@@ -17,13 +16,12 @@ def read_plan(path: Path) -> Plan:
         BadArgumentError: names the file, and what is wrong where.
     """
     try:
-        content = yaml.safe_load(path.read_bytes())
+        with path.open("rb") as file:
+            content = parse_yaml_keys(file.read(MAX_DOCUMENT_BYTES + 1))
     except OSError as error:
         raise BadArgumentError(f"{path}: expected a plan, found {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadArgumentError(f"{path}: expected YAML, found {error}") from error
-    if not isinstance(content, dict):
-        raise BadArgumentError(f"{path}: expected a plan's keys, found {type(content).__name__}")
+    except DocumentError as error:
+        raise BadArgumentError(f"{path}: {error}") from error
     return plan_of(content, where=str(path))
 
 
@@ -34,6 +32,6 @@ def plan_of(content: dict[str, object], *, where: str) -> Plan:
         BadArgumentError: names where they come from, and what is wrong.
     """
     try:
-        return parse_document(json.dumps(merge_preset(content), default=str).encode(), Plan)
+        return parse_document(json.dumps(merge_preset(content)).encode(), Plan)
     except (DocumentError, ValueError) as error:
         raise BadArgumentError(f"{where}: {error}") from error

@@ -47,8 +47,9 @@ def test_schema_is_printed() -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"", "expected a plan's keys, found NoneType"),
-        (b"- 1", "expected a plan's keys, found list"),
+        (b"", "stages: Field required"),
+        (b"- 1", "expected keys, found list"),
+        (b"stages: &a [{soak: 1h}, *a]", "expected no alias"),
         (b"a: [", "expected YAML"),
         (b"\xff\xfe\x00", "expected"),
         (b"preset: reckless", "preset: expected one of careful, standard, emergency, found 'reckless'"),
