@@ -423,11 +423,11 @@ class Machine:
         self.flash_factory({slot: tampered(image)})
 
     def _recover(self) -> Revert | None:
-        spare, reverted = self.spare, None
-        if spare.state == SpareState.TRIAL and spare.slot is not None:
-            reverted = Revert(spare.slot, spare.digest, _UNCONFIRMED)
-            self._parts.keep_revert(reverted)
-        self._parts.slots.recover()
+        dropped = self._parts.slots.recover()
+        if dropped is None or dropped.slot is None:
+            return None
+        reverted = Revert(dropped.slot, dropped.digest, _UNCONFIRMED)
+        self._parts.keep_revert(reverted)
         return reverted
 
     def _require_settled(self) -> None:

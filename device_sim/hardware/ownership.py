@@ -28,6 +28,7 @@ from datetime import datetime
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from device_sim.errors import StorageFullError
 from device_sim.hardware.clock import FIRST_FLOOR, LAST_TIME
 from device_sim.hardware.root_of_trust import RootOfTrust
 from device_sim.hardware.secure_storage import SecureStorage
@@ -89,11 +90,11 @@ class Ownership:
         # Step 2: the offered one.
         try:
             newer = self._newer(voucher, voucher_key)
-        except ProtocolError as error:
-            newer, refusal = None, str(error)
-        if newer is not None:
-            self._switch(voucher, newer)
-            voucher, refusal = newer, ""
+            if newer is not None:
+                self._switch(voucher, newer)
+                voucher, refusal = newer, ""
+        except (ProtocolError, StorageFullError) as error:
+            refusal = str(error)
         if voucher is None:
             return Settlement(None, refusal)
         # Step 3: what a cut interrupted.

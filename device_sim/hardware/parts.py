@@ -1,10 +1,11 @@
 """What of a device survives a power cut: the parts that write to its folder, and what the machine keeps in them."""
 
+import contextlib
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from device_sim.errors import DeviceFolderError
+from device_sim.errors import DeviceFolderError, StorageFullError
 from device_sim.hardware.boot import Authorities, Revert, load_authorities
 from device_sim.hardware.clock import FIRST_FLOOR
 from device_sim.hardware.factory import (
@@ -23,12 +24,10 @@ from device_sim.hardware.overlay import FlashMemory, open_flash_memory
 from device_sim.hardware.ownership import TIME_FLOOR, Ownership
 from device_sim.hardware.power import PowerSupply
 from device_sim.hardware.root_of_trust import RootOfTrust
-from device_sim.hardware.secure_storage import SecureStorage
+from device_sim.hardware.secure_storage import LAST_REVERT, SecureStorage
 from device_sim.hardware.slots import SlotStore
 from protocol.document import Document, canonical_json, parse_document
 from protocol.geometry import SYSTEM_SLOTS, Slot
-
-_LAST_REVERT = "last-revert"
 
 
 class _RevertDocument(Document):
@@ -72,12 +71,13 @@ class Parts:
 
     def last_revert(self) -> Revert | None:
         """Return the image on trial that was dropped last, or None."""
-        kept = self.storage.get(_LAST_REVERT)
+        kept = self.storage.get(LAST_REVERT)
         return None if kept is None else parse_document(kept, _RevertDocument).revert
 
     def keep_revert(self, revert: Revert) -> None:
-        """Remember which image on trial is dropped, before it is."""
-        self.storage.put(_LAST_REVERT, canonical_json(_RevertDocument.of(revert)))
+        """Remember which image on trial was dropped; that it was counts even where there is no room to say so."""
+        with contextlib.suppress(StorageFullError):
+            self.storage.put(LAST_REVERT, canonical_json(_RevertDocument.of(revert)))
 
     def time_floor(self) -> datetime:
         """Return the latest time that the device has been told.

@@ -120,15 +120,15 @@ class Running:
         self._parts.root_of_trust.raise_fuse(slot, trial.image.security_version)
 
     def drop_trial(self, slot: Slot, reason: str) -> None:
-        """Drop the image on trial and keep why.
+        """Drop the image on trial, then keep why.
 
         Raises:
             SpareStateError: the slot has no image on trial.
         """
         digest = self.require_trial(slot).image.digest
-        self._parts.keep_revert(Revert(slot, digest, reason))
         self._parts.slots.drop()
         self._trial = None
+        self._parts.keep_revert(Revert(slot, digest, reason))
 
     def install(self, slot: Slot, unverified_image: bytes) -> None:
         """Verify an image, write it straight into its slot and take it as what the slot runs, from its next start on.

@@ -16,8 +16,12 @@ from protocol.document import Document, DocumentError, DocumentT, canonical_json
 from protocol.voucher import Base64Bytes
 
 MAX_STORAGE_BYTES = 16 * 1024 * 1024
-RESERVED_BYTES = 512 * 1024  # for reports, which say that the rest is full
-REPORTS = "update/progress"  # the name that they are kept under
+RESERVED_BYTES = 512 * 1024  # for what a device must keep when the rest is full
+REPORTS = "update/progress"  # the name that reports are kept under, which say that it is full
+LAST_REVERT = "last-revert"
+CONFIRMING = "update/confirming"  # the image that was confirmed last, or is about to be
+RELEASE_FLOOR = "update/release-floor/"  # and a slot
+_OF_THE_RESERVE = (REPORTS, LAST_REVERT, CONFIRMING, RELEASE_FLOOR)
 
 
 class _State(Document):
@@ -72,7 +76,8 @@ class SecureStorage:
         if changed == self._items:
             return
         written = canonical_json(_State(items=changed))
-        most = MAX_STORAGE_BYTES if changes.keys() == {REPORTS} else MAX_STORAGE_BYTES - RESERVED_BYTES
+        takes_reserve = all(name.startswith(_OF_THE_RESERVE) for name in changes)
+        most = MAX_STORAGE_BYTES if takes_reserve else MAX_STORAGE_BYTES - RESERVED_BYTES
         if len(written) > most and _size(changed) > _size(self._items):
             raise StorageFullError(f"secure storage: expected at most {most} bytes, found {len(written)}")
         if self._power.draw() < 1.0:

@@ -12,6 +12,7 @@ Each step is an iterator: it yields the seconds after which it wants to go on, s
 between two ranges of a download or two golden vectors.
 """
 
+import contextlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -27,9 +28,11 @@ from device_sim.errors import (
     DeviceSimError,
     PowerCutError,
     SpareContentError,
+    SpareStateError,
     WornSectorError,
 )
 from device_sim.hardware.ports import DeviceMachine, RealTimeCore
+from device_sim.hardware.secure_storage import CONFIRMING, RELEASE_FLOOR
 from device_sim.network.ports import HttpTransport, NetworkError
 from device_sim.update.download import Verify, verify_spare
 from device_sim.update.errors import BootRefusedError, NoRoomError, PackageRefusedError, TargetRefusedError
@@ -48,8 +51,6 @@ LIVE_FRAMES = 3  # that a core on trial must answer after its golden vectors
 REACH_ATTEMPTS = 6  # of a new A7 application to reach the service
 REACH_PAUSE_SECONDS = 2.0
 BUSY_PAUSE_SECONDS = 1.0
-RELEASE_FLOOR = "update/release-floor/"
-CONFIRMING = "update/confirming"  # in secure storage: the image that was confirmed last, or is about to be
 
 T = TypeVar("T")
 
@@ -174,10 +175,14 @@ class Installer:
         self._confirm(target)
 
     def _confirm(self, target: ImageTarget) -> None:
-        self._keep_release(target)
         try:
+            self._keep_release(target)
             self._machine.confirm(target.slot)
-        except (SpareContentError, WornSectorError) as error:  # the machine has reverted
+        except PowerCutError:
+            raise
+        except DeviceSimError as error:
+            with contextlib.suppress(SpareStateError):  # the machine has reverted already
+                self._machine.revert(target.slot, str(error))
             raise TrialFailedError(Cause.FLASH, str(error)) from error
         self._raise_floor()
 

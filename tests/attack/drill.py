@@ -17,8 +17,9 @@ import numpy as np
 from tuf.api.metadata import Metadata, TargetFile, Targets
 
 from device_sim.hardware.root_of_trust import seeded_identity
+from device_sim.hardware.secure_storage import RELEASE_FLOOR
 from device_sim.update.client import UpdateClient
-from device_sim.update.installer import RELEASE_FLOOR, Installer
+from device_sim.update.installer import Installer
 from device_sim.update.progress import Progress
 from device_sim.update.uptane import Floors, Instruction, UptaneClient
 from pki.metadata import DirectorSigner, director_target

@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from device_sim.update.installer import RELEASE_FLOOR
+from device_sim.hardware.secure_storage import RELEASE_FLOOR
 from protocol.document import verify_document
 from protocol.geometry import HOME_BYTES, Slot
 from protocol.messages import MANIFEST_PAYLOAD_TYPE, ActionReport, ActionState, Attack, Cause, VersionManifest
