@@ -21,6 +21,7 @@ from device_sim.fleets.powered import Mains
 from device_sim.hardware.clock import Clock, DriftingClock
 from device_sim.network.quality import NetworkPath, Surrounds
 from device_sim.network.wire import WireMeter
+from protocol.flash_geometry import FlashLayout
 from protocol.geometry import Slot
 from protocol.messages import ActionState
 from protocol.scenario import Scenario
@@ -28,8 +29,9 @@ from protocol.scenario.network import NetworkQuality
 from service.application.events import EventType, StoredEvent
 from simulation.api import DeviceApi
 from simulation.clock import VirtualClock
-from simulation.devices.device import Ground, VirtualDevice
+from simulation.devices.device import Ground, VirtualDevice, behaviour_of
 from simulation.devices.faults import faults_of
+from simulation.devices.flash import VirtualFlash
 from simulation.devices.machine import VirtualMachine
 from simulation.devices.pace import Pace, RegionHours
 from simulation.devices.trust import Beliefs
@@ -79,6 +81,8 @@ class World:
         self._settings = settings or ServiceSettings()
         self._entropy = SeededEntropy(scenario.seed)
         self._made_with: dict[str | None, Mapping[Slot, VirtualImage]] = {}
+        self._layouts: dict[str | None, FlashLayout] = {}
+        self._idle = DeviceTime(clock)
         self._hours: dict[str | None, RegionHours] = {}
         self._voucher = make_voucher(clock.now())
         self._on_rollout: Callable[[StoredEvent], None] = lambda _stored: None
@@ -89,7 +93,7 @@ class World:
             pace=Pace(),
             beliefs=Beliefs(self.catalogue, api.attest, clock.now),
             clock=clock,
-            time=DeviceTime(clock),
+            behaviour=behaviour_of(scenario),
             scheduler=self.scheduler,
             is_service_up=lambda: self.service is not None,
         )
@@ -195,14 +199,18 @@ class World:
         clock: Clock = self.clock
         if plan.clock_offset or plan.clock_drift_ppm:
             clock = DriftingClock(clock, offset=plan.clock_offset, drift_ppm=plan.clock_drift_ppm)
+        faults = faults_of(self.scenario, self.catalogue, plan, planned.device_id)
+        flash = VirtualFlash(
+            self._layout(plan), clock=self.clock, idle=self._idle, brown_out_every=faults.brown_out_every, rng=rng
+        )
         return VirtualMachine(
             planned.device_id,
             self._images(plan),
             catalogue=self.catalogue,
             clock=clock,
             rng=rng,
-            faults=faults_of(self.scenario, self.catalogue, plan, planned.device_id),
-            time=self._ground.time,
+            faults=faults,
+            flash=flash,
             voucher=self._voucher,
         )
 
@@ -230,6 +238,13 @@ class World:
             system = {} if version is None else {Slot.OS: self.catalogue.systems[version]}
             self._made_with[plan.hardware] = {**self.catalogue.factory, **system}
         return self._made_with[plan.hardware]
+
+    def _layout(self, plan: DevicePlan) -> FlashLayout:
+        """Return what lies where in a device's flash; devices of a revision share it."""
+        if plan.hardware not in self._layouts:
+            geometry = revision_of(self.scenario, plan.hardware).geometry
+            self._layouts[plan.hardware] = FlashLayout() if geometry is None else geometry.layout
+        return self._layouts[plan.hardware]
 
     def _hours_of(self, name: str | None) -> RegionHours:
         """Return a region's hours; its devices follow them together."""

@@ -14,7 +14,6 @@ from datetime import timedelta
 import numpy as np
 from typing_extensions import override
 
-from device_sim.cores.device_time import DeviceTime
 from device_sim.errors import PowerCutError
 from device_sim.fleets.powered import Mains
 from device_sim.network.quality import NetworkPath
@@ -24,6 +23,7 @@ from protocol.geometry import Core
 from protocol.identity import DeviceId
 from protocol.messages import CHECK_UPDATE
 from protocol.model import InputContract
+from protocol.scenario import Scenario
 from simulation.api import DeviceApi
 from simulation.clock import VirtualClock
 from simulation.devices.machine import VirtualMachine
@@ -34,7 +34,6 @@ from simulation.scheduler import NEVER, Entry, Scheduler
 
 POLL_ANSWER_BYTES = 45  # of a PollReply without an action
 START_SPREAD_SECONDS = 60.0
-BEHAVIOUR = Behaviour(infers=False, counts_period_seconds=NEVER, start_spread_seconds=START_SPREAD_SECONDS)
 
 
 class NoSensors:
@@ -48,6 +47,16 @@ class NoSensors:
 SENSORS = NoSensors()
 
 
+def behaviour_of(scenario: Scenario) -> Behaviour:
+    """Return how virtual devices spend their time."""
+    return Behaviour(
+        infers=False,
+        waits_for_flash=scenario.waits_for_flash,
+        counts_period_seconds=NEVER,
+        start_spread_seconds=START_SPREAD_SECONDS,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Ground:
     """What all virtual devices stand on.
@@ -57,7 +66,7 @@ class Ground:
         pace: how often the service has devices poll.
         beliefs: what they share.
         clock: the virtual time.
-        time: device time of machines whose flash is never busy.
+        behaviour: of devices.
         scheduler: steps them.
         is_service_up: says so.
     """
@@ -66,7 +75,7 @@ class Ground:
     pace: Pace
     beliefs: Beliefs
     clock: VirtualClock
-    time: DeviceTime
+    behaviour: Behaviour
     scheduler: Scheduler
     is_service_up: Callable[[], bool]
 
@@ -209,6 +218,7 @@ class VirtualDevice(Entry):
         if self._network is not None and self._network.link is not None:
             self._network.link.stop()
         self._device = self._network = None
+        self.machine.lose_power()
         self._path.settle()
         self._emit("power", device=self.device_id, on=False)
         self._next_cut = NEVER
@@ -218,8 +228,8 @@ class VirtualDevice(Entry):
     def tell_figures(self) -> None:
         """Emit what the device has done to its flash, and what went over the wire, so far."""
         self.rouse()
-        if self.machine.flash_operations:
-            self._emit("counts", device=self.device_id, cores={}, flash_operations=self.machine.flash_operations)
+        if operations := self.machine.flash.operations:
+            self._emit("counts", device=self.device_id, cores={}, flash_operations=operations)
         meter = self._path.meter
         self._emit(
             "wire",
@@ -261,7 +271,7 @@ class VirtualDevice(Entry):
             emit=self._emit,
             wake=lambda: None,  # whoever tells the device wakes it
         )
-        self._device = Device(self.machine, SENSORS, behaviour=BEHAVIOUR, surroundings=surroundings)
+        self._device = Device(self.machine, SENSORS, behaviour=ground.behaviour, surroundings=surroundings)
 
     def _running(self) -> Device:
         if self._device is None:

@@ -1,6 +1,5 @@
 """Which faults of a scenario a virtual device has: decided by its seed and id alone, before it does anything."""
 
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -32,7 +31,7 @@ class Faults:
     Attributes:
         release_faults: with the digests of the images that bring them.
         kernel_faults: of its cores.
-        brown_out_every: flash operations between two brown-outs; 0 for none.
+        brown_out_every: mean number of flash operations between two brown-outs; 0 for none.
         is_bricked: whether it is silent for good.
     """
 
@@ -65,10 +64,6 @@ class Faults:
                 return _KERNEL_CAUSES[fault.kind]
         return None
 
-    def browns_out(self, operations: int, rng: random.Random) -> bool:
-        """Whether the power fails in one of some flash operations."""
-        return self.brown_out_every > 0 and rng.random() < operations / self.brown_out_every
-
     def brick(self) -> None:
         """Make the device silent for good."""
         self.is_bricked = True
@@ -99,7 +94,7 @@ def faults_of(scenario: Scenario, catalogue: Catalogue, plan: DevicePlan, device
             defect.every
             for number, defect in enumerate(revision_of(scenario, plan.hardware).defects)
             if defect.kind is DefectKind.BROWN_OUT
-            and is_hit(scenario.seed, f"defect/{number}", device_id, share=defect.share)
+            and is_hit(scenario.seed, f"defect/{plan.hardware}/{number}", device_id, share=defect.share)
         ),
         0,
     )

@@ -1,10 +1,12 @@
 """A virtual MT3620: what its slots hold, as states; no bytes, no keys.
 
 Real: what is on trial, confirmed or reverted, and by which rules; fuses, counters, boot seeds; that a restart drops an
-image on trial and finishes one that was confirmed; the sizes of slots. Not real: flash contents, wear, the boot chain's
+image on trial, finishes one that was confirmed and goes on with one that was being written; the sizes of slots.
+Modelled: how long flash work, a trial's start and golden vectors take. Not real: flash contents, wear, the boot chain's
 verification, the model's arithmetic. Faults of the scenario strike at the step that the real ones would spoil.
 """
 
+import copy
 import random
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
@@ -31,7 +33,7 @@ from device_sim.network.ports import SlowRetrievalError
 from device_sim.update.errors import TargetRefusedError
 from protocol.document import Document, DocumentT, canonical_json
 from protocol.evidence import LifeCycle, SoftwareComponent
-from protocol.geometry import HOME_BYTES, SECTOR_BYTES, SPARE_BYTES, Core, Slot
+from protocol.geometry import Core, Slot
 from protocol.identity import DeviceId
 from protocol.messages import Cause
 from protocol.model import GoldenVectors
@@ -39,9 +41,12 @@ from protocol.scenario.faults import ReleaseFault, ReleaseFaultKind
 from protocol.voucher import Voucher
 from simulation.admission import Shown
 from simulation.devices.faults import Faults
+from simulation.devices.flash import VirtualFlash, brown_out
 from simulation.images import Catalogue, VirtualImage
 
 BOOT_SEED_BYTES = 32
+START_SECONDS = 1.0  # to verify, load and start an image on trial; assumed
+GOLDEN_SECONDS = 2.4  # to answer golden vectors: eight of 0.3 s, as a person detector on an M4 takes
 UNCONFIRMED = "restarted before the trial was confirmed"
 
 
@@ -125,26 +130,27 @@ class VirtualMachine:
         clock: drives the device's clock.
         rng: seeded; draws boot seeds.
         faults: that strike this device.
-        time: of a device whose flash is never busy; shared.
+        flash: counts and takes time.
         voucher: names a catalog that nobody verifies.
     """
 
     __slots__ = (
         "_catalogue",
         "_clock",
+        "_copied",
         "_driver",
         "_faults",
         "_home",
+        "_is_cut",
         "_rng",
         "_trial",
         "boot_seed",
         "device_id",
-        "flash_operations",
+        "flash",
         "lifecycle",
         "rot",
         "spare",
         "storage",
-        "time",
         "voucher",
         "written",
     )
@@ -160,10 +166,10 @@ class VirtualMachine:
         clock: Clock,
         rng: random.Random,
         faults: Faults,
-        time: DeviceTime,
+        flash: VirtualFlash,
         voucher: Voucher,
     ) -> None:
-        self.time = time
+        self.flash = flash
         self.device_id = device_id
         self.rot = VirtualAnchor()
         self.storage = VirtualStorage()
@@ -172,7 +178,8 @@ class VirtualMachine:
         self.written = 0  # bytes of the spare's image
         self.boot_seed = b""
         self.lifecycle = LifeCycle.SECURED
-        self.flash_operations = 0
+        self._copied = 0  # flash operations of the copy home that are done
+        self._is_cut = False  # whether the power failed while the spare was written
         self._home = images
         self._trial: Slot | None = None
         self._catalogue = catalogue
@@ -187,6 +194,11 @@ class VirtualMachine:
         return self._faults.is_bricked
 
     @property
+    def time(self) -> DeviceTime:
+        """The device's own time line."""
+        return self.flash.time
+
+    @property
     def clock(self) -> DeviceClock:
         """The device's clock."""
         return self._clock
@@ -199,16 +211,22 @@ class VirtualMachine:
             catalogue=self._catalogue,
             clock=self._driver,
             rng=rng,
-            faults=self._faults,
-            time=self.time,
+            faults=copy.copy(self._faults),
+            flash=self.flash.copy(rng),
             voucher=_expect_voucher(self),
         )
-        other.storage = VirtualStorage(self.storage)
+        other.storage, other.lifecycle = VirtualStorage(self.storage), self.lifecycle
+        other.spare, other.written, other._copied, other._is_cut = self.spare, self.written, self._copied, True
         other.rot.fuses, other.rot.counters = dict(self.rot.fuses), dict(self.rot.counters)
         return other
 
     def boot(self) -> BootReport:
-        """Finish or undo what a power cut left behind, then boot."""
+        """Finish or undo what a power cut left behind, then boot.
+
+        Raises:
+            PowerCutError: a brown-out while a confirmed image is copied home.
+        """
+        self.flash.switch_on()
         reverted = None
         if self.spare.state is SpareState.TRIAL and self.spare.slot is not None:
             reverted = Revert(self.spare.slot, self.spare.digest, UNCONFIRMED)
@@ -219,6 +237,18 @@ class VirtualMachine:
         self._clock = DeviceClock(self._driver, floor=self._clock.floor)
         self.boot_seed = self._rng.randbytes(BOOT_SEED_BYTES)
         return BootReport(self.components(), is_claimed=True, voucher_refusal="", stopped_cores={}, reverted=reverted)
+
+    def lose_power(self) -> None:
+        """Lose what is volatile: bytes of an image that were not programmed yet, and the sector that was begun."""
+        undone = self.flash.switch_off()
+        if self.spare.state is not SpareState.FILLING:
+            return
+        if undone > self.written:  # the spare's sectors were still being erased
+            self.spare_drop()
+        elif undone or self.written < self.spare.length:
+            sector = self.flash.layout.geometry.sector_bytes
+            self.written = (self.written - undone) // sector * sector
+            self._is_cut = True
 
     def components(self) -> tuple[SoftwareComponent, ...]:
         """Return what runs now, in boot order, an image on trial included."""
@@ -249,14 +279,20 @@ class VirtualMachine:
         Raises:
             ImageTooLargeError: for the slot's home or the spare.
             SpareStateError: an image is on trial or being copied home.
+            PowerCutError: a brown-out.
         """
-        limit = min(HOME_BYTES.get(slot, 0), SPARE_BYTES)
+        limit = self.flash.layout.slot_bytes.get(slot, 0)
         if not 0 < length <= limit:
             raise ImageTooLargeError(f"{slot}: expected 1 to {limit} bytes, found {length}")
         if self.spare.state in {SpareState.TRIAL, SpareState.CONFIRMED}:
             raise SpareStateError(f"spare: expected it free, found {self.spare.state.name}")
         if (self.spare.slot, self.spare.digest) != (slot, digest):
-            self.spare, self.written = Spare(SpareState.FILLING, slot, digest, length), 0
+            self.spare_drop()
+            self.flash.erase(length)
+            self.spare = Spare(SpareState.FILLING, slot, digest, length)
+        elif self._is_cut:
+            self.flash.erase(1)  # the sector that was being written
+        self._is_cut = False
         return self.written
 
     def spare_write(self, offset: int, data: bytes) -> None:
@@ -271,8 +307,10 @@ class VirtualMachine:
             raise SpareContentError(f"spare: expected bytes from {self.written}, found some from {offset}")
         if self.written + len(data) > self.spare.length // 2 and self._strikes(ReleaseFaultKind.DOWNLOAD):
             raise SlowRetrievalError(f"expected the bytes from {offset} in time, found the link gone")
-        self._draw_power(len(data))
-        self.written += len(data)
+        programmed = self.flash.program(len(data))
+        self.written += programmed
+        if programmed < len(data):
+            raise brown_out()
 
     def spare_read(self, offset: int, length: int) -> bytes:
         """Return bytes that stand for the image's."""
@@ -284,7 +322,7 @@ class VirtualMachine:
 
     def spare_drop(self) -> None:
         """Forget what the spare holds."""
-        self.spare, self.written, self._trial = Spare(), 0, None
+        self.spare, self.written, self._trial, self._copied, self._is_cut = Spare(), 0, None, 0, False
 
     def home_read(self, slot: Slot, offset: int, length: int) -> bytes:
         """Refuse: no patch is offered to a virtual device."""
@@ -315,6 +353,7 @@ class VirtualMachine:
             raise CoreLoadError(f"{slot}: expected an image that starts, found one that does not")
         self.spare = Spare(SpareState.TRIAL, slot, self.spare.digest, self.spare.length)
         self._trial = slot
+        self.flash.hold(START_SECONDS)
         if self._strikes(ReleaseFaultKind.BRICK):
             self._faults.brick()
             raise PowerCutError(f"{slot}: the device went silent in its trial")
@@ -322,6 +361,7 @@ class VirtualMachine:
     def run_golden(self, core: Core, vectors: GoldenVectors) -> GoldenOutcome:
         """See `Machine.run_golden`; a model passes unless a fault strikes."""
         model = self._catalogue.image(self.spare.digest).name
+        self.flash.hold(GOLDEN_SECONDS)
         kernel = self._faults.of_kernel(core, model)
         cause = Cause.GOLDEN_VECTORS if self._strikes(ReleaseFaultKind.GOLDEN_VECTORS) else kernel
         if cause is not None:
@@ -334,7 +374,7 @@ class VirtualMachine:
         Raises:
             SpareStateError: the slot has no image on trial.
             SpareContentError: a fault: a sector did not keep its bytes; the old image runs on.
-            PowerCutError: a brown-out, before or after the image counts as confirmed.
+            PowerCutError: a brown-out after the image counts as confirmed; the next boot goes on with its copy home.
         """
         self._require_trial(slot)
         if self._strikes(ReleaseFaultKind.FLASH):
@@ -342,7 +382,6 @@ class VirtualMachine:
             raise SpareContentError(f"{slot}: expected a sector to keep its bytes, found others")
         self.spare = Spare(SpareState.CONFIRMED, slot, self.spare.digest, self.spare.length)
         self._trial = None
-        self._draw_power(self.spare.length)
         self._copy_home(slot)
 
     def break_open(self) -> None:
@@ -363,6 +402,10 @@ class VirtualMachine:
         """Do nothing: what the machine holds outlives whoever uses it."""
 
     def _copy_home(self, slot: Slot) -> None:
+        if slot not in self.flash.layout.two_places:
+            self._copied = self.flash.copy_home(self.spare.length, begun=self._copied)
+            if self._copied < self.flash.home_operations(self.spare.length):
+                raise brown_out()
         image = self._catalogue.image(self.spare.digest)
         self._home = {**self._home, slot: image}
         self.rot.fuses[slot] = max(self.rot.fuse(slot), image.custom.security_counter)
@@ -374,13 +417,6 @@ class VirtualMachine:
 
     def _strikes(self, kind: ReleaseFaultKind) -> bool:
         return self._faults.of_image(kind, self.spare.digest)
-
-    def _draw_power(self, length: int) -> None:
-        """Count flash operations, an erase per sector; a brown-out cuts the power at one of them."""
-        operations = -(-length // SECTOR_BYTES)
-        self.flash_operations += operations
-        if self._faults.browns_out(operations, self._rng):
-            raise PowerCutError("brown-out: the power failed in a flash operation")
 
 
 def _expect_voucher(machine: VirtualMachine) -> Voucher:
