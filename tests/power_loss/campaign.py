@@ -4,7 +4,7 @@ The whole device runs: flash, journal, fuses, measured boot with real signatures
 sector erase, or one atomic write of the root of trust or the secure storage. After every cut must hold:
     1. the next boot succeeds and runs the old image or the new one, whole; every other slot holds what it did;
     2. an image that was not confirmed is not the one that runs;
-    3. no fuse and no counter has fallen, and no fuse is above the image that runs;
+    3. no fuse and no counter has fallen, neither in the cut nor after it, and no fuse is above the image that runs;
     4. recovery ends: within a bounded number of operations, and a further boot changes nothing;
     5. the same update, taken up again, succeeds.
 With TINYFLEET_POWER_LOSS=all every operation is cut in every way, for every slot of every geometry. Else of some.
@@ -73,6 +73,7 @@ class Campaign:
         self.others = {name: image.digest for name, image in machine.installed().items() if name != slot}
         self.start = machine.folder
         machine.close()
+        self.floors = _floors(self.start)
         self.copies = folder / "copies"
 
     def device(self) -> Path:
@@ -117,6 +118,7 @@ class Campaign:
             state: of the spare after the first of several cuts, when that decides which image runs.
         """
         power, floors = PowerSupply(), _floors(folder)
+        _require_no_fall(self.floors, floors)  # invariant 3
         machine = self.builder.open(folder, power=power)
         try:
             allowed = self._allowed(machine.spare.state if state is None else state)
@@ -134,7 +136,7 @@ class Campaign:
             self._require_last(machine, power)
         finally:
             machine.close()
-        assert all(_floors(folder)[name] >= floor for name, floor in floors.items())  # invariant 3
+        _require_no_fall(floors, _floors(folder))  # invariant 3
 
     def _require_last(self, machine: Machine, power: PowerSupply) -> None:
         operations = power.operations
@@ -204,3 +206,8 @@ def _weights(number: int, size: int) -> bytes:
 def _floors(folder: Path) -> dict[str, int]:
     kept = json.loads((folder / "rot.json").read_bytes())
     return {**kept["fuses"], **kept["counters"]}
+
+
+def _require_no_fall(before: dict[str, int], after: dict[str, int]) -> None:
+    fallen = {name: after.get(name) for name, floor in before.items() if after.get(name, -1) < floor}
+    assert not fallen, f"expected at least {before}, found {fallen}"

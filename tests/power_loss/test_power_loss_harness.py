@@ -1,4 +1,4 @@
-"""The suite can fail: a slot store that is not power-safe is found, and counted as what it is."""
+"""The suite can fail: a part that is not power-safe is found, and counted as what it is."""
 
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from device_sim.hardware import parts
 from device_sim.hardware.journal import HomeImage
 from device_sim.hardware.power import PowerSupply
 from device_sim.hardware.regions import bring
+from device_sim.hardware.root_of_trust import RootOfTrust
 from device_sim.hardware.slots import SlotStore
 from device_sim.hardware.spare import Spare
 from protocol.geometry import Slot
@@ -39,13 +40,30 @@ class ForgetsNoTrial(SlotStore):
         return super().recover()
 
 
-@pytest.mark.parametrize("store", [RecordsBeforeItCopies, ForgetsNoTrial])
-def test_broken_slot_store_is_counted_as_a_brick(
-    store: type[SlotStore], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+class UnblowsBeforeItBlows(RootOfTrust):
+    """Takes a fuse back before it is blown further; the next boot blows it again."""
+
+    @override
+    def raise_fuse(self, slot: Slot, security_version: int) -> None:
+        if security_version > self.fuse(slot):
+            self._save(fuses={**self._content.fuses, slot: 0})
+        super().raise_fuse(slot, security_version)
+
+
+@pytest.mark.parametrize(
+    ("part", "broken"),
+    [
+        ("SlotStore", RecordsBeforeItCopies),
+        ("SlotStore", ForgetsNoTrial),
+        ("RootOfTrust", UnblowsBeforeItBlows),
+    ],
+)
+def test_broken_part_is_counted_as_a_brick(
+    part: str, broken: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A few cuts of the same campaign find it; the others are counted all the same."""
     campaign = Campaign(tmp_path, Slot.M4_0_FIRMWARE, SMALL_SECTORS)
-    monkeypatch.setattr(parts, "SlotStore", store)
+    monkeypatch.setattr(parts, part, broken)
     found = CutTally()
     for operation in range(campaign.count()):
         with found.cut(f"operation {operation}"):
