@@ -53,7 +53,7 @@ def _from_happenings(scenario: Scenario, plan: DevicePlan, device_id: str) -> It
             continue
         start = happening.at.total_seconds()
         end = start + happening.lasts.total_seconds() if happening.lasts else None
-        level = min(1.0, happening.level)
+        level = happening.level
         if happening.kind is HappeningKind.LIGHTING:
             yield SensorConditions(sensor=SensorKind.CAMERA, lighting=level, starts_seconds=start, ends_seconds=end)
         else:

@@ -14,10 +14,13 @@ from protocol.scenario.happenings import Happening
 from protocol.scenario.hardware import HardwareRevision
 from protocol.scenario.network import Region
 from protocol.scenario.rollouts import VirtualRelease, VirtualRollout
-from protocol.scenario.values import Label
+from protocol.scenario.values import MOST, Label, Whole
 
 FULL_SHARE = 1.0 + 1e-9
 ANY = "*"
+WHOLE_GROUP = 100.0
+FACTORY = "factory"  # the release that virtual devices are made with
+LAST_START = datetime.fromisoformat("9000-01-01T00:00:00+00:00")  # what follows must have a date, too
 DEFAULT_START = datetime.fromisoformat("2026-01-05T08:00:00+00:00")
 
 
@@ -40,8 +43,8 @@ class Scenario(Document):
     """
 
     description: Annotated[str, Field(max_length=2000)] = ""
-    seed: int = 1
-    start: Moment = DEFAULT_START
+    seed: Annotated[Whole, Field(ge=-MOST, le=MOST)] = 1
+    start: Annotated[Moment, Field(le=LAST_START)] = DEFAULT_START
     length: Length | None = None
     regions: Mapping[Label, Region] = {}
     hardware: Mapping[Label, HardwareRevision] = {}
@@ -52,7 +55,7 @@ class Scenario(Document):
     releases: tuple[VirtualRelease, ...] = ()
     rollouts: tuple[VirtualRollout, ...] = ()
     inference_period_seconds: Annotated[float, Field(gt=0)] = 1.0
-    inference_sample: Annotated[int, Field(ge=0)] = 0
+    inference_sample: Annotated[Whole, Field(ge=0, le=MOST)] = 0
     waits_for_flash: bool = True
 
     @property
@@ -62,7 +65,7 @@ class Scenario(Document):
 
     @model_validator(mode="after")
     def _check_agreement(self) -> Self:
-        """Refuse names that nothing declares, names twice, shares above 1, and stages that do not rise."""
+        """Refuse names that nothing declares, names twice, shares above 1, and rollouts that cannot be."""
         _check_unique("fleets", [fleet.name for fleet in self.fleets])
         _check_unique("releases", [release.name for release in self.releases])
         for where, name, declared in self._references():
@@ -71,11 +74,19 @@ class Scenario(Document):
         for where, shares in self._mixes():
             if sum(shares.values()) > FULL_SHARE:
                 raise ValueError(f"{where}: expected shares of at most 1 together, found {sum(shares.values()):g}")
+        if any(release.name == FACTORY for release in self.releases):
+            raise ValueError(f"releases: expected other names than {FACTORY}, which is what devices are made with")
         for number, rollout in enumerate(self.rollouts):
-            percents = [stage.percent for stage in rollout.stages]
-            if percents != sorted(set(percents)):
-                raise ValueError(f"rollouts.{number}.stages: expected rising percentages, found {percents}")
+            self._check_rollout(f"rollouts.{number}", rollout)
         return self
+
+    def _check_rollout(self, where: str, rollout: VirtualRollout) -> None:
+        percents = [stage.percent for stage in rollout.stages]
+        if percents != sorted(set(percents)) or percents[-1] != WHOLE_GROUP:
+            raise ValueError(f"{where}.stages: expected percentages that rise to 100, found {percents}")
+        groups = {(fleet.product, fleet.group) for fleet in self.fleets}
+        if groups and (rollout.product, rollout.group) not in groups:
+            raise ValueError(f"{where}: expected product and group of a fleet, found {rollout.product} {rollout.group}")
 
     def _mixes(self) -> Iterator[tuple[str, Mapping[str, float]]]:
         for fleet in self.fleets:
@@ -99,6 +110,8 @@ class Scenario(Document):
         for number, fault in enumerate(self.release_faults):
             where = f"release_faults.{number}"
             yield from _named(where, region=(fault.region, self.regions), hardware=(fault.hardware, self.hardware))
+            if releases:
+                yield f"{where}.release", fault.release, [*releases, ANY]
         for number, kernel_fault in enumerate(self.kernel_faults):
             yield from _named(f"kernel_faults.{number}", hardware=(kernel_fault.hardware, self.hardware))
 

@@ -2,14 +2,14 @@
 
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from protocol.document import Document
+from protocol.document import Document, Name
 from protocol.geometry import Core
 from protocol.lengths import Length
-from protocol.scenario.values import Label
+from protocol.scenario.values import MOST, Label, Whole
 
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}@(?:\*|[0-9A-Za-z][0-9A-Za-z.+-]{0,31})$")]
 """`name@version` of a model card, or `name@*` for every version."""
@@ -38,7 +38,7 @@ class KernelFault(Document):
     kind: FaultKind
     core: Core | None = None
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
-    after_inferences: Annotated[int, Field(ge=0)] = 0
+    after_inferences: Annotated[Whole, Field(ge=0, le=MOST)] = 0
     hardware: Label | None = None
 
 
@@ -60,19 +60,31 @@ class ReleaseFault(Document):
     """A release that is bad for some devices.
 
     Attributes:
-        release: its name, or `*` for every release.
+        release: its name, or `*` for every release; one of the scenario's, where it declares any.
         share: of the devices that take it, chosen by salted hash of the device id.
         hardware, region: only there.
         after: from the device's confirmed run to the moment when it strikes; for crash-loop, slow, drift and brick.
         only_in_the_dark: strikes while the lighting is low.
-        factor: of latency where it is slow, of confidence where it drifts.
+        factor: of latency where it is slow; of confidence where it drifts, there at most 1.
     """
 
-    release: str
+    release: Name
     kind: ReleaseFaultKind
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
     hardware: Label | None = None
     region: Label | None = None
     after: Length = timedelta(0)
     only_in_the_dark: bool = False
-    factor: Annotated[float, Field(gt=0)] = 2.0
+    factor: Annotated[float, Field(gt=0, le=1000)] | None = None
+
+    @model_validator(mode="after")
+    def _check_factor(self) -> Self:
+        if self.kind is ReleaseFaultKind.DRIFT and self.strength > 1:
+            raise ValueError(f"factor: expected at most 1, which is all of the confidence, found {self.strength:g}")
+        return self
+
+    @property
+    def strength(self) -> float:
+        """The factor; where none is given, twice the latency or half the confidence."""
+        usual = 0.5 if self.kind is ReleaseFaultKind.DRIFT else 2.0
+        return usual if self.factor is None else self.factor

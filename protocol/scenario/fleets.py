@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from protocol.document import Document, Name
 from protocol.lengths import Length
-from protocol.scenario.values import Label, Share
+from protocol.scenario.values import MOST, Label, Share, Whole
 from protocol.sensing import SensorConditions, SensorSource
 
 
@@ -79,7 +79,7 @@ class Fleet(Document):
     """
 
     name: Label
-    devices: Annotated[int, Field(ge=1, le=10_000_000)]
+    devices: Annotated[Whole, Field(ge=1, le=10_000_000)]
     fidelity: Fidelity = Fidelity.FULL
     product: Name = "Camera"
     group: Name = "Production"
@@ -89,8 +89,8 @@ class Fleet(Document):
     power: PowerCycles = PowerCycles()
     inference: InferenceSource | None = None
     inference_period: Length | None = None
-    inference_sample: Annotated[int, Field(ge=0)] | None = None
+    inference_sample: Annotated[Whole, Field(ge=0, le=MOST)] | None = None
     sensors: tuple[SensorSource, ...] = ()
     conditions: tuple[SensorConditions, ...] = ()
     attributes: Mapping[Label, Annotated[str, Field(max_length=100)]] = {}
-    sites: Annotated[int, Field(ge=1)] = 1
+    sites: Annotated[Whole, Field(ge=1, le=MOST)] = 1

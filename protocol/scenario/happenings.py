@@ -2,9 +2,9 @@
 
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from protocol.document import Document
 from protocol.lengths import Length
@@ -31,7 +31,7 @@ class Happening(Document):
         lasts: where it ends by itself.
         fleet, region, hardware: only there.
         share: of the devices that it hits, chosen by salted hash; clones and thefts hit at least one device.
-        level: see the kind; 0 to 1 for lighting and vibration.
+        level: see the kind; 0 to 1 for lighting and vibration, above 0 for load.
     """
 
     at: Length
@@ -41,4 +41,15 @@ class Happening(Document):
     region: Label | None = None
     hardware: Label | None = None
     share: Annotated[Share, Field(gt=0)] = 1.0
-    level: Annotated[float, Field(ge=0)] = 1.0
+    level: Annotated[float, Field(ge=0, le=1000)] = 1.0
+
+    @model_validator(mode="after")
+    def _check_level(self) -> Self:
+        if self.kind is HappeningKind.LOAD and not self.level:
+            raise ValueError("level: expected a load above 0, found 0")
+        if self.kind in _SHARES and self.level > 1:
+            raise ValueError(f"level: expected 0 to 1 for {self.kind.value}, found {self.level:g}")
+        return self
+
+
+_SHARES = frozenset({HappeningKind.LIGHTING, HappeningKind.VIBRATION})

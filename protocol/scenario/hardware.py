@@ -7,7 +7,7 @@ from pydantic import Field
 
 from protocol.document import Document
 from protocol.flash_geometry import FlashDocument
-from protocol.scenario.values import Share
+from protocol.scenario.values import MOST, Share, Version, Whole
 
 
 class DefectKind(StrEnum):
@@ -29,7 +29,7 @@ class Defect(Document):
 
     kind: DefectKind
     share: Share = 1.0
-    every: Annotated[int, Field(gt=0)] = 1000
+    every: Annotated[Whole, Field(gt=0, le=MOST)] = 1000
     factor: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
@@ -43,7 +43,7 @@ class HardwareRevision(Document):
         defects: what is wrong with some of them.
     """
 
-    os_version: str | None = None
+    os_version: Version | None = None
     geometry: FlashDocument | None = None
     profile: str = "reference"
     defects: tuple[Defect, ...] = ()

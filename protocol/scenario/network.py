@@ -7,7 +7,7 @@ from pydantic import Field
 
 from protocol.document import Document
 from protocol.lengths import Length
-from protocol.scenario.values import Hours, Share
+from protocol.scenario.values import MOST, Hours, Share, Whole
 
 
 class Outage(Document):
@@ -25,8 +25,7 @@ class NetworkQuality(Document):
         jitter: greatest deviation of the latency, to either side.
         loss: share of the exchanges that get lost; a lost one costs its time limit or a retransmission.
         bytes_per_second: of one device; None is unlimited.
-        metered: bytes are counted against `metered_bytes_per_day`.
-        metered_bytes_per_day: where it is used up the device is offline until midnight of its region.
+        metered_bytes_per_day: where it is used up the device is offline until midnight of its region; None: no end.
         nat_timeout: a connection that is silent for longer is dropped without a word; None never.
         offline_hours: captive hours of every day, in the region's time.
         outages: once each, from the scenario's start.
@@ -35,9 +34,8 @@ class NetworkQuality(Document):
     latency: Length = timedelta(0)
     jitter: Length = timedelta(0)
     loss: Share = 0.0
-    bytes_per_second: Annotated[int, Field(gt=0)] | None = None
-    metered: bool = False
-    metered_bytes_per_day: Annotated[int, Field(gt=0)] | None = None
+    bytes_per_second: Annotated[Whole, Field(gt=0, le=MOST)] | None = None
+    metered_bytes_per_day: Annotated[Whole, Field(gt=0, le=MOST)] | None = None
     nat_timeout: Length | None = None
     offline_hours: tuple[Hours, ...] = ()
     outages: tuple[Outage, ...] = ()

@@ -9,7 +9,7 @@ from pydantic import Field
 from protocol.document import Document, Name
 from protocol.geometry import Slot
 from protocol.lengths import Length
-from protocol.scenario.values import Label
+from protocol.scenario.values import MOST, Label, Whole
 
 
 class VirtualImage(Document):
@@ -21,7 +21,7 @@ class VirtualImage(Document):
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,29}@[0-9A-Za-z.+-]{1,30}$")]
-    bytes: Annotated[int, Field(gt=0)]
+    bytes: Annotated[Whole, Field(gt=0, le=MOST)]
 
 
 class VirtualRelease(Document):
@@ -55,5 +55,5 @@ class VirtualRollout(Document):
     stages: Annotated[tuple[VirtualStage, ...], Field(min_length=1, max_length=50)]
     success_percent: Annotated[float, Field(gt=0, le=100)] = 95.0
     error_percent: Annotated[float, Field(ge=0, lt=100)] = 5.0
-    min_reports: Annotated[int, Field(ge=1)] = 1
+    min_reports: Annotated[Whole, Field(ge=1, le=MOST)] = 1
     action_timeout: Length = timedelta(hours=24)

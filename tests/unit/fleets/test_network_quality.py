@@ -155,7 +155,7 @@ def test_captive_hours_are_in_the_regions_own_time() -> None:
 
 def test_used_up_budget_returns_at_the_regions_midnight() -> None:
     """Three thousand bytes are three exchanges; at UTC+14 midnight is at 10:00 UTC."""
-    found = shaped(utc_offset=14, metered=True, metered_bytes_per_day=3000)
+    found = shaped(utc_offset=14, metered_bytes_per_day=3000)
     for _ in range(3):
         found.ask()
     with pytest.raises(UnreachableError, match="metered bytes are used up"):

@@ -14,7 +14,7 @@ import pytest
 from device_sim.adapters.clock import WallClock
 from device_sim.fleets.plan import plan_device
 from device_sim.fleets.powered import PoweredDevice
-from device_sim.fleets.release_faults import BadReleases, FaultyTrust, SpoiltInference, release_faults_of
+from device_sim.fleets.release_faults import BadReleases, FaultyTrust, SpoiltInference, less_sure, release_faults_of
 from device_sim.network.attestation import Admission
 from device_sim.network.quality import NetworkPath, Surrounds
 from device_sim.network.shaped import ShapedTransport
@@ -135,7 +135,7 @@ def test_link_that_gives_up_in_the_middle_ends_nothing(tmp_path: Path) -> None:
 
 def test_drifting_release_is_confirmed_and_loses_its_confidence(tmp_path: Path) -> None:
     """After its time, and where it strikes in the dark alone, only there."""
-    found = suffering(tmp_path, "drift", after="1m", factor=4.0, only_in_the_dark=True)
+    found = suffering(tmp_path, "drift", after="1m", factor=0.25, only_in_the_dark=True)
     assert found.update()[-1] == (ActionState.CONFIRMED, None)
     found.tell(ActionState.CONFIRMED)
     core, red = found.device.machine.cores[Slot.M4_0_MODEL.core], FRAME.copy()
@@ -145,6 +145,21 @@ def test_drifting_release_is_confirmed_and_loses_its_confidence(tmp_path: Path) 
     assert core.infer(red).score == usual
     found.releases.is_dark = lambda: True
     assert core.infer(red).score < usual
+
+
+@pytest.mark.parametrize(
+    ("output", "drifted"),
+    [
+        (np.array([0.9, 0.1], np.float32), [0.7, 0.3]),
+        (np.array([127, -128], np.int8), [63, -64]),
+        (np.array([255, 0], np.uint8), [191, 64]),
+    ],
+)
+def test_drifted_answer_is_nearer_to_its_mean(output: np.ndarray, drifted: list[float]) -> None:
+    """The factor is one of the confidence, and no integer leaves its type."""
+    found = less_sure(output, 0.5)
+    assert found.dtype == output.dtype
+    assert found.tolist() == pytest.approx(drifted)
 
 
 def test_brick_and_crash_loop_take_the_power(tmp_path: Path) -> None:
