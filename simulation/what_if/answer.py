@@ -11,7 +11,7 @@ from protocol.scenario import Scenario
 from protocol.scenario.faults import ReleaseFault
 from service.domain.rollout import RolloutState
 from simulation.errors import WhatIfError
-from simulation.what_if.course import CLOSE, COARSE, FINE, Course, Ended, Moment, Precision
+from simulation.what_if.course import COARSE, FINE, Course, Ended, Moment
 from simulation.what_if.fleet import FleetModel, model_of, plain_fault
 from simulation.what_if.sampling import Aggregated, EachDevice
 
@@ -160,7 +160,7 @@ def ask(
     try:
         for number in range(replications):
             found.healthy.append(replicate(plan, scenario, healthy, seeds=(seed, _HEALTHY, number)))
-            found.bad.append(replicate(plan, scenario, bad, seeds=(seed, _BAD, number), precision=CLOSE))
+            found.bad.append(replicate(plan, scenario, bad, seeds=(seed, _BAD, number)))
             if tell is not None:
                 tell(Progress("replications", number + 1, replications))
     except KeyboardInterrupt:
@@ -203,12 +203,10 @@ def faults_of(scenario: Scenario, failure_rate: float | None) -> Sequence[Releas
     return [fault for fault in scenario.release_faults if fault.release in names or not scenario.releases]
 
 
-def replicate(
-    plan: Plan, scenario: Scenario, model: FleetModel, *, seeds: tuple[int, ...], precision: Precision = COARSE
-) -> Ended:
+def replicate(plan: Plan, scenario: Scenario, model: FleetModel, *, seeds: tuple[int, ...]) -> Ended:
     """Return how one aggregated rollout ends."""
     sampler = Aggregated(model, np.random.default_rng(seeds))
-    return Course(model, plan, sampler, origin=scenario.start, precision=precision).run()
+    return Course(model, plan, sampler, origin=scenario.start, precision=COARSE).run()
 
 
 def spread(values: Sequence[float]) -> Spread | None:

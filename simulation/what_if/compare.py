@@ -18,13 +18,13 @@ from protocol.scenario.network import Outage
 from service.domain.rollout import RolloutState
 from simulation.errors import WhatIfError
 from simulation.what_if.answer import check_numbers, replicate, share
-from simulation.what_if.course import CLOSE, COARSE
 from simulation.what_if.fleet import FleetModel, model_of, plain_fault
 from simulation.what_if.policies import PACES, ours, presets, rivals
 
 HEALTHY = "healthy"
 OUTAGE = Outage(start=timedelta(minutes=15), lasts=timedelta(hours=36))
 BAD_SHARE = 0.1  # of the devices that brick
+MATCHING = 1_000_000  # purpose of random numbers, beyond the numbers of the cases
 MATCHING_RUNS = 3
 MATCHING_STEPS = 14  # halvings of the soak
 EQUAL = 1.005  # times as long is as long
@@ -166,7 +166,9 @@ def match(rival: Plan, scenario: Scenario, healthy: FleetModel, *, seed: int) ->
     """Return our plan that completes a healthy release when another does, or as soon as ours can."""
 
     def seconds(plan: Plan) -> float:
-        runs = [replicate(plan, scenario, healthy, seeds=(seed, 99, number)) for number in range(4 * MATCHING_RUNS)]
+        runs = [
+            replicate(plan, scenario, healthy, seeds=(seed, MATCHING, number)) for number in range(4 * MATCHING_RUNS)
+        ]
         found = [ended.seconds for ended in runs if ended.state is RolloutState.FINISHED][:MATCHING_RUNS]
         if not found:
             raise WhatIfError(f"plan {plan.name}: expected a healthy release to finish, found that none did")
@@ -186,8 +188,7 @@ def match(rival: Plan, scenario: Scenario, healthy: FleetModel, *, seed: int) ->
 
 
 def _cell(entry: Entry, case: Case, scenario: Scenario, *, seeds: Sequence[tuple[int, ...]]) -> Cell:
-    precision = CLOSE if case.is_bad else COARSE
-    runs = [replicate(entry.plan, scenario, case.model, seeds=each, precision=precision) for each in seeds]
+    runs = [replicate(entry.plan, scenario, case.model, seeds=each) for each in seeds]
     exposed = [ended.exposed for ended in runs]
     finished = [ended.seconds for ended in runs if ended.state is RolloutState.FINISHED]
     return Cell(

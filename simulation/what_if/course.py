@@ -27,7 +27,7 @@ class Precision:
     """How finely time is cut.
 
     Attributes:
-        portion: devices let in from one look to the next, as a share of those let in before.
+        portion: devices let in from one look to the next, as a share of those let in before; less at the beginning.
         slot_seconds: results that come together.
     """
 
@@ -36,8 +36,8 @@ class Precision:
 
 
 FINE = Precision(portion=0.02, slot_seconds=2.0)  # for one run
-CLOSE = Precision(portion=0.1, slot_seconds=10.0)  # for exposure, which a portion too many falsifies
-COARSE = Precision(portion=0.3, slot_seconds=10.0)  # for shares and times of whole rollouts
+COARSE = Precision(portion=0.35, slot_seconds=10.0)  # for many
+MANY = 1000  # devices, below which portions are smaller: there most gates decide, and every look can err
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,8 @@ class Course:
         if rate == inf:
             return int(max(0, min(sum(map(_planned, self._rollout.stages)), free)))
         of_slot = rate * self._precision.slot_seconds
-        of_exposed = self._precision.portion * sum(tally.let_in for tally in self._tallies)
+        before = sum(tally.let_in for tally in self._tallies)
+        of_exposed = self._precision.portion * before * min(1.0, before / MANY)
         if rate < pacing.rate_per_second(self._rollout.confirmed + pacing.every):
             of_exposed = min(of_exposed, pacing.every)  # lest growth comes late
         return int(max(0, min(max(1, of_slot, of_exposed), free)))
