@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from math import ceil
 
 from protocol.messages import ActionState
 from service.application.clock import Clock
@@ -25,10 +26,11 @@ from service.application.update_repositories import Lease, StoredRollout
 from service.domain.action import Action, cancel, withdraw
 from service.domain.deadline import at_deadline
 from service.domain.device import Device, DeviceState
-from service.domain.membership import ENROLLED_STATES, position_of
+from service.domain.membership import ENROLLED_STATES, MAX_POSITION, position_of
 from service.domain.rollout import Rollout, RolloutState, Stage, StageState
 
 MEMBERS_PER_STEP = 10_000
+FEWEST_MEMBERS = 50
 ACTIONS_PER_OPENING = 500
 ACTIONS_PER_STEP = 200
 ROLLOUTS_PER_TICK = 50
@@ -174,14 +176,15 @@ class RolloutTicks:
         if not batch:
             await store_rollout(work, stored, rollout, now=now)
             return
-        members = await members_of(work, rollout, after_id=stored.opening_cursor, limit=self._members_per_step)
+        limit = _ids_to_read(stage, batch, most=self._members_per_step)
+        members = await members_of(work, rollout, after_id=stored.opening_cursor, limit=limit)
         held = [id_ for id_ in members if position_of(rollout.rollout_id, id_) <= stage.threshold]
         wanted = held[:batch]
         known = await work.actions.known(rollout.rollout_id, wanted)
         new = _within_cap(stage, [device_id for device_id in wanted if device_id not in known])
         rollout = await enrol(work, stored, stage.index, new, now=now, entropy=self._entropy)
         rollout = rollout.paced(len(new), now)
-        cursor = _next_cursor(members, held, batch=batch, limit=self._members_per_step)
+        cursor = _next_cursor(members, held, batch=batch, limit=limit)
         if not cursor:
             rollout = rollout.with_stage(replace(rollout.stages[stage.index], is_open=True))
         await store_rollout(work, stored, rollout, now=now, opening_cursor=cursor)
@@ -228,6 +231,12 @@ async def _close(work: UnitOfWork, stored: StoredRollout, *, now: datetime) -> N
     waiting = await work.actions.scheduled(stored.rollout.rollout_id, limit=ACTIONS_PER_STEP)
     changes = [(action, cancel(action, reason, now=now)) for action in waiting]
     await store_rollout(work, stored, await store_actions(work, stored.rollout, changes, now=now), now=now)
+
+
+def _ids_to_read(stage: Stage, batch: int, *, most: int) -> int:
+    """Return how many ids likely hold as many members of a stage as may be let in: a slow pace reads few at a time."""
+    share = (stage.threshold + 1) / (MAX_POSITION + 1)
+    return most if share == 0 else min(most, max(FEWEST_MEMBERS, ceil(2 * batch / share)))
 
 
 def _next_cursor(members: Sequence[str], held: Sequence[str], *, batch: int, limit: int) -> str:

@@ -105,10 +105,10 @@ class SqlActions:
         query = (
             select(devices.c.device_id)
             .join(actions, actions.c.device_id == devices.c.device_id)
-            .distinct()  # one that was healed by it has two
             .where(
                 actions.c.rollout_id == rollout_id,
                 actions.c.offered,
+                _COUNTED,
                 devices.c.group_id == group_id,
                 devices.c.device_id > after_id,
                 devices.c.state.in_(ENROLLED_STATES),

@@ -49,7 +49,7 @@ PER_MINUTE = 30.0
 CONCURRENCY = 90
 GATES = (
     FailureGate(name="failures", weight=2),
-    FailureGate(name="broken", causes=(Cause.BOOT, Cause.HANG), acceptable=0.005, worst=0.03),
+    FailureGate(name="broken", causes=(Cause.BOOT, Cause.HANG), acceptable=0.005, worst=0.1),
 )
 OK = (ActionState.CONFIRMED, None)
 SILENT = (ActionState.TIMED_OUT, Cause.SILENT)
@@ -64,7 +64,7 @@ def plan_of(*, is_paced: bool, small_stage_rule: bool, deadline: timedelta | Non
             PlanStage(percent=100),
         ),
         pace=Pace(per_minute=PER_MINUTE, concurrency=CONCURRENCY) if is_paced else Pace(),
-        gates=EvidenceGates(alpha=0.05, beta=0.2, failures=GATES, small_stage_rule=small_stage_rule),
+        gates=EvidenceGates(alpha=0.05, beta=0.3, failures=GATES, small_stage_rule=small_stage_rule),
         device_timeout=TIMEOUT,
         deadline=deadline,
     )
@@ -95,22 +95,22 @@ class Course(RuleBasedStateMachine):
         self.resumes = 0
 
     @initialize(
-        seed=st.randoms(use_true_random=False),
-        bad_percent=st.sampled_from([0, 1, 3, 10, 40]),
+        seed=st.integers(0, 2**32),
+        bad_percent=st.sampled_from([0, 0, 0, 1, 3, 10, 40]),
         is_paced=st.booleans(),
         small_stage_rule=st.booleans(),
         deadline=st.sampled_from([None, timedelta(hours=3), timedelta(days=2)]),
     )
     def begin(
         self,
-        seed: random.Random,
+        seed: int,
         bad_percent: int,
         is_paced: bool,  # noqa: FBT001 - drawn by name
         small_stage_rule: bool,  # noqa: FBT001 - as above
         deadline: timedelta | None,
     ) -> None:
         """A group with outcomes, and a rollout that has been started."""
-        self.random = seed
+        self.random = random.Random(seed)  # noqa: S311 - repeatable, not secret
         self.bad_percent = bad_percent
         self.is_paced = is_paced
         self.plan = plan_of(is_paced=is_paced, small_stage_rule=small_stage_rule, deadline=deadline)
@@ -190,6 +190,16 @@ class Course(RuleBasedStateMachine):
             report = ActionReport(action_id=ACTION_ID, sequence=9, state=state, cause=cause, digests=digests)
             self._change(device, apply_report(self.actions[device], report, DIGESTS, now=self.now, timeout=TIMEOUT))
 
+    @rule(times=st.integers(1, 4))
+    def go_well(self, times: int) -> None:
+        """Hours in which nothing is late: let in, given, reported."""
+        for _ in range(times):
+            self.open(count=DEVICES)
+            self.offer(count=DEVICES)
+            self.report(count=DEVICES, times=1, bad_first=False)
+            self.silent_ones_time_out()
+            self.look_later(seconds=3600)
+
     @rule(count=st.integers(1, 30))
     def report_progress(self, count: int) -> None:
         """Devices say that they download; of some it comes late."""
@@ -215,7 +225,7 @@ class Course(RuleBasedStateMachine):
         """Time goes on, or the clock jumps; evidence is none of its business."""
         before = self._figures()
         self.now += timedelta(seconds=seconds)
-        self.went_on += max(timedelta(0), timedelta(seconds=seconds))
+        self.went_on += timedelta(seconds=min(max(0, seconds), 60))  # a worker makes up for a minute
         self._take(self.rollout)
         assert self._figures() == before
 
