@@ -11,6 +11,7 @@ import struct
 from pathlib import Path
 
 from device_sim.errors import DeviceFolderError
+from device_sim.hardware.files import replace_file
 from protocol.flash_geometry import FlashGeometry
 
 _COUNT = struct.Struct("<I")
@@ -40,7 +41,7 @@ class WearFile:
     def erase(self, sector: int) -> bool:
         """Count an erase of a sector that begins, by its index; return whether the sector still takes it."""
         if not self._path.exists():
-            self._path.write_bytes(bytes(self._sectors * _COUNT.size))
+            replace_file(self._path, bytes(self._sectors * _COUNT.size), mode=0o644)
         with self._path.open("r+b") as file:
             file.seek(sector * _COUNT.size)
             before = int(_COUNT.unpack(file.read(_COUNT.size))[0])

@@ -94,6 +94,26 @@ def test_worn_sector_keeps_what_it_holds() -> None:
     assert bytes(memory) == bytes(KIB) + bytes([ERASED]) * KIB + bytes(2 * KIB)
 
 
+def test_kill_while_the_counters_are_made_leaves_a_flash_without_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Never a part of the file, which would be refused; the next erase makes it anew."""
+    path, replace_path = tmp_path / "wear.bin", Path.replace
+
+    def killed(source: Path, target: Path) -> Path:
+        del source, target
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        WearFile(path, GEOMETRY, seed="device").erase(3)
+    monkeypatch.setattr(Path, "replace", replace_path)
+    wear = WearFile(path, GEOMETRY, seed="device")
+    assert wear.erases() == (0, 0, 0, 0)
+    assert wear.erase(3)
+    assert wear.erases() == (0, 0, 0, 1)
+
+
 @pytest.mark.parametrize("layout", [SMALL_SECTORS, TWO_PLACES], ids=["home and spare", "two places"])
 def test_device_whose_flash_wears_out_runs_the_last_confirmed_image(layout: FlashLayout, tmp_path: Path) -> None:
     """Updates end by an error, not by a device that does not boot."""
