@@ -17,12 +17,12 @@ Two copies lie in sectors of their own, two sectors each. A copy appends until i
 other one and goes on there, so the newest record is never erased before a newer one is whole; a copy of which a sector
 is worn out falls behind, and the other one goes on alone. A torn record fails its
 CRC and the one before it counts; its place is skipped. The CRC is against torn writes, not against attackers: what
-boots is decided by signatures.
+boots is decided by signatures. A record of what the layout cannot hold is taken as torn, whatever its CRC.
 """
 
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from device_sim.errors import WornSectorError
@@ -36,6 +36,7 @@ _HEAD = struct.Struct("<4sQBBBBI32s")
 _HOME = struct.Struct("<I32s")
 _CRC = struct.Struct("<I")
 _NO_SLOT = 255
+_STATES = frozenset(SpareState)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +71,17 @@ class TrailerJournal:
     """
 
     def __init__(self, flash: NorFlash, layout: FlashLayout) -> None:
+        self._layout = layout
         self._slots = layout.slots
         record_bytes = _HEAD.size + len(self._slots) * _HOME.size + _CRC.size
         page = flash.geometry.page_bytes
         stride = -(-record_bytes // page) * page
         half = layout.trailer.size_bytes // 2
         offsets = (layout.trailer.offset, layout.trailer.offset + half)
-        self._copies = [_Copy(flash, Region(offset, half), record_bytes, stride=stride) for offset in offsets]
+        self._copies = [
+            _Copy(flash, Region(offset, half), record_bytes, stride=stride, is_possible=self._is_possible)
+            for offset in offsets
+        ]
         self._sequence, self._state = max((self._newest(copy) for copy in self._copies), key=lambda found: found[0])
 
     @property
@@ -118,6 +123,20 @@ class TrailerJournal:
         body = head + b"".join(_encode_home(state.homes.get(slot)) for slot in self._slots)
         return body + _CRC.pack(zlib.crc32(body))
 
+    def _is_possible(self, record: bytes) -> bool:
+        """Whether a record with a valid CRC says what this layout can hold."""
+        _, _, state, index, count, _, length, _ = _HEAD.unpack_from(record)
+        is_named = index < count or (index == _NO_SLOT and state == SpareState.EMPTY)
+        if count != len(self._slots) or state not in _STATES or not is_named:
+            return False
+        _, held = self._decode(record)
+        fits = held.spare.slot is None or length <= self._layout.slot_bytes[held.spare.slot]
+        return fits and all(self._is_possible_home(slot, image) for slot, image in held.homes.items())
+
+    def _is_possible_home(self, slot: Slot, image: HomeImage) -> bool:
+        is_place = image.place is Place.A or slot in self._layout.two_places
+        return is_place and image.length <= self._layout.slot_bytes[slot]
+
     def _decode(self, record: bytes) -> tuple[int, TrailerState]:
         _, sequence, state, index, _, places, length, digest = _HEAD.unpack_from(record)
         spare = Spare()
@@ -134,11 +153,20 @@ class TrailerJournal:
 class _Copy:
     """One of the two copies: two sectors that take turns."""
 
-    def __init__(self, flash: NorFlash, region: Region, record_bytes: int, *, stride: int) -> None:
+    def __init__(
+        self,
+        flash: NorFlash,
+        region: Region,
+        record_bytes: int,
+        *,
+        stride: int,
+        is_possible: Callable[[bytes], bool],
+    ) -> None:
         self._flash = flash
         self._region = region
         self._record_bytes = record_bytes
         self._stride = stride
+        self._is_possible = is_possible
         self._sector = region.size_bytes // 2
         self._per_sector = self._sector // stride
         self._place, self.newest = self._find_newest()
@@ -160,7 +188,8 @@ class _Copy:
     def _valid(self, place: int) -> bytes | None:
         record = self._flash.read(self._offset(place), self._record_bytes)
         body, crc = record[: -_CRC.size], record[-_CRC.size :]
-        return record if record.startswith(_MAGIC) and crc == _CRC.pack(zlib.crc32(body)) else None
+        is_whole = record.startswith(_MAGIC) and crc == _CRC.pack(zlib.crc32(body))
+        return record if is_whole and self._is_possible(record) else None
 
     def _next_place(self) -> int:
         sector_end = (self._place // self._per_sector + 1) * self._per_sector
