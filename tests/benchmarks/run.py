@@ -23,8 +23,12 @@ SCRIPTS = (
     "download_bench",
     "delta_bench",
     "tlog_bench",
+    "gate_validity_bench",
+    "rollout_policies_bench",
+    "virtual_bench",
+    "fleet_bench",
 )
-LIMIT_SECONDS = 600  # per script
+LIMIT_SECONDS = 1200  # per script
 OUT = Path("build/bench.json")
 
 
