@@ -5,17 +5,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from device_sim.fleets.choices import chance
-from device_sim.fleets.conditions import hits
+from device_sim.fleets.effects import devices_hit, reboot_seconds, theft_seconds
 from device_sim.fleets.plan import DevicePlan
 from device_sim.fleets.powered import PoweredDevice
 from device_sim.network.quality import NetworkPath
 from device_sim.runtime.work import Emit
 from protocol.scenario import Scenario
 from protocol.scenario.happenings import Happening, HappeningKind
-
-REBOOT_SECONDS = (1.0, 5.0)  # without power in a reboot storm
-AT_LEAST_ONE = frozenset({HappeningKind.CLONE, HappeningKind.THEFT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,34 +66,27 @@ class TimedHappening:
         happening = self._happening
         self._hit = self._chosen()
         for target in self._hit:
-            _happen(happening, target, seed=self._scenario.seed)
+            _happen(happening, target, scenario=self._scenario)
         self._emit("happening", kind=happening.kind.value, devices=len(self._hit), number=self._number)
         ends = happening.kind is HappeningKind.LOAD and happening.lasts
         return self._begin_at + happening.lasts.total_seconds() if ends else math.inf
 
     def _chosen(self) -> list[Target]:
-        def is_meant(target: Target, happening: Happening) -> bool:
-            return hits(self._scenario, happening, self._number, target.plan, target.device.device_id)
-
-        hit = [target for target in self._targets if is_meant(target, self._happening)]
-        if hit or self._happening.kind not in AT_LEAST_ONE:
-            return hit
-        everybody = self._happening.model_copy(update={"share": 1.0})
-        return [target for target in self._targets if is_meant(target, everybody)][:1]
+        plans = {target.device.device_id: target.plan for target in self._targets}
+        hit = frozenset(devices_hit(self._scenario, self._number, plans))
+        return [target for target in self._targets if target.device.device_id in hit]
 
 
-def _happen(happening: Happening, target: Target, *, seed: int) -> None:
+def _happen(happening: Happening, target: Target, *, scenario: Scenario) -> None:
     match happening.kind:
         case HappeningKind.REBOOT:
-            off = chance(seed, "reboot", target.device.device_id).uniform(*REBOOT_SECONDS)
-            target.device.cut_power(off)
+            target.device.cut_power(reboot_seconds(scenario, happening, target.device.device_id))
         case HappeningKind.OFFLINE:
             target.path.cut(happening.lasts)
         case HappeningKind.CLONE:
             target.device.between_steps(target.clone)
         case HappeningKind.THEFT:
-            off = happening.lasts.total_seconds() or math.inf
-            target.device.cut_power(off, before_return=target.break_open)
+            target.device.cut_power(theft_seconds(happening), before_return=target.break_open)
         case HappeningKind.LOAD:
             target.device.between_steps(partial(target.device.set_load, happening.level))
         case HappeningKind.LIGHTING | HappeningKind.VIBRATION:

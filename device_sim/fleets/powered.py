@@ -97,6 +97,7 @@ class PoweredDevice:
         while self._jobs:
             self._jobs.popleft()()
         if self._device is None:
+            self._stay_off(now)
             if now < self._on_at:
                 return self._on_at
             self._switch_on(now)
@@ -113,13 +114,14 @@ class PoweredDevice:
         self._wake(self)
 
     def cut_power(self, lasts_seconds: float, *, before_return: Callable[[], None] | None = None) -> None:
-        """Take the power away; any thread may ask.
+        """Take the power away, or keep it away where it is; any thread may ask.
 
         Args:
-            lasts_seconds: infinity for good.
+            lasts_seconds: from now, infinity for good; a power cut that lasts longer anyway is not shortened.
             before_return: done to the device's folder before it is switched on again.
         """
-        self._off_seconds, self._before_return = lasts_seconds, before_return
+        self._off_seconds = lasts_seconds
+        self._before_return = before_return or self._before_return
         self._next_cut = -math.inf
         self._wake(self)
 
@@ -173,6 +175,11 @@ class PoweredDevice:
         self._emit("power", on=False)
         self._next_cut, self._on_at = math.inf, now + lasts
         return self._on_at
+
+    def _stay_off(self, now: float) -> None:
+        if self._off_seconds is not None:
+            self._on_at = max(self._on_at, now + self._off_seconds)
+            self._off_seconds = None
 
     def _switch_on(self, now: float) -> None:
         if self._before_return is not None:

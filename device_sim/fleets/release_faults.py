@@ -4,7 +4,8 @@ A device learns which releases its images belong to from the metadata that it ha
     download, verify       strike the answers of its network: it gives up in the middle, or the bytes are spoiled
     flash, boot            are found when the image is judged, after its real verification
     golden-vectors, drift  spoil what the released model answers, in its trial or after it was confirmed
-    brick, crash-loop      take the power, in mid update or after it was confirmed
+    brick, crash-loop      take the power, in mid update or after it was confirmed; then when the device tells something
+                           for the first time after `after`, in the dark where that matters
 A slow release is for virtual devices: what a real model takes on a core is modelled from the model itself. Where a
 restart of the simulator comes between a confirmation and what was to follow, nothing follows.
 """
@@ -13,13 +14,14 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from device_sim.cores.kernels import Inference
 from device_sim.fleets.choices import is_hit
+from device_sim.fleets.effects import CRASH_LOOP, strikes_in_update
 from device_sim.fleets.plan import DevicePlan
 from device_sim.fleets.powered import PoweredDevice
 from device_sim.hardware.installed import InstalledImage
@@ -35,11 +37,9 @@ from protocol.messages import ActionState
 from protocol.model import parse_model_payload
 from protocol.scenario import Scenario
 from protocol.scenario.faults import ReleaseFault, ReleaseFaultKind
-from protocol.scenario.fleets import PowerCycles
 from tinyml.images import ModelImage
 from tinyml.workers import InferenceResult
 
-CRASH_LOOP = PowerCycles(per_day=8640, lasts=(timedelta(seconds=1), timedelta(seconds=2)))  # every ten seconds
 ANY_RELEASE = "*"
 Keys = Sequence[ec.EllipticCurvePublicKey]
 
@@ -71,6 +71,7 @@ class BadReleases:
         self._models: dict[str, ReleaseFault] = {}  # by digest of the model
         self._strikes_at: dict[str, float] = {}
         self._current: tuple[ReleaseFault, ...] = ()
+        self._waiting: list[ReleaseFault] = []  # for their time, or for the dark, after a confirmation
         self.is_dark: Callable[[], bool] = lambda: False
 
     def arm(self, instruction: Instruction) -> None:
@@ -133,13 +134,27 @@ class BadReleases:
     def hear(self, event: str, fields: Mapping[str, object], device: PoweredDevice) -> None:
         """Strike when the device tells that it has come so far."""
         state = fields.get("state") if event == "update" else None
-        for fault in self._current:
-            if state == ActionState.INSTALLING.value and fault.kind is ReleaseFaultKind.BRICK:
-                device.cut_power(math.inf)
-            elif state == ActionState.CONFIRMED.value:
+        if state == ActionState.INSTALLING.value and any(strikes_in_update(fault) for fault in self._current):
+            device.cut_power(math.inf)
+        elif state == ActionState.CONFIRMED.value:
+            for fault in self._current:
                 self._strikes_at[fault.release] = self._monotonic() + fault.after.total_seconds()
-                if fault.kind is ReleaseFaultKind.CRASH_LOOP:
-                    device.fail_often(CRASH_LOOP, since=self._strikes_at[fault.release])
+            self._waiting = [fault for fault in self._current if fault.kind in _ENDING]
+        self._strike_those_due(device)
+
+    def _strike_those_due(self, device: PoweredDevice) -> None:
+        """Take the power from a device whose time has come, when it is dark where that matters."""
+        due = [
+            fault
+            for fault in self._waiting
+            if self._monotonic() >= self._strikes_at[fault.release] and (self.is_dark() or not fault.only_in_the_dark)
+        ]
+        for fault in due:
+            self._waiting.remove(fault)
+            if fault.kind is ReleaseFaultKind.BRICK:
+                device.cut_power(math.inf)
+            else:
+                device.fail_often(CRASH_LOOP, since=self._monotonic())
 
     def _of(self, target: ImageTarget) -> tuple[ReleaseFault, ...]:
         return tuple(fault for fault in self._faults if fault.release in (ANY_RELEASE, target.release.name))
@@ -148,6 +163,7 @@ class BadReleases:
         return any(fault.kind is kind for fault in self._of(target))
 
 
+_ENDING = frozenset({ReleaseFaultKind.BRICK, ReleaseFaultKind.CRASH_LOOP})
 _SPOILING = frozenset({ReleaseFaultKind.GOLDEN_VECTORS, ReleaseFaultKind.DRIFT})
 
 

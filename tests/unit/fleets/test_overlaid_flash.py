@@ -1,5 +1,6 @@
 """Flash with a shared base: a device reads what it wrote, its neighbours do not."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -88,3 +89,36 @@ def test_base_of_another_size_is_refused(neighbours: list[Path]) -> None:
     for _ in range(2):
         with pytest.raises(DeviceFolderError, match=r"flash\.base: expected"):
             OverlaidMemory(neighbours[0], GEOMETRY)
+
+
+@pytest.mark.parametrize("change", [-256, -1, 1], ids=["sectors' bytes gone", "one byte short", "one byte more"])
+def test_overlay_of_another_size_is_refused(change: int, neighbours: list[Path]) -> None:
+    """What the device has changed is not forgotten without a word; the device stays free."""
+    memory = OverlaidMemory(neighbours[0], GEOMETRY)
+    memory[0:16] = bytes(16)
+    memory.close()
+    overlay = neighbours[0] / "flash.overlay"
+    content = overlay.read_bytes()
+    whole = len(content)
+    os.truncate(overlay, whole + change)
+    for _ in range(2):
+        with pytest.raises(DeviceFolderError, match=rf"flash\.overlay: expected {whole} bytes, found {whole + change}"):
+            OverlaidMemory(neighbours[0], GEOMETRY)
+    overlay.write_bytes(content)
+    assert read_flash(neighbours[0]) == bytes(16) + CELLS[16:]
+
+
+def test_overlay_is_whole_before_it_is_there(neighbours: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill while it is made leaves a device without one."""
+    memory = OverlaidMemory(neighbours[0], GEOMETRY)
+
+    def killed(source: Path, target: Path) -> Path:
+        del source, target
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            memory[0:16] = bytes(16)
+    memory.close()
+    assert read_flash(neighbours[0]) == CELLS

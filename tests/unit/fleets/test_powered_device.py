@@ -169,6 +169,24 @@ def test_work_on_a_device_waits_for_the_end_of_a_step() -> None:
     assert (done, found.lives[1].said[0]) == (["job", "broken open"], "load 3.0")
 
 
+def test_device_that_is_stolen_while_it_is_off_stays_away() -> None:
+    """What is asked of a device without power counts from then on, and no later cut repeats it."""
+    found = bench()
+    done: list[str] = []
+    found.device.cut_power(10.0)
+    found.step()
+    found.clock.turn(seconds=5)
+    found.device.cut_power(100.0, before_return=lambda: done.append("broken open"))
+    assert found.step() == 105.0
+    found.device.cut_power(1.0)
+    assert found.step() == 105.0
+    found.clock.turn(seconds=100)
+    assert found.step() == 115.0
+    assert done == ["broken open"]
+    found.device.cut_power(2.0)
+    assert found.step() == 107.0
+
+
 def test_device_without_power_for_good_is_never_stepped_again() -> None:
     """As one that a thief keeps."""
     found = bench()

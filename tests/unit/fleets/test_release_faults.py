@@ -81,7 +81,10 @@ class Suffering:
         return [(report.state, report.cause) for report in self.device.wire.reports]
 
     def tell(self, state: ActionState) -> None:
-        self.releases.hear("update", {"state": state.value}, cast("PoweredDevice", self.power))
+        self.hear("update", state=state.value)
+
+    def hear(self, event: str, **fields: object) -> None:
+        self.releases.hear(event, fields, cast("PoweredDevice", self.power))
 
 
 def suffering(tmp_path: Path, kind: str, **changes: Any) -> Suffering:
@@ -173,7 +176,27 @@ def test_brick_and_crash_loop_take_the_power(tmp_path: Path) -> None:
     loop = suffering(tmp_path / "loop", "crash-loop", after="2m")
     loop.update()
     loop.tell(ActionState.CONFIRMED)
-    assert (loop.power.cuts, loop.power.rhythms) == ([], [120.0])
+    loop.now[0] = 119.0
+    loop.hear("counts")
+    assert (loop.power.cuts, loop.power.rhythms) == ([], [])
+    loop.now[0] = 121.0
+    loop.hear("counts")
+    assert (loop.power.cuts, loop.power.rhythms) == ([], [121.0])
+
+
+def test_brick_that_waits_is_confirmed_and_goes_silent_in_the_dark(tmp_path: Path) -> None:
+    """After its time, once, and not before it is dark."""
+    brick = suffering(tmp_path, "brick", after="1m", only_in_the_dark=True)
+    assert brick.update()[-1] == (ActionState.CONFIRMED, None)
+    for state in (ActionState.INSTALLING, ActionState.CONFIRMED):
+        brick.tell(state)
+    brick.now[0] = 60.0
+    brick.hear("counts")
+    assert brick.power.cuts == []
+    brick.releases.is_dark = lambda: True
+    brick.hear("counts")
+    brick.hear("counts")
+    assert brick.power.cuts == [math.inf]
 
 
 def test_other_models_and_releases_are_left_alone(tmp_path: Path) -> None:
