@@ -3,9 +3,10 @@
     flash.base      the whole flash; a hard link to a file that every device with the same contents has
     flash.overlay   sector n at n × sector size, where it was changed; then a byte per sector, 1 where it was
 
-The overlay is sparse, and is written before the byte that makes it count, so a kill of the simulator leaves the old
-sector or the new one. A device keeps no file open, and no more of the flash in memory than which sectors are its own;
-what protects it from a second machine is a byte of the lock file of its neighbourhood, `.shared/locks`.
+The overlay is sparse, of its full length from the start, and is written before the byte that makes it count, so a kill
+of the simulator leaves the old sector or the new one. A device keeps no file open, and no more of the flash in memory
+than which sectors are its own; what protects it from a second machine is a byte of the lock file of its neighbourhood,
+`.shared/locks`.
 """
 
 import fcntl
@@ -91,7 +92,7 @@ class OverlaidMemory:
         geometry: of the flash.
 
     Raises:
-        DeviceFolderError: the base is of another size, or the device is in use by another machine.
+        DeviceFolderError: base or overlay is of another size, or the device is in use by another machine.
     """
 
     def __init__(self, folder: Path, geometry: FlashGeometry) -> None:
@@ -105,10 +106,12 @@ class OverlaidMemory:
             except BlockingIOError as error:
                 raise DeviceFolderError(f"{folder}: expected a device that does not run, found it in use") from error
             self._base = _base_of(folder / BASE_FILE)
-        if len(self._base.cells) != self._size:
+        try:
+            _require_size(BASE_FILE, self._size, found=len(self._base.cells))
+            self._own = self._read_own()
+        except DeviceFolderError:
             self.close()
-            raise DeviceFolderError(f"{BASE_FILE}: expected {self._size} bytes, found {len(self._base.cells)}")
-        self._own = self._read_own()
+            raise
 
     def __len__(self) -> int:
         return self._size
@@ -124,7 +127,9 @@ class OverlaidMemory:
 
     def __setitem__(self, part: slice, cells: bytes) -> None:
         start, stop, _ = part.indices(self._size)
-        descriptor = os.open(self._overlay, os.O_RDWR | os.O_CREAT, 0o600)
+        if not self._overlay.exists():
+            self._make_overlay()
+        descriptor = os.open(self._overlay, os.O_RDWR)
         try:
             for number in range(start // self._sector, -(-stop // self._sector)):
                 begin = max(start, number * self._sector)
@@ -161,8 +166,16 @@ class OverlaidMemory:
         count = self._size // self._sector
         if not self._overlay.exists():
             return bytearray(count)
+        _require_size(OVERLAY_FILE, self._size + count, found=self._overlay.stat().st_size)
         with self._overlay.open("rb", buffering=0) as file:
-            return bytearray(os.pread(file.fileno(), count, self._size).ljust(count, b"\0"))
+            return bytearray(os.pread(file.fileno(), count, self._size))
+
+    def _make_overlay(self) -> None:
+        new = self._overlay.with_name(f"{OVERLAY_FILE}.new")
+        with new.open("wb") as file:
+            new.chmod(0o600)
+            file.truncate(self._size + self._size // self._sector)
+        new.replace(self._overlay)
 
 
 def read_flash(folder: Path) -> bytes:
@@ -211,3 +224,8 @@ def _base_of(path: Path) -> _Base:
     if base is None:
         base = _bases[found.st_dev, found.st_ino] = _Base(path)
     return base
+
+
+def _require_size(name: str, expected: int, *, found: int) -> None:
+    if found != expected:
+        raise DeviceFolderError(f"{name}: expected {expected} bytes, found {found}")
