@@ -2,11 +2,13 @@
 
 The only ways to change it are `erase` and `write`. Each sector erase and each page program is one operation of the
 power supply. When the power fails in an operation its first part is done, the row where it stopped is half done (a
-torn write has cleared some of its bits, a partial erase has set some), and the rest is as before. The memory is a
-mapped file, so that what was written survives a kill of the simulator, or a bytearray in tests.
+torn write has cleared some of its bits, a partial erase has set some), and the rest is as before. Which bits, the
+operation and the row decide, so that a test repeats. The memory is a mapped file, so that what was written survives a
+kill of the simulator, or a bytearray in tests.
 """
 
 import fcntl
+import hashlib
 import mmap
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +21,6 @@ from device_sim.hardware.power import PowerSupply
 from protocol.flash_geometry import FlashGeometry
 
 ERASED = 0xFF
-_TORN_MASK = 0x5A  # bits of the last row that a cut operation has reached
 
 
 class Memory(Protocol):
@@ -179,11 +180,16 @@ class NorFlash:
         done = int(len(target) * share) // row * row
         if share == 0.0:
             return before
+        reached = self._reached(offset + done, row)
         mixed = bytes(
-            (old & ~_TORN_MASK) | (new & _TORN_MASK)
-            for old, new in zip(before[done : done + row], target[done : done + row], strict=True)
+            (old & ~bits) | (new & bits)
+            for old, new, bits in zip(before[done : done + row], target[done : done + row], reached, strict=True)
         )
         return target[:done] + mixed + before[done + row :]
+
+    def _reached(self, offset: int, length: int) -> bytes:
+        """Which bits of a torn row a cut operation has changed: about half, others in each operation and row."""
+        return hashlib.shake_128(f"{self._power.operations} {offset}".encode()).digest(length)
 
     def _check_range(self, offset: int, length: int) -> None:
         if not 0 <= offset <= offset + length <= self._geometry.size_bytes:
