@@ -15,6 +15,7 @@ from typing import TextIO
 from device_sim.errors import DeviceSimError
 from device_sim.fleets.scenario_file import read_scenario
 from protocol.document import canonical_json
+from service.domain.errors import ServiceError
 from simulation.errors import SimulationError, WhatIfError
 from simulation.run import Progress, Run
 from simulation.what_if import command
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except WhatIfError as error:
         sys.stderr.write(f"simulation: {error}\n")
         return USAGE
-    except (SimulationError, DeviceSimError, OSError) as error:
+    except (SimulationError, DeviceSimError, ServiceError, OSError) as error:
         sys.stderr.write(f"simulation: {error}\n")
         return FAILED
 

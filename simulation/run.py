@@ -51,7 +51,7 @@ class Run:
         settings: of the service.
 
     Raises:
-        VirtualScenarioError: the scenario has no virtual device, or would never end.
+        VirtualScenarioError: the scenario has no virtual device, asks for what none does, or would never end.
     """
 
     def __init__(

@@ -19,7 +19,6 @@ from service.domain.product import GroupPolicy, Product
 from simulation.clock import VirtualClock
 from simulation.driving import drive
 from simulation.entropy import SeededEntropy
-from simulation.errors import VirtualScenarioError
 from simulation.images import Catalogue
 from simulation.storage.database import MemoryDatabase
 
@@ -44,20 +43,13 @@ class Planned:
 
 
 def plan_devices(scenario: Scenario) -> list[Planned]:
-    """Return every virtual device of a scenario.
-
-    Raises:
-        VirtualScenarioError: there is none.
-    """
-    planned = [
+    """Return every virtual device of a scenario."""
+    return [
         Planned(_device_id(scenario, plan), plan, fleet)
         for fleet in scenario.fleets
         if fleet.fidelity is Fidelity.VIRTUAL
         for plan in plan_fleet(scenario, fleet)
     ]
-    if not planned:
-        raise VirtualScenarioError("scenario: expected a fleet with `fidelity: virtual`, found none")
-    return planned
 
 
 def begin(

@@ -28,6 +28,7 @@ from protocol.scenario import Scenario
 from protocol.scenario.network import NetworkQuality
 from service.application.events import EventType, StoredEvent
 from simulation.api import DeviceApi
+from simulation.checks import check_virtual
 from simulation.clock import VirtualClock
 from simulation.devices.device import Ground, VirtualDevice, behaviour_of
 from simulation.devices.faults import faults_of
@@ -56,6 +57,9 @@ class World:
         record: takes events.
         settings: of the service.
 
+    Raises:
+        VirtualScenarioError: the scenario has no virtual device, or asks for what none does.
+
     Attributes:
         clock: the virtual time.
         scheduler: steps everything.
@@ -68,6 +72,7 @@ class World:
     def __init__(
         self, scenario: Scenario, clock: VirtualClock, record: Record, *, settings: ServiceSettings | None = None
     ) -> None:
+        check_virtual(scenario)
         self.scenario = scenario
         self.clock = clock
         self.record = record
@@ -101,11 +106,7 @@ class World:
         self._worker = Call(self._work)
 
     def prepare(self) -> None:
-        """Make devices and service; everything is due, nothing has happened.
-
-        Raises:
-            VirtualScenarioError: the scenario has no virtual device.
-        """
+        """Make devices and service; everything is due, nothing has happened."""
         planned = plan_devices(self.scenario)
         begin(self.database, self.clock, self._entropy, catalogue=self.catalogue, planned=planned)
         self.database.work.on_commit = self._committed

@@ -197,9 +197,13 @@ class VirtualDevice(Entry):
             self._network.link.follow()
 
     def cut_power(self, off_seconds: float) -> None:
-        """Take the power away for a time; infinity is for good."""
+        """Take the power away for a time, at least; infinity is for good."""
+        now = self._ground.clock.seconds
         if self._device is not None:
-            self._ground.scheduler.put(self, self.switch_off(self._ground.clock.seconds, off_seconds))
+            self.switch_off(now, off_seconds)
+        else:
+            self._on_at = max(self._on_at, now + off_seconds)
+        self._ground.scheduler.put(self, self._on_at)
 
     def cut_off(self, lasts: timedelta) -> None:
         """Let nothing through to the service for a time."""

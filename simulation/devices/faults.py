@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from device_sim.fleets.choices import is_hit
+from device_sim.fleets.effects import strikes_in_update
 from device_sim.fleets.plan import DevicePlan, revision_of
 from protocol.geometry import Core
 from protocol.identity import DeviceId
@@ -43,7 +44,7 @@ class Faults:
     def of_image(self, kind: ReleaseFaultKind, digest: str) -> bool:
         """Whether an image fails in a way, while it is installed."""
         return any(
-            fault.kind is kind and digest in digests and not (kind in AFTERWARDS and fault.after)
+            fault.kind is kind and digest in digests and (kind not in AFTERWARDS or strikes_in_update(fault))
             for fault, digests in self.release_faults
         )
 

@@ -1,0 +1,97 @@
+"""What a scenario asks of its virtual devices that no virtual device does: refused before anything begins.
+
+A key that would change nothing is an error, not a quiet default. What virtual devices do: docs/simulator/virtual.md.
+"""
+
+from collections.abc import Iterator
+
+from device_sim.fleets.outfit import UnknownProfileError, profile_of
+from protocol.scenario import Scenario
+from protocol.scenario.faults import ReleaseFaultKind
+from protocol.scenario.fleets import Fidelity, Fleet, InferenceSource
+from protocol.scenario.happenings import HappeningKind
+from protocol.scenario.hardware import DefectKind, HardwareRevision
+from protocol.sensing import SensorConditions, SensorKind
+from simulation.errors import VirtualScenarioError
+
+INFERENCE_FAULTS = frozenset({ReleaseFaultKind.SLOW, ReleaseFaultKind.DRIFT})
+INFERENCE_HAPPENINGS = frozenset({HappeningKind.VIBRATION, HappeningKind.LOAD})
+LIGHT_ALONE = {"lighting", "sensor", "starts_seconds", "ends_seconds", "every_seconds"}
+
+
+def check_virtual(scenario: Scenario) -> None:
+    """Refuse what virtual devices do not do.
+
+    Raises:
+        VirtualScenarioError: the first of it, with where it is.
+    """
+    fleets = [fleet for fleet in scenario.fleets if fleet.fidelity is Fidelity.VIRTUAL]
+    if not fleets:
+        raise VirtualScenarioError("scenario: expected a fleet with `fidelity: virtual`, found none")
+    for name, revision in scenario.hardware.items():
+        _check_profile(name, revision)
+    for refusal in _refusals(scenario, fleets):
+        raise VirtualScenarioError(f"{refusal}, which virtual devices do not simulate; use full or light ones")
+
+
+def _check_profile(name: str, revision: HardwareRevision) -> None:
+    try:
+        profile_of(revision.profile)
+    except UnknownProfileError as error:
+        raise VirtualScenarioError(f"hardware.{name}.{error}") from error
+
+
+def _refusals(scenario: Scenario, fleets: list[Fleet]) -> Iterator[str]:
+    for fleet in fleets:
+        yield from _of_fleet(fleet)
+    for name in dict.fromkeys(name for fleet in fleets for name in fleet.hardware):
+        yield from _of_revision(f"hardware.{name}", scenario.hardware[name])
+    yield from _of_faults(scenario, fleets)
+    for number, each in enumerate(scenario.happenings):
+        named = [fleet for fleet in fleets if each.fleet in (None, fleet.name)]
+        if each.kind in INFERENCE_HAPPENINGS and _reaches(named, hardware=each.hardware, region=each.region):
+            yield f"happenings.{number}: expected no virtual fleet to be hit, found {each.kind.value}"
+
+
+def _of_fleet(fleet: Fleet) -> Iterator[str]:
+    where = f"fleet {fleet.name}"
+    if fleet.inference not in (None, InferenceSource.NONE):
+        yield f"{where}.inference: expected none, found {fleet.inference.value}"
+    for key in ("inference_period", "inference_sample"):
+        if getattr(fleet, key) is not None:
+            yield f"{where}.{key}: expected no inference, found {getattr(fleet, key)}"
+    if fleet.sensors:
+        yield f"{where}.sensors: expected none, found {fleet.sensors[0].sensor.value}"
+    for each in fleet.conditions:
+        if not _is_light(each):
+            yield f"{where}.conditions: expected lighting of a camera alone, found {sorted(each.model_fields_set)}"
+
+
+def _is_light(conditions: SensorConditions) -> bool:
+    return conditions.sensor in (None, SensorKind.CAMERA) and conditions.model_fields_set <= LIGHT_ALONE
+
+
+def _of_revision(where: str, revision: HardwareRevision) -> Iterator[str]:
+    default = HardwareRevision().profile
+    if revision.profile != default:
+        yield f"{where}.profile: expected {default}, found {revision.profile}: a latency"
+    for defect in revision.defects:
+        if defect.kind is not DefectKind.BROWN_OUT:
+            yield f"{where}.defects: expected {DefectKind.BROWN_OUT.value}, found {defect.kind.value}"
+
+
+def _of_faults(scenario: Scenario, fleets: list[Fleet]) -> Iterator[str]:
+    for number, fault in enumerate(scenario.release_faults):
+        if fault.kind in INFERENCE_FAULTS and _reaches(fleets, hardware=fault.hardware, region=fault.region):
+            yield f"release_faults.{number}: expected no virtual fleet to take it, found {fault.kind.value}"
+    for number, kernel_fault in enumerate(scenario.kernel_faults):
+        if kernel_fault.after_inferences and _reaches(fleets, hardware=kernel_fault.hardware, region=None):
+            yield f"kernel_faults.{number}.after_inferences: expected 0, found {kernel_fault.after_inferences}"
+
+
+def _reaches(fleets: list[Fleet], *, hardware: str | None, region: str | None) -> bool:
+    """Whether what goes wrong on a revision and in a region may go wrong on a device of these fleets."""
+    return any(
+        (hardware is None or hardware in fleet.hardware) and (region is None or region in fleet.regions)
+        for fleet in fleets
+    )
