@@ -76,6 +76,7 @@ class DeviceTime:
         self._routines: dict[Core, Routine] = {}
         self._stalls: deque[Span] = deque()
         self._flash_free = 0.0
+        self._flash_operations = 0
 
     @property
     def now(self) -> float:
@@ -86,6 +87,11 @@ class DeviceTime:
     def flash_busy_seconds(self) -> float:
         """How long the flash work that was asked for will still take; 0 when all of it is done."""
         return max(0.0, self._flash_free - self.now)
+
+    @property
+    def flash_operations(self) -> int:
+        """Page programs and erases that were asked for so far."""
+        return self._flash_operations
 
     def moment_of(self, seconds: float) -> float:
         """Return a time of the line on the clock that drives it."""
@@ -123,6 +129,7 @@ class DeviceTime:
         earliest = max(self.now, self._flash_free)
         begin = earliest if self._placement is FlashPlacement.AT_ONCE else self._gap(earliest, seconds)
         self._flash_free = begin + seconds
+        self._flash_operations += 1
         self._stall(Span(begin, self._flash_free))
 
     def _gap(self, earliest: float, seconds: float) -> float:

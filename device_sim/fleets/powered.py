@@ -217,6 +217,7 @@ def _added(earlier: dict[Core, CoreFigures], now: dict[Core, CoreFigures]) -> di
                 events=before.events + figures.events,
                 model=figures.model if ran else before.model,
                 p50_ms_m4=figures.p50_ms_m4 if ran else before.p50_ms_m4,
+                core_ms=before.core_ms + figures.core_ms,
             )
         added[core] = figures
     return added

@@ -208,7 +208,7 @@ class RunTally:
     def _counts(self, device: _Device, event: Mapping[str, Any]) -> None:
         cores = event.get("cores") or {}
         events = sum(int(core.get("events", 0)) for core in cores.values())
-        core_ms = sum(int(core.get("events", 0)) * float(core.get("p50_ms_m4") or 0) for core in cores.values())
+        core_ms = sum(float(core.get("core_ms", 0)) for core in cores.values())
         values = {"inferences": events, "core_ms": core_ms, **event}
         self._add(device, {name: float(values.get(name, 0)) for name in _COUNTERS})
 

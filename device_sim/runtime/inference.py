@@ -32,11 +32,13 @@ class CoreFigures:
         events: inferences, also failed ones.
         model: `name@version` of the latest.
         p50_ms_m4: median of the modelled latency of that model, or None before its first answer.
+        core_ms: modelled time that all its inferences together took, whatever model did them.
     """
 
     events: int
     model: str
     p50_ms_m4: float | None
+    core_ms: float = 0.0
 
 
 class CoreWatch:
@@ -56,6 +58,7 @@ class CoreWatch:
         self._period = period_seconds
         self._begin: float | None = None  # of the inference that is due next, in device time
         self._events = 0
+        self._core_ms = 0.0
         self._model = ("", "")
         self._latencies: deque[float] = deque(maxlen=REMEMBERED_LATENCIES)
 
@@ -63,7 +66,7 @@ class CoreWatch:
     def figures(self) -> CoreFigures:
         """What the core did so far."""
         median = statistics.median(self._latencies) if self._latencies else None
-        return CoreFigures(self._events, self._model[0], median)
+        return CoreFigures(self._events, self._model[0], median, self._core_ms)
 
     def set_period(self, seconds: float) -> None:
         """Infer so often from the next inference on."""
@@ -144,6 +147,7 @@ class CoreWatch:
         if model != self._model:
             self._model = model
             self._latencies.clear()
+        self._core_ms += outcome.m4_ms
         if outcome.cause is None:
             self._latencies.append(outcome.m4_ms)
 

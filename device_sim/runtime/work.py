@@ -154,13 +154,14 @@ class Work:
             self._timetable.advance("renew", 0.0)
 
     def count(self) -> None:
-        """Emit what was sent and inferred so far."""
+        """Emit what was sent, inferred and done to the flash so far."""
         counts = self._access.counts
         self._emit(
             "counts",
             sent=counts.sent,
             acknowledged=counts.acknowledged,
             dropped=counts.dropped,
+            flash_operations=self._machine.time.flash_operations,
             cores={core.value: asdict(watch.figures) for core, watch in self._watches.items()},
         )
 

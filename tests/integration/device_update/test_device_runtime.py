@@ -297,5 +297,8 @@ def test_counts_are_told_now_and_then_and_at_the_end(life: Life) -> None:
     last = life.named("counts")[-1]
     assert last["sent"] == last["acknowledged"] == life.device.counts.sent > 40
     assert last["cores"]["m4-1"]["model"] == "colour@1.0.0"
-    assert last["cores"]["m4-1"]["p50_ms_m4"] == 0.0  # the colour model multiplies nothing
+    assert last["flash_operations"] == 0
+    assert (
+        last["cores"]["m4-1"]["core_ms"] == last["cores"]["m4-1"]["p50_ms_m4"] == 0.0
+    )  # the colour model multiplies nothing
     assert not link(life).connected

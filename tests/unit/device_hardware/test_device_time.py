@@ -56,6 +56,7 @@ def test_work_at_once_follows_one_on_another(clock: ManualClock) -> None:
     time = line(clock, FlashPlacement.AT_ONCE)
     for _ in range(10):
         time.occupy_flash(ERASE)
+    assert time.flash_operations == 10
     assert time.flash_busy_seconds == pytest.approx(10 * ERASE)
     assert time.end_of(0.0, 0.1) == pytest.approx(10 * ERASE + 0.1)
     clock.seconds = 1.0

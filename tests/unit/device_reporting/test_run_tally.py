@@ -68,13 +68,24 @@ def test_counter_that_falls_goes_on() -> None:
 
 
 def test_inferences_and_core_time_are_summed_over_cores() -> None:
-    """Counts of both cores; their time is what the model takes on the M4."""
-    cores = {"m4-0": {"events": 10, "p50_ms_m4": 300.0}, "m4-1": {"events": 5, "p50_ms_m4": None}}
+    """Counts of both cores; their time is what models took on the M4."""
+    cores = {"m4-0": {"events": 10, "core_ms": 3000.0}, "m4-1": {"events": 5, "core_ms": 0.0}}
     events = Events().at(0, "booted").at(10, "counts", sent=15, acknowledged=14, dropped=1, cores=cores)
     (fleet,) = events.report.fleets
     assert (fleet.inferences, fleet.messages_sent, fleet.messages_acknowledged, fleet.dropped) == (15, 15, 14, 1)
     assert fleet.energy.inference == pytest.approx(EnergyModel().m4_watts * 3.0)
     assert fleet.energy.standby == pytest.approx(EnergyModel().standby_watts * 10.0)
+
+
+def test_model_that_is_swapped_leaves_the_energy_of_the_earlier_one() -> None:
+    """A faster model adds what it took, and nothing is counted twice."""
+    events = Events()
+    for at, count, core_ms in ((1, 1000, 313_000.0), (2, 1001, 313_062.0)):
+        cores = {"m4-0": {"events": count, "core_ms": core_ms, "p50_ms_m4": core_ms / count}}
+        events.at(at, "counts", cores=cores, flash_operations=count)
+    energy = events.report.fleets[0].energy
+    assert energy.inference == pytest.approx(EnergyModel().m4_watts * 313.062)
+    assert energy.flash == pytest.approx(EnergyModel().flash_joules * 1001)
 
 
 def test_device_without_power_uses_none() -> None:

@@ -37,7 +37,7 @@ class Life:
 
     @property
     def figures(self) -> dict[Core, CoreFigures]:
-        return {Core.M4_0: CoreFigures(len(self.steps), "model@1", 7.0 if self.steps else None)}
+        return {Core.M4_0: CoreFigures(len(self.steps), "model@1", 7.0 if self.steps else None, 7.0 * len(self.steps))}
 
     def step(self, now: float) -> float:
         self.steps.append(now)
@@ -133,7 +133,7 @@ def test_power_cut_ends_a_life_without_a_word_and_another_one_begins() -> None:
     assert found.step() == 15.0
     assert found.events[1:] == [("power", {"on": True})]
     assert found.device.counts == LinkCounts(sent=10, acknowledged=6, dropped=4, waiting=2)
-    assert found.device.figures == {Core.M4_0: CoreFigures(2, "model@1", 7.0)}
+    assert found.device.figures == {Core.M4_0: CoreFigures(2, "model@1", 7.0, 14.0)}
     found.device.close()
     assert found.lives[1].said[-1] == "closed"
 
