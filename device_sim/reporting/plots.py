@@ -1,6 +1,7 @@
 """Plots of a record as SVG texts that stand in a page by themselves: no script, no font, no file beside it."""
 
 import io
+from collections import Counter
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -22,6 +23,8 @@ _COLOURS = {
 }
 _HOUR = 3600.0
 _MINUTE = 60.0
+_MOST_CAUSES = 20
+_MOST_CHARACTERS = 40
 
 
 def timeline_plot(report: RunReport) -> str:
@@ -42,8 +45,11 @@ def timeline_plot(report: RunReport) -> str:
 
 
 def failures_plot(report: RunReport) -> str:
-    """Return failed actions by cause, one bar per fleet in each."""
-    causes = sorted({cause for fleet in report.fleets for cause in fleet.failures})
+    """Return failed actions by cause, one bar per fleet in each; of many causes the most frequent."""
+    totals: Counter[str] = Counter()
+    for fleet in report.fleets:
+        totals.update(fleet.failures)
+    causes = sorted(cause for cause, _count in totals.most_common(_MOST_CAUSES))
     series = [(fleet.name, [float(fleet.failures.get(cause, 0)) for cause in causes]) for fleet in report.fleets]
     return _bars(causes, series, label="failed actions")
 
@@ -64,8 +70,9 @@ def energy_plot(report: RunReport) -> str:
     bottom = [0.0] * len(fleets)
     for part in ("standby", "inference", "radio", "flash"):
         values = [float(getattr(fleet.energy, part)) / fleet.devices for fleet in fleets]
-        axes.bar([fleet.name for fleet in fleets], values, bottom=bottom, label=part)
+        axes.bar(range(len(fleets)), values, bottom=bottom, label=part)
         bottom = [below + value for below, value in zip(bottom, values, strict=True)]
+    axes.set_xticks(range(len(fleets)), [_plain(fleet.name) for fleet in fleets])
     axes.set_ylabel("J per device")
     axes.legend(frameon=False, fontsize="small")
     return _svg(figure)
@@ -76,12 +83,19 @@ def _bars(names: Sequence[str], series: Sequence[tuple[str, Sequence[float]]], *
     width = 0.8 / max(len(series), 1)
     for number, (name, values) in enumerate(series):
         places = [place + (number - (len(series) - 1) / 2) * width for place in range(len(names))]
-        axes.bar(places, values, width=width, label=name)
-    axes.set_xticks(range(len(names)), names)
+        axes.bar(places, values, width=width, label=_plain(name))
+    axes.set_xticks(range(len(names)), [_plain(name) for name in names])
     axes.set_ylabel(label)
     if names and series:
         axes.legend(frameon=False, fontsize="small")
     return _svg(figure)
+
+
+def _plain(text: str) -> str:
+    """Return a text as matplotlib shows it letter by letter: no formula, no hidden label, not too long."""
+    short = text if len(text) <= _MOST_CHARACTERS else text[: _MOST_CHARACTERS - 1] + "…"
+    shown = short.replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown
 
 
 def _figure(*, height: float) -> tuple[Figure, Axes]:

@@ -12,8 +12,9 @@ from pydantic import Field
 
 from protocol.document import Document, Moment
 
-Count = Annotated[int, Field(ge=0)]
-Seconds = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Seconds = Annotated[float, Field(ge=0, le=1e10, allow_inf_nan=False)]
+Joules = Annotated[float, Field(ge=0, le=1e18, allow_inf_nan=False)]
 MAX_RECORD_BYTES = 64 * 1024 * 1024
 
 
@@ -43,10 +44,10 @@ class Wire(Document):
 class Energy(Document):
     """Estimated energy, joules, by what used it; see `device_sim.reporting.energy`."""
 
-    standby: Annotated[float, Field(ge=0)] = 0.0
-    inference: Annotated[float, Field(ge=0)] = 0.0
-    radio: Annotated[float, Field(ge=0)] = 0.0
-    flash: Annotated[float, Field(ge=0)] = 0.0
+    standby: Joules = 0.0
+    inference: Joules = 0.0
+    radio: Joules = 0.0
+    flash: Joules = 0.0
 
     @property
     def total(self) -> float:

@@ -1,5 +1,6 @@
 """The page stands by itself, escapes what it shows, and refuses what is no record."""
 
+import json
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing_extensions import override
 from device_sim.cli_report import RecordError, read_record, write_page, write_record
 from device_sim.reporting.live import render, showing
 from device_sim.reporting.page import render_page
+from device_sim.reporting.plots import failures_plot
 from device_sim.reporting.record import DeviceState, FleetRecord, RolloutMoment, RunReport, TimelinePoint
 
 REPORT = RunReport(
@@ -52,6 +54,21 @@ def test_page_needs_nothing_beside_it() -> None:
     assert "&lt;b&gt;roof" in page
 
 
+@pytest.mark.parametrize("text", ["$x^{$", r"\$\frac{$", "_hidden", "$", "long " * 1000])
+def test_any_text_can_be_a_cause_or_a_name(text: str) -> None:
+    """No text is a formula, and none pushes the plot from the page."""
+    fleet = REPORT.fleets[0].model_copy(update={"name": text, "failures": {text: 2}})
+    assert render_page(REPORT.model_copy(update={"fleets": (fleet,)})).count("<svg") == 4
+
+
+def test_most_frequent_causes_are_drawn() -> None:
+    """Of thousands, twenty; the record has the rest."""
+    fleet = REPORT.fleets[0].model_copy(update={"failures": {f"cause-{n}": n for n in range(1, 3000)}})
+    drawn = failures_plot(REPORT.model_copy(update={"fleets": (fleet,)}))
+    assert "<!-- cause-2980 -->" in drawn
+    assert "<!-- cause-2979 -->" not in drawn
+
+
 def test_run_without_devices_has_a_page() -> None:
     """A scenario that was stopped before its first event can be drawn, too."""
     empty = RunReport(
@@ -71,7 +88,12 @@ def test_record_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "expected"),
-    [(b"", "Invalid JSON"), (b"{}", "started_at: Field required"), (b'{"version": 2}', "version"), (b"\xff", "JSON")],
+    [
+        (b"", "Invalid JSON"),
+        (b"{}", "started_at: Field required"),
+        (b'{"version": 2}', "version"),
+        (b"\xff", "JSON"),
+    ],
 )
 def test_file_that_is_no_record_is_refused(tmp_path: Path, content: bytes, expected: str) -> None:
     """The error names the file and what is wrong; no page is left."""
@@ -79,6 +101,23 @@ def test_file_that_is_no_record_is_refused(tmp_path: Path, content: bytes, expec
     with pytest.raises(RecordError, match=expected):
         write_page(tmp_path / "run.json", tmp_path / "run.html")
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("devices", 2**63, "devices: Input should be less than"),
+        ("seconds", float("inf"), "seconds: Input should be a finite number"),
+        ("timeline", [{"at": float("nan"), "states": {}}], "timeline.0.at: Input should be a finite number"),
+        ("fleets", [{"name": "f", "devices": 1, "energy": {"radio": 1e308}}], "fleets.0.energy.radio: Input should be"),
+    ],
+)
+def test_number_that_no_run_has_is_refused(tmp_path: Path, key: str, value: object, expected: str) -> None:
+    """What cannot be drawn is said to be no record."""
+    content = REPORT.model_dump(mode="json") | {key: value}
+    (tmp_path / "run.json").write_text(json.dumps(content))
+    with pytest.raises(RecordError, match=expected):
+        read_record(tmp_path / "run.json")
 
 
 def test_missing_record_is_said() -> None:
