@@ -186,7 +186,9 @@ def test_image_below_the_fuse_gets_no_trial(machine: Machine, builder: DeviceBui
 
 def test_model_that_the_core_cannot_run_reverts_by_itself(machine: Machine, builder: DeviceBuilder) -> None:
     """An arena larger than the TCM: the old model runs again."""
-    with pytest.raises(CoreLoadError, match="arena: expected 1 to 196608 bytes in TCM or 40960 bytes in SYSRAM, found 196609"):
+    with pytest.raises(
+        CoreLoadError, match="arena: expected 1 to 196608 bytes in TCM or 40960 bytes in SYSRAM, found 196609"
+    ):
         install_trial(machine, SLOT, builder.packages.model(SLOT, version="2.0.0", arena=192 * 1024 + 1))
     assert machine.spare == Spare()
     assert machine.cores[Core.M4_0].infer(FRAME).model == "colour@1.0.0"
@@ -211,7 +213,8 @@ def test_spare_that_changes_during_the_trial_is_not_copied_home(machine: Machine
     new = builder.packages.model(SLOT, version="2.0.0")
     install_trial(machine, SLOT, new)
     spare = machine._parts.slots._layout.spare.offset
-    machine._parts.memory[spare + 40] ^= 1
+    memory, cell = machine._parts.memory, slice(spare + 40, spare + 41)
+    memory[cell] = bytes([bytes(memory[cell])[0] ^ 1])
     with pytest.raises(SpareContentError, match="expected SHA-256"):
         machine.confirm(SLOT)
     assert machine.cores[Core.M4_0].infer(FRAME).model == "colour@1.0.0"
