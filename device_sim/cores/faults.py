@@ -15,8 +15,13 @@ def faults_of(scenario: Scenario, device_id: DeviceId, core: Core) -> tuple[Kern
     return tuple(
         fault
         for fault in scenario.kernel_faults
-        if fault.core in (None, core) and _draw(scenario.seed, fault, device_id) < fault.share
+        if fault.core in (None, core) and has_fault(scenario.seed, fault, device_id)
     )
+
+
+def has_fault(seed: int, fault: KernelFault, device_id: DeviceId) -> bool:
+    """Whether a device is among those that have a fault; both of its cores are, or neither."""
+    return _draw(seed, fault, device_id) < fault.share
 
 
 def strikes(fault: KernelFault, card: ModelCard) -> bool:

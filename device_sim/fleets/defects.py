@@ -71,10 +71,18 @@ class FlakyInference:
 def defects_of(scenario: Scenario, plan: DevicePlan, device_id: str) -> BoardDefects:
     """Return what is wrong with a device's board."""
     found = BoardDefects(M4_CLOCK_HZ, None, None, None, chance(scenario.seed, "defects", device_id))
-    for number, defect in enumerate(revision_of(scenario, plan.hardware).defects):
-        if is_hit(scenario.seed, f"defect/{plan.hardware}/{number}", device_id, share=defect.share):
-            found = _with(found, defect)
+    for defect in declared_defects_of(scenario, plan, device_id):
+        found = _with(found, defect)
     return found
+
+
+def declared_defects_of(scenario: Scenario, plan: DevicePlan, device_id: str) -> tuple[Defect, ...]:
+    """Return the defects of its revision that a device's board has, the same ones in every fidelity."""
+    return tuple(
+        defect
+        for number, defect in enumerate(revision_of(scenario, plan.hardware).defects)
+        if is_hit(scenario.seed, f"defect/{plan.hardware}/{number}", device_id, share=defect.share)
+    )
 
 
 def _with(found: BoardDefects, defect: Defect) -> BoardDefects:

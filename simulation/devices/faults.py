@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from device_sim.cores.faults import has_fault
 from device_sim.fleets.choices import is_hit
+from device_sim.fleets.defects import declared_defects_of
 from device_sim.fleets.effects import strikes_in_update
-from device_sim.fleets.plan import DevicePlan, revision_of
+from device_sim.fleets.plan import DevicePlan
 from protocol.geometry import Core
 from protocol.identity import DeviceId
 from protocol.messages import Cause
@@ -86,17 +88,9 @@ def faults_of(scenario: Scenario, catalogue: Catalogue, plan: DevicePlan, device
     ]
     kernel_faults = [
         fault
-        for number, fault in enumerate(scenario.kernel_faults)
-        if fault.hardware in (None, plan.hardware)
-        and is_hit(scenario.seed, f"kernel-fault/{number}", device_id, share=fault.share)
+        for fault in scenario.kernel_faults
+        if fault.hardware in (None, plan.hardware) and has_fault(scenario.seed, fault, device_id)
     ]
-    brown_out = next(
-        (
-            defect.every
-            for number, defect in enumerate(revision_of(scenario, plan.hardware).defects)
-            if defect.kind is DefectKind.BROWN_OUT
-            and is_hit(scenario.seed, f"defect/{plan.hardware}/{number}", device_id, share=defect.share)
-        ),
-        0,
-    )
+    defects = declared_defects_of(scenario, plan, device_id)
+    brown_out = next((defect.every for defect in reversed(defects) if defect.kind is DefectKind.BROWN_OUT), 0)
     return Faults(release_faults, kernel_faults, brown_out) if release_faults or kernel_faults or brown_out else HEALTHY
