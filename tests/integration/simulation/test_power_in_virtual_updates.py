@@ -6,6 +6,7 @@ import pytest
 
 from device_sim.cores.device_time import DeviceTime
 from device_sim.errors import PowerCutError
+from device_sim.hardware.spare import Spare
 from protocol.flash_geometry import FlashLayout
 from protocol.geometry import HOME_BYTES, Slot
 from service.domain.rollout import RolloutState
@@ -112,3 +113,33 @@ def test_power_cut_takes_what_the_flash_was_still_doing() -> None:
     flash.program(2560)
     assert flash.switch_off() == 2560
     assert flash.time.flash_busy_seconds == 0
+
+
+def test_cut_leaves_in_the_spare_what_was_programmed_by_then() -> None:
+    """Nothing while the spare is being erased; later whole sectors, and the one that was begun is erased again."""
+    told = Told(scenario(1, rollouts=[], length="1h"))
+    (device,) = told.world.devices.values()
+    machine, digest = device.machine, told.world.catalogue.releases[1].images[Slot.M4_0_MODEL].sha256
+    machine.boot()
+    machine.spare_begin(Slot.M4_0_MODEL, digest, 200_000)
+    machine.spare_write(0, bytes(65_536))
+    machine.lose_power()
+    assert machine.spare == Spare()
+    machine.spare_begin(Slot.M4_0_MODEL, digest, 200_000)
+    machine.spare_write(0, bytes(65_536))
+    told.world.clock.seconds += SECTORS * 0.045 + 100.5 * 0.0004
+    machine.lose_power()
+    before = machine.flash.operations
+    assert machine.spare_begin(Slot.M4_0_MODEL, digest, 200_000) == 6 * 4096
+    assert machine.flash.operations == before + 1
+
+
+def test_brown_out_in_the_copy_home_leaves_a_confirmed_image_to_the_next_boots() -> None:
+    """Each goes on where the last one ended; the image counts as confirmed all the while."""
+    hardware = {"weak": {"defects": [{"kind": "brown-out", "every": 150}]}}
+    rollouts = [{"release": "r1", "at": "5m", "stages": [{"percent": 100}], "error_percent": 99}]
+    told = run(scenario(fleets=fleet(devices=10, hardware={"weak": 1.0}), hardware=hardware, rollouts=rollouts))
+    cut = told.named("power", on=False)
+    assert len(cut) > 50
+    assert told.running() == 10
+    assert not told.named("crashed")
