@@ -54,7 +54,7 @@ class Scenario(Document):
     happenings: tuple[Happening, ...] = ()
     releases: tuple[VirtualRelease, ...] = ()
     rollouts: tuple[VirtualRollout, ...] = ()
-    inference_period_seconds: Annotated[float, Field(gt=0)] = 1.0
+    inference_period_seconds: Annotated[float, Field(ge=0.001, le=1e6)] = 1.0
     inference_sample: Annotated[Whole, Field(ge=0, le=MOST)] = 0
     waits_for_flash: bool = True
 

@@ -12,6 +12,8 @@ from protocol.lengths import Length
 from protocol.scenario.values import MOST, Label, Share, Whole
 from protocol.sensing import SensorConditions, SensorSource
 
+SHORTEST_PERIOD = timedelta(milliseconds=1)
+
 
 class Fidelity(StrEnum):
     """How much of a simulated device is real."""
@@ -88,7 +90,7 @@ class Fleet(Document):
     clocks: Clocks = Clocks()
     power: PowerCycles = PowerCycles()
     inference: InferenceSource | None = None
-    inference_period: Length | None = None
+    inference_period: Annotated[Length, Field(ge=SHORTEST_PERIOD)] | None = None
     inference_sample: Annotated[Whole, Field(ge=0, le=MOST)] | None = None
     sensors: tuple[SensorSource, ...] = ()
     conditions: tuple[SensorConditions, ...] = ()

@@ -102,6 +102,8 @@ def test_release_is_half_as_sure_or_twice_as_slow_by_default() -> None:
         ({"start": "9999-12-31T00:00:00Z"}, "start: Input should be less than or equal to .*9000"),
         ({"fleets": [{**FLEET, "devices": True}]}, "fleets.0.devices: Input should be a valid integer"),
         ({"fleets": [{**FLEET, "devices": "3"}]}, "fleets.0.devices: Input should be a valid integer"),
+        ({"fleets": [{**FLEET, "inference_period": "0s"}]}, "fleets.0.inference_period: Input should be greater"),
+        ({"inference_period_seconds": 1e300}, "inference_period_seconds: Input should be less"),
         ({"seed": 2**60}, "seed: Input should be less"),
         ({"hardware": {"rev-b": {"os_version": ""}}}, "hardware.rev-b.os_version"),
         ({"regions": {"n": {"network": {"metered": True}}}}, "metered: Extra inputs"),
