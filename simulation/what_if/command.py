@@ -10,12 +10,11 @@ import sys
 import time
 from pathlib import Path
 
-import yaml
-
 from device_sim.fleets.scenario_file import ScenarioError, read_scenario
-from protocol.document import DocumentError, parse_document
+from protocol.document import MAX_DOCUMENT_BYTES, DocumentError, parse_document
 from protocol.plan import Plan, merge_preset
 from protocol.scenario import Scenario
+from protocol.yaml_document import parse_yaml_keys
 from simulation.errors import WhatIfError
 from simulation.what_if.answer import Answer, Progress, ask, check_numbers
 from simulation.what_if.compare import Comparison, compare, markdown
@@ -88,18 +87,17 @@ def read_plan(name: str) -> Plan:
         WhatIfError: names the file and what is wrong where.
     """
     if name.startswith(PRESET):
-        content: object = {"preset": name.removeprefix(PRESET)}
+        content: dict[str, object] = {"preset": name.removeprefix(PRESET)}
     else:
         try:
-            content = yaml.safe_load(Path(name).read_bytes())
+            with Path(name).open("rb") as file:
+                content = parse_yaml_keys(file.read(MAX_DOCUMENT_BYTES + 1))
         except OSError as error:
             raise WhatIfError(f"{name}: expected a plan, found {error.strerror}") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise WhatIfError(f"{name}: expected YAML, found {error}") from error
-    if not isinstance(content, dict):
-        raise WhatIfError(f"{name}: expected a plan's keys, found {type(content).__name__}")
+        except DocumentError as error:
+            raise WhatIfError(f"{name}: {error}") from error
     try:
-        return parse_document(json.dumps(merge_preset(content), default=str).encode(), Plan)
+        return parse_document(json.dumps(merge_preset(content)).encode(), Plan)
     except (DocumentError, ValueError) as error:
         raise WhatIfError(f"{name}: {error}") from error
 
