@@ -67,6 +67,7 @@ class PoweredDevice:
     ) -> None:
         self._open = open_device
         self._mains = mains
+        self._usual = mains.cycles
         self._emit = emit
         self._wake = wake
         self._device: Device | None = open_device()
@@ -129,6 +130,12 @@ class PoweredDevice:
         """Have the power fail in another rhythm from a moment of the monotonic clock on."""
         self._mains = replace(self._mains, cycles=cycles)
         self._next_cut = min(self._next_cut, since)
+
+    def fail_as_usual(self) -> None:
+        """Have the power fail in the rhythm of the device's fleet again."""
+        self._mains = replace(self._mains, cycles=self._usual)
+        if self._off_seconds is None:  # else a power cut has been asked for
+            self._next_cut = self._mains.next_cut(self._mains.clock.monotonic())
 
     def between_steps(self, job: Callable[[], None]) -> None:
         """Have something done when no step is being done; any thread may ask."""

@@ -69,14 +69,15 @@ class BadReleases:
         self._targets: dict[str, ImageTarget] = {}  # bad ones, by the digests of package and patch
         self._answered: Counter[str] = Counter()  # bytes of artifacts
         self._models: dict[str, ReleaseFault] = {}  # by digest of the model
-        self._strikes_at: dict[str, float] = {}
-        self._current: tuple[ReleaseFault, ...] = ()
+        self._offered: dict[Slot, tuple[ReleaseFault, ...]] = {}
+        self._confirmed: dict[Slot, tuple[ReleaseFault, ...]] = {}
+        self._strikes_at: dict[ReleaseFault, float] = {}  # once the device runs the release
         self._waiting: list[ReleaseFault] = []  # for their time, or for the dark, after a confirmation
         self.is_dark: Callable[[], bool] = lambda: False
 
     def arm(self, instruction: Instruction) -> None:
         """Take from verified metadata which images are bad."""
-        self._current = tuple(fault for target in instruction.targets for fault in self._of(target))
+        self._offered = {target.slot: self._of(target) for target in instruction.targets}
         for target in instruction.targets:
             if self._of(target):
                 self._targets[target.sha256] = target
@@ -127,27 +128,40 @@ class BadReleases:
             return result
         if fault.kind is ReleaseFaultKind.GOLDEN_VECTORS:
             return replace(result, output=np.roll(result.output, 1))
-        if self._monotonic() < self._strikes_at.get(fault.release, math.inf):
+        if self._monotonic() < self._strikes_at.get(fault, math.inf):
             return result
         return replace(result, output=less_sure(result.output, fault.strength))
 
     def hear(self, event: str, fields: Mapping[str, object], device: PoweredDevice) -> None:
         """Strike when the device tells that it has come so far."""
         state = fields.get("state") if event == "update" else None
-        if state == ActionState.INSTALLING.value and any(strikes_in_update(fault) for fault in self._current):
+        if state == ActionState.INSTALLING.value and any(map(strikes_in_update, _all(self._offered))):
             device.cut_power(math.inf)
         elif state == ActionState.CONFIRMED.value:
-            for fault in self._current:
-                self._strikes_at[fault.release] = self._monotonic() + fault.after.total_seconds()
-            self._waiting = [fault for fault in self._current if fault.kind in _ENDING]
+            self._confirm(device)
         self._strike_those_due(device)
+
+    def _confirm(self, device: PoweredDevice) -> None:
+        """Take note of what the device runs from now on; what it does not run any more strikes no more."""
+        before = _all(self._confirmed)
+        self._confirmed.update(self._offered)
+        now = _all(self._confirmed)
+        for fault in now - before:
+            self._strikes_at[fault] = self._monotonic() + fault.after.total_seconds()
+        self._waiting = [
+            fault
+            for fault in self._faults
+            if fault.kind in _ENDING and fault in now and (fault not in before or fault in self._waiting)
+        ]
+        if any(fault.kind is ReleaseFaultKind.CRASH_LOOP for fault in before - now):
+            device.fail_as_usual()
 
     def _strike_those_due(self, device: PoweredDevice) -> None:
         """Take the power from a device whose time has come, when it is dark where that matters."""
         due = [
             fault
             for fault in self._waiting
-            if self._monotonic() >= self._strikes_at[fault.release] and (self.is_dark() or not fault.only_in_the_dark)
+            if self._monotonic() >= self._strikes_at[fault] and (self.is_dark() or not fault.only_in_the_dark)
         ]
         for fault in due:
             self._waiting.remove(fault)
@@ -161,6 +175,10 @@ class BadReleases:
 
     def _has(self, target: ImageTarget, kind: ReleaseFaultKind) -> bool:
         return any(fault.kind is kind for fault in self._of(target))
+
+
+def _all(faults: Mapping[Slot, Sequence[ReleaseFault]]) -> frozenset[ReleaseFault]:
+    return frozenset(fault for each in faults.values() for fault in each)
 
 
 _ENDING = frozenset({ReleaseFaultKind.BRICK, ReleaseFaultKind.CRASH_LOOP})

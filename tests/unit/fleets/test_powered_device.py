@@ -187,6 +187,20 @@ def test_device_that_is_stolen_while_it_is_off_stays_away() -> None:
     assert found.step() == 107.0
 
 
+def test_rhythm_of_power_cuts_changes_and_comes_back() -> None:
+    """A crash loop ends when the device does not run what makes it crash any more."""
+    found = bench()
+    found.device.fail_often(PowerCycles(per_day=8640), since=0.0)
+    assert found.step() < 60.0
+    found.clock.turn(minutes=1)
+    found.step()
+    found.device.fail_as_usual()
+    assert found.step() == 70.0
+    found.clock.turn(days=1)
+    found.step()
+    assert len(found.lives) == 2
+
+
 def test_device_without_power_for_good_is_never_stepped_again() -> None:
     """As one that a thief keeps."""
     found = bench()

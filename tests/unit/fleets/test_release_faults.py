@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -21,7 +22,7 @@ from device_sim.network.shaped import ShapedTransport
 from device_sim.network.wire import WireMeter
 from device_sim.update.download import verify_spare
 from device_sim.update.installer import Installer
-from device_sim.update.uptane import UptaneClient
+from device_sim.update.uptane import ImageTarget, Instruction, UptaneClient
 from protocol.geometry import Slot
 from protocol.messages import ActionState, Cause
 from protocol.scenario import Scenario
@@ -40,12 +41,16 @@ class Power:
 
     cuts: list[float] = field(default_factory=list)
     rhythms: list[float] = field(default_factory=list)
+    usual: int = 0
 
     def cut_power(self, lasts_seconds: float) -> None:
         self.cuts.append(lasts_seconds)
 
     def fail_often(self, _cycles: object, *, since: float) -> None:
         self.rhythms.append(since)
+
+    def fail_as_usual(self) -> None:
+        self.usual += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +187,17 @@ def test_brick_and_crash_loop_take_the_power(tmp_path: Path) -> None:
     loop.now[0] = 121.0
     loop.hear("counts")
     assert (loop.power.cuts, loop.power.rhythms) == ([], [121.0])
+
+
+def test_crash_loop_ends_with_another_release(tmp_path: Path) -> None:
+    """It strikes once, however often the release is confirmed, and no more when its slot has another."""
+    loop = suffering(tmp_path, "crash-loop", release="a")
+    for name in ("a", "a", "b", "b"):
+        release = SimpleNamespace(name=name)
+        target = SimpleNamespace(slot=Slot.M4_0_MODEL, sha256="ab" * 32, patch=None, release=release)
+        loop.releases.arm(Instruction(action_id=None, targets=(cast("ImageTarget", target),)))
+        loop.tell(ActionState.CONFIRMED)
+    assert (loop.power.rhythms, loop.power.usual) == ([0.0], 1)
 
 
 def test_brick_that_waits_is_confirmed_and_goes_silent_in_the_dark(tmp_path: Path) -> None:
