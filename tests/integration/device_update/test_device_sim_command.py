@@ -198,7 +198,7 @@ SERVICE = {"device_url": "https://127.0.0.1:1", "mqtt_host": "127.0.0.1", "mqtt_
         (json.dumps(SERVICE), "seeds: 1", "scenario.yaml: Scenario: seeds: Extra inputs are not permitted"),
         (json.dumps(SERVICE), "kernel_faults: [{model: m@1, kind: melt}]", "kernel_faults.0.kind: Input should be"),
         (json.dumps(SERVICE), "seed: [", "scenario.yaml: expected YAML"),
-        (json.dumps(SERVICE), "- 1", "scenario.yaml: Scenario: document: Input should be an object"),
+        (json.dumps(SERVICE), "- 1", "scenario.yaml: expected keys, found list"),
     ],
 )
 def test_run_with_a_bad_file_starts_nothing(tmp_path: Path, service: str | None, scenario: str, message: str) -> None:
