@@ -26,6 +26,8 @@ from tests.integration.cli.live_operator import Operator, live_operator
 from tests.service_processes import until
 
 ENTRIES = TILE_WIDTH + 44  # a full tile and a partial one
+IMAGES = 6  # that the service's first targets list, for its devices to attest by
+IN_FORCE = IMAGES + 2  # and both roots
 
 
 class Log:
@@ -103,10 +105,10 @@ async def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
         database = Database(database_url(operator.service.settings.database_location()))
         try:
             opened = Log(operator, database)
-            await opened.grow(ENTRIES - 2, first=2)
+            await opened.grow(ENTRIES - IN_FORCE, first=2)
             facts = await operator.succeed("log", "verify")
-            assert (facts["size"], facts["roots"], facts["verified_before"]) == (ENTRIES, ENTRIES, 0)
-            assert facts["in_force"] == 2
+            assert (facts["size"], facts["roots"], facts["verified_before"]) == (ENTRIES, ENTRIES - IMAGES, 0)
+            assert facts["in_force"] == IN_FORCE
             yield opened
         finally:
             await database.close()
@@ -139,7 +141,7 @@ async def test_log_is_shown_and_searched(log: Log) -> None:
 async def test_edited_entry_is_found(log: Log) -> None:
     """By the copy, which has it as it was, and without one by the tree."""
     entry = entry_bytes(RootEntry(repository="director", version=7, sha256="00" * 32))
-    await log.change(update(log_entries).where(log_entries.c.number == 7).values(entry=entry))
+    await log.change(update(log_entries).where(log_entries.c.number == 7 + IMAGES).values(entry=entry))
     failure = await log.operator.failure("log", "verify")
     assert isinstance(failure, LogEditedError)
     assert "expected the entries that were verified before" in str(failure)
@@ -192,7 +194,7 @@ async def test_what_is_in_force_but_not_logged_is_found(log: Log) -> None:
 async def test_two_roots_of_one_version_are_found(log: Log) -> None:
     """Both logged, both proven: somebody signed two things."""
     entries = await log.entries()
-    entries[9] = entry_bytes(RootEntry(repository="director", version=3, sha256="00" * 32))
+    entries[9 + IMAGES] = entry_bytes(RootEntry(repository="director", version=3, sha256="00" * 32))
     await log.rebuild(entries)
     failure = await log.operator.failure("log", "verify", "--copy", str(log.operator.folder / "other"))
     assert isinstance(failure, LogContradictionError)
@@ -203,9 +205,9 @@ async def test_wrong_bundle_is_asked_for_again(log: Log) -> None:
     copy = str(log.operator.folder / "other")
     [before] = [entry for number, entry in enumerate(await log.entries()) if number == 7]
     entry = entry_bytes(RootEntry(repository="director", version=7, sha256="00" * 32))
-    await log.change(update(log_entries).where(log_entries.c.number == 7).values(entry=entry))
+    await log.change(update(log_entries).where(log_entries.c.number == 7 + IMAGES).values(entry=entry))
     assert await log.operator.failure("log", "verify", "--copy", copy, "--resume")
-    await log.change(update(log_entries).where(log_entries.c.number == 7).values(entry=before))
+    await log.change(update(log_entries).where(log_entries.c.number == 7 + IMAGES).values(entry=before))
     await log.operator.succeed("log", "verify", "--copy", copy, "--resume")
 
 
