@@ -159,6 +159,18 @@ def test_swap_leaves_the_siblings_events_without_a_gap(tmp_path: Path) -> None:
     assert 0.2 < records[0].m4_ms / 1000 < 0.4
 
 
+def test_core_time_is_that_of_every_inference_whatever_model_did_it(tmp_path: Path) -> None:
+    """A swap changes nothing in what was counted; flash operations are those that the swap took."""
+    swap = Swap(tmp_path, FlashPlacement.IN_GAPS)
+    before = swap.machine.time.flash_operations
+    swap.through()
+    for core, figures in swap.device.figures.items():
+        assert figures.core_ms == pytest.approx(sum(record.m4_ms for record in swap.records(core)))
+    geometry = FlashGeometry()
+    programmed = 2 * IMAGE_BYTES // geometry.page_bytes  # to the spare, and home
+    assert swap.machine.time.flash_operations - before >= programmed
+
+
 def test_swap_without_a_plan_tears_a_gap(tmp_path: Path) -> None:
     """The control: flash work at once stops both cores for as long as erasing the spare takes."""
     swap = Swap(tmp_path, FlashPlacement.AT_ONCE)
