@@ -203,7 +203,7 @@ async def test_two_roots_of_one_version_are_found(log: Log) -> None:
 async def test_wrong_bundle_is_asked_for_again(log: Log) -> None:
     """What turned out wrong is not kept: once the log is right again, the copy is too."""
     copy = str(log.operator.folder / "other")
-    [before] = [entry for number, entry in enumerate(await log.entries()) if number == 7]
+    [before] = [entry for number, entry in enumerate(await log.entries()) if number == 7 + IMAGES]
     entry = entry_bytes(RootEntry(repository="director", version=7, sha256="00" * 32))
     await log.change(update(log_entries).where(log_entries.c.number == 7 + IMAGES).values(entry=entry))
     assert await log.operator.failure("log", "verify", "--copy", copy, "--resume")
