@@ -24,6 +24,7 @@ from tests.integration.gateway.mqtt_peer import MqttPeer
 from tests.service_folder import ADMIN_TOKEN, Folders
 
 _GUID = "00000000-0000-4000-8000-{:012x}"
+FIRST_ENTRIES = 2 + len(HONEST.components)  # of a new log: both roots, and the images that devices attest by
 _SIGNED: dict[bytes, bytes] = {}  # targets that list images, by those that did not: offline keys open slowly
 
 

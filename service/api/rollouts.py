@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Self
 
 from fastapi import APIRouter, Depends, Path, Response, status
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from protocol.messages import ActionState, Cause
 from protocol.plan import Plan, PlanStage, ThresholdGates
@@ -64,6 +64,11 @@ class NewRolloutModel(RequestModel):
             raise ValueError(f"plan: expected it alone, found {', '.join(sorted(given))} beside it")
         if self.plan is None and self.stages is None:
             raise ValueError("expected a plan or stages, found neither")
+        try:
+            self.new_rollout()
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            raise ValueError(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from error
         return self
 
     def new_rollout(self) -> NewRollout:

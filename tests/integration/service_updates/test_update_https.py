@@ -160,7 +160,7 @@ async def test_wrong_requests_name_what_is_wrong(live: LiveService) -> None:
         ({"group": "Development"}, 409, "expected a policy that takes updates"),
         ({"stages": []}, 422, "stages"),
         ({"stages": [{"count": 1, "percent": 5}]}, 422, "either a count or a percent"),
-        ({"success_percent": 0}, 422, "success percent"),
+        ({"success_percent": 0}, 422, "success_percent"),
         ({"error_percent": 100}, 422, "percent"),
     ]
     for change, status, detail in cases:

@@ -23,11 +23,12 @@ from service.application.update_repositories import MetadataFile, MetadataRole, 
 from service.cli.log import NotLoggedError
 from service.cli.log_audit import LogContradictionError, LogEditedError, LogForkError, LogShrunkError
 from tests.integration.cli.live_operator import Operator, live_operator
+from tests.live_service import FIRST_ENTRIES
 from tests.service_processes import until
 
 ENTRIES = TILE_WIDTH + 44  # a full tile and a partial one
-IMAGES = 6  # that the service's first targets list, for its devices to attest by
-IN_FORCE = IMAGES + 2  # and both roots
+IN_FORCE = FIRST_ENTRIES
+IMAGES = IN_FORCE - 2  # the roots of both repositories are there, too
 
 
 class Log:

@@ -11,6 +11,7 @@ from service.cli.errors import BadArgumentError
 from service.cli.log import NoPolicyError
 from tests import service_folder
 from tests.integration.cli.live_operator import Operator, live_operator
+from tests.live_service import FIRST_ENTRIES
 from tests.log_witnesses import cosigner, forget_log
 from tests.quick_folders import make_quick_folders
 
@@ -37,9 +38,9 @@ async def _root(operator: Operator) -> Root:
 async def test_log_is_required_and_released_by_the_root(operator: Operator) -> None:
     """Signed by the root keys; until then `verify` must be told whom to believe."""
     shown = await operator.succeed("log", "show")
-    assert (shown["policy"], shown["size"]) == (None, 2)
+    assert (shown["policy"], shown["size"]) == (None, FIRST_ENTRIES)
     assert isinstance(await operator.failure("log", "verify"), NoPolicyError)
-    assert (await operator.succeed("log", "verify", "--log", shown["key"]))["size"] == 2
+    assert (await operator.succeed("log", "verify", "--log", shown["key"]))["size"] == FIRST_ENTRIES
     witnesses = [str(cosigner(number).key) for number in (1, 2)]
     await operator.succeed("log", "require", "--yes", "--witness", witnesses[0], "--witness", witnesses[1])
     root = await _root(operator)
@@ -47,7 +48,7 @@ async def test_log_is_required_and_released_by_the_root(operator: Operator) -> N
     assert policy is not None
     assert (root.version, policy.log, policy.witnesses, policy.quorum) == (2, shown["key"], tuple(witnesses), 2)
     shown = await operator.succeed("log", "show")
-    assert (shown["size"], shown["policy"]["quorum"]) == (3, 2)
+    assert (shown["size"], shown["policy"]["quorum"]) == (FIRST_ENTRIES + 1, 2)
     failure = await operator.failure("log", "require", "--yes", "--witness", witnesses[0], "--witness", witnesses[1])
     assert isinstance(failure, BadArgumentError)
     await operator.succeed("log", "release", "--yes")

@@ -22,7 +22,7 @@ from service.adapters.database.unit_of_work import SqlUnitOfWorkFactory
 from service.application.publication import Publication
 from service.application.transparency import Transparency
 from service.application.update_repositories import MetadataFile, MetadataRole, RepositoryName
-from tests.live_service import LiveService, live_service
+from tests.live_service import FIRST_ENTRIES, LiveService, live_service
 from tests.log_witnesses import require_witnesses
 from tests.service_folder import Folders, make_folders
 from tests.service_processes import until
@@ -108,7 +108,7 @@ async def test_witness_that_is_killed_delays_proofs_alone(folders: Folders, tmp_
         require_witnesses(folders, (one.vkey, other.vkey), quorum=2)
         settings = [f"{each.vkey} {each.url}" for each in (one, other)]
         async with live_service(folders, witnesses=settings) as service:
-            await _until_covered(service, 2)
+            await _until_covered(service, FIRST_ENTRIES)
             await other.kill()
             await _grow(service, version=2)
 
@@ -117,9 +117,9 @@ async def test_witness_that_is_killed_delays_proofs_alone(folders: Folders, tmp_
                 return [bool(state["problem"]) for state in states] == [False, True]
 
             await until(is_missed)
-            assert (await service.operator.get("/log")).json()["size"] == 3
+            assert (await service.operator.get("/log")).json()["size"] == FIRST_ENTRIES + 1
             async with witness_process(tmp_path / "w2", log, port=other.port):
-                await _until_covered(service, 3)
+                await _until_covered(service, FIRST_ENTRIES + 1)
 
 
 async def test_service_that_is_restarted_goes_on(folders: Folders, tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ async def test_service_that_is_restarted_goes_on(folders: Folders, tmp_path: Pat
         require_witnesses(folders, (witness.vkey,), quorum=1)
         settings = [f"{witness.vkey} {witness.url}"]
         async with live_service(folders, witnesses=settings) as service:
-            await _until_covered(service, 2)
+            await _until_covered(service, FIRST_ENTRIES)
         async with live_service(folders, witnesses=settings) as service:
             await _grow(service, version=2)
             await _until_covered(service, (await service.operator.get("/log")).json()["size"])
