@@ -60,6 +60,7 @@ class LearningDevice:
         return int(np.argmax(self.learner.invoke(ModelImage(b"", 0), window, deadline_seconds=1).output))
 
     async def talk(self) -> None:
+        self._backup.ask()  # as a command does that wakes the device
         try:
             await asyncio.to_thread(self._backup.run, self._transport)
         finally:
