@@ -18,7 +18,7 @@ from datetime import datetime
 
 from tuf.api.metadata import Root, Snapshot, TargetFile, Targets, Timestamp
 
-from pki.metadata import DELTAS_ROLE
+from pki.metadata import BIN_PREFIX, DELTAS_ROLE
 from pki.next_state import trusted
 from pki.online import ROOT_METADATA_LIFETIME, TARGETS_METADATA_LIFETIME
 from protocol.document import parse_document
@@ -113,14 +113,31 @@ def _missing_of(copy: WorkingCopy, repository: str, role: str, versions: Sequenc
 def _publications(missing: Iterator[Missing]) -> list[list[Missing]]:
     # Step 2: publications.
     found: list[list[Missing]] = []
-    for file in sorted(missing, key=lambda file: (file.drafted_at, file.repository, file.version)):
-        same = (each for each in found if _came_together(each, file))
-        publication = next(same, None)
+    for file in sorted(missing, key=lambda file: (file.drafted_at, file.repository, _depth(file.role), file.version)):
+        same = [each for each in found if _came_together(each, file)]
+        # Several may be of one second: a role came with what first delegated to it, a later version with the last.
+        publication = next((each for each in same if _delegates(each, file.role)), same[-1] if same else None)
         if publication is None:
             found.append([file])
         else:
             publication.append(file)
     return found
+
+
+def _depth(role: str) -> int:
+    """Return how many delegations lead to a role."""
+    if role in {Root.type, Targets.type}:
+        return 0
+    return 2 if role.startswith(f"{BIN_PREFIX}-") else 1
+
+
+def _delegates(publication: Sequence[Missing], role: str) -> bool:
+    parts = (trusted(file.content, Targets).delegations for file in publication if file.role != Root.type)
+    for delegations in (each for each in parts if each is not None):
+        succinct = delegations.succinct_roles
+        if role in (delegations.roles or {}) or (succinct is not None and succinct.is_delegated_role(role)):
+            return True
+    return False
 
 
 def _came_together(publication: Sequence[Missing], file: Missing) -> bool:
