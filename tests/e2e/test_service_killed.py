@@ -34,8 +34,9 @@ def run(interrupted: Interrupted, tmp_path: Path) -> Iterator[DemoRun]:
             demo.close()
 
 
-def test_killed_service_loses_nothing_and_finishes_its_rollout(run: DemoRun) -> None:
+def test_killed_service_loses_nothing_and_finishes_its_rollout(run: DemoRun, monkeypatch: pytest.MonkeyPatch) -> None:
     """Devices keep what was not acknowledged, the service keeps what it acknowledged and what it decided."""
+    monkeypatch.setattr(demo_releases, "SOAK_SECONDS", "10")  # a stage that is watched is there to be killed in
     before = _latest_message(run)
     demo_steps.boot(run)
     demo_steps.attest(run)
