@@ -169,14 +169,14 @@ class Director:
             self._root_version = version
 
     async def _withdraw_ended(self, device_id: str, now: datetime) -> None:
-        """Cancel what an ended rollout offered: the device asks anew, so it has not begun it."""
+        """Cancel what a rollout offered and has given up: the device asks anew, so it has not begun it."""
         async with self._unit_of_work(read_only=True) as work:
-            offered = [a for a in await work.actions.queue(device_id) if a.state is ActionState.OFFERED]
-        for found in offered:
+            queue = await work.actions.queue(device_id)
+        for found in [action for action in queue if action.heals or action.state is ActionState.OFFERED]:
             async with self._unit_of_work() as work:
                 stored = await work.rollouts.get(found.rollout_id, lock=True)
                 action = await work.actions.get(found.action_id, lock=True)
-                if stored.rollout.state.is_over and not action.heals:
+                if not action.is_started and stored.rollout.has_given_up(action):
                     gone = cancel(action, f"rollout {stored.rollout.state}", now=now)
                     rollout = await store_actions(work, stored.rollout, [(action, gone)], now=now)
                     await store_rollout(work, stored, rollout, now=now)
@@ -228,7 +228,7 @@ async def _waiting(work: UnitOfWork, device_id: str) -> Action | None:
         rollout = (await work.rollouts.get(action.rollout_id)).rollout
         if rollout.offers(action):
             return action
-        if action.state is ActionState.OFFERED and not rollout.state.is_over:
+        if action.state is ActionState.OFFERED and not rollout.has_given_up(action):
             return None  # given to the device before a pause: it may be at work on it
     return None
 

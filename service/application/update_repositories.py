@@ -325,7 +325,7 @@ class ActionRepository(Protocol):
         """Return at most `limit` ids of a group's devices that have attested and are not shut out, by id."""
 
     async def exposed(self, rollout_id: str, group_id: str, *, after_id: str, limit: int) -> Sequence[str]:
-        """Return those members of a group, as `members`, that were given a rollout's release."""
+        """Return those members of a group, as `members`, that were given a rollout's release, by healing, too."""
 
 
 @dataclass(frozen=True, slots=True)

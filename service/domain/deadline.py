@@ -36,7 +36,7 @@ def at_deadline(
     """
     if action.state.is_final:  # 1
         return action
-    if not action.is_independent and rollout.state.is_over:  # 2
+    if not action.is_started and rollout.has_given_up(action):  # 2
         return cancel(action, f"rollout {rollout.state}", now=now)
     if not action.is_started and not is_eligible:
         return cancel(action, "expected an attested device of the group, found it otherwise", now=now)

@@ -224,7 +224,15 @@ class Rollout:
 
     def offers(self, action: Action) -> bool:
         """Whether the device may be given the release now; what it has begun, it may finish."""
-        return not action.state.is_final and (action.is_independent or self.state is RolloutState.RUNNING)
+        return not action.state.is_final and (action.is_started or self.lets_begin(action))
+
+    def lets_begin(self, action: Action) -> bool:
+        """Whether a device that has not begun the action may: the rollout runs, or heals by it and was not undone."""
+        return not self.is_undone if action.heals else self.state is RolloutState.RUNNING
+
+    def has_given_up(self, action: Action) -> bool:
+        """Whether a device that has not begun the action never will."""
+        return self.is_undone if action.heals else self.state.is_over
 
     def with_stage(self, stage: Stage) -> "Rollout":
         """Return the rollout with one stage replaced."""

@@ -34,7 +34,8 @@ class MemoryActions(Partial):
         self._unfinished: dict[str, tuple[str, ...]] = {}  # action ids by device, oldest first
         self._newest: dict[str, str] = {}
         self._of_rollout: dict[tuple[str, str], str] = {}  # (rollout, device), apart from ones that heal
-        self._exposed: dict[str, SortedIds] = {}  # by rollout, devices that were given its release
+        self._given: dict[tuple[str, str], str] = {}  # (rollout, device) that was given its release
+        self._exposed: dict[str, SortedIds] = {}  # by rollout, the same devices in their order
         self._waiting: dict[str, list[int]] = {}  # by rollout, numbers of scheduled actions
         self._deadlines: list[tuple[datetime, int]] = []
 
@@ -129,8 +130,7 @@ class MemoryActions(Partial):
         for device_id in ids.after(after_id):
             if len(found) == limit:
                 break
-            action = self._rows.get(self._of_rollout.get((rollout_id, device_id), ""))
-            if action is not None and action.offered and self._is_member(group_id, device_id):
+            if (rollout_id, device_id) in self._given and self._is_member(group_id, device_id):
                 found.append(device_id)
         return found
 
@@ -151,6 +151,7 @@ class MemoryActions(Partial):
         if action.due_at is not None and (before is None or before.due_at != action.due_at):
             self._queue_deadline(action)
         if action.offered and (before is None or not before.offered):
+            self._journal.put(self._given, (action.rollout_id, action.device_id), action.action_id)
             self._exposed.setdefault(action.rollout_id, SortedIds()).add(action.device_id)
         is_waiting = action.state is ActionState.SCHEDULED and not action.heals
         if is_waiting and (before is None or before.state is not ActionState.SCHEDULED):

@@ -15,6 +15,7 @@ from service.domain.action import Action, UnknownActionError
 from service.domain.membership import ENROLLED_STATES
 
 _COUNTED = text("NOT actions.heals")  # as the index says it
+_OFFERED = text("actions.offered")  # as the index says it
 _MUTABLE = ("state", "sequence", "cause", "detail", "offered", "progressed_at", "due_at")
 
 
@@ -104,11 +105,11 @@ class SqlActions:
         """See `ActionRepository.exposed`."""
         query = (
             select(devices.c.device_id)
+            .distinct()
             .join(actions, actions.c.device_id == devices.c.device_id)
             .where(
                 actions.c.rollout_id == rollout_id,
-                actions.c.offered,
-                _COUNTED,
+                _OFFERED,
                 devices.c.group_id == group_id,
                 devices.c.device_id > after_id,
                 devices.c.state.in_(ENROLLED_STATES),

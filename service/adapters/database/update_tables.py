@@ -168,6 +168,7 @@ _UNFINISHED = text("due_at IS NOT NULL")
 _RUNNING = text("state IN ('offered', 'downloading', 'installing', 'trial')")
 _SCHEDULED = text("state = 'scheduled'")
 _COUNTED = text("NOT heals")
+_OFFERED = text("offered")
 
 actions = Table(
     "actions",
@@ -194,6 +195,8 @@ actions = Table(
         sqlite_where=_COUNTED,
         postgresql_where=_COUNTED,
     ),
+    # Whom a rollout gave its release, by healing, too.
+    Index("ix_actions_exposed", "rollout_id", "device_id", sqlite_where=_OFFERED, postgresql_where=_OFFERED),
     Index("ix_actions_rollout_id_number", "rollout_id", "number"),
     Index("ix_actions_device_id_number", "device_id", "number"),
     Index("ix_actions_due_at", "due_at", sqlite_where=_UNFINISHED, postgresql_where=_UNFINISHED),

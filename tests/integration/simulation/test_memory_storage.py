@@ -205,6 +205,13 @@ async def test_exposed_devices_are_those_that_were_given_the_release(storage: Un
         first = await work.actions.exposed(ROLLOUT, GROUP, after_id="", limit=1)
         assert first == [device_id_of(1)]
         assert await work.actions.exposed(ROLLOUT, GROUP, after_id=first[0], limit=5) == [device_id_of(3)]
+        healed = [
+            replace(action(number), device_id=device_id_of(of), state=ActionState.CONFIRMED, offered=True, heals=True)
+            for number, of in ((5, 4), (6, 4), (7, 3))
+        ]
+        await work.actions.add(healed)
+        ids = await work.actions.exposed(ROLLOUT, GROUP, after_id="", limit=5)
+        assert ids == [device_id_of(number) for number in (1, 3, 4)]
 
 
 async def test_operator_attestation_and_presence_write_their_own_fields(storage: UnitOfWorkFactory) -> None:
