@@ -261,7 +261,7 @@ def _answer(view: RolloutView, response: Response) -> RolloutModel:
 
 
 def _model(view: RolloutView) -> RolloutModel:
-    rollout, opened = view.stored.rollout, view.stored.rollout.opened
+    rollout = view.stored.rollout
     return RolloutModel(
         id=rollout.rollout_id,
         release=view.release.name,
@@ -274,7 +274,7 @@ def _model(view: RolloutView) -> RolloutModel:
         question=rollout.question or None,
         undoes=rollout.undoes,
         plan=view.stored.plan,
-        evidence=rollout.conditions.policy.figures(opened) if opened else {},
+        evidence=rollout.figures,
         stages=[_stage_model(*pair) for pair in zip(rollout.stages, view.stored.plan.stages, strict=True)],
         totals=_totals(rollout.stages),
         created_at=view.stored.created_at,

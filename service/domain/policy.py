@@ -13,6 +13,7 @@ from typing import Protocol
 from protocol.messages import Cause
 from service.domain.gates.budget import ErrorBudget
 from service.domain.gates.failure_rate import FailureRateGate, in_words, threshold
+from service.domain.gates.kept import NOTHING_KEPT, AllKept, KeptGate
 from service.domain.membership import InvalidPlanError
 from service.domain.rollout_counts import Exposure, StageCounts
 from service.domain.verdict import Decision, Figure, Verdict
@@ -49,19 +50,24 @@ class Shown:
 
 
 class Policy(Protocol):
-    """Decides by counts."""
+    """Decides by counts, and by what gates have kept."""
 
-    def halt(self, stages: Sequence[Shown]) -> Verdict | None:
+    @property
+    def keeps_evidence(self) -> bool:
+        """Whether it has gates that keep evidence."""
+
+    def halt(self, stages: Sequence[Shown], kept: AllKept = NOTHING_KEPT) -> Verdict | None:
         """Return why the rollout halts, or None.
 
         Args:
             stages: those that have been opened, in their order.
+            kept: by its gates.
         """
 
-    def passes(self, stages: Sequence[Shown]) -> Verdict | None:
+    def passes(self, stages: Sequence[Shown], kept: AllKept = NOTHING_KEPT) -> Verdict | None:
         """Return why the last of the stages has shown what it must, or None; its soak is not the policy's."""
 
-    def figures(self, stages: Sequence[Shown]) -> dict[str, Figure]:
+    def figures(self, stages: Sequence[Shown], kept: AllKept = NOTHING_KEPT) -> dict[str, Figure]:
         """Return the evidence so far, by name, for people."""
 
 
@@ -90,18 +96,23 @@ class ThresholdPolicy:
         if self.min_reports < 1:
             raise InvalidPlanError(f"minimum reports: expected at least 1, found {self.min_reports}")
 
-    def halt(self, stages: Sequence[Shown]) -> Verdict | None:
+    @property
+    def keeps_evidence(self) -> bool:
+        """Thresholds keep none."""
+        return False
+
+    def halt(self, stages: Sequence[Shown], _kept: AllKept = NOTHING_KEPT) -> Verdict | None:
         """See `Policy.halt`."""
         return next(filter(None, map(self._halt, stages)), None)
 
-    def passes(self, stages: Sequence[Shown]) -> Verdict | None:
+    def passes(self, stages: Sequence[Shown], _kept: AllKept = NOTHING_KEPT) -> Verdict | None:
         """See `Policy.passes`."""
         stage = stages[-1]
         if not stage.is_open or stage.counts.succeeded < _part(self.success_percent, stage.counts.size):
             return None
         return Verdict(Decision.SHOWN, result(stage), stage.index, THRESHOLDS, self.figures(stages))
 
-    def figures(self, stages: Sequence[Shown]) -> dict[str, Figure]:
+    def figures(self, stages: Sequence[Shown], _kept: AllKept = NOTHING_KEPT) -> dict[str, Figure]:
         """See `Policy.figures`."""
         stage = stages[-1]
         figures: dict[str, Figure] = {
@@ -152,19 +163,27 @@ class EvidencePolicy:
     Attributes:
         alpha: error budget of the rollout, split over the gates by their weights.
         beta: chance that a stage passes although a gate's rate is at its worst.
+        kept_gates: that look at more than counts; they halt, and no stage has to pass them.
     """
 
     gates: tuple[CauseGate, ...]
     alpha: float = 0.01
     beta: float = 0.05
     small_stage_rule: bool = True
+    kept_gates: tuple[KeptGate, ...] = ()
 
     @property
     def budget(self) -> ErrorBudget:
-        """α and its split."""
-        return ErrorBudget(self.alpha, {gate.name: gate.weight for gate in self.gates})
+        """α and its split over all gates."""
+        weights = {gate.name: gate.weight for gate in self.gates}
+        return ErrorBudget(self.alpha, weights | {gate.name: gate.weight for gate in self.kept_gates})
 
-    def halt(self, stages: Sequence[Shown]) -> Verdict | None:
+    @property
+    def keeps_evidence(self) -> bool:
+        """See `Policy.keeps_evidence`."""
+        return bool(self.kept_gates)
+
+    def halt(self, stages: Sequence[Shown], kept: AllKept = NOTHING_KEPT) -> Verdict | None:
         """See `Policy.halt`."""
         if self.small_stage_rule and (ruled := next(filter(None, map(rule_of_small_stages, stages)), None)):
             return ruled
@@ -178,10 +197,20 @@ class EvidencePolicy:
                     f"gate {gate.name}: expected at most {gate.rate.acceptable:.3g} of the devices to fail, found "
                     f"{failed} of {exposure.started}; {in_words(evidence)}, above {in_words(needed)[4:]}"
                 )
-                return Verdict(Decision.HALTED, reason, stages[-1].index, gate.name, self.figures(stages))
+                return Verdict(Decision.HALTED, reason, stages[-1].index, gate.name, self.figures(stages, kept))
+        return self._halt_by_kept(stages, kept)
+
+    def _halt_by_kept(self, stages: Sequence[Shown], kept: AllKept) -> Verdict | None:
+        budget = self.budget
+        for gate in self.kept_gates:
+            found = kept.get(gate.name, {})
+            evidence, needed = gate.log_evidence(found), threshold(budget.part(gate.name))
+            if evidence >= needed:
+                reason = f"gate {gate.name}: {gate.finding(found)}; {in_words(evidence)}, above {in_words(needed)[4:]}"
+                return Verdict(Decision.HALTED, reason, stages[-1].index, gate.name, self.figures(stages, kept))
         return None
 
-    def passes(self, stages: Sequence[Shown]) -> Verdict | None:
+    def passes(self, stages: Sequence[Shown], kept: AllKept = NOTHING_KEPT) -> Verdict | None:
         """See `Policy.passes`."""
         stage = stages[-1]
         counts = stage.counts
@@ -191,7 +220,7 @@ class EvidencePolicy:
             # Shut out before it had a result, a device has not confirmed.
             if counts.succeeded < counts.size or counts.withdrawn:
                 return None
-            return Verdict(Decision.SHOWN, result(stage), stage.index, ALL_CONFIRMED, self.figures(stages))
+            return Verdict(Decision.SHOWN, result(stage), stage.index, ALL_CONFIRMED, self.figures(stages, kept))
         if counts.size - counts.unresolved < stage.resolved * counts.size:
             return None
         exposure = Exposure.of(each.counts for each in stages)
@@ -200,9 +229,9 @@ class EvidencePolicy:
         if evidence[weakest] < threshold(self.beta):
             return None
         reason = f"{result(stage)}; gate {weakest}: {in_words(evidence[weakest])}"
-        return Verdict(Decision.SHOWN, reason, stage.index, weakest, self.figures(stages))
+        return Verdict(Decision.SHOWN, reason, stage.index, weakest, self.figures(stages, kept))
 
-    def figures(self, stages: Sequence[Shown]) -> dict[str, Figure]:
+    def figures(self, stages: Sequence[Shown], kept: AllKept = NOTHING_KEPT) -> dict[str, Figure]:
         """See `Policy.figures`."""
         exposure, budget = Exposure.of(stage.counts for stage in stages), self.budget
         figures: dict[str, Figure] = {"started": exposure.started, "confirmed": exposure.proved}
@@ -215,6 +244,14 @@ class EvidencePolicy:
                 f"{gate.name}.ln_pass": round(self._log_pass(gate, exposure), 4),
                 f"{gate.name}.passes_at": round(threshold(self.beta), 4),
             }
+        for watching in self.kept_gates:
+            found = kept.get(watching.name, {})
+            seen = {
+                **watching.figures(found),
+                "ln_halt": round(watching.log_evidence(found), 4),
+                "halts_at": round(threshold(budget.part(watching.name)), 4),
+            }
+            figures |= {f"{watching.name}.{name}": figure for name, figure in seen.items()}
         return figures
 
     @staticmethod

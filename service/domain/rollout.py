@@ -23,11 +23,12 @@ from enum import StrEnum
 
 from service.domain.action import Action
 from service.domain.errors import ConflictError, NotFoundError
+from service.domain.gates.kept import AllKept
 from service.domain.membership import NO_POSITION, InvalidPlanError, StageCut
 from service.domain.pacing import Pacing
 from service.domain.policy import Policy, Shown, ThresholdPolicy, result
 from service.domain.rollout_counts import StageCounts
-from service.domain.verdict import Decision, Verdict
+from service.domain.verdict import Decision, Figure, Verdict
 
 APPROVAL = "approval"
 
@@ -157,6 +158,7 @@ class Rollout:
         undoes: id of the rollout whose exposed devices it brings back; None for others.
         is_undone: nothing is left to bring back: a rollback was started, or there is no way back.
         verdicts: decided since it was read, oldest first; whoever stores it keeps them.
+        kept: evidence that gates keep beside the counts, by name.
     """
 
     rollout_id: str
@@ -173,6 +175,7 @@ class Rollout:
     undoes: str | None = None
     is_undone: bool = False
     verdicts: tuple[Verdict, ...] = ()
+    kept: AllKept = field(default_factory=dict)
 
     @property
     def opening_stage(self) -> Stage | None:
@@ -201,6 +204,11 @@ class Rollout:
     def opened(self) -> list[Shown]:
         """The stages that have been opened, as the policy looks at them."""
         return [stage.shown for stage in self.stages if stage.state is not StageState.WAITING]
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """The evidence so far, by name, for people."""
+        return self.conditions.policy.figures(self.opened, self.kept) if self.opened else {}
 
     def allowed(self, now: datetime) -> int:
         """Return how many further devices the pace lets in by now."""
@@ -356,7 +364,7 @@ def evaluate(rollout: Rollout, now: datetime) -> Rollout:
         return rollout
     rollout = _on_the_clock(rollout, now)
     opened = rollout.opened
-    halt = rollout.conditions.policy.halt(opened) if opened else None
+    halt = rollout.conditions.policy.halt(opened, rollout.kept) if opened else None
     if halt is not None:
         return _halted(rollout, halt)
     if rollout.state is RolloutState.RUNNING:
@@ -429,12 +437,12 @@ def _what_it_shows(rollout: Rollout, stage: Stage) -> Verdict | None:
         return None
     opened = rollout.opened[: stage.index + 1]
     if stage.is_approved:
-        figures = rollout.conditions.policy.figures(opened)
+        figures = rollout.conditions.policy.figures(opened, rollout.kept)
         return Verdict(Decision.SHOWN, f"{result(stage.shown)}; approved by a person", stage.index, APPROVAL, figures)
     is_last = stage.index == len(rollout.stages) - 1
     if stage.counts.cancelled and not stage.counts.size and not is_last:
         return None
-    return rollout.conditions.policy.passes(opened)
+    return rollout.conditions.policy.passes(opened, rollout.kept)
 
 
 def _has_soaked(stage: Stage, now: datetime) -> bool:
@@ -459,8 +467,7 @@ def _asking(rollout: Rollout, now: datetime) -> Rollout:
         question = f"deadline {rollout.deadline_at:%FT%TZ}: expected the rollout to be over, found it running"
     else:
         return rollout
-    figures = rollout.conditions.policy.figures(rollout.opened) if rollout.opened else {}
-    asked = Verdict(Decision.ASKED, question, stuck.index if stuck else None, "", figures)
+    asked = Verdict(Decision.ASKED, question, stuck.index if stuck else None, "", rollout.figures)
     return replace(rollout, state=RolloutState.PAUSED, question=question).decided(asked)
 
 

@@ -12,10 +12,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from protocol.document import canonical_json, parse_document
 from protocol.messages import Cause
 from protocol.plan import Plan
-from service.adapters.database.update_tables import actions, rollout_stages, rollout_verdicts, rollouts
+from service.adapters.database.update_tables import (
+    actions,
+    rollout_evidence,
+    rollout_stages,
+    rollout_verdicts,
+    rollouts,
+)
 from service.adapters.database.upsert import upsert
 from service.application.plans import conditions_of, stages_of
 from service.application.update_repositories import StoredRollout, StoredVerdict
+from service.domain.gates.kept import AllKept, Kept
 from service.domain.membership import StageCut
 from service.domain.rollout import Conditions, Rollout, RolloutState, Stage, StageState, UnknownRolloutError
 from service.domain.rollout_counts import StageCounts
@@ -64,6 +71,9 @@ class SqlRollouts:
         rows = [row for row in _stage_rows(stored) if row["stage_index"] not in same]
         if rows:
             await self._connection.execute(upsert(self._connection, rollout_stages), rows)
+        kept = _kept_rows(stored, before)
+        if kept:
+            await self._connection.execute(upsert(self._connection, rollout_evidence), kept)
 
     async def add_verdicts(self, rollout_id: str, verdicts: Sequence[Verdict], *, at: datetime) -> None:
         """See `RolloutRepository.add_verdicts`."""
@@ -146,7 +156,16 @@ class SqlRollouts:
         found: dict[str, list[Row[Any]]] = {row.rollout_id: [] for row in rows}
         for stage in await self._connection.execute(stages.order_by(rollout_stages.c.stage_index)):
             found[stage.rollout_id].append(stage)
-        return [_stored(row, found[row.rollout_id]) for row in rows]
+        kept = await self._kept([row.rollout_id for row in rows if _parsed(row.plan)[1].policy.keeps_evidence])
+        return [_stored(row, found[row.rollout_id], kept.get(row.rollout_id, {})) for row in rows]
+
+    async def _kept(self, rollout_ids: Sequence[str]) -> Mapping[str, AllKept]:
+        found: dict[str, dict[str, Kept]] = {}
+        if rollout_ids:
+            query = select(rollout_evidence).where(rollout_evidence.c.rollout_id.in_(rollout_ids))
+            for row in await self._connection.execute(query):
+                found.setdefault(row.rollout_id, {})[row.gate] = row.state
+        return found
 
 
 def _values(stored: StoredRollout) -> dict[str, Any]:
@@ -191,7 +210,13 @@ def _stage_rows(stored: StoredRollout) -> list[dict[str, Any]]:
     ]
 
 
-def _stored(row: Row[Any], stages: Sequence[Row[Any]]) -> StoredRollout:
+def _kept_rows(stored: StoredRollout, before: StoredRollout) -> list[dict[str, Any]]:
+    was, rollout = before.rollout.kept, stored.rollout
+    changed = {gate: kept for gate, kept in rollout.kept.items() if kept != was.get(gate)}
+    return [{"rollout_id": rollout.rollout_id, "gate": gate, "state": dict(kept)} for gate, kept in changed.items()]
+
+
+def _stored(row: Row[Any], stages: Sequence[Row[Any]], kept: AllKept) -> StoredRollout:
     plan, conditions, drafts = _parsed(row.plan)
     rollout = Rollout(
         rollout_id=row.rollout_id,
@@ -207,6 +232,7 @@ def _stored(row: Row[Any], stages: Sequence[Row[Any]]) -> StoredRollout:
         deadline_at=row.deadline_at,
         undoes=row.undoes,
         is_undone=row.is_undone,
+        kept=kept,
     )
     return StoredRollout(
         rollout=rollout,

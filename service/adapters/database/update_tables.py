@@ -164,6 +164,15 @@ rollout_verdicts = Table(
     sqlite_autoincrement=True,
 )
 
+# What gates keep beside the counts; never reset.
+rollout_evidence = Table(
+    "rollout_evidence",
+    metadata,
+    Column("rollout_id", GUID_TYPE, ForeignKey("rollouts.rollout_id"), primary_key=True),
+    Column("gate", String(32), primary_key=True),
+    Column("state", JSON_TYPE, nullable=False),
+)
+
 _UNFINISHED = text("due_at IS NOT NULL")
 _RUNNING = text("state IN ('offered', 'downloading', 'installing', 'trial')")
 _SCHEDULED = text("state = 'scheduled'")

@@ -8,5 +8,6 @@ inequality). None is ever reset: not at a new stage, a resume or a restart. Numb
     failure_rate  halts on too many failures, passes on few enough
     control       compares events with those of a concurrent control arm
     means         compares means per device: latency, confidence
+    kept          what a gate keeps that needs more than counts
     budget        splits the rollout's error budget over its gates
 """

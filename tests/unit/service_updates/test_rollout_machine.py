@@ -79,7 +79,7 @@ def restored(rollout: Rollout, plan: Plan) -> Rollout:
     stages = [
         SimpleNamespace(**{**found, "causes": json.loads(json.dumps(found["causes"]))}) for found in _stage_rows(stored)
     ]
-    return _stored(row, stages).rollout  # type: ignore[arg-type]  # rows by their attributes
+    return _stored(row, stages, {}).rollout  # type: ignore[arg-type]  # rows by their attributes
 
 
 class Course(RuleBasedStateMachine):
@@ -258,8 +258,7 @@ class Course(RuleBasedStateMachine):
             self._take(abort(self.rollout))
 
     def _figures(self) -> dict[str, object]:
-        opened = self.rollout.opened
-        return dict(self.rollout.conditions.policy.figures(opened)) if opened else {}
+        return dict(self.rollout.figures)
 
     @invariant()
     def counts_each_device_once(self) -> None:
