@@ -1,7 +1,7 @@
 """What a scenario finds when it begins: products, groups, releases in force, and devices that were claimed before."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -116,7 +116,7 @@ async def _bring_into_force(database: MemoryDatabase, catalogue: Catalogue) -> N
 
 
 async def _claim(
-    database: MemoryDatabase, devices: Iterable[Planned], groups: Mapping[tuple[str, str], str], *, at: datetime
+    database: MemoryDatabase, devices: Sequence[Planned], groups: Mapping[tuple[str, str], str], *, at: datetime
 ) -> None:
     async with database() as work:
         for each in devices:
@@ -130,6 +130,7 @@ async def _claim(
                     claimed_by=OPERATOR.name,
                 )
             )
+        await work.attributes.put({each.device_id: each.plan.attributes for each in devices})
         await work.commit()
 
 

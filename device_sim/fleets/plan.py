@@ -54,15 +54,24 @@ def plan_device(scenario: Scenario, fleet: Fleet, number: int) -> DevicePlan:
     """Plan one device of a fleet."""
     who, seed = f"{fleet.name}/{number}", scenario.seed
     clock = chance(seed, "clock", who)
+    hardware = choose(seed, "hardware", who, shares=fleet.hardware)
+    region = choose(seed, "region", who, shares=fleet.regions)
     return DevicePlan(
         fleet=fleet.name,
         number=number,
-        hardware=choose(seed, "hardware", who, shares=fleet.hardware),
-        region=choose(seed, "region", who, shares=fleet.regions),
-        attributes={name: value.replace("{n}", str(number % fleet.sites)) for name, value in fleet.attributes.items()},
+        hardware=hardware,
+        region=region,
+        attributes=_attributes(fleet, number, hardware=hardware, region=region),
         clock_offset=clock.uniform(-1, 1) * fleet.clocks.offset,
         clock_drift_ppm=clock.uniform(-1, 1) * fleet.clocks.drift_ppm,
     )
+
+
+def _attributes(fleet: Fleet, number: int, *, hardware: str | None, region: str | None) -> dict[str, str]:
+    """Return what the fleet says of a device; its revision and region are said of themselves."""
+    known = {"hardware": hardware, "region": region}
+    own = {name: value.replace("{n}", str(number % fleet.sites)) for name, value in fleet.attributes.items()}
+    return {name: value for name, value in known.items() if value is not None} | own
 
 
 def identity_seed(scenario: Scenario, plan: DevicePlan) -> bytes:

@@ -7,6 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from protocol.attributes import MAX_ATTRIBUTES, AttributeName, AttributeValue
 from protocol.document import Document, Name
 from protocol.lengths import Length
 from protocol.scenario.values import MOST, Label, Share, Whole
@@ -94,5 +95,5 @@ class Fleet(Document):
     inference_sample: Annotated[Whole, Field(ge=0, le=MOST)] | None = None
     sensors: tuple[SensorSource, ...] = ()
     conditions: tuple[SensorConditions, ...] = ()
-    attributes: Mapping[Label, Annotated[str, Field(max_length=100)]] = {}
+    attributes: Annotated[Mapping[AttributeName, AttributeValue], Field(max_length=MAX_ATTRIBUTES)] = {}
     sites: Annotated[Whole, Field(ge=1, le=MOST)] = 1

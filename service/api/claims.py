@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Response, status
 from pydantic import Field
 
+from protocol.attributes import Attributes
 from protocol.messages import ClaimChallenge, ClaimProof
 from protocol.voucher import Base64Bytes
 from service.api.auth import OperatorActor
@@ -20,11 +21,12 @@ _idempotent = [Depends(idempotency_header)]
 
 
 class NewDevice(RequestModel):
-    """A device to claim, and where it goes: product and device group by id or name."""
+    """A device to claim, where it goes (product and device group by id or name), and its first attributes."""
 
     product: Annotated[str, Field(min_length=1, max_length=60)]
     group: Annotated[str, Field(min_length=1, max_length=60)]
     proof: ClaimProof
+    attributes: Attributes = Field(default_factory=dict)
 
 
 class VoucherCopy(RequestModel):
@@ -44,7 +46,9 @@ async def claim_device(
     actor: OperatorActor, services: ServicesParameter, wanted: NewDevice, response: Response
 ) -> DeviceModel:
     """Claim a device by proof of its identity."""
-    device = await services.claims.claim(actor, wanted.proof, ClaimTarget(wanted.product, wanted.group))
+    device = await services.claims.claim(
+        actor, wanted.proof, ClaimTarget(wanted.product, wanted.group, wanted.attributes)
+    )
     set_etag(response, device.version)
     return device_model(await services.devices.get(device.device_id))
 

@@ -109,6 +109,7 @@ class DeviceModel(DeviceSummary):
     has_voucher: bool
     idevid_chain: str
     idevid_serial: str
+    attributes: Mapping[str, str]
     attestation: AttestationModel | None
     action: ActionModel | None
 
@@ -264,6 +265,7 @@ def device_model(view: DeviceView, facts: DeviceRolloutFacts | None = None) -> D
         has_voucher=device.voucher is not None,
         idevid_chain=device.idevid_chain,
         idevid_serial=device.idevid_serial,
+        attributes=view.attributes,
         attestation=None if view.attestation is None else _attestation(view.attestation),
         action=action,
     )

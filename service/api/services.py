@@ -15,6 +15,7 @@ from service.application.claims import Claims
 from service.application.clock import Clock
 from service.application.custody import Custody
 from service.application.deltas import Deltas
+from service.application.device_attributes import DeviceAttributes
 from service.application.device_identity import DeviceIdentities
 from service.application.devices import Devices
 from service.application.documents import Documents
@@ -73,6 +74,7 @@ class Services:
     products: Products
     claims: Claims
     devices: Devices
+    attributes: DeviceAttributes
     identities: DeviceIdentities
     custody: Custody
     possession: Possession

@@ -10,7 +10,8 @@ Not checked here: what the device booted; it need not have booted at all. Attest
 """
 
 import hmac
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from protocol.errors import ProtocolError
@@ -37,10 +38,17 @@ class ClaimProofError(ForbiddenError):
 
 @dataclass(frozen=True, slots=True)
 class ClaimTarget:
-    """Where claimed devices go: product and group by id or name."""
+    """Where a claimed device goes, and what is said of it.
+
+    Attributes:
+        product: id or name.
+        group: of the product, id or name.
+        attributes: by name; those of an earlier life here are gone.
+    """
 
     product: str
     group: str
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
 class Claims:
@@ -90,6 +98,7 @@ class Claims:
             product = await work.products.get(target.product)
             group = await work.products.get_group(target.group, product_id=product.product_id)
             device = await self._store(work, actor, peer, group=group, idevid_chain=unverified_proof.idevid_chain)
+            await work.attributes.put({device.device_id: target.attributes})
             # Step 5: single use.
             if not await work.claims.use(challenge, peer.device_id):
                 raise ClaimProofError("proof: expected a challenge that the device has not used, found a used one")

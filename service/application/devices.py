@@ -7,6 +7,7 @@ from typing import Protocol
 
 from protocol.geometry import Slot
 from service.application.approvals import Approvals, Outcome
+from service.application.attribute_repository import Attributes
 from service.application.clock import Clock
 from service.application.device_actions import BLOCK, CLEAR_CLONE, DECOMMISSION, UNBLOCK
 from service.application.device_changes import store_device
@@ -48,6 +49,7 @@ class DeviceView:
         connected: whether it holds an MQTT connection to this process.
         installed: by the device's own signed or authenticated word.
         attestation: last result; None where it was not asked for or there is none.
+        attributes: values by name; empty where they were not asked for.
     """
 
     device: Device
@@ -56,6 +58,7 @@ class DeviceView:
     connected: bool
     installed: Mapping[Slot, InstalledImage] = field(default_factory=dict)
     attestation: AttestationRecord | None = None
+    attributes: Attributes = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +123,9 @@ class Devices:
             group = await work.products.get_group(device.group_id)
             installed = await _installed(work, [device.device_id])
             attestation = await work.attestations.latest(device.device_id)
+            attributes = await work.attributes.of([device.device_id])
         view = self._view(device, group, installed=installed.get(device.device_id, {}))
-        return replace(view, attestation=attestation)
+        return replace(view, attestation=attestation, attributes=attributes.get(device.device_id, {}))
 
     async def move(self, actor: Actor, id_or_prefix: str, *, group_id: str, based_on: int | None) -> None:
         """Move a device to another device group.

@@ -15,6 +15,7 @@ SQLite a writer waits for the one before it.
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from service.application.attribute_repository import AttributeRepository
 from service.application.audit import AuditLog
 from service.application.delta_repository import DeltaRepository
 from service.application.device_repositories import (
@@ -50,6 +51,7 @@ class UnitOfWork(Protocol):
     operators: OperatorRepository
     products: ProductRepository
     devices: DeviceRepository
+    attributes: AttributeRepository
     attestations: AttestationRepository
     revocations: RevocationRepository
     issuance: IssuanceLog

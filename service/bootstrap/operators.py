@@ -7,6 +7,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pki.catalog import load_catalog
 from service.api.services import Catalog, Services
+from service.application.device_attributes import DeviceAttributes
 from service.application.device_identity import DeviceIdentities
 from service.application.explanation import Explanations
 from service.application.fleet import Fleet
@@ -44,6 +45,7 @@ def operator_services(core: Core, gateway: Gateway, *, identity: Identity, updat
         products=Products(unit_of_work, clock=clock, entropy=entropy),
         claims=identity.claims,
         devices=identity.devices,
+        attributes=DeviceAttributes(unit_of_work, clock=clock),
         custody=identity.custody,
         possession=identity.possession,
         manufacturers=core.authorities.manufacturers,

@@ -10,10 +10,12 @@ import base64
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
 
 from pki.chains import DeviceCertificate
 from pki.errors import ChainError
@@ -21,6 +23,7 @@ from pki.files import PUBLIC_MODE, replace_file
 from pki.handover import Handover
 from pki.manufacturers import Manufacturer
 from pki.vouchers import VoucherAuthority, VoucherRequest
+from protocol.attributes import Attributes
 from protocol.document import parse_document, peek_document
 from protocol.evidence import bind_nonce, verify_evidence
 from protocol.identity import parse_device_id
@@ -28,7 +31,7 @@ from protocol.messages import ClaimChallenge, ClaimProof
 from protocol.voucher import MAX_VOUCHER_BYTES, VOUCHER_PAYLOAD_TYPE, Voucher, public_keys, verify_voucher
 from service.cli import clock
 from service.cli.catalog_papers import own_handover, trusted_list
-from service.cli.client import ApiClient
+from service.cli.client import ApiClient, JsonObject
 from service.cli.errors import CliError, DeviceFolderError, RefusedError, StepError
 from service.cli.factory_papers import MAX_PAPER_BYTES, VOUCHER_FILE, made_here, read_voucher, voucher_authority
 from service.cli.offered import read_input
@@ -173,7 +176,7 @@ def claim_devices(
         _prove(waiting if done else [devices], challenge)
     for folder in waiting:
         proof = _proof(folder)
-        known = _claim(client, proof, product=product, group=group)
+        known = _claim(client, proof, product=product, group=group, attributes=_attributes(folder))
         (result.already_claimed if known else result.claimed).append(proof.device_id)
         if not (known and desk.has_given(folder)):
             _deliver(client, folder, desk.voucher(folder, proof, challenge=challenge), proof.device_id)
@@ -181,11 +184,18 @@ def claim_devices(
 
 
 def _device_id(folder: Path) -> str:
+    return str(_public_facts(folder)["device_id"])
+
+
+def _public_facts(folder: Path) -> JsonObject:
     path = folder / DEVICE_FILE
     try:
-        return str(json.loads(path.read_bytes())["device_id"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise DeviceFolderError(f"{path}: expected device_id in JSON, found {type(error).__name__}") from error
+    if not isinstance(content, dict) or "device_id" not in content:
+        raise DeviceFolderError(f"{path}: expected device_id in JSON, found {type(content).__name__} without it")
+    return content
 
 
 def _check_proof(proof: ClaimProof, device: DeviceCertificate, *, challenge: bytes | None) -> None:
@@ -214,9 +224,18 @@ def _proof(folder: Path) -> ClaimProof:
     return parse_document(content, ClaimProof)
 
 
-def _claim(client: ApiClient, proof: ClaimProof, *, product: str, group: str) -> bool:
+def _attributes(folder: Path) -> dict[str, str]:
+    """Return what the device's maker says of it."""
+    said = _public_facts(folder).get("attributes", {})
+    try:
+        return dict(TypeAdapter(Attributes).validate_python(said))
+    except ValidationError as error:
+        raise DeviceFolderError(f"{folder / DEVICE_FILE}: expected attributes by name, found {said!r:.80}") from error
+
+
+def _claim(client: ApiClient, proof: ClaimProof, *, product: str, group: str, attributes: Mapping[str, str]) -> bool:
     """Claim one device; return whether it was claimed before."""
-    body = {"product": product, "group": group, "proof": proof.model_dump(mode="json")}
+    body = {"product": product, "group": group, "proof": proof.model_dump(mode="json"), "attributes": attributes}
     try:
         client.post("/devices", body)
     except RefusedError as refused:

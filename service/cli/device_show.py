@@ -20,6 +20,7 @@ def print_device(device: JsonObject) -> None:
     sections = (
         ("identity", _identity(device)),
         ("claim", _claim(device)),
+        ("attributes", device["attributes"]),
         ("certificate", _certificate(device)),
         ("evidence", _evidence(device)),
         ("updates", _updates(device)),

@@ -1,4 +1,7 @@
-"""`tinyfleet device`: claim, list, show, explain, block, unblock, decommission, move, release, challenge, learned."""
+"""`tinyfleet device`: claim, list, show, explain, block, unblock, decommission, move, release, challenge.
+
+Its sub-commands `attributes` and `learned` have modules of their own.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +10,7 @@ from typing import Annotated
 import typer
 
 from protocol.geometry import HOME_BYTES, ImageKind
-from service.cli import learned, moving
+from service.cli import attributes, learned, moving
 from service.cli.approvals import remark_outcome
 from service.cli.claiming import VoucherDesk, claim_devices
 from service.cli.client import ApiClient, JsonObject, connect
@@ -20,6 +23,7 @@ _ROLLED_OUT = frozenset(slot for slot in HOME_BYTES if slot.kind is not ImageKin
 
 app = typer.Typer(help="Devices: claim them, look at them, block them.", no_args_is_help=True)
 app.command()(moving.release)
+app.add_typer(attributes.app, name="attributes")
 app.add_typer(learned.app, name="learned")
 
 DeviceArgument = Annotated[

@@ -171,6 +171,15 @@ class Device:
             return self
         return replace(self, group_id=group_id, version=self.version + 1)
 
+    def annotate(self) -> "Device":
+        """Return the device as one whose attributes an operator changed.
+
+        Raises:
+            FinalStateError: it was moved to another catalog, or decommissioned.
+        """
+        self.check_present()
+        return replace(self, version=self.version + 1)
+
     def decommission(self, at: datetime) -> "Device":
         """Return the device out of service for good.
 

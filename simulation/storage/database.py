@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self, cast
 
+from service.application.attribute_repository import AttributeRepository
 from service.application.audit import AuditLog
 from service.application.delta_repository import DeltaRepository
 from service.application.device_repositories import (
@@ -37,6 +38,7 @@ from service.application.update_repositories import (
 )
 from simulation.errors import TransactionError
 from simulation.storage.actions import MemoryActions
+from simulation.storage.attributes import MemoryAttributes
 from simulation.storage.devices import MemoryAttestations, MemoryDevices, MemoryIssuance, MemoryProducts
 from simulation.storage.journal import Journal, Unreached
 from simulation.storage.logs import MemoryAudit, MemoryEvents
@@ -66,6 +68,7 @@ class MemoryUnitOfWork:
         actions = MemoryActions(journal, self._devices)
         self.products = cast("ProductRepository", MemoryProducts(journal))
         self.devices = cast("DeviceRepository", self._devices)
+        self.attributes: AttributeRepository = MemoryAttributes(journal)
         self.attestations = cast("AttestationRepository", MemoryAttestations(journal))
         self.issuance = cast("IssuanceLog", MemoryIssuance(journal))
         self.audit: AuditLog = MemoryAudit(journal)

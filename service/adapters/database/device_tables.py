@@ -102,6 +102,15 @@ devices = Table(
     ),
 )
 
+device_attributes = Table(
+    "device_attributes",
+    metadata,
+    Column("device_id", DEVICE_ID_TYPE, ForeignKey("devices.device_id"), primary_key=True),
+    Column("name", String(40), primary_key=True),
+    Column("value", String(100), nullable=False),
+    Index(None, "name", "value", "device_id"),  # all that "which devices have this" reads
+)
+
 attestation_nonces = Table(
     "attestation_nonces",
     metadata,

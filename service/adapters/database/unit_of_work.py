@@ -11,6 +11,7 @@ from service.adapters.database.actions import SqlActions
 from service.adapters.database.approvals import SqlApprovals
 from service.adapters.database.artifacts import SqlArtifacts
 from service.adapters.database.attestations import SqlAttestations
+from service.adapters.database.attributes import SqlAttributes
 from service.adapters.database.claims import SqlClaims
 from service.adapters.database.deltas import SqlDeltas
 from service.adapters.database.devices import SqlDevices
@@ -29,6 +30,7 @@ from service.adapters.database.releases import SqlReleases
 from service.adapters.database.revocations import SqlRevocations
 from service.adapters.database.rollouts import SqlRollouts
 from service.adapters.database.transparency import SqlLog
+from service.application.attribute_repository import AttributeRepository
 from service.application.audit import AuditLog
 from service.application.delta_repository import DeltaRepository
 from service.application.device_repositories import (
@@ -70,6 +72,7 @@ class SqlUnitOfWork:
         self.operators: OperatorRepository = SqlOperators(connection)
         self.products: ProductRepository = SqlProducts(connection)
         self.devices: DeviceRepository = SqlDevices(connection)
+        self.attributes: AttributeRepository = SqlAttributes(connection)
         self.attestations: AttestationRepository = SqlAttestations(connection)
         self.revocations: RevocationRepository = SqlRevocations(connection)
         self.issuance: IssuanceLog = SqlIssuanceLog(connection)

@@ -366,3 +366,22 @@ async def test_events_come_in_the_order_of_their_commits(storage: UnitOfWorkFact
         assert [stored.event.subject_id for stored in await work.events.after(1)] == ["1", "2"]
         assert [stored.sequence for stored in await work.events.after(0, limit=2)] == [1, 2]
         assert await work.events.last_sequence() == 3
+
+
+async def test_attributes_are_stored_in_the_place_of_earlier_ones(storage: UnitOfWorkFactory) -> None:
+    """Whole, and as before where the work was not committed."""
+    one, two = device_id_of(1), device_id_of(2)
+    async with storage() as work:
+        await add_devices(work, device(1), device(2))
+        await work.attributes.put({one: {"site": "a", "ring": "b"}, two: {"site": "a"}})
+        await work.attributes.put({two: {}})
+        await work.commit()
+    async with storage() as work:
+        await work.attributes.put({one: {"site": "c"}, two: {"ring": "d"}})
+    async with storage() as work:
+        assert await work.attributes.of([one, two]) == {one: {"site": "a", "ring": "b"}}
+        await work.attributes.put({one: {"site": "c"}})
+        await work.commit()
+    async with storage(read_only=True) as work:
+        assert await work.attributes.of([one]) == {one: {"site": "c"}}
+        assert await work.attributes.of([]) == {}

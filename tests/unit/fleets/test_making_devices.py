@@ -45,7 +45,8 @@ def test_board_and_place_of_a_device_are_in_its_folder(tmp_path: Path) -> None:
         ("gates", 0, "rev-b", "north"),
         ("gates", 1, "rev-b", "north"),
     ]
-    assert [each.attributes for each in facts] == [{"site": "quay-0"}, {"site": "quay-1"}]
+    where = {"hardware": "rev-b", "region": "north"}
+    assert [each.attributes for each in facts] == [{**where, "site": "quay-0"}, {**where, "site": "quay-1"}]
     assert list(make_fleets(declared, tmp_path)) == made
     assert list(members_of(declared, made)["gates"]) == made
 
