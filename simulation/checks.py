@@ -14,7 +14,6 @@ from protocol.scenario.hardware import DefectKind, HardwareRevision
 from protocol.sensing import SensorConditions, SensorKind
 from simulation.errors import VirtualScenarioError
 
-INFERENCE_FAULTS = frozenset({ReleaseFaultKind.SLOW, ReleaseFaultKind.DRIFT})
 INFERENCE_HAPPENINGS = frozenset({HappeningKind.VIBRATION, HappeningKind.LOAD})
 LIGHT_ALONE = {"lighting", "sensor", "starts_seconds", "ends_seconds", "every_seconds"}
 
@@ -57,9 +56,6 @@ def _of_fleet(fleet: Fleet) -> Iterator[str]:
     where = f"fleet {fleet.name}"
     if fleet.inference not in (None, InferenceSource.NONE):
         yield f"{where}.inference: expected none, found {fleet.inference.value}"
-    for key in ("inference_period", "inference_sample"):
-        if getattr(fleet, key) is not None:
-            yield f"{where}.{key}: expected no inference, found {getattr(fleet, key)}"
     if fleet.sensors:
         yield f"{where}.sensors: expected none, found {fleet.sensors[0].sensor.value}"
     for each in fleet.conditions:
@@ -82,7 +78,7 @@ def _of_revision(where: str, revision: HardwareRevision) -> Iterator[str]:
 
 def _of_faults(scenario: Scenario, fleets: list[Fleet]) -> Iterator[str]:
     for number, fault in enumerate(scenario.release_faults):
-        if fault.kind in INFERENCE_FAULTS and _reaches(fleets, hardware=fault.hardware, region=fault.region):
+        if fault.kind is ReleaseFaultKind.DRIFT and _reaches(fleets, hardware=fault.hardware, region=fault.region):
             yield f"release_faults.{number}: expected no virtual fleet to take it, found {fault.kind.value}"
     for number, kernel_fault in enumerate(scenario.kernel_faults):
         if kernel_fault.after_inferences and _reaches(fleets, hardware=kernel_fault.hardware, region=None):

@@ -1,7 +1,7 @@
 """What the scenario has happen to virtual devices, and what goes wrong with a release after it was confirmed.
 
-A virtual core infers nothing. So light counts for one thing alone: faults that strike only in the dark wait until it is
-dark where their device is. Vibration and load are refused (`simulation.checks`).
+A virtual core answers nothing. So light counts for one thing alone: faults that strike only in the dark wait until it
+is dark where their device is. Vibration and load are refused (`simulation.checks`).
 """
 
 import random

@@ -19,6 +19,7 @@ from protocol.evidence import SoftwareComponent
 from protocol.geometry import ImageKind, Slot
 from protocol.model import GoldenVector, GoldenVectors
 from protocol.scenario import Scenario
+from protocol.scenario.rollouts import USUAL_LATENCY
 from protocol.updates import (
     DirectorCustom,
     ImageCustom,
@@ -44,12 +45,14 @@ class VirtualImage:
         name: `component@version`.
         length: of the package, bytes.
         built_at: UTC, aware.
+        latency_seconds: of one inference, of a model.
     """
 
     slot: Slot
     name: str
     length: int
     built_at: datetime
+    latency_seconds: float = USUAL_LATENCY.total_seconds()
 
     @cached_property
     def sha256(self) -> str:
@@ -226,7 +229,10 @@ def make_catalogue(scenario: Scenario) -> Catalogue:
     releases = [_release(FACTORY, factory, counter=1, at=made_at)]
     for number, declared in enumerate(scenario.releases, start=1):
         built_at = made_at + number * timedelta(minutes=1)
-        images = {slot: VirtualImage(slot, it.name, it.bytes, built_at) for slot, it in declared.images.items()}
+        images = {
+            slot: VirtualImage(slot, it.name, it.bytes, built_at, it.latency.total_seconds())
+            for slot, it in declared.images.items()
+        }
         releases.append(_release(declared.name, images, counter=number + 1, at=scenario.start))
     return Catalogue(factory, systems, tuple(releases))
 

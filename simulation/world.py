@@ -10,29 +10,35 @@ moment when it is asked.
 """
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 
 from device_sim.cores.device_time import DeviceTime
 from device_sim.fleets.choices import chance
+from device_sim.fleets.crew import inferring
 from device_sim.fleets.plan import DevicePlan, region_of, revision_of
 from device_sim.fleets.powered import Mains
 from device_sim.hardware.clock import Clock, DriftingClock
+from device_sim.hardware.factory import FOLDER_DIGITS
 from device_sim.network.quality import NetworkPath, Surrounds
 from device_sim.network.wire import WireMeter
 from protocol.flash_geometry import FlashLayout
 from protocol.geometry import Slot
+from protocol.identity import DeviceId
 from protocol.messages import ActionState
 from protocol.scenario import Scenario
+from protocol.scenario.fleets import InferenceSource
 from protocol.scenario.network import NetworkQuality
 from service.application.events import EventType, StoredEvent
 from simulation.api import DeviceApi
 from simulation.checks import check_virtual
 from simulation.clock import VirtualClock
+from simulation.darkness import dark_seconds
 from simulation.devices.device import Ground, VirtualDevice, behaviour_of
 from simulation.devices.faults import faults_of
 from simulation.devices.flash import VirtualFlash
+from simulation.devices.inference import VirtualInference
 from simulation.devices.machine import VirtualMachine
 from simulation.devices.pace import Pace, RegionHours
 from simulation.devices.trust import Beliefs
@@ -81,6 +87,7 @@ class World:
         self.catalogue: Catalogue = make_catalogue(scenario)
         self.devices: dict[str, VirtualDevice] = {}
         self.plans: dict[str, DevicePlan] = {}
+        self._inferring: frozenset[DeviceId] = frozenset()
         self.copies: dict[str, list[VirtualDevice]] = {}  # clones, by the device that they are of
         self.service: Service | None = None
         self._settings = settings or ServiceSettings()
@@ -108,6 +115,7 @@ class World:
     def prepare(self) -> None:
         """Make devices and service; everything is due, nothing has happened."""
         planned = plan_devices(self.scenario)
+        self._inferring = _inferring(self.scenario, planned)
         begin(self.database, self.clock, self._entropy, catalogue=self.catalogue, planned=planned)
         self.database.work.on_commit = self._committed
         self.start_service()
@@ -213,7 +221,13 @@ class World:
             faults=faults,
             flash=flash,
             voucher=self._voucher,
+            inference=self._inference(planned) if planned.device_id in self._inferring else None,
         )
+
+    def _inference(self, planned: Planned) -> VirtualInference:
+        period = planned.fleet.inference_period or self.scenario.inference_period
+        dark = partial(dark_seconds, self.scenario, planned.plan, planned.device_id)
+        return VirtualInference(period.total_seconds(), clock=self.clock, dark_seconds=dark)
 
     def _device(self, planned: Planned, machine: VirtualMachine, rng: random.Random) -> VirtualDevice:
         region = region_of(self.scenario, planned.plan.region)
@@ -302,3 +316,13 @@ class World:
             self._ground.pace.change(self.clock.seconds, self.service.poll_interval_seconds)
             for device_id in self.service.devices_of(rollout_id):
                 self._each(device_id, VirtualDevice.rouse)
+
+
+def _inferring(scenario: Scenario, planned: Sequence[Planned]) -> frozenset[DeviceId]:
+    """Return whose cores infer: all of a fleet, or the sample that it declares."""
+    found: set[DeviceId] = set()
+    for fleet in scenario.fleets:
+        names = {each.device_id[:FOLDER_DIGITS]: each.device_id for each in planned if each.fleet is fleet}
+        if names and fleet.inference is not InferenceSource.NONE:
+            found.update(names[name] for name in inferring(names, seed=scenario.seed, sample=fleet.inference_sample))
+    return frozenset(found)

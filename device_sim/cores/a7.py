@@ -1,14 +1,16 @@
 """The application core's part in a trial: it streams golden vectors to an M4 and judges the answers.
 
 No flash of an M4 holds golden vectors; they come in intercore messages through the rings of a connection, as on the
-chip, and so do the answers: see `cores.intercore`.
+chip, and so do the answers: see `cores.intercore`. Each vector is an inference of the model on
+trial and takes as long.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from device_sim.cores.intercore import Connection, connect, data_of, split
+from device_sim.cores.intercore import Connection, connect, data_of, split, traffic_seconds
+from device_sim.cores.kernels import busy_seconds
 from device_sim.cores.m4 import M4Core
 from device_sim.errors import CoreFaultError, IntercoreMessageError
 from protocol.messages import Cause
@@ -28,11 +30,13 @@ class GoldenOutcome:
         passed: whether all did.
         cause: why not: golden-vectors, hang, crash or boot; None if they passed.
         detail: what was expected and found, at most 500 characters.
+        seconds: of device time that the core was busy with them.
     """
 
     passed: bool
     cause: Cause | None
     detail: str
+    seconds: float
 
 
 def run_golden(core: M4Core, vectors: GoldenVectors, *, connection: Connection | None = None) -> GoldenOutcome:
@@ -48,16 +52,22 @@ def run_golden(core: M4Core, vectors: GoldenVectors, *, connection: Connection |
         PoolBusyError, PoolClosedError: the host, not the core, gave no answer.
     """
     rings = connection or connect(vectors.component_id, core.component_id)
+    seconds = 0.0
     for vector in vectors.vectors:
+        latency = core.latency_seconds
+        seconds += traffic_seconds(len(vector.input_bytes))
         try:
             failure = _judge(vector, _ask(core, vector, rings))
         except CoreFaultError as error:
-            return _failed(error.cause, f"golden vector {vector.name}: {error}")
+            seconds += busy_seconds(latency, error.cause)
+            return _failed(error.cause, f"golden vector {vector.name}: {error}", seconds=seconds)
         except (IntercoreMessageError, InputMismatchError) as error:
             failure = f"golden vector {vector.name}: {error}"
+        seconds += latency
         if failure:
-            return _failed(Cause.GOLDEN_VECTORS, failure)
-    return GoldenOutcome(passed=True, cause=None, detail=f"{len(vectors.vectors)} golden vectors passed")
+            return _failed(Cause.GOLDEN_VECTORS, failure, seconds=seconds)
+    detail = f"{len(vectors.vectors)} golden vectors passed"
+    return GoldenOutcome(passed=True, cause=None, detail=detail, seconds=seconds)
 
 
 def _ask(core: M4Core, vector: GoldenVector, rings: Connection) -> bytes | None:
@@ -80,5 +90,5 @@ def _judge(vector: GoldenVector, reply: bytes | None) -> str:
     return f"golden vector {vector.name}: expected a difference of at most {vector.tolerance:g}, found {found:g}"
 
 
-def _failed(cause: Cause, detail: str) -> GoldenOutcome:
-    return GoldenOutcome(passed=False, cause=cause, detail=detail[:_MAX_DETAIL])
+def _failed(cause: Cause, detail: str, *, seconds: float) -> GoldenOutcome:
+    return GoldenOutcome(passed=False, cause=cause, detail=detail[:_MAX_DETAIL], seconds=seconds)

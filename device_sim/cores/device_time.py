@@ -36,6 +36,10 @@ class Span:
     begin: float
     end: float
 
+    def free_from(self, at: float, seconds: float) -> float:
+        """Return `at`, if so many seconds from there are outside, else the end."""
+        return self.end if self.begin < at + seconds and at < self.end else at
+
 
 @dataclass(frozen=True, slots=True)
 class Routine:
@@ -74,6 +78,7 @@ class DeviceTime:
         self._origin = clock.monotonic()
         self._placement = placement
         self._routines: dict[Core, Routine] = {}
+        self._single: dict[Core, Span] = {}
         self._stalls: deque[Span] = deque()
         self._flash_free = 0.0
         self._flash_operations = 0
@@ -87,6 +92,11 @@ class DeviceTime:
     def flash_busy_seconds(self) -> float:
         """How long the flash work that was asked for will still take; 0 when all of it is done."""
         return max(0.0, self._flash_free - self.now)
+
+    @property
+    def busy_seconds(self) -> float:
+        """How long flash work and single runs that were asked for will still take; 0 when all of it is done."""
+        return max(self.flash_busy_seconds, *(span.end - self.now for span in self._single.values()), 0.0)
 
     @property
     def flash_operations(self) -> int:
@@ -103,6 +113,22 @@ class DeviceTime:
             self._routines.pop(core, None)
         else:
             self._routines[core] = routine
+
+    def occupy_core(self, core: Core, seconds: float) -> None:
+        """Have a core compute once, beside its routine, after all that it was given so before.
+
+        Args:
+            core: which one.
+            seconds: of computing.
+        """
+        begin = self.free_from(core, self.now)
+        before = self._single.get(core)
+        since = before.begin if before is not None and before.end == begin else begin
+        self._single[core] = Span(since, self.end_of(begin, seconds))
+
+    def free_from(self, core: Core, at: float) -> float:
+        """Return when a core is through with its single runs, at a time or later."""
+        return max(at, self._single[core].end) if core in self._single else at
 
     def end_of(self, begin: float, seconds: float) -> float:
         """Return when work of a core ends that begins at a time, with every stop of the flash so far.
@@ -135,7 +161,8 @@ class DeviceTime:
     def _gap(self, earliest: float, seconds: float) -> float:
         at = earliest
         while at < earliest + _PATIENCE_SECONDS:
-            later = max((routine.free_from(at, seconds) for routine in self._routines.values()), default=at)
+            computing: tuple[Routine | Span, ...] = (*self._routines.values(), *self._single.values())
+            later = max((each.free_from(at, seconds) for each in computing), default=at)
             if later <= at:
                 return at
             at = later

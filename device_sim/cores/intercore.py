@@ -24,6 +24,7 @@ HEADER_BYTES = 20
 MAX_DATA_BYTES = MAX_MESSAGE_BYTES - HEADER_BYTES
 RING_BYTES = 4096  # of each direction: three of the longest messages
 ALIGNMENT_BYTES = 16
+MESSAGE_SECONDS = 100e-6  # from one core to the other: interrupt, copy, wake-up; a modelled figure
 _LENGTH = struct.Struct("<I")
 
 
@@ -139,6 +140,11 @@ def split(data: bytes, sender: str) -> Iterator[bytes]:
     header = uuid.UUID(sender).bytes_le + bytes(HEADER_BYTES - 16)
     for start in range(0, len(data), MAX_DATA_BYTES):
         yield header + data[start : start + MAX_DATA_BYTES]
+
+
+def traffic_seconds(data_bytes: int) -> float:
+    """Return how long so much data, and a short answer to it, take from one core to the other and back."""
+    return (-(-data_bytes // MAX_DATA_BYTES) + 1) * MESSAGE_SECONDS
 
 
 def data_of(message: bytes) -> bytes:

@@ -39,11 +39,39 @@ HOST_DEADLINE_SECONDS = 15.0  # for the pool's worker; a loaded host is no hangi
 _MODELS_KEPT = 32  # shared by the devices of a process that run the same image
 
 
+def busy_seconds(latency_seconds: float, cause: Cause | None) -> float:
+    """Return how long a core is busy with an inference, until it can run the next one.
+
+    Args:
+        latency_seconds: modelled.
+        cause: why it gave no answer, or None.
+    """
+    if cause is None:
+        return latency_seconds
+    return (WATCHDOG_MS / 1000 if cause is Cause.HANG else latency_seconds) + RESET_MS / 1000
+
+
 class Inference(Protocol):
     """What a core needs of the inference pool."""
 
     def invoke(self, model: ModelImage, input: np.ndarray, *, deadline_seconds: float) -> InferenceResult:  # noqa: A002
         """Run a model once; see `tinyml.workers.InferencePool.invoke`."""
+
+
+class Strain(Protocol):
+    """How much longer than modelled the cores of a device take."""
+
+    def factor(self, model: ModelImage) -> float:
+        """Return what the latency of a model is to be multiplied with now."""
+
+
+class NoStrain:
+    """Cores that take as long as modelled."""
+
+    def factor(self, model: ModelImage) -> float:
+        """Return 1."""
+        del model
+        return 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +149,7 @@ class Kernels:
         model: what runs.
         pool: where it runs.
         latency_ms: modelled, of one run of the model.
+        strain: makes it longer.
         faults: those that the core's device has; only those of the model strike.
         owner: names the core of a device, for a model that keeps state.
     """
@@ -131,17 +160,24 @@ class Kernels:
         pool: Inference,
         *,
         latency_ms: float,
+        strain: Strain,
         faults: Sequence[KernelFault],
         owner: str,
     ) -> None:
         self.model = model
         self._front_end = FrontEnd(model.card.input, is_stateful=model.is_stateful)
-        self.latency_ms = latency_ms * self._front_end.steps
+        self._modelled_ms = latency_ms * self._front_end.steps
+        self._strain = strain
         self._pool = pool
         self._faults = [fault for fault in faults if strikes(fault, model.card)]
         self._inferences = 0
         self._lives = lives(model.image, model.facts, owner=owner)
         self._image = next(self._lives)
+
+    @property
+    def latency_ms(self) -> float:
+        """What one inference takes now, in milliseconds of device time."""
+        return self._modelled_ms * self._strain.factor(self.model.image)
 
     def infer(self, sample: np.ndarray) -> Answer:
         """Answer what the sensor took; of a window that takes several steps, with the highest value of each output.

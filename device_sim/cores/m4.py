@@ -15,7 +15,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from device_sim.cores.intercore import Connection, data_of, sender_of, split
-from device_sim.cores.kernels import WATCHDOG_MS, Inference, Kernels, LoadedModel, load_model
+from device_sim.cores.kernels import (
+    WATCHDOG_MS,
+    Inference,
+    Kernels,
+    LoadedModel,
+    NoStrain,
+    Strain,
+    busy_seconds,
+    load_model,
+)
 from device_sim.cores.memory import RUNTIME_BYTES, SYSRAM, TCM, MemoryBudget
 from device_sim.errors import CoreFaultError, CoreLoadError, CoreStoppedError, IntercoreMessageError
 from device_sim.learning.learner import Learner, PriorJudge
@@ -58,6 +67,11 @@ class InferenceOutcome:
     cause: Cause | None = None
     error: str = ""
 
+    @property
+    def busy_seconds(self) -> float:
+        """How long the core was busy, until it could run the next inference."""
+        return busy_seconds(self.m4_ms / 1000, self.cause)
+
 
 class M4Core:
     """One real-time core.
@@ -69,6 +83,7 @@ class M4Core:
         faults: the scenario's kernel faults that this device has.
         clock_hz: of the core.
         device_id: whose it is.
+        strain: makes inferences longer than modelled.
         learned: where what the core learns is kept; None: it runs no learning template.
     """
 
@@ -81,12 +96,14 @@ class M4Core:
         faults: Sequence[KernelFault] = (),
         clock_hz: int = M4_CLOCK_HZ,
         device_id: str = "",
+        strain: Strain | None = None,
         learned: LearnedStates | None = None,
     ) -> None:
         self._core = core
         self._owner = f"{device_id}/{core}"
         self._pool = pool
         self._profile = profile
+        self._strain = strain or NoStrain()
         self._clock_hz = clock_hz
         self._memory = MemoryBudget(core)
         self._faults = tuple(faults)
@@ -131,8 +148,8 @@ class M4Core:
 
     @property
     def latency_seconds(self) -> float:
-        """Modelled latency of one inference of the model that the core runs; 0 without one."""
-        return 0.0 if self._kernels is None else self._kernels.latency_ms / 1000
+        """What one inference of the model that the core runs takes, until the watchdog bites; 0 without a model."""
+        return 0.0 if self._kernels is None else min(self._kernels.latency_ms, WATCHDOG_MS) / 1000
 
     @property
     def memory(self) -> MemoryBudget:
@@ -253,7 +270,7 @@ class M4Core:
 
     def _kernels_of(self, loaded: LoadedModel, runs: Inference) -> Kernels:
         latency_ms = loaded.latency_ms(self._profile, self._clock_hz)
-        return Kernels(loaded, runs, latency_ms=latency_ms, faults=self._faults, owner=self._owner)
+        return Kernels(loaded, runs, latency_ms=latency_ms, strain=self._strain, faults=self._faults, owner=self._owner)
 
     def _answer(self, kernels: Kernels, contract: InputContract) -> bytes:
         tensor = np.frombuffer(bytes(self._received), contract.dtype).reshape(contract.shape)

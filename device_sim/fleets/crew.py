@@ -4,7 +4,7 @@ Everything that can be wrong is found here, before any device starts.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -61,18 +61,17 @@ def crews_of(scenario: Scenario, folders: Sequence[Path], *, where: Path) -> tup
     )
 
 
-def inferring(folders: Sequence[Path], *, seed: int, sample: int | None) -> frozenset[Path]:
-    """Return the folders of the devices that run inference: all, or a sample by salted hash of their names.
+def inferring(names: Iterable[str], *, seed: int, sample: int | None) -> frozenset[str]:
+    """Return the devices that run inference: all, or a sample by salted hash of their names.
 
     Args:
-        folders: of a fleet.
+        names: of a fleet's folders, which are the first digits of the device ids.
         seed: of the scenario.
         sample: how many; None means all.
     """
     if sample is None:
-        return frozenset(folders)
-    ranked = sorted(folders, key=lambda folder: hashlib.sha256(f"{seed}/{folder.name}".encode()).digest())
-    return frozenset(ranked[:sample])
+        return frozenset(names)
+    return frozenset(sorted(names, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())[:sample])
 
 
 def _check_profiles(scenario: Scenario) -> None:
@@ -99,7 +98,7 @@ def _crew_of_folders(scenario: Scenario, folders: Sequence[Path], photos: Sequen
 
 
 def _crew(scenario: Scenario, fleet: Fleet, plans: Mapping[Path, DevicePlan], surfaces: Surfaces) -> Crew:
-    sample = inferring(list(plans), seed=scenario.seed, sample=fleet.inference_sample)
+    sample = inferring((folder.name for folder in plans), seed=scenario.seed, sample=fleet.inference_sample)
     infers = fleet.inference is not InferenceSource.NONE
-    members = tuple(Member(folder, plan, infers and folder in sample) for folder, plan in plans.items())
+    members = tuple(Member(folder, plan, infers and folder.name in sample) for folder, plan in plans.items())
     return Crew(fleet, members, surfaces)

@@ -130,6 +130,7 @@ def fit_out(member: Member, kit: Kit, site: Site) -> Device:
         profile=profile_of(revision_of(scenario, plan.hardware).profile),
         power=defects.power(),
         clock_hz=defects.clock_hz,
+        strain=site.releases,
     )
     conditions = conditions_of(scenario, plan, machine.device_id, since_start=site.since_start)
     surroundings = Surroundings(

@@ -4,10 +4,10 @@ A device learns which releases its images belong to from the metadata that it ha
     download, verify       strike the answers of its network: it gives up in the middle, or the bytes are spoiled
     flash, boot            are found when the image is judged, after its real verification
     golden-vectors, drift  spoil what the released model answers, in its trial or after it was confirmed
+    slow                   has the released model take longer on its core, after it was confirmed
     brick, crash-loop      take the power, in mid update or after it was confirmed; then when the device tells something
                            for the first time after `after`, in the dark where that matters
-A slow release is for virtual devices: what a real model takes on a core is modelled from the model itself. Where a
-restart of the simulator comes between a confirmation and what was to follow, nothing follows.
+Where a restart of the simulator comes between a confirmation and what was to follow, nothing follows.
 """
 
 import math
@@ -68,7 +68,7 @@ class BadReleases:
         self._monotonic = monotonic
         self._targets: dict[str, ImageTarget] = {}  # bad ones, by the digests of package and patch
         self._answered: Counter[str] = Counter()  # bytes of artifacts
-        self._models: dict[str, ReleaseFault] = {}  # by digest of the model
+        self._models: dict[str, tuple[ReleaseFault, ...]] = {}  # by digest of the model
         self._offered: dict[Slot, tuple[ReleaseFault, ...]] = {}
         self._confirmed: dict[Slot, tuple[ReleaseFault, ...]] = {}
         self._strikes_at: dict[ReleaseFault, float] = {}  # once the device runs the release
@@ -115,22 +115,25 @@ class BadReleases:
         if self._has(target, ReleaseFaultKind.BOOT):
             machine.spare_drop()
             raise BootRefusedError(f"{target.name}: expected an image that starts, found none")
-        spoiling = [fault for fault in self._of(target) if fault.kind in _SPOILING]
-        if spoiling and target.slot.kind is ImageKind.MODEL:
+        inferring = tuple(fault for fault in self._of(target) if fault.kind in _INFERRING)
+        if inferring and target.slot.kind is ImageKind.MODEL:
             package = verify_package(machine.spare_read(0, target.length), keys, kind=ImageKind.MODEL)
             model = ModelImage(parse_model_payload(package.payload).model, arena_bytes=1)
-            self._models[model.digest] = spoiling[0]
+            self._models[model.digest] = inferring
 
     def spoil(self, model: ModelImage, result: InferenceResult) -> InferenceResult:
         """Return what the device's core makes of an answer."""
-        fault = self._models.get(model.digest)
-        if fault is None or (fault.only_in_the_dark and not self.is_dark()):
-            return result
-        if fault.kind is ReleaseFaultKind.GOLDEN_VECTORS:
-            return replace(result, output=np.roll(result.output, 1))
-        if self._monotonic() < self._strikes_at.get(fault, math.inf):
-            return result
-        return replace(result, output=less_sure(result.output, fault.strength))
+        for fault in self._models.get(model.digest, ()):
+            if fault.kind is ReleaseFaultKind.GOLDEN_VECTORS and self._has_its_light(fault):
+                return replace(result, output=np.roll(result.output, 1))
+            if fault.kind is ReleaseFaultKind.DRIFT and self._strikes(fault):
+                return replace(result, output=less_sure(result.output, fault.strength))
+        return result
+
+    def factor(self, model: ModelImage) -> float:
+        """Return what makes a model slower on the device's cores now; see `cores.kernels.Strain`."""
+        faults = self._models.get(model.digest, ())
+        return math.prod(each.strength for each in faults if each.kind is ReleaseFaultKind.SLOW and self._strikes(each))
 
     def hear(self, event: str, fields: Mapping[str, object], device: PoweredDevice) -> None:
         """Strike when the device tells that it has come so far."""
@@ -158,17 +161,20 @@ class BadReleases:
 
     def _strike_those_due(self, device: PoweredDevice) -> None:
         """Take the power from a device whose time has come, when it is dark where that matters."""
-        due = [
-            fault
-            for fault in self._waiting
-            if self._monotonic() >= self._strikes_at[fault] and (self.is_dark() or not fault.only_in_the_dark)
-        ]
+        due = [fault for fault in self._waiting if self._strikes(fault)]
         for fault in due:
             self._waiting.remove(fault)
             if fault.kind is ReleaseFaultKind.BRICK:
                 device.cut_power(math.inf)
             else:
                 device.fail_often(CRASH_LOOP, since=self._monotonic())
+
+    def _strikes(self, fault: ReleaseFault) -> bool:
+        """Whether a fault's time has come, after a confirmation, and its light."""
+        return self._monotonic() >= self._strikes_at.get(fault, math.inf) and self._has_its_light(fault)
+
+    def _has_its_light(self, fault: ReleaseFault) -> bool:
+        return self.is_dark() or not fault.only_in_the_dark
 
     def _of(self, target: ImageTarget) -> tuple[ReleaseFault, ...]:
         return tuple(fault for fault in self._faults if fault.release in (ANY_RELEASE, target.release.name))
@@ -182,7 +188,7 @@ def _all(faults: Mapping[Slot, Sequence[ReleaseFault]]) -> frozenset[ReleaseFaul
 
 
 _ENDING = frozenset({ReleaseFaultKind.BRICK, ReleaseFaultKind.CRASH_LOOP})
-_SPOILING = frozenset({ReleaseFaultKind.GOLDEN_VECTORS, ReleaseFaultKind.DRIFT})
+_INFERRING = frozenset({ReleaseFaultKind.GOLDEN_VECTORS, ReleaseFaultKind.DRIFT, ReleaseFaultKind.SLOW})
 
 
 def less_sure(output: np.ndarray, factor: float) -> np.ndarray:

@@ -21,7 +21,8 @@ from pathlib import Path
 from device_sim.cores.a7 import GoldenOutcome, run_golden
 from device_sim.cores.device_time import DeviceTime, FlashPlacement
 from device_sim.cores.faults import faults_of
-from device_sim.cores.m4 import Inference, M4Core
+from device_sim.cores.kernels import Inference, Strain
+from device_sim.cores.m4 import M4Core
 from device_sim.errors import DeviceFolderError, SpareContentError, SpareStateError, WornSectorError
 from device_sim.hardware.boot import BootReport, Revert, measured_boot
 from device_sim.hardware.clock import Clock, DeviceClock
@@ -89,6 +90,7 @@ class Machine:
         placement: FlashPlacement = FlashPlacement.IN_GAPS,
         clock_hz: int = M4_CLOCK_HZ,
         crystal: Clock | None = None,
+        strain: Strain | None = None,
     ) -> "Machine":
         """Open a device's folder; nothing boots yet.
 
@@ -102,6 +104,7 @@ class Machine:
             placement: when flash work is done, in device time.
             clock_hz: of the M4 cores.
             crystal: drives the device's clock where that is not to go right.
+            strain: makes inferences longer than modelled.
 
         Raises:
             DeviceFolderError: a file is missing or malformed.
@@ -118,6 +121,7 @@ class Machine:
                 faults=faults_of(declared, device_id, core),
                 clock_hz=clock_hz,
                 device_id=device_id,
+                strain=strain,
                 learned=LearnedStates(parts.storage),
             )
             for core in (Core.M4_0, Core.M4_1)
@@ -330,8 +334,10 @@ class Machine:
             raise error
 
     def run_golden(self, core: Core, vectors: GoldenVectors) -> GoldenOutcome:
-        """Stream golden vectors from the A7 to a real-time core; see `cores.a7.run_golden`."""
-        return run_golden(self._cores[core], vectors)
+        """Stream golden vectors from the A7 to a real-time core, in device time; see `cores.a7.run_golden`."""
+        outcome = run_golden(self._cores[core], vectors)
+        self._time.occupy_core(core, outcome.seconds)
+        return outcome
 
     def confirm(self, slot: Slot) -> None:
         """Keep the image on trial: record it, bring it to where it stays, raise the fuse, restart its core.

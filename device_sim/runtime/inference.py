@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from device_sim.cores.device_time import RESOLUTION_SECONDS, DeviceTime, Routine
-from device_sim.cores.kernels import RESET_MS
 from device_sim.cores.m4 import InferenceOutcome
 from device_sim.hardware.ports import DeviceMachine, RealTimeCore
 from device_sim.hardware.spare import SpareState
@@ -99,7 +98,7 @@ class CoreWatch:
             self._go_on(begin, end)
             return None
         end = self._time.end_of(begin, outcome.m4_ms / 1000)
-        self._go_on(begin, end + (RESET_MS / 1000 if outcome.cause else 0.0))
+        self._go_on(begin, self._time.end_of(begin, outcome.busy_seconds))
         return self._record(outcome, self._machine.clock.now() + timedelta(seconds=end - now), end)
 
     @property
@@ -124,6 +123,7 @@ class CoreWatch:
         begin = self._begin
         if begin is None or now > self._time.end_of(begin, self._core.latency_seconds) + self._period:
             begin = now
+        begin = self._time.free_from(self._name, begin)
         self._plan(begin)
         return begin
 

@@ -37,7 +37,7 @@ class Behaviour:
     Attributes:
         infers: whether its cores run inference.
         inference_period_seconds: one event per core and period.
-        waits_for_flash: whether an update goes on only when its flash work is done, in device time.
+        waits_for_flash: whether an update goes on only when its flash work and its trial are done, in device time.
         counts_period_seconds: between two counts events.
         start_spread_seconds: devices that boot together attest within this time.
         retry_seconds: pause after the first failure, and longest pause.
@@ -181,7 +181,7 @@ class Work:
     def _go_on_with_update(self, now: float) -> float:
         pause = None if self._update is None else next(self._update, None)
         if pause is not None:
-            busy = self._machine.time.flash_busy_seconds if self._behaviour.waits_for_flash else 0.0
+            busy = self._machine.time.busy_seconds if self._behaviour.waits_for_flash else 0.0
             return now + max(pause, busy)
         self._update = None
         self._timetable.advance("poll", now + self._behaviour.retry_seconds[0])

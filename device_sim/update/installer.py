@@ -213,16 +213,17 @@ class Installer:
                 outcome = yield from _when_free(partial(self._machine.run_golden, core, alone))
             except CoreStoppedError as error:
                 raise TrialFailedError(Cause.BOOT, str(error)) from error
+            yield NOW  # once the core is through with it
             if not outcome.passed:
                 raise TrialFailedError(outcome.cause or Cause.GOLDEN_VECTORS, outcome.detail)
-            yield NOW
 
     def _answer_frames(self, name: Core, core: RealTimeCore) -> Iterator[float]:
         for _ in range(LIVE_FRAMES):
             outcome = yield from _when_free(partial(core.infer, self._look(name)))
+            self._machine.time.occupy_core(name, outcome.busy_seconds)
+            yield NOW
             if outcome.cause is not None:
                 raise TrialFailedError(outcome.cause, outcome.error)
-            yield NOW
 
     def _reach(self) -> Iterator[float]:
         """Let the application on trial prove that it still leads to the service, and so to the next update."""

@@ -11,6 +11,8 @@ from protocol.geometry import Slot
 from protocol.lengths import Length
 from protocol.scenario.values import MOST, Label, Whole
 
+USUAL_LATENCY = timedelta(milliseconds=300)  # of a person detector on a Cortex-M4, by kernels without optimisation
+
 
 class VirtualImage(Document):
     """An image of a virtual release.
@@ -18,10 +20,12 @@ class VirtualImage(Document):
     Attributes:
         name: `component@version`.
         bytes: of the package.
+        latency: of one inference on its core, of a model.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,29}@[0-9A-Za-z.+-]{1,30}$")]
     bytes: Annotated[Whole, Field(gt=0, le=MOST)]
+    latency: Length = USUAL_LATENCY
 
 
 class VirtualRelease(Document):

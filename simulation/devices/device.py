@@ -8,7 +8,7 @@ standing, of its network or of the service. Then it finds what waits by its own 
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 
 import numpy as np
@@ -230,10 +230,11 @@ class VirtualDevice(Entry):
         return self._on_at
 
     def tell_figures(self) -> None:
-        """Emit what the device has done to its flash, and what went over the wire, so far."""
+        """Emit what the device has computed and done to its flash, and what went over the wire, so far."""
         self.rouse()
-        if operations := self.machine.flash.operations:
-            self._emit("counts", device=self.device_id, cores={}, flash_operations=operations)
+        cores = {core.value: asdict(figures) for core, figures in self.machine.figures().items()}
+        if (operations := self.machine.flash.operations) or cores:
+            self._emit("counts", device=self.device_id, cores=cores, flash_operations=operations)
         meter = self._path.meter
         self._emit(
             "wire",

@@ -58,6 +58,14 @@ class Faults:
             if fault.kind in AFTERWARDS and bringing.intersection(digests)
         ]
 
+    def slowing(self, digest: str) -> list[ReleaseFault]:
+        """Return what makes a core slower once it runs an image."""
+        return [
+            fault
+            for fault, bringing in self.release_faults
+            if fault.kind is ReleaseFaultKind.SLOW and digest in bringing
+        ]
+
     def of_kernel(self, core: Core, model: str) -> Cause | None:
         """Return how a core fails with a model, or None."""
         name, _, version = model.partition("@")

@@ -47,6 +47,11 @@ class VirtualFlash:
         """The device's time line."""
         return self._idle if self._line is None else self._line
 
+    @property
+    def now(self) -> float:
+        """Seconds of the scenario."""
+        return self._clock.monotonic()
+
     def copy(self, rng: random.Random) -> "VirtualFlash":
         """Return the flash of another device of the same making."""
         return VirtualFlash(

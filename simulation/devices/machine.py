@@ -2,19 +2,22 @@
 
 Real: what is on trial, confirmed or reverted, and by which rules; fuses, counters, boot seeds; that a restart drops an
 image on trial, finishes one that was confirmed and goes on with one that was being written; the sizes of slots.
-Modelled: how long flash work, a trial's start and golden vectors take. Not real: flash contents, wear, the boot chain's
-verification, the model's arithmetic. Faults of the scenario strike at the step that the real ones would spoil.
+Modelled: how long flash work, a trial's start, golden vectors and inferences take. Not real: flash contents, wear, the
+boot chain's verification, the model's arithmetic. Faults of the scenario strike at the step that the real ones would
+spoil.
 """
 
 import copy
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NoReturn
 
 import numpy as np
 
 from device_sim.cores.a7 import GoldenOutcome
 from device_sim.cores.device_time import DeviceTime
+from device_sim.cores.intercore import traffic_seconds
+from device_sim.cores.kernels import busy_seconds
 from device_sim.cores.m4 import InferenceOutcome
 from device_sim.errors import (
     CoreLoadError,
@@ -30,10 +33,12 @@ from device_sim.hardware.installed import InstalledImage
 from device_sim.hardware.ports import RealTimeCore
 from device_sim.hardware.spare import Spare, SpareState
 from device_sim.network.ports import SlowRetrievalError
+from device_sim.runtime.inference import CoreFigures
 from device_sim.update.errors import TargetRefusedError
+from device_sim.update.installer import LIVE_FRAMES
 from protocol.document import Document, DocumentT, canonical_json
 from protocol.evidence import LifeCycle, SoftwareComponent
-from protocol.geometry import Core, Slot
+from protocol.geometry import Core, ImageKind, Slot
 from protocol.identity import DeviceId
 from protocol.messages import Cause
 from protocol.model import GoldenVectors
@@ -42,11 +47,14 @@ from protocol.voucher import Voucher
 from simulation.admission import Shown
 from simulation.devices.faults import Faults
 from simulation.devices.flash import VirtualFlash, brown_out
+from simulation.devices.inference import Load, Slowness, VirtualInference
 from simulation.images import Catalogue, VirtualImage
 
 BOOT_SEED_BYTES = 32
 START_SECONDS = 1.0  # to verify, load and start an image on trial; assumed
-GOLDEN_SECONDS = 2.4  # to answer golden vectors: eight of 0.3 s, as a person detector on an M4 takes
+GOLDEN_VECTORS = 8  # that a model answers; those of the catalogue stand for so many
+GOLDEN_INPUT_BYTES = 96 * 96 * 3  # of each, as a person detector takes it
+MODEL_SLOTS = tuple(slot for slot in Slot if slot.kind is ImageKind.MODEL)
 UNCONFIRMED = "restarted before the trial was confirmed"
 
 
@@ -132,6 +140,7 @@ class VirtualMachine:
         faults: that strike this device.
         flash: counts and takes time.
         voucher: names a catalog that nobody verifies.
+        inference: reckons what the cores compute; None: they rest.
     """
 
     __slots__ = (
@@ -141,8 +150,10 @@ class VirtualMachine:
         "_driver",
         "_faults",
         "_home",
+        "_inference",
         "_is_cut",
         "_rng",
+        "_slowed",
         "_trial",
         "boot_seed",
         "device_id",
@@ -168,6 +179,7 @@ class VirtualMachine:
         faults: Faults,
         flash: VirtualFlash,
         voucher: Voucher,
+        inference: VirtualInference | None = None,
     ) -> None:
         self.flash = flash
         self.device_id = device_id
@@ -187,6 +199,8 @@ class VirtualMachine:
         self._clock = DeviceClock(clock)
         self._rng = rng
         self._faults = faults
+        self._inference = inference
+        self._slowed: Mapping[str, tuple[Slowness, ...]] = {}  # by the digests of confirmed images
 
     @property
     def is_bricked(self) -> bool:
@@ -214,7 +228,9 @@ class VirtualMachine:
             faults=copy.copy(self._faults),
             flash=self.flash.copy(rng),
             voucher=_expect_voucher(self),
+            inference=None if self._inference is None else self._inference.copy(),
         )
+        other._slowed = self._slowed
         other.storage, other.lifecycle = VirtualStorage(self.storage), self.lifecycle
         other.spare, other.written, other._copied, other._is_cut = self.spare, self.written, self._copied, True
         other.rot.fuses, other.rot.counters = dict(self.rot.fuses), dict(self.rot.counters)
@@ -227,6 +243,8 @@ class VirtualMachine:
             PowerCutError: a brown-out while a confirmed image is copied home.
         """
         self.flash.switch_on()
+        if self._inference is not None:
+            self._inference.switch_on()
         reverted = None
         if self.spare.state is SpareState.TRIAL and self.spare.slot is not None:
             reverted = Revert(self.spare.slot, self.spare.digest, UNCONFIRMED)
@@ -241,6 +259,8 @@ class VirtualMachine:
     def lose_power(self) -> None:
         """Lose what is volatile: bytes of an image that were not programmed yet, and the sector that was begun."""
         undone = self.flash.switch_off()
+        if self._inference is not None:
+            self._inference.switch_off(self._loads())
         if self.spare.state is not SpareState.FILLING:
             return
         if undone > self.written:  # the spare's sectors were still being erased
@@ -268,6 +288,10 @@ class VirtualMachine:
     def runs(self, slot: Slot) -> str:
         """Return the name of the confirmed image of a slot, or an empty string."""
         return self._home[slot].name if slot in self._home else ""
+
+    def figures(self) -> Mapping[Core, CoreFigures]:
+        """Return what each core that infers did so far."""
+        return {} if self._inference is None else self._inference.figures(self._loads())
 
     def faults_afterwards(self) -> Sequence[ReleaseFault]:
         """Return what goes wrong some time after what is confirmed now was confirmed."""
@@ -360,13 +384,17 @@ class VirtualMachine:
 
     def run_golden(self, core: Core, vectors: GoldenVectors) -> GoldenOutcome:
         """See `Machine.run_golden`; a model passes unless a fault strikes."""
-        model = self._catalogue.image(self.spare.digest).name
-        self.flash.hold(GOLDEN_SECONDS)
-        kernel = self._faults.of_kernel(core, model)
+        image = self._catalogue.image(self.spare.digest)
+        kernel = self._faults.of_kernel(core, image.name)
         cause = Cause.GOLDEN_VECTORS if self._strikes(ReleaseFaultKind.GOLDEN_VECTORS) else kernel
-        if cause is not None:
-            return GoldenOutcome(passed=False, cause=cause, detail=f"{model}: expected answers, found {cause.value}")
-        return GoldenOutcome(passed=True, cause=None, detail=f"{len(vectors.vectors)} golden vectors passed")
+        if cause is None:
+            seconds = GOLDEN_VECTORS * _golden_seconds(image, cause) + LIVE_FRAMES * image.latency_seconds
+            detail = f"{len(vectors.vectors)} golden vectors passed"
+        else:
+            seconds = _golden_seconds(image, cause)
+            detail = f"{image.name}: expected answers, found {cause.value}"
+        self.flash.hold(seconds)
+        return GoldenOutcome(passed=cause is None, cause=cause, detail=detail, seconds=seconds)
 
     def confirm(self, slot: Slot) -> None:
         """See `Machine.confirm`.
@@ -407,9 +435,28 @@ class VirtualMachine:
             if self._copied < self.flash.home_operations(self.spare.length):
                 raise brown_out()
         image = self._catalogue.image(self.spare.digest)
+        if self._inference is not None:
+            self._inference.settle(self._loads())
+        self._slow_down(image)
         self._home = {**self._home, slot: image}
         self.rot.fuses[slot] = max(self.rot.fuse(slot), image.custom.security_counter)
         self.spare_drop()
+
+    def _slow_down(self, image: VirtualImage) -> None:
+        """Have an image that is confirmed now be slow from its faults' times on."""
+        if faults := self._faults.slowing(image.sha256):
+            now = self.flash.now
+            slowed = tuple(
+                Slowness(now + each.after.total_seconds(), each.strength, each.only_in_the_dark) for each in faults
+            )
+            self._slowed = {**self._slowed, image.sha256: slowed}
+
+    def _loads(self) -> Iterator[Load]:
+        """Yield what the cores run."""
+        for slot in MODEL_SLOTS:
+            if slot in self._home:
+                image = self._home[slot]
+                yield Load(slot.core, image.name, image.latency_seconds, self._slowed.get(image.sha256, ()))
 
     def _require_trial(self, slot: Slot) -> None:
         if self._trial is not slot:
@@ -417,6 +464,12 @@ class VirtualMachine:
 
     def _strikes(self, kind: ReleaseFaultKind) -> bool:
         return self._faults.of_image(kind, self.spare.digest)
+
+
+def _golden_seconds(image: VirtualImage, cause: Cause | None) -> float:
+    """Return what one golden vector takes: its way to the core, and an inference that ends so."""
+    failed = None if cause is Cause.GOLDEN_VECTORS else cause
+    return traffic_seconds(GOLDEN_INPUT_BYTES) + busy_seconds(image.latency_seconds, failed)
 
 
 def _expect_voucher(machine: VirtualMachine) -> Voucher:

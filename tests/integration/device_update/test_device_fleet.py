@@ -141,8 +141,8 @@ def test_broken_folder_starts_nothing(devices: dict[Path, AttestingWire]) -> Non
 
 def test_sample_of_devices_infers() -> None:
     """The sample has the size that the scenario says, and its seed decides who."""
-    folders = [Path(f"device-{number}") for number in range(100)]
-    assert inferring(folders, seed=1, sample=None) == frozenset(folders)
-    samples = [inferring(folders, seed=seed, sample=10) for seed in (1, 1, 2)]
+    names = [f"device-{number}" for number in range(100)]
+    assert inferring(names, seed=1, sample=None) == frozenset(names)
+    samples = [inferring(names, seed=seed, sample=10) for seed in (1, 1, 2)]
     assert [len(sample) for sample in samples] == [10, 10, 10]
     assert samples[0] == samples[1] != samples[2]

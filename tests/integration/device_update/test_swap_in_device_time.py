@@ -10,9 +10,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import flatbuffers  # type: ignore[import-untyped] # the package has no annotations
 import pytest
-from tflite_micro.tensorflow.lite.micro.python import schema_py_generated as schema
 
 from device_sim.cores.device_time import FlashPlacement
 from device_sim.hardware.machine import Machine
@@ -20,6 +18,7 @@ from device_sim.runtime.device import Device, Surroundings
 from device_sim.runtime.trust import CatalogTrust
 from device_sim.runtime.work import Behaviour
 from device_sim.sensors.fitted import FittedSensors, Surfaces
+from device_sim.update.installer import LIVE_FRAMES
 from protocol.document import parse_document
 from protocol.flash_geometry import FlashGeometry
 from protocol.geometry import KIB, Core, Slot
@@ -31,6 +30,7 @@ from tests.integration.device_update.attesting_wire import (
     attestable_device,
 )
 from tests.unit.device_hardware.device_builder import ColourInference
+from tests.unit.device_hardware.slow_model import slow_model
 from tests.unit.device_update.update_builder import info_of
 from tinyml.photos import load_photos
 
@@ -38,40 +38,6 @@ SLOT = Slot.M4_0_MODEL
 IMAGE_BYTES = 320 * KIB  # a person detector's
 PERIOD = 1.0
 SECTOR = FlashGeometry().erase_seconds
-
-
-def slow_model() -> bytes:
-    """A model of 8.3 M multiply-accumulates: 0.27 s on a core. The fake of the interpreter answers for it."""
-    model = schema.ModelT()
-    model.version, model.buffers = 3, [schema.BufferT()]
-    model.operatorCodes = [_code(schema.BuiltinOperator.ABS), _code(schema.BuiltinOperator.CONV_2D)]
-    graph = schema.SubGraphT()
-    shapes = ([1, 1, 1, 3], [1, 1, 1, 3], [64, 3, 3, 4], [1, 60, 60, 64])
-    graph.tensors = [_tensor(shape) for shape in shapes]
-    graph.inputs, graph.outputs = [0], [1]
-    graph.operators = [_operator(0, [0], [1]), _operator(1, [0, 2], [3])]
-    model.subgraphs = [graph]
-    builder = flatbuffers.Builder(1024)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
-
-
-def _code(number: int) -> schema.OperatorCodeT:
-    code = schema.OperatorCodeT()
-    code.builtinCode, code.deprecatedBuiltinCode, code.version = number, number, 1
-    return code
-
-
-def _tensor(shape: list[int]) -> schema.TensorT:
-    tensor = schema.TensorT()
-    tensor.shape, tensor.type, tensor.buffer = shape, schema.TensorType.FLOAT32, 0
-    return tensor
-
-
-def _operator(code: int, inputs: list[int], outputs: list[int]) -> schema.OperatorT:
-    operator = schema.OperatorT()
-    operator.opcodeIndex, operator.inputs, operator.outputs = code, inputs, outputs
-    return operator
 
 
 class Swap:
@@ -107,9 +73,9 @@ class Swap:
         sensors = FittedSensors(self.machine.device_id, Surfaces(load_photos()))
         return Device(self.machine, sensors, behaviour=behaviour, surroundings=surroundings)
 
-    def offer(self) -> None:
+    def offer(self, *, vectors: int = 1) -> None:
         package = self.builder.packages.model(SLOT, version="2.0.0", content=slow_model(), padding=IMAGE_BYTES)
-        golden = self.updated.catalog.add_golden(info_of(package).component_id)
+        golden = self.updated.catalog.add_golden(info_of(package).component_id, count=vectors)
         target = self.updated.catalog.add_image(SLOT, package, golden=golden)
         self.updated.catalog.roll_out({SLOT: target})
 
@@ -169,6 +135,26 @@ def test_core_time_is_that_of_every_inference_whatever_model_did_it(tmp_path: Pa
     geometry = FlashGeometry()
     programmed = 2 * IMAGE_BYTES // geometry.page_bytes  # to the spare, and home
     assert swap.machine.time.flash_operations - before >= programmed
+
+
+@pytest.mark.parametrize("waits_for_flash", [True, False])
+def test_golden_vectors_take_the_core_while_its_sibling_goes_on(tmp_path: Path, *, waits_for_flash: bool) -> None:
+    """Each is an inference of the candidate, on its own core alone; who does not wait has it in device time anyway."""
+    swap = Swap(tmp_path, FlashPlacement.IN_GAPS, waits_for_flash=waits_for_flash)
+    swap.live_for(5)
+    swap.offer(vectors=8)
+    swap.wire.waiting = True
+    swap.live_until(lambda: swap.wire.states[-1:] == [ActionState.TRIAL])
+    began = swap.machine.time.now
+    swap.live_until(lambda: swap.wire.states[-1] is ActionState.CONFIRMED)
+    swap.wire.waiting = False
+    confirmed = swap.machine.time.now
+    swap.live_for(60)
+    needed = (8 + LIVE_FRAMES) * swap.records(Core.M4_1)[0].m4_ms / 1000
+    first = next(it for it in swap.records(Core.M4_0) if it.model == "colour@2.0.0")
+    assert (first.device_seconds or 0.0) - began > needed
+    assert (confirmed - began > needed) == waits_for_flash
+    assert max(swap.gaps(Core.M4_1)) <= PERIOD + SECTOR
 
 
 def test_swap_without_a_plan_tears_a_gap(tmp_path: Path) -> None:

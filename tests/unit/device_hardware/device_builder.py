@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from tflite_micro.tensorflow.lite.micro.python import schema_py_generated as schema
 
-from device_sim.cores.kernels import Inference
+from device_sim.cores.kernels import Inference, Strain
 from device_sim.hardware.machine import Machine
 from device_sim.hardware.power import PowerSupply
 from protocol.document import sign_document
@@ -158,6 +158,7 @@ class DeviceBuilder:
         self.layout = layout or FlashLayout()
         self.packages = Packages()
         self.clock = ManualClock()
+        self.strain: Strain | None = None  # of the devices that are opened
 
     def manufacture(self, *, seed: bytes | None = b"device") -> Path:
         """A device that the factory has signed, with blank flash."""
@@ -211,6 +212,7 @@ class DeviceBuilder:
             pool=pool or ColourInference(),
             power=power,
             scenario=scenario,
+            strain=self.strain,
         )
 
     def ready(self, *, pool: Inference | None = None, scenario: Scenario | None = None) -> Machine:

@@ -95,6 +95,26 @@ def test_core_without_a_pause_gives_up_a_twentieth(clock: ManualClock) -> None:
     assert time.flash_busy_seconds == pytest.approx(20 * (20 + 1) * ERASE)
 
 
+def test_core_that_computes_once_is_waited_for(clock: ManualClock) -> None:
+    """One thing after the other, and flash work after all of it."""
+    time = line(clock)
+    time.occupy_core(Core.M4_0, 0.3)
+    time.occupy_core(Core.M4_0, 0.2)
+    assert (time.free_from(Core.M4_0, 0.1), time.free_from(Core.M4_1, 0.1)) == (0.5, 0.1)
+    time.occupy_flash(ERASE)
+    assert time.busy_seconds == pytest.approx(0.5 + ERASE)
+    clock.seconds = 2.0
+    assert (time.busy_seconds, time.free_from(Core.M4_0, 2.0)) == (0.0, 2.0)
+
+
+def test_flash_at_once_makes_a_single_run_longer(clock: ManualClock) -> None:
+    """What stops the core is added to what it computes."""
+    time = line(clock, FlashPlacement.AT_ONCE)
+    time.occupy_flash(ERASE)
+    time.occupy_core(Core.M4_0, 0.3)
+    assert time.busy_seconds == pytest.approx(0.3 + ERASE)
+
+
 def test_what_is_long_past_is_forgotten(clock: ManualClock) -> None:
     """The line does not grow with the device's life."""
     time = line(clock, FlashPlacement.AT_ONCE)

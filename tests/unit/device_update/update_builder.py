@@ -17,7 +17,7 @@ from azuresphere_imagemetadata.image import Image
 from azuresphere_imagemetadata.metadata_sections import MetadataSectionId
 from tuf.api.metadata import Delegations, Metadata, MetaFile, TargetFile, Targets
 
-from device_sim.cores.kernels import Inference
+from device_sim.cores.kernels import Inference, Strain
 from device_sim.hardware.machine import Machine
 from device_sim.hardware.power import PowerSupply
 from device_sim.network.https import SUCCESS
@@ -117,13 +117,15 @@ class Catalog:
         delegated = (Metadata[Targets].from_bytes(content).signed.targets for content in self.roles.values())
         return {name: target for targets in (*delegated, self.targets) for name, target in targets.items()}
 
-    def add_golden(self, component_id: str, *, key: SoftwareSigner | None = None, expected: float = 5.0) -> str:
+    def add_golden(
+        self, component_id: str, *, key: SoftwareSigner | None = None, expected: float = 5.0, count: int = 1
+    ) -> str:
         """Sign golden vectors of the colour model; return their target name."""
         values = np.array([5.0, -6.0, 7.0], np.float32)
         vector = GoldenVector.model_validate(
             {"name": "signs", "input": _base64(values), "expected": (expected, 6.0, 7.0), "tolerance": 0.01}
         )
-        vectors = GoldenVectors(component_id=component_id, vectors=(vector,))
+        vectors = GoldenVectors(component_id=component_id, vectors=(vector,) * count)
         envelope = sign_document(vectors, GOLDEN_PAYLOAD_TYPE, key or self.keys.golden)
         name = golden_target_name(component_id, hashlib.sha256(envelope).hexdigest())
         self.add(name, envelope)
@@ -305,13 +307,17 @@ class Updated:
     client: UpdateClient
     progress: Progress
 
-    def model(self, slot: Slot = Slot.M4_0_MODEL, *, version: str = "2.0.0", security: int = 1) -> bytes:
+    def model(
+        self, slot: Slot = Slot.M4_0_MODEL, *, version: str = "2.0.0", security: int = 1, content: bytes = b""
+    ) -> bytes:
         """A package of the colour model for a slot, of which no other test knows."""
-        return self.builder.packages.model(slot, version=version, security=security)
+        return self.builder.packages.model(slot, version=version, security=security, content=content)
 
-    def offer_model(self, slot: Slot = Slot.M4_0_MODEL, *, version: str = "2.0.0", counter: int = 2) -> bytes:
+    def offer_model(
+        self, slot: Slot = Slot.M4_0_MODEL, *, version: str = "2.0.0", counter: int = 2, content: bytes = b""
+    ) -> bytes:
         """Roll a new model out to the device; return its package."""
-        package = self.model(slot, version=version)
+        package = self.model(slot, version=version, content=content)
         golden = self.catalog.add_golden(info_of(package).component_id)
         target = self.catalog.add_image(slot, package, golden=golden)
         self.catalog.roll_out({slot: target}, counter=counter)
@@ -340,9 +346,11 @@ def ready_device(
     pool: Inference | None = None,
     scenario: Scenario | None = None,
     seed: bytes = b"device",
+    strain: Strain | None = None,
 ) -> Updated:
     """A device that runs factory images and trusts a new catalog."""
     builder = DeviceBuilder(tmp_path)
+    builder.strain = strain
     folder = builder.manufacture(seed=seed)
     device_id = json.loads((folder / "device.json").read_text())["device_id"]
     catalog = Catalog(device_id)

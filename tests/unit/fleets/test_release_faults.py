@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from device_sim.adapters.clock import WallClock
+from device_sim.cores.kernels import WATCHDOG_MS
 from device_sim.fleets.plan import plan_device
 from device_sim.fleets.powered import PoweredDevice
 from device_sim.fleets.release_faults import BadReleases, FaultyTrust, SpoiltInference, less_sure, release_faults_of
@@ -29,6 +30,7 @@ from protocol.scenario import Scenario
 from protocol.scenario.faults import ReleaseFault
 from protocol.scenario.network import NetworkQuality
 from tests.unit.device_hardware.device_builder import ColourInference
+from tests.unit.device_hardware.slow_model import slow_model
 from tests.unit.device_update.update_builder import FRAME, Updated, ready_device
 from tinyml.images import ModelImage
 
@@ -92,13 +94,13 @@ class Suffering:
         self.releases.hear(event, fields, cast("PoweredDevice", self.power))
 
 
-def suffering(tmp_path: Path, kind: str, **changes: Any) -> Suffering:
+def suffering(tmp_path: Path, kind: str, *, content: bytes = b"", **changes: Any) -> Suffering:
     """A device to which a release with one image, a model, is offered."""
     now = [0.0]
     fault = ReleaseFault.model_validate({"release": "*", "kind": kind, **changes})
     releases = BadReleases([fault], monotonic=lambda: now[0])
-    device = ready_device(tmp_path, pool=SpoiltInference(ColourInference(), releases))
-    device.offer_model()
+    device = ready_device(tmp_path, pool=SpoiltInference(ColourInference(), releases), strain=releases)
+    device.offer_model(content=content)
     clock = WallClock()
     where = Surrounds(NetworkQuality(), timedelta(0), clock.now())
     path = NetworkPath(where, clock=clock, draw=random.Random, meter=WireMeter())
@@ -153,6 +155,31 @@ def test_drifting_release_is_confirmed_and_loses_its_confidence(tmp_path: Path) 
     assert core.infer(red).score == usual
     found.releases.is_dark = lambda: True
     assert core.infer(red).score < usual
+
+
+def test_slow_release_is_confirmed_and_takes_longer_from_its_time_on(tmp_path: Path) -> None:
+    """By the factor, in the latency that the core reports and that device time goes by; in the dark alone, if so."""
+    found = suffering(tmp_path, "slow", content=slow_model(), after="1m", factor=4, only_in_the_dark=True)
+    assert found.update()[-1] == (ActionState.CONFIRMED, None)
+    found.tell(ActionState.CONFIRMED)
+    core = found.device.machine.cores[Slot.M4_0_MODEL.core]
+    usual = core.infer(FRAME).m4_ms
+    found.now[0] = 61.0
+    assert core.infer(FRAME).m4_ms == usual
+    found.releases.is_dark = lambda: True
+    assert core.infer(FRAME).m4_ms == pytest.approx(4 * usual)
+    assert core.latency_seconds == pytest.approx(4 * usual / 1000)
+    assert 200 < usual < 400
+
+
+def test_release_that_is_too_slow_hangs_in_the_watchdog(tmp_path: Path) -> None:
+    """No answer comes any more, and nobody waits for longer than the watchdog does."""
+    found = suffering(tmp_path, "slow", content=slow_model(), factor=10)
+    found.update()
+    found.tell(ActionState.CONFIRMED)
+    core = found.device.machine.cores[Slot.M4_0_MODEL.core]
+    assert core.infer(FRAME).cause is Cause.HANG
+    assert core.latency_seconds == WATCHDOG_MS / 1000
 
 
 @pytest.mark.parametrize(
