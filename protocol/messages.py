@@ -36,6 +36,8 @@ STATUS_STREAM = "status"
 
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 """A counter that a database can hold."""
+AttemptNumber = Annotated[int, Field(ge=1, lt=1 << 15)]
+"""Which attempt at an action, from 1."""
 Detail = Annotated[str, Field(max_length=MAX_DETAIL_CHARACTERS, pattern=r"^[^\x00]*$")]
 """What was expected and found, for people; no zero character, which a database refuses."""
 Rule = Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z]*$")]
@@ -83,10 +85,12 @@ class PollReply(Document):
 
     Attributes:
         action_id: the action that waits, or None.
+        attempt: of the action, from 1; one whose end the device knows begins anew with a higher one.
         next_poll_seconds: paced and jittered by the server.
     """
 
     action_id: Guid | None = None
+    attempt: AttemptNumber = 1
     next_poll_seconds: Annotated[float, Field(gt=0)]
 
 
@@ -162,7 +166,8 @@ class ActionReport(Document):
     """How far a device is with its action. May arrive twice, late or out of order.
 
     Attributes:
-        sequence: rises with each report of one action.
+        attempt: of the action that the report is about, as the Director named it.
+        sequence: rises with each report of one attempt.
         digests: SHA-256 of what runs now, per slot, when the state is final.
         detail: what was expected and found, for an operator to read.
         attack: what the refusal indicates, or None.
@@ -170,6 +175,7 @@ class ActionReport(Document):
     """
 
     action_id: Guid
+    attempt: AttemptNumber = 1
     sequence: Count
     state: ActionState
     cause: Cause | None = None

@@ -114,10 +114,11 @@ class DirectorCustom(Document):
 
 
 class DirectorDevice(Document):
-    """Which device a Director's targets metadata is for, and the action it belongs to."""
+    """Which device a Director's targets metadata is for, and the action and attempt it belongs to."""
 
     device_id: Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
     action_id: str | None = None
+    attempt: Annotated[int, Field(ge=1)] = 1
 
 
 class ReleaseImage(Document):

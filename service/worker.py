@@ -156,7 +156,7 @@ class Waker:
     def hear(self, stored: StoredEvent) -> None:
         """Wake a device whose action was scheduled, and those that waited for a rollout to run again."""
         event = stored.event
-        if event.type is EventType.ACTION and event.change == ActionState.SCHEDULED:
+        if event.type is EventType.ACTION and event.change == ActionState.SCHEDULED and not event.data.get("is_held"):
             self._messenger.notify(str(event.data["device_id"]), CHECK_UPDATE)
         elif event.type is EventType.ACTION and event.data["is_final"]:
             self._wake(str(event.data["device_id"]))

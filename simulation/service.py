@@ -78,6 +78,7 @@ class PlainDirector:
         head = {
             "device_id": device.device_id,
             "action_id": device.action_id,
+            "attempt": device.attempt,
             "version": version,
             "expires": expires.isoformat(),
         }

@@ -107,7 +107,7 @@ class Work:
         )
         self._timetable.set("counts", self._count, due=now + self._behaviour.counts_period_seconds)
         if self._update is None and self._progress.unfinished_action is not None:
-            self._update = self._client.run(self._progress.unfinished_action)
+            self._update = self._client.run(self._progress.unfinished_action, self._progress.attempt)
         self._timetable.set("update", self._go_on_with_update, due=NEVER if self._update is None else now)
         # Both cores begin together: where both rest, there is room for flash work.
         first = now + self._rng.uniform(0, self._behaviour.inference_period_seconds)
@@ -174,7 +174,7 @@ class Work:
             return now + self._pause_after("poll", error)
         self._failures.pop("poll", None)
         if reply.action_id is not None:
-            self._update = self._client.run(reply.action_id)
+            self._update = self._client.run(reply.action_id, reply.attempt)
             self._timetable.advance("update", now)
         return now + reply.next_poll_seconds
 

@@ -63,13 +63,14 @@ class UpdateClient:
     transport: Callable[[], HttpTransport]
     retry_seconds: Callable[[int], float]
 
-    def run(self, action_id: str) -> Iterator[float]:
+    def run(self, action_id: str, attempt: int = 1) -> Iterator[float]:
         """Run one action to its end; yields the seconds after which it wants to go on.
 
         Args:
             action_id: from the poll; the Director's word decides what it means.
+            attempt: of the action, from 1.
         """
-        if not self.progress.begin(action_id):
+        if not self.progress.begin(action_id, attempt=attempt):
             return
         try:
             yield from self._persist()
@@ -110,7 +111,9 @@ class UpdateClient:
         yield NOW
         if not instruction.targets:
             return
-        if instruction.action_id is not None and not self.progress.begin(instruction.action_id):
+        if instruction.action_id is not None and not self.progress.begin(
+            instruction.action_id, attempt=instruction.attempt
+        ):
             return
         for target in instruction.targets:
             yield from self.installer.install(target, self.transport())

@@ -57,6 +57,7 @@ class ReportRefusedError(DeviceSimError):
 
 class _Progress(Document):
     action_id: str | None = None
+    attempt: int = 1
     sequence: int = 0
     trials: Mapping[Sha256Hex, int] = {}
     patch_failures: int = 0
@@ -100,11 +101,17 @@ class Progress:
         """Whether a report or a manifest waits to be sent."""
         return bool(self._state.waiting) or self._state.is_manifest_due
 
-    def begin(self, action_id: str) -> bool:
-        """Take up an action; False when its end is known, which is then reported again."""
+    @property
+    def attempt(self) -> int:
+        """Which attempt at the action it is, from 1."""
+        return self._state.attempt
+
+    def begin(self, action_id: str, *, attempt: int = 1) -> bool:
+        """Take up an action, or a further attempt at it; False when its end is known, which is then reported again."""
         state = self._state
-        if state.action_id != action_id:
-            self._keep(action_id=action_id, sequence=0, trials={}, patch_failures=0, latest=None, outcome=None)
+        if state.action_id != action_id or state.attempt < attempt:
+            new = {"action_id": action_id, "attempt": attempt}
+            self._keep(**new, sequence=0, trials={}, patch_failures=0, latest=None, outcome=None)
             return True
         if state.outcome is not None and state.outcome not in state.waiting:
             self._keep(waiting=_with(state.waiting, state.outcome))
@@ -133,6 +140,7 @@ class Progress:
             return
         report = ActionReport(
             action_id=self._state.action_id,
+            attempt=self._state.attempt,
             sequence=self._state.sequence,
             state=state,
             cause=cause,

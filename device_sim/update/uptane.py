@@ -150,10 +150,12 @@ class Instruction:
     Attributes:
         action_id: of the rollout's action, or None.
         targets: one per slot, in the order in which they are installed; the A7 application comes last.
+        attempt: of the action, from 1.
     """
 
     action_id: str | None
     targets: tuple[ImageTarget, ...]
+    attempt: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +233,7 @@ class UptaneClient:
         log = LogGate(self._storage, transport, required_policy(images.root))
         known = KnownBuilds(self._storage, floors.release)
         check = _ReleaseCheck(transport, images, floors, installed, known, self._golden_keys, log)
-        return Instruction(device.action_id, check.verify(wanted))
+        return Instruction(device.action_id, check.verify(wanted), device.attempt)
 
     def _check_device(self, director: Targets) -> None:
         # Step 3: this device, no delegations.

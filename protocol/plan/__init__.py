@@ -3,6 +3,7 @@
     document    the whole file
     stages      how far each stage reaches, and what it must have shown
     pace        how fast devices are given the release
+    retries     which failed devices are given it again
     gates       what halts the rollout and what lets a stage pass
     presets     plans to begin with: careful, standard, emergency
 
@@ -13,6 +14,7 @@ from protocol.plan.document import Plan
 from protocol.plan.gates import EvidenceGates, FailureGate, ThresholdGates
 from protocol.plan.pace import Pace
 from protocol.plan.presets import PRESETS, merge_preset
+from protocol.plan.retries import Retries
 from protocol.plan.stages import PlanStage
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "Pace",
     "Plan",
     "PlanStage",
+    "Retries",
     "ThresholdGates",
     "merge_preset",
 ]

@@ -10,6 +10,7 @@ from protocol.document import Document, Name
 from protocol.lengths import Length
 from protocol.plan.gates import EvidenceGates, Gates
 from protocol.plan.pace import Pace
+from protocol.plan.retries import Retries
 from protocol.plan.stages import MAX_STAGES, PlanStage
 
 
@@ -22,6 +23,7 @@ class Plan(Document):
         pace: how fast.
         gates: what halts it, and what lets a stage pass.
         device_timeout: time that a device has to its next report.
+        retries: which failed devices are given the release again; None none.
         deadline: after which a rollout that still runs pauses and asks; None never.
         roll_back: after a halt, devices that were given the release are brought back by its signed way back.
     """
@@ -33,6 +35,7 @@ class Plan(Document):
     pace: Pace = Pace()
     gates: Gates = EvidenceGates()
     device_timeout: Length = timedelta(hours=24)
+    retries: Retries | None = None
     deadline: Length | None = None
     roll_back: bool = False
 

@@ -170,8 +170,10 @@ class ActionModel(BaseModel):
     state: ActionState
     cause: Cause | None
     detail: str
+    attempt: int
     progressed_at: datetime
     due_at: datetime | None
+    not_before: datetime | None
 
 
 @router.post("", status_code=status.HTTP_201_CREATED, dependencies=[Depends(idempotency_header)])
@@ -245,6 +247,14 @@ async def abort_rollout(
 ) -> RolloutModel:
     """End a rollout for good."""
     return _answer(await services.rollouts.abort(actor, rollout_id), response)
+
+
+@router.post("/{rollout_id}/retry", dependencies=[Depends(idempotency_header)])
+async def retry_rollout(
+    actor: OperatorActor, services: ServicesParameter, rollout_id: RolloutId, response: Response
+) -> RolloutModel:
+    """Give the release again to the devices that failed or were shut out, inside the pace; a halted one refuses."""
+    return _answer(await services.rollouts.retry(actor, rollout_id), response)
 
 
 @router.post("/{rollout_id}/roll-back")
@@ -331,6 +341,8 @@ def _action_model(numbered: NumberedAction) -> ActionModel:
         state=action.state,
         cause=action.cause,
         detail=action.detail,
+        attempt=action.attempt,
         progressed_at=action.progressed_at,
         due_at=action.due_at,
+        not_before=action.not_before,
     )

@@ -4,11 +4,11 @@ A device that asks for its timestamp gets the metadata of the action that waits 
 both name the device (`protocol.updates.DEVICE_FIELD`). What was signed is kept and served again until the action
 changes or half of its lifetime is over.
 
-Before a device is given a release for the first time, what it will run is judged: the release's images beside what the
-device runs in its other slots, by its evidence, manifest or report. Where one requires another version of its
-neighbour, or one that is not there (`protocol.versions`), the action fails instead, and its rollout goes on by its
-rules. A device whose evidence shows the AppDevelopment capability is its developer's: as on Azure Sphere, no deployment
-reaches it, and its action is withdrawn.
+Before a device is given a release, what it will run is judged: the release's images beside what the device runs in its
+other slots, by its evidence, manifest or report. Where one requires another version of its neighbour, or one that is
+not there (`protocol.versions`), the action fails instead, and its rollout goes on by its rules. A device that tries
+again and has come to run the release meanwhile is confirmed without work. One whose evidence shows the AppDevelopment
+capability is its developer's: as on Azure Sphere, no deployment reaches it, and its action is withdrawn.
 
 Versions of one device's metadata only rise: max(last + 1, seconds since 1970). The last one is in the database; after
 a restore from an older backup the seconds are above every version that was given out before, because no device gets
@@ -31,11 +31,12 @@ from protocol.messages import ActionState
 from protocol.updates import DirectorDevice
 from protocol.versions import unmet_requirements
 from service.application.clock import Clock
+from service.application.enrolment import runs
 from service.application.repository import UnknownMetadataError
 from service.application.rollout_changes import store_actions, store_rollout
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.application.update_repositories import DirectorSet, ImageTarget, MetadataRole, RepositoryName
-from service.domain.action import Action, cancel, offer, refuse, withdraw
+from service.domain.action import Action, cancel, confirm_without_work, offer, refuse, withdraw
 from service.domain.release import Release
 
 DIRECTOR_LIFETIME = timedelta(days=1)
@@ -154,7 +155,7 @@ class Director:
 
     def _is_current(self, last: DirectorSet, action: Action | None, now: datetime) -> bool:
         signed_at = last.renew_at - DIRECTOR_LIFETIME / 2
-        is_for_action = last.action_id == (None if action is None else action.action_id)
+        is_for_action = (last.action_id, last.attempt) == _named(action)
         is_by_key_in_force = last.root_version == self._root_version
         return is_for_action and is_by_key_in_force and self._began <= signed_at and now < last.renew_at
 
@@ -202,9 +203,9 @@ class Director:
     async def _sign(
         self, work: UnitOfWork, device_id: str, offered: OfferedRelease | None, *, version: int, now: datetime
     ) -> DirectorSet:
-        action_id = None if offered is None else offered.action.action_id
+        action_id, attempt = _named(None if offered is None else offered.action)
         signed = self._signer.sign_director_set(
-            DirectorDevice(device_id=device_id, action_id=action_id),
+            DirectorDevice(device_id=device_id, action_id=action_id, attempt=attempt),
             [] if offered is None else await _images(work, offered.release),
             release="" if offered is None else offered.release.target,
             version=version,
@@ -214,12 +215,18 @@ class Director:
             device_id=device_id,
             version=version,
             action_id=action_id,
+            attempt=attempt,
             targets=signed.targets,
             snapshot=signed.snapshot,
             timestamp=signed.timestamp,
             root_version=self._root_version,
             renew_at=now + DIRECTOR_LIFETIME / 2,
         )
+
+
+def _named(action: Action | None) -> tuple[str | None, int]:
+    """Return which action and attempt metadata is for; the first attempt where nothing waits."""
+    return (None, 1) if action is None else (action.action_id, action.attempt)
 
 
 async def _waiting(work: UnitOfWork, device_id: str) -> Action | None:
@@ -237,7 +244,10 @@ async def _judge(work: UnitOfWork, action: Action, release: Release, *, timeout:
     """Return an action that no device was given yet as offered, or as it ends without."""
     if await _is_developers(work, action.device_id):
         return withdraw(action, "the device has the AppDevelopment capability: no deployment reaches it", now=now)
-    unmet = await _unmet(work, action.device_id, release)
+    installed = (await work.installed.of([action.device_id])).get(action.device_id, {})
+    if action.past and runs(release, installed):
+        return confirm_without_work(action, now)
+    unmet = await _unmet(work, installed, release)
     return refuse(action, unmet, now=now) if unmet else offer(action, now, timeout=timeout)
 
 
@@ -250,9 +260,8 @@ async def _is_developers(work: UnitOfWork, device_id: str) -> bool:
     )
 
 
-async def _unmet(work: UnitOfWork, device_id: str, release: Release) -> list[str]:
+async def _unmet(work: UnitOfWork, installed: Mapping[Slot, str], release: Release) -> list[str]:
     """Return what the images that would run together lack; an image that no target in force lists is left out."""
-    installed = (await work.installed.of([device_id])).get(device_id, {})
     together = {**installed, **release.digests}
     targets = await work.metadata.images_of(set(together.values()))
     builds = {slot: targets[digest].custom.build(digest) for slot, digest in together.items() if digest in targets}

@@ -44,7 +44,7 @@ async def enrol(
         return stored.rollout
     release = await work.releases.get(stored.rollout.release_id)
     installed = await work.installed.of(device_ids)
-    superseded_by = await _newer(work, stored, release, device_ids)
+    superseded_by = await newer_rollouts(work, stored, release, device_ids)
     busy = await _supersede(work, stored, release, device_ids, now=now)
     actions = [
         _action(
@@ -118,7 +118,7 @@ async def _supersede(
     return busy
 
 
-async def _newer(
+async def newer_rollouts(
     work: UnitOfWork, stored: StoredRollout, release: Release, device_ids: Sequence[str]
 ) -> dict[str, str]:
     """Return device id → rollout id, where a newer rollout of the same slots has the device, whatever became of it."""

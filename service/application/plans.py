@@ -1,10 +1,12 @@
 """Plans as the rollout engine takes them."""
 
 from protocol.plan import EvidenceGates, Plan, ThresholdGates
+from protocol.plan import Retries as PlanRetries
 from service.domain.gates.failure_rate import FailureRateGate
 from service.domain.membership import StagePlan
 from service.domain.pacing import Pacing
 from service.domain.policy import CauseGate, EvidencePolicy, Policy, ThresholdPolicy
+from service.domain.retries import Retries
 from service.domain.rollout import Conditions, Stage
 
 
@@ -27,6 +29,7 @@ def conditions_of(plan: Plan) -> Conditions:
         ),
         deadline=plan.deadline,
         roll_back=plan.roll_back,
+        retries=_retries(plan.retries),
     )
 
 
@@ -38,6 +41,10 @@ def stage_plans(plan: Plan) -> tuple[StagePlan, ...]:
 def stages_of(plan: Plan) -> tuple[Stage, ...]:
     """Return the stages of a draft."""
     return tuple(Stage(index, soak=stage.soak, resolved=stage.resolved) for index, stage in enumerate(plan.stages))
+
+
+def _retries(plan: PlanRetries | None) -> Retries | None:
+    return None if plan is None else Retries(plan.most, plan.pause, frozenset(plan.causes))
 
 
 def _policy(gates: EvidenceGates | ThresholdGates) -> Policy:

@@ -5,12 +5,15 @@ event feed from then on, which brings the changes of other processes too (Postgr
 may have to poll once more). It is a hint, not a permission: the Director reads the database before it signs.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from protocol.messages import PollReply
 from service.application.entropy import Entropy
 from service.application.events import EventType, StoredEvent
 from service.application.unit_of_work import UnitOfWorkFactory
+from service.domain.action import Action
+from service.domain.errors import JsonValue
 from service.domain.rollout import RolloutState
 
 ACTIONS_PER_PAGE = 5000
@@ -34,17 +37,26 @@ class PollPacing:
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class PendingAction:
+    """What is known of an unfinished action without reading a row.
+
+    Attributes:
+        is_independent: its device may have it whatever becomes of its rollout.
+        is_held: its device may not have it yet.
+    """
+
     action_id: str
     rollout_id: str
     is_independent: bool
+    is_held: bool
+    attempt: int
 
 
 class PendingActions:
     """Unfinished actions by device."""
 
     def __init__(self) -> None:
-        self._queues: dict[str, tuple[_Entry, ...]] = {}
+        self._queues: dict[str, tuple[PendingAction, ...]] = {}
         self._running: set[str] = set()  # ids of running rollouts
 
     @property
@@ -61,8 +73,7 @@ class PendingActions:
             while page := await work.actions.page_unfinished(after_number=number, limit=ACTIONS_PER_PAGE):
                 for numbered in page:
                     action = numbered.action
-                    entry = _Entry(action.action_id, action.rollout_id, action.is_independent)
-                    self._put(action.device_id, entry)
+                    self._put(action.device_id, _entry(action))
                 number = page[-1].number
 
     def hear(self, stored: StoredEvent) -> None:
@@ -78,16 +89,19 @@ class PendingActions:
             if event.data["is_final"]:
                 self._drop(device_id, event.subject_id)
             else:
-                self._put(device_id, _Entry(event.subject_id, rollout_id, bool(event.data["is_independent"])))
+                self._put(device_id, _told(event.subject_id, rollout_id, event.data))
 
     def waiting(self, device_id: str) -> str | None:
         """Return the id of the action that the device may have now, or None."""
-        queue = self._queues.get(device_id)
-        if queue is None:
-            return None
+        found = self.first(device_id)
+        return None if found is None else found.action_id
+
+    def first(self, device_id: str) -> PendingAction | None:
+        """Return the action that the device may have now, or None."""
+        queue = [entry for entry in self._queues.get(device_id, ()) if not entry.is_held]
         offered = [entry for entry in queue if entry.is_independent or entry.rollout_id in self._running]
         first = [entry for entry in offered if entry.is_independent]
-        return next((entry.action_id for entry in (*first, *offered)), None)
+        return next(iter((*first, *offered)), None)
 
     def devices_of(self, rollout_id: str) -> list[str]:
         """Return the devices with an unfinished action of a rollout."""
@@ -97,7 +111,7 @@ class PendingActions:
             if any(entry.rollout_id == rollout_id for entry in queue)
         ]
 
-    def _put(self, device_id: str, entry: _Entry) -> None:
+    def _put(self, device_id: str, entry: PendingAction) -> None:
         queue = self._queues.get(device_id, ())
         known = [old.action_id for old in queue]
         if entry.action_id in known:
@@ -112,6 +126,23 @@ class PendingActions:
             self._queues[device_id] = rest
         else:
             self._queues.pop(device_id, None)
+
+
+def _entry(action: Action) -> PendingAction:
+    return PendingAction(
+        action.action_id, action.rollout_id, action.is_independent, is_held=action.is_held, attempt=action.attempt
+    )
+
+
+def _told(action_id: str, rollout_id: str, data: Mapping[str, JsonValue]) -> PendingAction:
+    attempt = data.get("attempt", 1)
+    return PendingAction(
+        action_id,
+        rollout_id,
+        bool(data["is_independent"]),
+        is_held=bool(data.get("is_held")),
+        attempt=attempt if isinstance(attempt, int) else 1,
+    )
 
 
 class Poll:
@@ -131,7 +162,10 @@ class Poll:
         """
         share = int.from_bytes(self._entropy.octets(_RANDOM_BYTES), "big") / (1 << 8 * _RANDOM_BYTES)
         seconds = self.interval_seconds(fleet_size=fleet_size) * (1 + JITTER * (2 * share - 1))
-        return PollReply(action_id=self._pending.waiting(device_id), next_poll_seconds=round(seconds, 3))
+        next_poll, waiting = round(seconds, 3), self._pending.first(device_id)
+        if waiting is None:
+            return PollReply(next_poll_seconds=next_poll)
+        return PollReply(action_id=waiting.action_id, attempt=waiting.attempt, next_poll_seconds=next_poll)
 
     def interval_seconds(self, *, fleet_size: int) -> float:
         """Return the mean time between two polls of a device, as things stand."""

@@ -93,7 +93,8 @@ class Reports:
             release = await self._release(work, stored.rollout.release_id)
             timeout = stored.rollout.conditions.action_timeout
             after = apply_report(action, report, release.digests, now=now, timeout=timeout)
-            if report.state.is_final and report.sequence > action.sequence:
+            is_newest = report.attempt == action.attempt and report.sequence > action.sequence
+            if report.state.is_final and is_newest:
                 await work.installed.put(device_id, report.digests, at=now)
             if after != action:
                 rollout = await store_actions(work, stored.rollout, [(action, after)], now=now)
@@ -167,7 +168,8 @@ async def _follow_up(work: UnitOfWork, action: Action, *, now: datetime) -> None
     """Give the next action in line its whole time."""
     if not action.state.is_final:
         return
-    waiting = [other for other in await work.actions.queue(action.device_id) if other.state is ActionState.SCHEDULED]
+    queue = await work.actions.queue(action.device_id)
+    waiting = [other for other in queue if other.state is ActionState.SCHEDULED and not other.is_held]
     for found in waiting[:1]:
         # Another process may have changed it since it was found.
         other = await work.actions.get(found.action_id, lock=True)

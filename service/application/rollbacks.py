@@ -83,6 +83,7 @@ async def _new_rollout(
         # One device that cannot go back must not leave the others with a release that was given up.
         gates=stored.plan.gates.model_copy(update={"small_stage_rule": False}),
         device_timeout=stored.plan.device_timeout,
+        retries=stored.plan.retries,
     )
     draft = Rollout(
         rollout_id=entropy.guid(),

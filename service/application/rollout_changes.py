@@ -14,6 +14,7 @@ from service.application.update_repositories import StoredRollout
 from service.domain.action import Action
 from service.domain.errors import JsonValue
 from service.domain.operator import Actor
+from service.domain.retries import retried
 from service.domain.rollout import Rollout, evaluate, next_look
 
 
@@ -72,6 +73,8 @@ def action_event(action: Action, now: datetime) -> Event:
         "is_final": action.state.is_final,
         "is_started": action.is_started,
         "is_independent": action.is_independent,
+        "is_held": action.is_held,
+        "attempt": action.attempt,
         "cause": None if action.cause is None else str(action.cause),
         "detail": action.detail,
     }
@@ -83,19 +86,30 @@ async def store_actions(
 ) -> Rollout:
     """Store changed actions of one rollout, with events, and return the rollout with them counted.
 
+    One that has failed for what the plan tries again is stored in line for its next attempt; both are told.
+
     Args:
         work: the transaction, which holds the rollout's row.
         rollout: of the actions.
         changes: (before, after) of each action; those that are equal are left out.
         now: UTC, aware.
     """
-    changed = [(before, after) for before, after in changes if before != after]
-    await work.actions.save([after for _, after in changed])
-    for before, after in changed:
-        if before.state is not after.state:
-            rollout = rollout.with_moved(before, after)
+    changed = [(before, after, _tried_again(rollout, after, now)) for before, after in changes if before != after]
+    await work.actions.save([last for _, _, last in changed])
+    for before, after, last in changed:
+        rollout = rollout.with_moved(before, last)
+        if before.state is not after.state or before.is_held is not after.is_held:
             work.record(action_event(after, now))
+        if last is not after:
+            work.record(action_event(last, now))
     return rollout
+
+
+def _tried_again(rollout: Rollout, action: Action, now: datetime) -> Action:
+    conditions = rollout.conditions
+    if conditions.retries is None or not rollout.retries(action):
+        return action
+    return retried(action, now=now, pause=conditions.retries.pause, timeout=conditions.action_timeout)
 
 
 def _summary(rollout: Rollout) -> dict[str, JsonValue]:

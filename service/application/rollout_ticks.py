@@ -17,6 +17,7 @@ from service.application.enrolment import enrol
 from service.application.entropy import Entropy
 from service.application.events import EventType, StoredEvent
 from service.application.healing import heal
+from service.application.retries import retry_step
 from service.application.rollbacks import undo_after_halt
 from service.application.rollout_changes import store_actions, store_rollout
 from service.application.rollout_members import is_member, members_of
@@ -160,7 +161,9 @@ class RolloutTicks:
     async def _look(self, work: UnitOfWork, stored: StoredRollout) -> None:
         now = self._clock.now()
         stage = stored.rollout.opening_stage
-        if stage is not None:
+        if stored.rollout.is_retrying:
+            await retry_step(work, stored, now=now)
+        elif stage is not None:
             await self._open(work, stored, stage, now=now)
         elif stored.rollout.is_to_be_undone:
             await undo_after_halt(work, stored, now=now, entropy=self._entropy)

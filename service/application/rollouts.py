@@ -19,7 +19,7 @@ from service.domain.membership import check_plans, cut_stages
 from service.domain.operator import Actor
 from service.domain.product import DeviceGroup
 from service.domain.release import FactoryReleaseError, Release
-from service.domain.rollout import Rollout, RolloutState, abort, pause, resume, start
+from service.domain.rollout import Rollout, RolloutState, abort, pause, resume, retry, start
 
 
 class GroupPolicyError(ConflictError):
@@ -157,6 +157,22 @@ class Rollouts:
             RolloutStateError: it has finished.
         """
         return await self._step(actor, rollout_id, "abort", lambda rollout, _now: abort(rollout))
+
+    async def retry(self, actor: Actor, rollout_id: str) -> RolloutView:
+        """Give the release again to the devices that failed or were shut out; without such a device nothing changes.
+
+        Raises:
+            UnknownRolloutError: there is none.
+            RolloutStateError: it is a draft, halted or aborted, or was rolled back.
+        """
+        now = self._clock.now()
+        async with self._unit_of_work() as work:
+            stored = await work.rollouts.get(rollout_id, lock=True)
+            after = retry(stored.rollout, now)
+            if await work.actions.ended_badly(rollout_id, after_number=0, limit=1):
+                await store_step(work, actor, stored, after, name="retry", now=now)
+                await work.commit()
+        return await self.get(rollout_id)
 
     async def roll_back(self, actor: Actor, rollout_id: str) -> RolloutView:
         """Bring back every device that was given the release, by the way back that was signed with it.

@@ -312,6 +312,12 @@ class ActionRepository(Protocol):
     async def scheduled(self, rollout_id: str, *, limit: int) -> Sequence[Action]:
         """Return at most `limit` actions of a rollout that no device was given yet, apart from ones that heal."""
 
+    async def ended_badly(self, rollout_id: str, *, after_number: int, limit: int) -> Sequence[NumberedAction]:
+        """Return at most `limit` actions of a rollout that failed or were cancelled, in the order they were made.
+
+        Those that heal are left out.
+        """
+
     async def due(self, now: datetime, *, limit: int) -> Sequence[Action]:
         """Return at most `limit` actions whose deadline is over, the longest first."""
 
@@ -335,6 +341,7 @@ class DirectorSet:
     Attributes:
         version: of all three files.
         action_id: the action that it is for; None where nothing waits.
+        attempt: of the action.
         root_version: of the Director's root whose key signed it.
         renew_at: from when on a new one is signed, UTC, aware.
     """
@@ -347,6 +354,7 @@ class DirectorSet:
     timestamp: bytes
     root_version: int
     renew_at: datetime
+    attempt: int = 1
 
 
 class DirectorRepository(Protocol):

@@ -204,6 +204,12 @@ def resume(rollout: RolloutArgument, *, operator_dir: OperatorDirOption = DEFAUL
 
 
 @app.command()
+def retry(rollout: RolloutArgument, *, operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR) -> None:
+    """Give the release again to the devices that failed or were shut out, inside the pace."""
+    _command(rollout, "retry", operator_dir=operator_dir)
+
+
+@app.command()
 def abort(rollout: RolloutArgument, *, operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR) -> None:
     """Abort a rollout for good."""
     _command(rollout, "abort", operator_dir=operator_dir)

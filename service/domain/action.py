@@ -37,6 +37,32 @@ class UnknownActionError(NotFoundError):
     """There is no action of this id, or it is another device's."""
 
 
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """How an earlier attempt at an action ended.
+
+    Attributes:
+        state: final.
+        offered: whether the device had been given the release by then.
+    """
+
+    state: ActionState
+    cause: Cause | None
+    detail: str
+    ended_at: datetime
+    offered: bool
+
+    @property
+    def blame(self) -> Cause | None:
+        """What it failed for, or None; a device that reverts and does not say why did not start."""
+        return (self.cause or Cause.BOOT) if self.state.is_failure else None
+
+    @property
+    def is_ruled(self) -> bool:
+        """Whether it is a failure that says something of the image itself."""
+        return self.state is ActionState.REVERTED or (self.state.is_failure and self.cause in _RULED_CAUSES)
+
+
 class Bucket(StrEnum):
     """Where an action is counted in its stage."""
 
@@ -60,6 +86,8 @@ class Action:
         due_at: when it times out, UTC, aware; None once final.
         offered: whether the device was ever given the release.
         heals: whether it brings a quarantined device what a rollout that has finished brought its group.
+        past: how earlier attempts ended, oldest first.
+        not_before: until when a device that is to try again waits, UTC, aware; None once it may.
     """
 
     action_id: str
@@ -74,6 +102,30 @@ class Action:
     detail: str = ""
     offered: bool = False
     heals: bool = False
+    past: tuple[Attempt, ...] = ()
+    not_before: datetime | None = None
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt it is, from 1."""
+        return len(self.past) + 1
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """Every attempt that has ended."""
+        if not self.state.is_final:
+            return self.past
+        return (*self.past, Attempt(self.state, self.cause, self.detail, self.progressed_at, self.offered))
+
+    @property
+    def blames(self) -> frozenset[Cause]:
+        """What the device has failed for in any attempt since it was first given the release."""
+        return frozenset(each.blame for each in self.attempts if each.offered and each.blame)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether its device may not have it yet."""
+        return self.not_before is not None and self.state is ActionState.SCHEDULED
 
     @property
     def bucket(self) -> Bucket:
@@ -98,15 +150,23 @@ class Action:
 
     @property
     def halts_small_stage(self) -> bool:
-        """Whether it is a failure that halts a stage which is too small for a test."""
-        return self.state is ActionState.REVERTED or (self.state.is_failure and self.cause in _RULED_CAUSES)
+        """Whether it has a failure that halts a stage which is too small for a test, at any attempt."""
+        return any(each.is_ruled for each in self.attempts)
 
 
 def offer(action: Action, now: datetime, *, timeout: timedelta) -> Action:
     """Record that the device was given the release; no change once it was."""
     if action.state is not ActionState.SCHEDULED:
         return action
-    return replace(action, state=ActionState.OFFERED, progressed_at=now, due_at=now + timeout, offered=True)
+    return replace(
+        action, state=ActionState.OFFERED, progressed_at=now, due_at=now + timeout, offered=True, not_before=None
+    )
+
+
+def confirm_without_work(action: Action, now: datetime) -> Action:
+    """End an action whose device runs the release already, before it is given it once more."""
+    detail = "the device runs the release already"
+    return replace(action, state=ActionState.CONFIRMED, cause=None, detail=detail, progressed_at=now, due_at=None)
 
 
 def refuse(action: Action, unmet: Sequence[str], *, now: datetime) -> Action:
@@ -131,7 +191,7 @@ def apply_report(
     now: datetime,
     timeout: timedelta,
 ) -> Action:
-    """Return the action after a report; the same object if the report changes nothing.
+    """Return the action after a report; the same object if the report changes nothing, or is of an earlier attempt.
 
     Args:
         action: as it stands.
@@ -145,7 +205,7 @@ def apply_report(
     """
     if report.state not in _REPORTABLE:
         raise InvalidReportError(f"report: expected one of {sorted(_REPORTABLE)}, found {report.state}")
-    if action.state.is_final:
+    if action.state.is_final or report.attempt < action.attempt:
         return action
     if report.state.is_final:
         return _finish(action, report, expected_digests, now)
@@ -159,6 +219,7 @@ def apply_report(
         progressed_at=now,
         due_at=now + timeout,
         offered=True,
+        not_before=None,
     )
 
 
@@ -178,6 +239,7 @@ def _finish(action: Action, report: ActionReport, expected_digests: Mapping[Slot
         progressed_at=now,
         due_at=None,
         offered=True,
+        not_before=None,
     )
 
 
@@ -200,9 +262,17 @@ def time_out(action: Action, now: datetime) -> Action:
 
 
 def withdraw(action: Action, reason: str, *, now: datetime) -> Action:
-    """End an action whose device was shut out, begun or not: it can report no more, and its silence is no failure."""
+    """End an action whose device was shut out, begun or not: it can report no more, and its silence is no failure.
+
+    One that only waits to be tried again ends as it had ended before.
+    """
     if action.state.is_final:
         return action
+    if action.state is ActionState.SCHEDULED and action.past:
+        last = action.past[-1]
+        detail = f"{last.detail}; not tried again: {reason}"[:MAX_DETAIL_CHARACTERS]
+        ended = replace(action, state=last.state, cause=last.cause, detail=detail, past=action.past[:-1])
+        return replace(ended, progressed_at=last.ended_at, due_at=None, not_before=None)
     return replace(action, state=ActionState.CANCELLED, detail=reason, progressed_at=now, due_at=None)
 
 

@@ -11,8 +11,9 @@ Invariants:
     - Where a stage has all its results and they neither halt nor pass, the rollout pauses and asks a person. The answer
       is taken for what was asked, and for nothing else that has come up since.
     - A stage whose devices have all been taken from it has shown nothing, and opens no other without a person's word.
-    - `halted`, `finished` and `aborted` never lead back to `running`. Who wants to go on after a halt starts a new
-      rollout; devices that already run the release are confirmed in it without work.
+    - `halted` and `aborted` never lead back to `running`, `finished` only by an operator's retry of what failed. Who
+      wants to go on after a halt starts a new rollout; devices that already run the release are confirmed in it without
+      work.
     - Every decision is stored with its reason.
 """
 
@@ -27,6 +28,7 @@ from service.domain.gates.kept import AllKept
 from service.domain.membership import NO_POSITION, InvalidPlanError, StageCut
 from service.domain.pacing import Pacing
 from service.domain.policy import Policy, Shown, ThresholdPolicy, result
+from service.domain.retries import Retries
 from service.domain.rollout_counts import StageCounts
 from service.domain.verdict import Decision, Figure, Verdict
 
@@ -78,6 +80,7 @@ class Conditions:
         pacing: how fast devices are given the release.
         deadline: from the start; a rollout that still runs then pauses and asks. None never.
         roll_back: after a halt, devices that were given the release are brought back.
+        retries: which failures are tried again by themselves; None none.
     """
 
     policy: Policy = field(default_factory=ThresholdPolicy)
@@ -86,6 +89,7 @@ class Conditions:
     pacing: Pacing = field(default_factory=Pacing)
     deadline: timedelta | None = None
     roll_back: bool = False
+    retries: Retries | None = None
 
     def __post_init__(self) -> None:
         if self.soak < timedelta(0):
@@ -157,6 +161,7 @@ class Rollout:
         deadline_at: when it pauses and asks, UTC, aware; None never, or once it has been answered.
         undoes: id of the rollout whose exposed devices it brings back; None for others.
         is_undone: nothing is left to bring back: a rollback was started, or there is no way back.
+        retry_cursor: last action that a retry has looked at, by number; None while an operator has asked for none.
         verdicts: decided since it was read, oldest first; whoever stores it keeps them.
         kept: evidence that gates keep beside the counts, by name.
     """
@@ -174,6 +179,7 @@ class Rollout:
     deadline_at: datetime | None = None
     undoes: str | None = None
     is_undone: bool = False
+    retry_cursor: int | None = None
     verdicts: tuple[Verdict, ...] = ()
     kept: AllKept = field(default_factory=dict)
 
@@ -183,6 +189,11 @@ class Rollout:
         if self.state is not RolloutState.RUNNING:
             return None
         return next((s for s in self.stages if s.state is not StageState.WAITING and not s.is_open), None)
+
+    @property
+    def is_retrying(self) -> bool:
+        """Whether devices that failed are being given it again."""
+        return self.state is RolloutState.RUNNING and self.retry_cursor is not None
 
     @property
     def unresolved(self) -> int:
@@ -232,7 +243,9 @@ class Rollout:
 
     def offers(self, action: Action) -> bool:
         """Whether the device may be given the release now; what it has begun, it may finish."""
-        return not action.state.is_final and (action.is_started or self.lets_begin(action))
+        if action.state.is_final or action.is_held:
+            return False
+        return action.is_started or self.lets_begin(action)
 
     def lets_begin(self, action: Action) -> bool:
         """Whether a device that has not begun the action may: the rollout runs, or heals by it and was not undone."""
@@ -241,6 +254,11 @@ class Rollout:
     def has_given_up(self, action: Action) -> bool:
         """Whether a device that has not begun the action never will."""
         return self.is_undone if action.heals else self.state.is_over
+
+    def retries(self, action: Action) -> bool:
+        """Whether an action that has just ended is tried again by itself."""
+        retries = self.conditions.retries
+        return retries is not None and not self.state.is_over and retries.apply_to(action)
 
     def with_stage(self, stage: Stage) -> "Rollout":
         """Return the rollout with one stage replaced."""
@@ -314,6 +332,29 @@ def resume(rollout: Rollout, now: datetime) -> Rollout:
     return evaluate(resumed, now)
 
 
+def retry(rollout: Rollout, now: datetime) -> Rollout:
+    """Give the release again to the devices that failed or were shut out, inside the pace.
+
+    One that has finished runs again until they have a result. A question about a stage is answered by it: neither yes
+    nor no, but once more. A rollout that a person has paused goes on when it is resumed.
+
+    Args:
+        rollout: as it is stored.
+        now: UTC, aware.
+
+    Raises:
+        RolloutStateError: it is a draft, halted or aborted, or was rolled back.
+    """
+    if rollout.is_undone:
+        raise RolloutStateError("rollout: expected one that was not rolled back, found one that was")
+    _expect(rollout, RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.FINISHED)
+    again = replace(rollout, retry_cursor=0)
+    asked = any(rollout.question and stage.reason == rollout.question for stage in rollout.stages)
+    if rollout.state is RolloutState.FINISHED or asked:
+        again = replace(again, state=RolloutState.RUNNING, question="", resumed_at=now, paced_at=now)
+    return evaluate(again, now)
+
+
 def abort(rollout: Rollout) -> Rollout:
     """End a rollout for good; its unstarted actions are then cancelled in batches.
 
@@ -384,7 +425,7 @@ def next_look(rollout: Rollout, now: datetime) -> datetime | None:
     ends = [s.soak_ends_at for s in rollout.stages if s.state is StageState.SOAKING and s.soak_ends_at]
     looks = [*ends, *([rollout.deadline_at] if rollout.deadline_at else [])]
     looks = [look for look in looks if look > now]
-    if rollout.opening_stage:
+    if rollout.opening_stage or rollout.is_retrying:
         pace = rollout.conditions.pacing.look_at(
             confirmed=rollout.confirmed, in_flight=rollout.unresolved, since=rollout.paced_at or now, now=now
         )
@@ -458,6 +499,8 @@ def _is_stuck(rollout: Rollout, stage: Stage) -> bool:
 def _asking(rollout: Rollout, now: datetime) -> Rollout:
     """Pause and ask a person, where neither evidence nor time will decide."""
     stuck = next((stage for stage in rollout.stages if _is_stuck(rollout, stage)), None)
+    if stuck is not None and rollout.is_retrying:
+        return rollout
     if stuck is not None:
         question = (
             f"stage {stuck.index + 1}: {result(stuck.shown)} and no result outstanding, which neither halts nor passes"
@@ -473,7 +516,7 @@ def _asking(rollout: Rollout, now: datetime) -> Rollout:
 
 def _finished(rollout: Rollout, now: datetime) -> Rollout:
     passed = all(stage.state is StageState.PASSED and stage.is_open for stage in rollout.stages)
-    if rollout.state is not RolloutState.RUNNING or not passed or rollout.unresolved:
+    if rollout.state is not RolloutState.RUNNING or not passed or rollout.unresolved or rollout.is_retrying:
         return rollout
     finished = replace(rollout, state=RolloutState.FINISHED, deadline_at=None)
     return finished.decided(Verdict(Decision.FINISHED, f"{rollout.confirmed} devices confirmed; ended {now:%FT%TZ}"))

@@ -1,11 +1,47 @@
-"""How many of a stage's devices stand where; a report moves counters, and counters decide."""
+"""How many of a stage's devices stand where; a report moves counters, and counters decide.
+
+Devices are counted, never attempts. What a device has failed for at any attempt is kept beside how it stands now
+(`Trace`), so that a retry neither counts it twice nor erases its failure.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Self
+
+from typing_extensions import override
 
 from protocol.messages import ActionState, Cause
 from service.domain.action import Action, Bucket
+
+_SILENCE = frozenset({Cause.SILENT})
+
+
+class Fate(StrEnum):
+    """How a device stands that has failed at least once."""
+
+    FAILED = "failed"  # for good
+    CONFIRMED = "confirmed"  # at a later attempt
+    OPEN = "open"  # it is to try again or does, or was shut out before its result
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What a device has failed for, at any of its attempts, and how it stands now."""
+
+    causes: frozenset[Cause]
+    fate: Fate = Fate.FAILED
+
+    @override
+    def __str__(self) -> str:
+        causes = "+".join(sorted(self.causes))
+        return causes if self.fate is Fate.FAILED else f"{causes}:{self.fate}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the trace that a text stands for, as `str` gives it."""
+        causes, _, fate = text.partition(":")
+        return cls(frozenset(map(Cause, causes.split("+"))), Fate(fate or Fate.FAILED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +54,8 @@ class StageCounts:
         ruled: those failures that halt a small stage by rule.
         exposed: devices that were given the release, whatever became of them.
         proved: of these, the ones that confirmed it.
-        causes: of these, the ones that failed, by cause; a device that was never reached failed nothing.
+        again: of those that are scheduled, the ones that were given it before.
+        causes: of the exposed, the ones that failed at any attempt; a device that was never reached failed nothing.
     """
 
     scheduled: int = 0
@@ -30,7 +67,8 @@ class StageCounts:
     ruled: int = 0
     exposed: int = 0
     proved: int = 0
-    causes: Mapping[Cause, int] = field(default_factory=dict)
+    again: int = 0
+    causes: Mapping[Trace, int] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -45,7 +83,8 @@ class StageCounts:
     @property
     def withdrawn(self) -> int:
         """Devices that were given the release and shut out or moved before they had a result."""
-        return self.exposed - self.in_progress - self.proved - sum(self.causes.values())
+        failed = sum(count for trace, count in self.causes.items() if trace.fate is Fate.FAILED)
+        return self.exposed - self.in_progress - self.proved - self.again - failed
 
     def moved(self, before: Action | None, after: Action) -> "StageCounts":
         """Return the counts after one action has changed, or was made (before is None)."""
@@ -65,13 +104,25 @@ class StageCounts:
             ruled=self.ruled + times * action.halts_small_stage,
             exposed=self.exposed + times * action.offered,
             proved=self.proved + times * (action.offered and bucket is Bucket.SUCCEEDED),
-            causes=self._causes(action, times) if action.offered and bucket is Bucket.FAILED else self.causes,
+            again=self.again + times * (action.offered and bucket is Bucket.SCHEDULED),
+            causes=self._causes(action, times),
         )
 
-    def _causes(self, action: Action, times: int) -> Mapping[Cause, int]:
-        cause = action.cause or Cause.BOOT  # a device that reverts and does not say why did not start
-        counted = {**self.causes, cause: self.causes.get(cause, 0) + times}
-        return {cause: count for cause, count in counted.items() if count}
+    def _causes(self, action: Action, times: int) -> Mapping[Trace, int]:
+        trace = trace_of(action)
+        if trace is None:
+            return self.causes
+        counted = {**self.causes, trace: self.causes.get(trace, 0) + times}
+        return {trace: count for trace, count in counted.items() if count}
+
+
+def trace_of(action: Action) -> Trace | None:
+    """Return what an action's device has failed for, and how it stands; None if it has not failed."""
+    blames = action.blames
+    if not blames:
+        return None
+    fates = {Bucket.FAILED: Fate.FAILED, Bucket.SUCCEEDED: Fate.CONFIRMED}
+    return Trace(blames, fates.get(action.bucket, Fate.OPEN))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,36 +132,39 @@ class Exposure:
     Attributes:
         started: all of them.
         proved: those that confirmed.
-        failures: those that failed, by cause.
+        failures: those that failed at any attempt.
     """
 
     started: int
     proved: int
-    failures: Mapping[Cause, int]
+    failures: Mapping[Trace, int]
 
     @classmethod
     def of(cls, stages: Iterable[StageCounts]) -> Self:
         """Return the sums over stages."""
-        failures: dict[Cause, int] = {}
+        failures: dict[Trace, int] = {}
         started = proved = 0
         for counts in stages:
             started, proved = started + counts.exposed, proved + counts.proved
-            for cause, count in counts.causes.items():
-                failures[cause] = failures.get(cause, 0) + count
+            for trace, count in counts.causes.items():
+                failures[trace] = failures.get(trace, 0) + count
         return cls(started, proved, failures)
 
     def failed(self, causes: frozenset[Cause]) -> int:
-        """Return how many failed for one of these causes; for any but silence, if there are none."""
-        return sum(count for cause, count in self.failures.items() if _counts(cause, causes))
+        """Return how many failed for one of these causes at any attempt; for any but silence, if there are none."""
+        return sum(count for trace, count in self.failures.items() if _counts(trace, causes))
 
     def unproved(self, causes: frozenset[Cause]) -> int:
-        """Return how many failed for these causes, or may yet: silent ones, and those without a result."""
-        others = sum(
-            count for cause, count in self.failures.items() if cause is not Cause.SILENT and not _counts(cause, causes)
-        )
-        return self.started - self.proved - others
+        """Return how many failed for these causes at any attempt, or may yet: silent ones, and those without result."""
+        others = mended = 0
+        for trace, count in self.failures.items():
+            if trace.fate is Fate.FAILED and Cause.SILENT not in trace.causes and not _counts(trace, causes):
+                others += count
+            if trace.fate is Fate.CONFIRMED and _counts(trace, causes):
+                mended += count
+        return self.started - (self.proved - mended) - others
 
 
-def _counts(cause: Cause, causes: frozenset[Cause]) -> bool:
+def _counts(trace: Trace, causes: frozenset[Cause]) -> bool:
     # An outage silences healthy devices: silence delays a pass, and halts only where a gate names it.
-    return cause in causes if causes else cause is not Cause.SILENT
+    return bool(trace.causes & causes) if causes else trace.causes != _SILENCE

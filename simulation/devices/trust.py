@@ -129,7 +129,7 @@ class VirtualTrust:
         found = {Slot(slot): sha256 for slot, sha256 in wanted["images"].items()}
         if found != release.stored.digests:
             raise PartialBundleError(f"release {release.document.name}: expected its images, found others")
-        return Instruction(action_id, self._targets(release, floors, installed))
+        return Instruction(action_id, self._targets(release, floors, installed), int(head["attempt"]))
 
     def verify(
         self, machine: DeviceMachine, target: ImageTarget, *, package_keys: Sequence[ec.EllipticCurvePublicKey]

@@ -50,8 +50,7 @@ class MemoryActions(Partial):
             if not action.heals:
                 self._journal.put(self._of_rollout, (action.rollout_id, action.device_id), action.action_id)
             if action.due_at is not None:
-                held = self._unfinished.get(action.device_id, ())
-                self._journal.put(self._unfinished, action.device_id, (*held, action.action_id))
+                self._begin(action)
             self._put(action)
 
     async def get(self, action_id: str, *, lock: bool = False) -> Action:
@@ -69,6 +68,8 @@ class MemoryActions(Partial):
                 continue
             if before.due_at is not None and action.due_at is None:
                 self._finish(action)
+            if before.due_at is None and action.due_at is not None:
+                self._begin(action)
             self._put(action)
 
     async def queue(self, device_id: str) -> Sequence[Action]:
@@ -97,6 +98,14 @@ class MemoryActions(Partial):
         for action in found:
             heapq.heappush(queue, self._numbers[action.action_id])
         return found
+
+    async def ended_badly(self, rollout_id: str, *, after_number: int, limit: int) -> Sequence[NumberedAction]:
+        """See `ActionRepository.ended_badly`; looks at every later action, so it is for small fleets."""
+        return self._numbered(
+            lambda action: action.rollout_id == rollout_id and not action.heals and _ended_badly(action),
+            after_number,
+            limit,
+        )
 
     async def due(self, now: datetime, *, limit: int) -> Sequence[Action]:
         """See `ActionRepository.due`."""
@@ -157,6 +166,10 @@ class MemoryActions(Partial):
         if is_waiting and (before is None or before.state is not ActionState.SCHEDULED):
             heapq.heappush(self._waiting.setdefault(action.rollout_id, []), self._numbers[action.action_id])
 
+    def _begin(self, action: Action) -> None:
+        held = (*self._unfinished.get(action.device_id, ()), action.action_id)
+        self._journal.put(self._unfinished, action.device_id, tuple(sorted(held, key=self._numbers.__getitem__)))
+
     def _finish(self, action: Action) -> None:
         held = tuple(id_ for id_ in self._unfinished.get(action.device_id, ()) if id_ != action.action_id)
         if held:
@@ -197,3 +210,7 @@ class MemoryActions(Partial):
             if wanted(action):
                 found.append(NumberedAction(number, action))
         return found
+
+
+def _ended_badly(action: Action) -> bool:
+    return action.state.is_failure or action.state is ActionState.CANCELLED

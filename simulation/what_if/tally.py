@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from protocol.messages import ActionState, Cause
-from service.domain.rollout_counts import StageCounts
+from service.domain.rollout_counts import StageCounts, Trace
 from simulation.what_if.agenda import Agenda
 from simulation.what_if.fleet import Ending, Floats
 from simulation.what_if.sampling import Batch, Integers
@@ -69,7 +69,7 @@ class StageTally:
             ruled=ruled,
             exposed=given,
             proved=succeeded,
-            causes=causes,
+            causes={Trace(frozenset({cause})): count for cause, count in causes.items()},
         )
 
     def let_in_batch(self, batch: Batch) -> None:

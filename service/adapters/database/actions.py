@@ -11,12 +11,24 @@ from protocol.messages import ActionState, Cause
 from service.adapters.database.device_tables import devices
 from service.adapters.database.update_tables import actions
 from service.application.update_repositories import NumberedAction
-from service.domain.action import Action, UnknownActionError
+from service.domain.action import Action, Attempt, UnknownActionError
 from service.domain.membership import ENROLLED_STATES
 
 _COUNTED = text("NOT actions.heals")  # as the index says it
+_ENDED_BADLY = text("actions.state IN ('failed', 'reverted', 'timed-out', 'cancelled')")  # as the index says it
 _OFFERED = text("actions.offered")  # as the index says it
-_MUTABLE = ("state", "sequence", "cause", "detail", "offered", "progressed_at", "due_at")
+_MUTABLE = (
+    "state",
+    "sequence",
+    "cause",
+    "detail",
+    "offered",
+    "past",
+    "blames",
+    "not_before",
+    "progressed_at",
+    "due_at",
+)
 
 
 class SqlActions:
@@ -46,7 +58,7 @@ class SqlActions:
         columns: dict[str, BindParameter[Any]] = {name: bindparam(f"new_{name}") for name in _MUTABLE}
         statement = update(actions).where(actions.c.action_id == bindparam("which")).values(columns)
         rows = [
-            {"which": action.action_id, **{f"new_{name}": getattr(action, name) for name in _MUTABLE}}
+            {"which": action.action_id, **{f"new_{name}": value for name, value in _mutable(action).items()}}
             for action in changed
         ]
         await self._connection.execute(statement, rows)
@@ -78,6 +90,11 @@ class SqlActions:
         query = select(actions).where(actions.c.rollout_id == rollout_id, actions.c.state == ActionState.SCHEDULED)
         query = query.where(_COUNTED)
         return await self._fetch(query.order_by(actions.c.number).limit(limit))
+
+    async def ended_badly(self, rollout_id: str, *, after_number: int, limit: int) -> Sequence[NumberedAction]:
+        """See `ActionRepository.ended_badly`."""
+        condition = (actions.c.rollout_id == rollout_id) & _ENDED_BADLY & _COUNTED
+        return await self._numbered(condition, after_number=after_number, limit=limit)
 
     async def due(self, now: datetime, *, limit: int) -> Sequence[Action]:
         """See `ActionRepository.due`."""
@@ -128,7 +145,37 @@ class SqlActions:
 
 def _values(action: Action) -> dict[str, Any]:
     fixed = ("action_id", "rollout_id", "device_id", "stage_index", "heals")
-    return {name: getattr(action, name) for name in (*fixed, *_MUTABLE)}
+    return {name: getattr(action, name) for name in fixed} | _mutable(action)
+
+
+def _mutable(action: Action) -> dict[str, Any]:
+    derived = {"past": [_attempt_row(each) for each in action.past], "blames": blames_key(action.attempts)}
+    return {name: derived[name] if name in derived else getattr(action, name) for name in _MUTABLE}
+
+
+def blames_key(attempts: Sequence[Attempt]) -> str | None:
+    """Return what attempts failed for as the column holds it; those before the device had the release included."""
+    return "+".join(sorted({each.blame for each in attempts if each.blame})) or None
+
+
+def _attempt_row(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "state": attempt.state,
+        "cause": attempt.cause,
+        "detail": attempt.detail,
+        "ended_at": attempt.ended_at.isoformat(),
+        "offered": attempt.offered,
+    }
+
+
+def _attempt(row: dict[str, Any]) -> Attempt:
+    return Attempt(
+        state=ActionState(row["state"]),
+        cause=None if row["cause"] is None else Cause(row["cause"]),
+        detail=row["detail"],
+        ended_at=datetime.fromisoformat(row["ended_at"]),
+        offered=row["offered"],
+    )
 
 
 def _action(row: Row[Any]) -> Action:
@@ -145,4 +192,6 @@ def _action(row: Row[Any]) -> Action:
         detail=row.detail,
         offered=row.offered,
         heals=row.heals,
+        past=tuple(map(_attempt, row.past)),
+        not_before=row.not_before,
     )

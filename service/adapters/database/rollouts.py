@@ -1,7 +1,7 @@
 """Rollouts and their stages in the control database."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -10,7 +10,6 @@ from sqlalchemy import Row, Select, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from protocol.document import canonical_json, parse_document
-from protocol.messages import Cause
 from protocol.plan import Plan
 from service.adapters.database.update_tables import (
     actions,
@@ -25,7 +24,7 @@ from service.application.update_repositories import StoredRollout, StoredVerdict
 from service.domain.gates.kept import AllKept, Kept
 from service.domain.membership import StageCut
 from service.domain.rollout import Conditions, Rollout, RolloutState, Stage, StageState, UnknownRolloutError
-from service.domain.rollout_counts import StageCounts
+from service.domain.rollout_counts import StageCounts, Trace
 from service.domain.verdict import Decision, Verdict
 
 PLANS_KEPT = 256
@@ -177,6 +176,7 @@ def _values(stored: StoredRollout) -> dict[str, Any]:
         "paced_at": stored.rollout.paced_at,
         "deadline_at": stored.rollout.deadline_at,
         "is_undone": stored.rollout.is_undone,
+        "retry_cursor": stored.rollout.retry_cursor,
         "opening_cursor": stored.opening_cursor,
         "look_at": stored.look_at,
     }
@@ -204,7 +204,7 @@ def _stage_rows(stored: StoredRollout) -> list[dict[str, Any]]:
             "soak_ends_at": stage.soak_ends_at,
             "reason": stage.reason[:MAX_REASON],
             "is_approved": stage.is_approved,
-            **asdict(stage.counts),
+            **_counted(stage.counts),
         }
         for stage, plan in zip(stored.rollout.stages, stored.plan.stages, strict=True)
     ]
@@ -214,6 +214,11 @@ def _kept_rows(stored: StoredRollout, before: StoredRollout) -> list[dict[str, A
     was, rollout = before.rollout.kept, stored.rollout
     changed = {gate: kept for gate, kept in rollout.kept.items() if kept != was.get(gate)}
     return [{"rollout_id": rollout.rollout_id, "gate": gate, "state": dict(kept)} for gate, kept in changed.items()]
+
+
+def _counted(counts: StageCounts) -> dict[str, Any]:
+    plain = {field.name: getattr(counts, field.name) for field in fields(counts)}
+    return {**plain, "causes": {str(trace): count for trace, count in counts.causes.items()}}
 
 
 def _stored(row: Row[Any], stages: Sequence[Row[Any]], kept: AllKept) -> StoredRollout:
@@ -233,6 +238,7 @@ def _stored(row: Row[Any], stages: Sequence[Row[Any]], kept: AllKept) -> StoredR
         undoes=row.undoes,
         is_undone=row.is_undone,
         kept=kept,
+        retry_cursor=row.retry_cursor,
     )
     return StoredRollout(
         rollout=rollout,
@@ -252,7 +258,7 @@ def _stage(draft: Stage, row: Row[Any]) -> Stage:
         draft,
         state=StageState(row.state),
         is_open=row.is_open,
-        counts=StageCounts(**counts, causes={Cause(cause): count for cause, count in row.causes.items()}),
+        counts=StageCounts(**counts, causes={Trace.parse(text): count for text, count in row.causes.items()}),
         soak_ends_at=row.soak_ends_at,
         reason=row.reason,
         is_approved=row.is_approved,

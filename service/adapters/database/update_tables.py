@@ -106,6 +106,7 @@ rollouts = Table(
     Column("question", String(500), nullable=False, server_default=""),
     Column("paced_at", UtcDateTime),
     Column("deadline_at", UtcDateTime),
+    Column("retry_cursor", BigInteger),  # last action that a retry has looked at; None without one
     Column("undoes", GUID_TYPE, index=True),  # id of the rollout whose devices it brings back
     Column("is_undone", Boolean, nullable=False, server_default=false()),
     Column("opening_cursor", DEVICE_ID_TYPE, nullable=False),  # last device that the opening stage has looked at
@@ -145,6 +146,7 @@ rollout_stages = Table(
     Column("ruled", Integer, nullable=False),
     Column("exposed", Integer, nullable=False),
     Column("proved", Integer, nullable=False, server_default="0"),
+    Column("again", Integer, nullable=False, server_default="0"),
     Column("causes", JSON_TYPE, nullable=False, server_default="{}"),
     Column("is_approved", Boolean, nullable=False, server_default=false()),
 )
@@ -178,6 +180,8 @@ _RUNNING = text("state IN ('offered', 'downloading', 'installing', 'trial')")
 _SCHEDULED = text("state = 'scheduled'")
 _COUNTED = text("NOT heals")
 _OFFERED = text("offered")
+_BLAMED = text("blames IS NOT NULL")
+_ENDED_BADLY = text("state IN ('failed', 'reverted', 'timed-out', 'cancelled')")
 
 actions = Table(
     "actions",
@@ -193,6 +197,9 @@ actions = Table(
     Column("detail", String(500), nullable=False),
     Column("offered", Boolean, nullable=False),
     Column("heals", Boolean, nullable=False, default=False, server_default=false()),
+    Column("past", JSON_TYPE, nullable=False, default=list, server_default="[]"),  # how earlier attempts ended
+    Column("blames", String(200)),  # causes of all its failures, joined by +; None if it has never failed
+    Column("not_before", UtcDateTime),
     Column("created_at", UtcDateTime, nullable=False),
     Column("progressed_at", UtcDateTime, nullable=False),
     Column("due_at", UtcDateTime),  # None once final
@@ -209,6 +216,9 @@ actions = Table(
     Index("ix_actions_rollout_id_number", "rollout_id", "number"),
     Index("ix_actions_device_id_number", "device_id", "number"),
     Index("ix_actions_due_at", "due_at", sqlite_where=_UNFINISHED, postgresql_where=_UNFINISHED),
+    # Which devices of a rollout have failed, by cause.
+    Index("ix_actions_blames", "rollout_id", "blames", "number", sqlite_where=_BLAMED, postgresql_where=_BLAMED),
+    Index("ix_actions_ended_badly", "rollout_id", "number", sqlite_where=_ENDED_BADLY, postgresql_where=_ENDED_BADLY),
     Index("ix_actions_scheduled", "rollout_id", "number", sqlite_where=_SCHEDULED, postgresql_where=_SCHEDULED),
     # A device works on one action at a time; others of its rollouts wait in line.
     Index("uq_actions_running", "device_id", unique=True, sqlite_where=_RUNNING, postgresql_where=_RUNNING),
@@ -222,6 +232,7 @@ director_sets = Table(
     Column("device_id", DEVICE_ID_TYPE, ForeignKey("devices.device_id"), primary_key=True),
     Column("version", BigInteger, nullable=False),
     Column("action_id", GUID_TYPE),
+    Column("attempt", Integer, nullable=False, server_default="1"),
     Column("targets", LargeBinary, nullable=False),
     Column("snapshot", LargeBinary, nullable=False),
     Column("timestamp", LargeBinary, nullable=False),

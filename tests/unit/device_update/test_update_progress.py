@@ -66,3 +66,24 @@ def test_half_a_surrogate_pair_does_not_stop_a_report(tmp_path: Path) -> None:
     device.progress.send(device.wire)
     assert device.wire.reports[-1].detail == "half ?"
     device.machine.close()
+
+
+def test_further_attempt_begins_anew_and_an_earlier_one_does_not(tmp_path: Path) -> None:
+    """The end of the first attempt is known, also after a restart; the second is reported as such."""
+    device = ready_device(tmp_path)
+    device.progress.begin(ACTION)
+    device.progress.report(ActionState.FAILED, detail="first")
+    device.restart()
+    assert not device.progress.begin(ACTION, attempt=1)
+    assert device.progress.begin(ACTION, attempt=2)
+    device.progress.report(ActionState.DOWNLOADING)
+    device.restart()
+    assert (device.progress.unfinished_action, device.progress.attempt) == (ACTION, 2)
+    assert device.progress.begin(ACTION, attempt=2)
+    device.progress.report(ActionState.FAILED, detail="second")
+    assert not device.progress.begin(ACTION, attempt=1)
+    device.progress.send(device.wire)
+    said = [(report.attempt, report.sequence, report.state) for report in device.wire.reports]
+    assert said[0] == (1, 0, ActionState.FAILED)
+    assert said[-1] == (2, 1, ActionState.FAILED)
+    device.machine.close()

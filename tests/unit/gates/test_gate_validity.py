@@ -15,7 +15,7 @@ from protocol.plan import EvidenceGates, FailureGate, Plan, PlanStage
 from service.application.plans import conditions_of, stages_of
 from service.domain.membership import StageCut
 from service.domain.rollout import Rollout, RolloutState, evaluate, resume, start
-from service.domain.rollout_counts import StageCounts
+from service.domain.rollout_counts import StageCounts, Trace
 from tests.gate_simulation import ALPHA, GATES, Delays, Halts, Sites, halts, looks
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -92,7 +92,7 @@ def engine_halts(rng: np.random.Generator, plan: Plan, rate: float) -> bool:
                 failed=of_them,
                 exposed=size,
                 proved=size - failed if done else 0,
-                causes={cause: count for cause, count in causes.items() if count},
+                causes={Trace(frozenset({cause})): count for cause, count in causes.items() if count},
             )
             stage = replace(rollout.stages[index], is_open=True, counts=counts)
             rollout = evaluate(rollout.with_stage(stage), NOW)

@@ -37,6 +37,14 @@ def test_plan_goes_to_a_database_and_back() -> None:
     assert parse_document(canonical_json(plan), Plan) == plan
 
 
+def test_retries_are_bounded_and_of_causes_that_may_pass() -> None:
+    """Left out, a failed device is not given the release again."""
+    assert parse({"stages": STAGES}).retries is None
+    retries = parse({"stages": STAGES, "retries": {"most": 1, "pause": "5m", "causes": ["flash"]}}).retries
+    assert retries is not None
+    assert (retries.most, retries.pause, retries.causes) == (1, timedelta(minutes=5), ("flash",))
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
@@ -69,6 +77,8 @@ def test_plan_goes_to_a_database_and_back() -> None:
             "failures: expected each name once",
         ),
         ({"stages": STAGES, "gates": {"kind": "evidence", "failures": [{"causes": ["luck"]}]}}, "causes"),
+        ({"stages": STAGES, "retries": {"most": 11}}, "less than or equal to 10"),
+        ({"stages": STAGES, "retries": {"causes": ["boot"]}}, "expected some of download, verify, flash"),
     ],
 )
 def test_plan_that_makes_no_rollout_is_refused(content: dict[str, Any], expected: str) -> None:

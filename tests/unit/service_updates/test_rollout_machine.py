@@ -1,8 +1,9 @@
 """The engine on evidence and at a pace, driven by Hypothesis through whatever can happen to it.
 
 A fleet of devices with one outcome each, known from the beginning. Reports are late, lost, doubled and out of order;
-clocks jump; the worker and the service restart, so that only the stored form is left; people pause, resume and abort;
-devices join and are shut out. What must hold is checked after every step.
+clocks jump; the worker and the service restart, so that only the stored form is left; people pause, resume, retry and
+abort; devices are shut out, and some that failed do better at a later attempt. What must hold is checked after every
+step.
 """
 
 import json
@@ -18,13 +19,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from protocol.geometry import Slot
 from protocol.messages import ActionReport, ActionState, Cause
-from protocol.plan import EvidenceGates, FailureGate, Pace, Plan, PlanStage
+from protocol.plan import EvidenceGates, FailureGate, Pace, Plan, PlanStage, Retries
 from service.adapters.database.rollouts import _stage_rows, _stored, _values
 from service.application.plans import conditions_of, stage_plans, stages_of
 from service.application.update_repositories import StoredRollout
 from service.domain.action import Action, apply_report, offer, time_out, withdraw
 from service.domain.membership import cut_stages, position_of
 from service.domain.policy import EvidencePolicy
+from service.domain.retries import let_go, may_be_retried, retried
 from service.domain.rollout import (
     Rollout,
     RolloutState,
@@ -35,9 +37,10 @@ from service.domain.rollout import (
     next_look,
     pause,
     resume,
+    retry,
     start,
 )
-from service.domain.rollout_counts import Exposure
+from service.domain.rollout_counts import Exposure, Fate, Trace
 from service.domain.verdict import Decision, Verdict
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -56,7 +59,7 @@ SILENT = (ActionState.TIMED_OUT, Cause.SILENT)
 BAD = ((ActionState.REVERTED, Cause.HANG), (ActionState.FAILED, Cause.DOWNLOAD), (ActionState.FAILED, Cause.BOOT))
 
 
-def plan_of(*, is_paced: bool, small_stage_rule: bool, deadline: timedelta | None) -> Plan:
+def plan_of(*, is_paced: bool, small_stage_rule: bool, deadline: timedelta | None, retries: Retries | None) -> Plan:
     return Plan(
         stages=(
             PlanStage(count=60, soak=timedelta(hours=1), resolved=0.5),
@@ -66,6 +69,7 @@ def plan_of(*, is_paced: bool, small_stage_rule: bool, deadline: timedelta | Non
         pace=Pace(per_minute=PER_MINUTE, concurrency=CONCURRENCY) if is_paced else Pace(),
         gates=EvidenceGates(alpha=0.05, beta=0.3, failures=GATES, small_stage_rule=small_stage_rule),
         device_timeout=TIMEOUT,
+        retries=retries,
         deadline=deadline,
     )
 
@@ -93,6 +97,7 @@ class Course(RuleBasedStateMachine):
         self.started: list[str] = []  # in the order in which they were given the release
         self.verdicts: list[Verdict] = []
         self.resumes = 0
+        self.retries = 0
 
     @initialize(
         seed=st.integers(0, 2**32),
@@ -100,21 +105,24 @@ class Course(RuleBasedStateMachine):
         is_paced=st.booleans(),
         small_stage_rule=st.booleans(),
         deadline=st.sampled_from([None, timedelta(hours=3), timedelta(days=2)]),
+        retries=st.sampled_from([None, Retries(), Retries(most=1, pause=timedelta(0))]),
     )
-    def begin(
+    def begin(  # noqa: PLR0917 - drawn by name
         self,
         seed: int,
         bad_percent: int,
         is_paced: bool,  # noqa: FBT001 - drawn by name
         small_stage_rule: bool,  # noqa: FBT001 - as above
         deadline: timedelta | None,
+        retries: Retries | None,
     ) -> None:
         """A group with outcomes, and a rollout that has been started."""
         self.random = random.Random(seed)  # noqa: S311 - repeatable, not secret
         self.bad_percent = bad_percent
         self.is_paced = is_paced
-        self.plan = plan_of(is_paced=is_paced, small_stage_rule=small_stage_rule, deadline=deadline)
+        self.plan = plan_of(is_paced=is_paced, small_stage_rule=small_stage_rule, deadline=deadline, retries=retries)
         self.outcomes = {f"device-{number}": self._outcome() for number in range(DEVICES)}
+        self.mends = {device: self.random.random() < 0.5 for device in self.outcomes}
         cuts = cut_stages(stage_plans(self.plan), [position_of("r", device) for device in self.outcomes])
         draft = Rollout("r", "release", "group", conditions_of(self.plan), stages_of(self.plan))
         self.rollout = draft
@@ -125,13 +133,18 @@ class Course(RuleBasedStateMachine):
             return self.random.choice(BAD)
         return SILENT if self.random.random() < 0.01 else OK
 
+    def _outcome_of(self, device: str) -> tuple[ActionState, Cause | None]:
+        is_first = self.actions[device].attempt == 1
+        return self.outcomes[device] if is_first or not self.mends[device] else OK
+
     def _take(self, after: Rollout) -> None:
         """Let the engine judge and keep what it became, as `store_rollout` does."""
         before = self.rollout
         judged = evaluate(after, self.now)
         again = evaluate(replace(judged, verdicts=()), self.now)
         assert again == replace(judged, verdicts=()), "a second look changes something"
-        assert not before.state.is_over or judged.state.is_over
+        is_retried = before.state is RolloutState.FINISHED and after.retry_cursor is not None
+        assert not before.state.is_over or judged.state.is_over or is_retried
         assert before.state is not RolloutState.HALTED or judged.state in {RolloutState.HALTED, RolloutState.ABORTED}
         self.verdicts += judged.verdicts
         self.rollout = replace(judged, verdicts=())
@@ -142,6 +155,9 @@ class Course(RuleBasedStateMachine):
             return
         if after.offered and not before.offered:
             self.started.append(device)
+        if self.rollout.retries(after):
+            assert self.plan.retries is not None
+            after = retried(after, now=self.now, pause=self.plan.retries.pause, timeout=TIMEOUT)
         self.actions[device] = after
         self._take(self.rollout.with_moved(before, after))
 
@@ -181,13 +197,16 @@ class Course(RuleBasedStateMachine):
         """Devices report how it ended: once or twice, failures perhaps first."""
         chosen = self._pick(count, ActionState.OFFERED, ActionState.DOWNLOADING, ActionState.CONFIRMED)
         if bad_first:
-            chosen.sort(key=lambda device: self.outcomes[device] == OK)
+            chosen.sort(key=lambda device: self._outcome_of(device) == OK)
         for device in chosen * times:
-            state, cause = self.outcomes[device]
+            state, cause = self._outcome_of(device)
             if state is ActionState.TIMED_OUT:
                 continue  # lost, every time
             digests = DIGESTS if state is ActionState.CONFIRMED else {}
-            report = ActionReport(action_id=ACTION_ID, sequence=9, state=state, cause=cause, digests=digests)
+            attempt = self.actions[device].attempt
+            report = ActionReport(
+                action_id=ACTION_ID, attempt=attempt, sequence=9, state=state, cause=cause, digests=digests
+            )
             self._change(device, apply_report(self.actions[device], report, DIGESTS, now=self.now, timeout=TIMEOUT))
 
     @rule(times=st.integers(1, 4))
@@ -207,11 +226,47 @@ class Course(RuleBasedStateMachine):
             report = ActionReport(action_id=ACTION_ID, sequence=1, state=ActionState.DOWNLOADING)
             self._change(device, apply_report(self.actions[device], report, DIGESTS, now=self.now, timeout=TIMEOUT))
 
+    @rule(count=st.integers(1, 30), state=st.sampled_from([ActionState.CONFIRMED, ActionState.FAILED]))
+    def report_of_an_earlier_attempt(self, count: int, state: ActionState) -> None:
+        """It comes late, whatever it says: nothing changes."""
+        for device in [device for device, action in self.actions.items() if action.past][:count]:
+            action = self.actions[device]
+            report = ActionReport(
+                action_id=ACTION_ID, attempt=action.attempt - 1, sequence=99, state=state, digests=DIGESTS
+            )
+            assert apply_report(action, report, DIGESTS, now=self.now, timeout=TIMEOUT) is action
+
+    @rule()
+    def pauses_end(self) -> None:
+        """Devices that are to try again may."""
+        for device, action in self.actions.items():
+            if action.is_held and action.not_before is not None and action.not_before <= self.now:
+                self.actions[device] = let_go(action, now=self.now, timeout=TIMEOUT)
+
+    @rule(count=st.integers(1, 60))
+    def retry(self, count: int) -> None:
+        """A person has those that failed try again; the worker does as many as the pace lets in."""
+        if self.rollout.state.is_over and self.rollout.state is not RolloutState.FINISHED:
+            return
+        self.resumes += 1  # it answers a question, too
+        self.retries += 1
+        self._take(retry(self.rollout, self.now))
+        if not self.rollout.is_retrying:
+            return
+        batch = min(count, self.rollout.allowed(self.now))
+        chosen = [device for device, action in self.actions.items() if may_be_retried(action)][:batch]
+        rollout = self.rollout
+        for device in chosen:
+            before = self.actions[device]
+            after = retried(before, now=self.now, pause=timedelta(0), timeout=TIMEOUT)
+            self.actions[device], rollout = after, rollout.with_moved(before, after)
+        self._take(replace(rollout.paced(len(chosen), self.now), retry_cursor=None))
+
     @rule()
     def silent_ones_time_out(self) -> None:
         """A deadline is over, whoever is late is silent for good."""
         for device in self._pick(DEVICES, ActionState.OFFERED, ActionState.DOWNLOADING):
-            if self.outcomes[device] == SILENT:
+            if self._outcome_of(device) == SILENT:
                 self._change(device, time_out(self.actions[device], self.now))
 
     @rule(count=st.integers(1, 2))
@@ -270,7 +325,8 @@ class Course(RuleBasedStateMachine):
             assert counts.exposed == sum(a.offered for a in mine)
             assert counts.proved == sum(a.state is ActionState.CONFIRMED for a in mine)
             assert counts.withdrawn == sum(a.offered and a.state is ActionState.CANCELLED for a in mine)
-            assert sum(counts.causes.values()) == sum(a.state.is_failure and a.offered for a in mine)
+            assert sum(counts.causes.values()) == sum(bool(a.blames) for a in mine)
+            assert counts.again == sum(a.offered and a.state is ActionState.SCHEDULED for a in mine)
 
     @invariant()
     def exposes_nobody_ahead_of_stage_and_pace(self) -> None:
@@ -298,9 +354,13 @@ class Course(RuleBasedStateMachine):
         assert isinstance(policy, EvidencePolicy)
         found = Exposure.of(stage.counts for stage in self.rollout.stages)
         assert found.started == len(self.started) == len(set(self.started))
-        causes = Counter(cause for _, cause in map(self.outcomes.__getitem__, self.started) if cause is not None)
-        proved = sum(self.outcomes[device] == OK for device in self.started)
-        punctual = Exposure(len(self.started), proved, causes)
+        traces = Counter(
+            Trace(frozenset({cause}), Fate.CONFIRMED if self.mends[device] else Fate.FAILED)
+            for device in self.started
+            if (cause := self.outcomes[device][1]) is not None
+        )
+        proved = sum(self.outcomes[device] == OK or self.mends[device] for device in self.started)
+        punctual = Exposure(len(self.started), proved, traces)
         for gate in policy.gates:
             halting = gate.rate.log_halt(found.failed(gate.causes), found.started)
             assert halting <= gate.rate.log_halt(punctual.failed(gate.causes), punctual.started)
@@ -310,6 +370,8 @@ class Course(RuleBasedStateMachine):
     @invariant()
     def decides_everything_once(self) -> None:
         """No stage opens or passes twice, a halt is one halt, and no question is put twice without an answer."""
+        finished = [verdict for verdict in self.verdicts if verdict.decision is Decision.FINISHED]
+        assert len(finished) <= 1 + self.retries
         once = Counter((v.decision, v.stage_index) for v in self.verdicts if v.decision in _ONCE)
         assert all(times == 1 for times in once.values()), once
         asked = sum(verdict.decision is Decision.ASKED for verdict in self.verdicts)
@@ -330,7 +392,7 @@ class Course(RuleBasedStateMachine):
             assert look is not None or (opening is None and not soaking)
 
 
-_ONCE = {Decision.OPENED, Decision.PASSED, Decision.SHOWN, Decision.HALTED, Decision.FINISHED}
+_ONCE = {Decision.OPENED, Decision.PASSED, Decision.SHOWN, Decision.HALTED}
 
 
 def _ends(stage: Stage) -> datetime:
