@@ -13,13 +13,17 @@ from numpy.typing import NDArray
 
 from service.domain.gates.budget import ErrorBudget
 from service.domain.gates.failure_rate import FailureRateGate, threshold
+from service.domain.gates.site_rate import DEPTHS, SiteRateGate
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 ALPHA = 0.01
 FAILURES = FailureRateGate(acceptable=0.02, worst=0.05)
 BROKEN = FailureRateGate(acceptable=0.005, worst=0.03)
 BROKEN_SHARE = 0.25  # of failures: both gates stand at their acceptable rate together
+SITE_FAILURES = SiteRateGate(acceptable=0.02, worst=0.05)
+SITE_BROKEN = SiteRateGate(acceptable=0.005, worst=0.03)
 BUDGET = ErrorBudget(ALPHA, {"failures": 2, "broken": 1})
 LIMIT = 0.05  # of the raw thresholds
 AWS_MINIMUM = 100
@@ -66,6 +70,8 @@ class Looks:
         results: reports so far.
         failed: of them, failures; broken: of these, those that the second gate counts.
         by_start: failures in the order of the starts.
+        sites: of the devices in the order of the starts.
+        reported: places in that order of the devices that report.
     """
 
     started: Floats
@@ -73,6 +79,8 @@ class Looks:
     failed: Floats
     broken: Floats
     by_start: Bools
+    sites: Integers
+    reported: Integers
 
 
 Gate = Callable[[Looks], Bools]
@@ -82,7 +90,8 @@ def looks(
     rng: np.random.Generator, rate: float, *, runs: int, delays: Delays, sites: Sites, devices: int = STAGES[-1]
 ) -> Looks:
     """Draw runs of a release that fails on a share of the devices."""
-    failed = _failures(rng, rate, runs, devices, sites)
+    of_site = _sites(rng, runs, devices, sites)
+    failed = _failures(rng, rate, of_site, sites)
     broken = failed & (rng.random(failed.shape) < BROKEN_SHARE)
     starts = (np.arange(devices) // delays.wave * delays.wave).astype(float)
     mean = np.where(failed, delays.failure, delays.success)
@@ -96,19 +105,22 @@ def looks(
         failed=np.cumsum(np.take_along_axis(failed, order, 1), axis=1, dtype=float),
         broken=np.cumsum(np.take_along_axis(broken, order, 1), axis=1, dtype=float),
         by_start=failed,
+        sites=of_site,
+        reported=order,
     )
 
 
-def _failures(rng: np.random.Generator, rate: float, runs: int, devices: int, sites: Sites) -> Bools:
+def _sites(rng: np.random.Generator, runs: int, devices: int, sites: Sites) -> Integers:
+    of_site = np.broadcast_to(np.arange(devices) // sites.size, (runs, devices))
+    return of_site if sites.together or sites.size == 1 else rng.permuted(of_site, axis=1)
+
+
+def _failures(rng: np.random.Generator, rate: float, of_site: Integers, sites: Sites) -> Bools:
     if sites.correlation == 0:
-        return np.asarray(rng.random((runs, devices)) < rate)
+        return np.asarray(rng.random(of_site.shape) < rate)
     strength = 1 / sites.correlation - 1  # a + b of the beta distribution
-    count = -(-devices // sites.size)
-    rates = rng.beta(rate * strength, (1 - rate) * strength, (runs, count))
-    each = np.repeat(rates, sites.size, axis=1)[:, :devices]
-    if not sites.together:
-        each = rng.permuted(each, axis=1)
-    return np.asarray(rng.random((runs, devices)) < each)
+    rates = rng.beta(rate * strength, (1 - rate) * strength, (len(of_site), int(of_site.max()) + 1))
+    return np.asarray(rng.random(of_site.shape) < np.take_along_axis(rates, of_site, 1))
 
 
 def evidence(seen: Looks) -> Bools:
@@ -124,6 +136,58 @@ def _reaches(gate: FailureRateGate, failed: Floats, devices: Floats, rising: Flo
     found = np.zeros(failed.shape, bool)
     found[is_failure] = gate.log_halt_each(failed[is_failure], devices[is_failure]) >= threshold(alpha)
     return found
+
+
+def evidence_by_site(seen: Looks) -> Bools:
+    """The product's gates where the plan groups devices by site."""
+    first = _reaches_by_site(SITE_FAILURES, seen, seen.failed, BUDGET.part("failures"))
+    second = _reaches_by_site(SITE_BROKEN, seen, seen.broken, BUDGET.part("broken"))
+    return np.asarray(first | second)
+
+
+def _reaches_by_site(gate: SiteRateGate, seen: Looks, rising: Floats, alpha: float) -> Bools:
+    run, look = (np.diff(rising, axis=1, prepend=0) > 0).nonzero()  # in each run, in the order of the reports
+    device, before = seen.reported[run, look], _before(seen.sites)
+    is_new = before == 0
+    begun = np.cumsum(is_new, axis=1)[run, seen.started[run, look].astype(int) - 1]
+    site = run * seen.sites.shape[1] + seen.sites[run, device]
+    wealth = begun[:, np.newaxis, np.newaxis] * gate.log_halt_factors(np.zeros(len(DEPTHS)))
+    for place, depth in enumerate(DEPTHS):
+        counts = before[run, device] < depth
+        wealth[:, place] += _summed(_rises(gate, site, counts, place), run)
+    log_mean = np.logaddexp.reduce(wealth.reshape(len(run), -1), axis=1) - np.log(wealth[0].size)
+    found = np.zeros(rising.shape, bool)
+    found[run, look] = log_mean >= threshold(alpha)
+    return found
+
+
+def _before(groups: Integers) -> Integers:
+    """Return how many of the same group stand before each, row by row."""
+    order = np.argsort(groups, axis=1, kind="stable")
+    ordered = np.take_along_axis(groups, order, 1)
+    is_first = np.diff(ordered, axis=1, prepend=-1) != 0
+    place = np.broadcast_to(np.arange(groups.shape[1]), groups.shape)
+    since = place - np.maximum.accumulate(np.where(is_first, place, 0), axis=1)
+    found = np.empty_like(since)
+    np.put_along_axis(found, order, since, 1)
+    return found
+
+
+def _rises(gate: SiteRateGate, site: Integers, counts: Bools, place: int) -> Floats:
+    """Return by how much each failure raises the components of one depth; 0 where its device does not count."""
+    failures = np.zeros((DEPTHS[place] + 1, len(DEPTHS)))
+    failures[:, place] = np.arange(DEPTHS[place] + 1)
+    steps = np.diff(gate.log_halt_factors(failures)[:, place], axis=0)
+    found = np.zeros((len(site), steps.shape[1]))
+    found[counts] = steps[_before(site[counts][np.newaxis])[0]]
+    return found
+
+
+def _summed(rises: Floats, run: Integers) -> Floats:
+    """Return the sums so far, from zero in each run."""
+    total = np.cumsum(rises, axis=0)
+    first = np.searchsorted(run, run)
+    return np.asarray(total - (total - rises)[first], float)
 
 
 def evidence_as_reported(seen: Looks) -> Bools:
@@ -162,6 +226,7 @@ def raw_in_groups(seen: Looks) -> Bools:
 GATES: Mapping[str, Gate] = MappingProxyType(
     {
         "evidence": evidence,
+        "evidence, by site": evidence_by_site,
         "evidence, as reported": evidence_as_reported,
         "evidence, forgotten at restarts": evidence_forgotten,
         "5 % of results": raw,

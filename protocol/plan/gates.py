@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from protocol.attributes import AttributeName
 from protocol.document import Document
 from protocol.messages import Cause
 
@@ -26,6 +27,8 @@ class FailureGate(Document):
         acceptable: a release that fails no more often is halted with the gate's part of alpha at most.
         worst: one that fails as often or more passes with probability beta at most.
         weight: of its part of alpha; only the proportions between gates count.
+        group_by: attribute whose values are sites: devices of one may fail together, and are one draw. None: each
+            device is a draw of its own.
     """
 
     name: GateName = "failures"
@@ -33,6 +36,7 @@ class FailureGate(Document):
     acceptable: Probability = 0.02
     worst: Probability = 0.05
     weight: Annotated[float, Field(gt=0)] = 1.0
+    group_by: AttributeName | None = None
 
     @model_validator(mode="after")
     def _check_rates(self) -> Self:

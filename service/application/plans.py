@@ -63,6 +63,7 @@ def _policy(gates: EvidenceGates | ThresholdGates) -> Policy:
                 FailureRateGate(acceptable=gate.acceptable, worst=gate.worst),
                 frozenset(gate.causes),
                 weight=gate.weight,
+                group_by=gate.group_by or "",
             )
             for gate in gates.failures
         ),

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from service.application.audit import Change
 from service.application.events import Event, EventType
+from service.application.site_evidence import tell_sites
 from service.application.unit_of_work import UnitOfWork
 from service.application.update_repositories import StoredRollout
 from service.domain.action import Action
@@ -102,7 +103,7 @@ async def store_actions(
             work.record(action_event(after, now))
         if last is not after:
             work.record(action_event(last, now))
-    return rollout
+    return await tell_sites(work, rollout, [last for _, _, last in changed])
 
 
 def _tried_again(rollout: Rollout, action: Action, now: datetime) -> Action:

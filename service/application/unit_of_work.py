@@ -32,6 +32,7 @@ from service.application.events import Event, EventLog
 from service.application.issuance import IssuanceLog
 from service.application.learned_state_repository import LearnedStateRepository
 from service.application.revocation_repository import RevocationRepository
+from service.application.site_repository import SiteRepository
 from service.application.transparency_repository import LogRepository
 from service.application.update_repositories import (
     ActionRepository,
@@ -66,6 +67,7 @@ class UnitOfWork(Protocol):
     deltas: DeltaRepository
     rollouts: RolloutRepository
     actions: ActionRepository
+    sites: SiteRepository
     director: DirectorRepository
     installed: InstalledRepository
     documents: DocumentRepository

@@ -13,7 +13,8 @@ from typing import Protocol
 from protocol.messages import Cause
 from service.domain.gates.budget import ErrorBudget
 from service.domain.gates.failure_rate import FailureRateGate, in_words, threshold
-from service.domain.gates.kept import NOTHING_KEPT, AllKept, KeptGate
+from service.domain.gates.kept import NOTHING_KEPT, AllKept, Kept, KeptGate
+from service.domain.gates.site_rate import SiteEvidence, SiteRateGate
 from service.domain.membership import InvalidPlanError
 from service.domain.rollout_counts import Exposure, StageCounts
 from service.domain.verdict import Decision, Figure, Verdict
@@ -55,6 +56,10 @@ class Policy(Protocol):
     @property
     def keeps_evidence(self) -> bool:
         """Whether it has gates that keep evidence."""
+
+    @property
+    def gates_by_site(self) -> tuple["CauseGate", ...]:
+        """Its gates that take a site for one draw."""
 
     def halt(self, stages: Sequence[Shown], kept: AllKept = NOTHING_KEPT) -> Verdict | None:
         """Return why the rollout halts, or None.
@@ -100,6 +105,11 @@ class ThresholdPolicy:
     def keeps_evidence(self) -> bool:
         """Thresholds keep none."""
         return False
+
+    @property
+    def gates_by_site(self) -> tuple["CauseGate", ...]:
+        """Thresholds know no sites."""
+        return ()
 
     def halt(self, stages: Sequence[Shown], _kept: AllKept = NOTHING_KEPT) -> Verdict | None:
         """See `Policy.halt`."""
@@ -148,12 +158,55 @@ class CauseGate:
     Attributes:
         causes: that it counts; none means all but silence.
         weight: of its part of the error budget.
+        group_by: attribute whose values are sites that fail together; empty where devices do not.
     """
 
     name: str
     rate: FailureRateGate
     causes: frozenset[Cause] = frozenset()
     weight: float = 1.0
+    group_by: str = ""
+
+    def log_halt(self, exposure: Exposure, kept: AllKept) -> float:
+        """Return ln E: started devices without a result count as successes, which only delays a halt."""
+        if self.group_by:
+            return SiteEvidence.of(kept.get(self.name, {})).log_halt
+        return self.rate.log_halt(exposure.failed(self.causes), exposure.started)
+
+    def log_pass(self, exposure: Exposure, kept: AllKept) -> float:
+        """Return ln E′: those without a result count as failures here, and those that were shut out before it."""
+        if self.group_by:
+            return SiteEvidence.of(kept.get(self.name, {})).log_pass
+        return self.rate.log_pass(exposure.unproved(self.causes), exposure.started)
+
+    def finding(self, exposure: Exposure, kept: AllKept) -> str:
+        """Return what was expected and found, for people."""
+        share, failed = f"{self.rate.acceptable:.3g} of the devices", exposure.failed(self.causes)
+        found = f"expected at most {share} to fail, found {failed} of {exposure.started}"
+        if not self.group_by:
+            return found
+        seen = SiteEvidence.of(kept.get(self.name, {}))
+        return f"{found}, at {seen.struck} of {seen.sites} sites by {self.group_by}"
+
+    def kept_of_devices(self, exposure: Exposure) -> Kept:
+        """Return what it keeps of devices that are each a site of their own."""
+        cleared = exposure.started - exposure.unproved(self.causes)
+        return self.by_site.of_devices(exposure.failed(self.causes), cleared, exposure.started).kept
+
+    @property
+    def by_site(self) -> SiteRateGate:
+        """The gate that takes a site for one draw."""
+        return SiteRateGate(self.rate.acceptable, self.rate.worst)
+
+    def figures(self, exposure: Exposure, kept: AllKept) -> dict[str, Figure]:
+        """Return the evidence, by name, without thresholds."""
+        figures: dict[str, Figure] = {"failed": exposure.failed(self.causes)}
+        if self.group_by:
+            seen = SiteEvidence.of(kept.get(self.name, {}))
+            figures |= {"sites": seen.sites, "struck_sites": seen.struck}
+        figures["ln_halt"] = round(self.log_halt(exposure, kept), 4)
+        figures["ln_pass"] = round(self.log_pass(exposure, kept), 4)
+        return figures
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +234,12 @@ class EvidencePolicy:
     @property
     def keeps_evidence(self) -> bool:
         """See `Policy.keeps_evidence`."""
-        return bool(self.kept_gates)
+        return bool(self.kept_gates or self.gates_by_site)
+
+    @property
+    def gates_by_site(self) -> tuple[CauseGate, ...]:
+        """See `Policy.gates_by_site`."""
+        return tuple(gate for gate in self.gates if gate.group_by)
 
     def halt(self, stages: Sequence[Shown], kept: AllKept = NOTHING_KEPT) -> Verdict | None:
         """See `Policy.halt`."""
@@ -189,14 +247,10 @@ class EvidencePolicy:
             return ruled
         exposure, budget = Exposure.of(stage.counts for stage in stages), self.budget
         for gate in self.gates:
-            # Started devices without a result count as successes: that only delays a halt.
-            failed = exposure.failed(gate.causes)
-            evidence, needed = gate.rate.log_halt(failed, exposure.started), threshold(budget.part(gate.name))
+            evidence, needed = gate.log_halt(exposure, kept), threshold(budget.part(gate.name))
             if evidence >= needed:
-                reason = (
-                    f"gate {gate.name}: expected at most {gate.rate.acceptable:.3g} of the devices to fail, found "
-                    f"{failed} of {exposure.started}; {in_words(evidence)}, above {in_words(needed)[4:]}"
-                )
+                found = gate.finding(exposure, kept)
+                reason = f"gate {gate.name}: {found}; {in_words(evidence)}, above {in_words(needed)[4:]}"
                 return Verdict(Decision.HALTED, reason, stages[-1].index, gate.name, self.figures(stages, kept))
         return self._halt_by_kept(stages, kept)
 
@@ -224,7 +278,7 @@ class EvidencePolicy:
         if counts.size - counts.unresolved < stage.resolved * counts.size:
             return None
         exposure = Exposure.of(each.counts for each in stages)
-        evidence = {gate.name: self._log_pass(gate, exposure) for gate in self.gates}
+        evidence = {gate.name: gate.log_pass(exposure, kept) for gate in self.gates}
         weakest = min(evidence, key=lambda name: evidence[name])
         if evidence[weakest] < threshold(self.beta):
             return None
@@ -236,14 +290,12 @@ class EvidencePolicy:
         exposure, budget = Exposure.of(stage.counts for stage in stages), self.budget
         figures: dict[str, Figure] = {"started": exposure.started, "confirmed": exposure.proved}
         for gate in self.gates:
-            failed = exposure.failed(gate.causes)
-            figures |= {
-                f"{gate.name}.failed": failed,
-                f"{gate.name}.ln_halt": round(gate.rate.log_halt(failed, exposure.started), 4),
-                f"{gate.name}.halts_at": round(threshold(budget.part(gate.name)), 4),
-                f"{gate.name}.ln_pass": round(self._log_pass(gate, exposure), 4),
-                f"{gate.name}.passes_at": round(threshold(self.beta), 4),
+            judged = {
+                **gate.figures(exposure, kept),
+                "halts_at": round(threshold(budget.part(gate.name)), 4),
+                "passes_at": round(threshold(self.beta), 4),
             }
+            figures |= {f"{gate.name}.{name}": figure for name, figure in judged.items()}
         for watching in self.kept_gates:
             found = kept.get(watching.name, {})
             seen = {
@@ -253,11 +305,6 @@ class EvidencePolicy:
             }
             figures |= {f"{watching.name}.{name}": figure for name, figure in seen.items()}
         return figures
-
-    @staticmethod
-    def _log_pass(gate: CauseGate, exposure: Exposure) -> float:
-        # Started devices without a result count as failures here, those that were shut out before it included.
-        return gate.rate.log_pass(exposure.unproved(gate.causes), exposure.started)
 
 
 @lru_cache

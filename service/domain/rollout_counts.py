@@ -152,19 +152,20 @@ class Exposure:
 
     def failed(self, causes: frozenset[Cause]) -> int:
         """Return how many failed for one of these causes at any attempt; for any but silence, if there are none."""
-        return sum(count for trace, count in self.failures.items() if _counts(trace, causes))
+        return sum(count for trace, count in self.failures.items() if is_counted(trace.causes, causes))
 
     def unproved(self, causes: frozenset[Cause]) -> int:
         """Return how many failed for these causes at any attempt, or may yet: silent ones, and those without result."""
         others = mended = 0
         for trace, count in self.failures.items():
-            if trace.fate is Fate.FAILED and Cause.SILENT not in trace.causes and not _counts(trace, causes):
+            if trace.fate is Fate.FAILED and Cause.SILENT not in trace.causes and not is_counted(trace.causes, causes):
                 others += count
-            if trace.fate is Fate.CONFIRMED and _counts(trace, causes):
+            if trace.fate is Fate.CONFIRMED and is_counted(trace.causes, causes):
                 mended += count
         return self.started - (self.proved - mended) - others
 
 
-def _counts(trace: Trace, causes: frozenset[Cause]) -> bool:
+def is_counted(found: frozenset[Cause], causes: frozenset[Cause]) -> bool:
+    """Whether a gate on some causes, or without any on all but silence, counts what a device has failed for."""
     # An outage silences healthy devices: silence delays a pass, and halts only where a gate names it.
-    return bool(trace.causes & causes) if causes else trace.causes != _SILENCE
+    return bool(found & causes) if causes else bool(found - _SILENCE)

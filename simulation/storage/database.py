@@ -25,6 +25,7 @@ from service.application.events import Event, EventLog, StoredEvent
 from service.application.issuance import IssuanceLog
 from service.application.learned_state_repository import LearnedStateRepository
 from service.application.revocation_repository import RevocationRepository
+from service.application.site_repository import SiteRepository
 from service.application.transparency_repository import LogRepository
 from service.application.update_repositories import (
     ActionRepository,
@@ -42,6 +43,7 @@ from simulation.storage.attributes import MemoryAttributes
 from simulation.storage.devices import MemoryAttestations, MemoryDevices, MemoryIssuance, MemoryProducts
 from simulation.storage.journal import Journal, Unreached
 from simulation.storage.logs import MemoryAudit, MemoryEvents
+from simulation.storage.sites import MemorySites
 from simulation.storage.updates import (
     MemoryDirectorSets,
     MemoryInstalled,
@@ -77,6 +79,7 @@ class MemoryUnitOfWork:
         self.releases = cast("ReleaseRepository", MemoryReleases(journal))
         self.rollouts = cast("RolloutRepository", MemoryRollouts(journal, actions))
         self.actions = cast("ActionRepository", actions)
+        self.sites: SiteRepository = MemorySites(journal)
         self.director: DirectorRepository = MemoryDirectorSets(journal)
         self.installed: InstalledRepository = MemoryInstalled(journal)
         self.leases: LeaseRepository = self._leases

@@ -4,6 +4,7 @@
     sampling   what becomes of devices that are let in: each drawn for itself, or many at once
     course     one rollout from its start to its end, by the engine's own code
     answer     many rollouts, and what they say of the plan
+    limits     what of a plan an answer does not show
     policies   the plans of other update servers, for the same engine
     compare    one table: policies and what goes wrong
     page       the answer as a page and as a picture

@@ -13,6 +13,7 @@ from service.domain.rollout import RolloutState
 from simulation.errors import WhatIfError
 from simulation.what_if.course import COARSE, FINE, Course, Ended, Moment
 from simulation.what_if.fleet import FleetModel, model_of, plain_fault
+from simulation.what_if.limits import not_simulated
 from simulation.what_if.sampling import Aggregated, EachDevice
 
 USUAL_FAILURE_RATE = 0.1  # of the bad release, where neither the scenario nor the question says
@@ -76,6 +77,7 @@ class Answer(Document):
         halt_seconds: from the start to the halt, of those halted; None if none was.
         exposed: of the bad release, by replication, rising.
         full: the full run.
+        not_simulated: what the plan says and the answer leaves out, a line each.
     """
 
     plan: str
@@ -98,6 +100,7 @@ class Answer(Document):
     halt_seconds: Spread | None
     exposed: tuple[int, ...]
     full: FullRun
+    not_simulated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +179,7 @@ def ask(
         replications=len(found.bad),
         exposed=tuple(sorted(ended.exposed for ended in found.bad)),
         full=full,
+        not_simulated=not_simulated(plan),
         **_of_healthy(found.healthy),
         **_of_bad(found.bad),
     )

@@ -185,4 +185,5 @@ def text_of(answer: Answer) -> str:
     if answer.halt_seconds is not None:
         halt = answer.halt_seconds
         lines.append(f"  halts after {halt.median / 60:.1f} min (p90 {halt.p90 / 60:.1f})")
+    lines += [f"not simulated: {line}" for line in answer.not_simulated]
     return "\n".join(lines)

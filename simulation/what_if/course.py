@@ -14,6 +14,7 @@ from protocol.plan import Plan
 from service.application.plans import conditions_of, stage_plans, stages_of
 from service.domain.membership import StageCut
 from service.domain.rollout import Rollout, RolloutState, Stage, evaluate, next_look, start
+from service.domain.rollout_counts import Exposure
 from simulation.what_if.fleet import FleetModel
 from simulation.what_if.sampling import Sampler
 from simulation.what_if.tally import StageTally
@@ -204,10 +205,19 @@ class Course:
             if tally.take(self._now):
                 counted = replace(self._rollout.stages[index], counts=tally.counts)
                 self._rollout = self._rollout.with_stage(counted)
+        self._tell_sites()
         looked = evaluate(self._rollout, self._time)
         self._rollout = replace(looked, verdicts=()) if looked.verdicts else looked
         if self._timeline is not None:
             self._timeline.append(self.moment)
+
+    def _tell_sites(self) -> None:
+        """Tell gates by site what has been counted: each device is a site of its own here."""
+        gates = self._rollout.conditions.policy.gates_by_site
+        if gates:
+            exposure = Exposure.of(stage.counts for stage in self._rollout.stages)
+            kept = {gate.name: gate.kept_of_devices(exposure) for gate in gates}
+            self._rollout = replace(self._rollout, kept={**self._rollout.kept, **kept})
 
     def _ended(self) -> Ended:
         moment = self.moment

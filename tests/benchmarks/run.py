@@ -24,6 +24,7 @@ SCRIPTS = (
     "delta_bench",
     "tlog_bench",
     "gate_validity_bench",
+    "site_gate_bench",
     "rollout_policies_bench",
     "virtual_bench",
     "fleet_bench",

@@ -29,6 +29,7 @@ from service.adapters.database.products import SqlProducts
 from service.adapters.database.releases import SqlReleases
 from service.adapters.database.revocations import SqlRevocations
 from service.adapters.database.rollouts import SqlRollouts
+from service.adapters.database.sites import SqlSites
 from service.adapters.database.transparency import SqlLog
 from service.application.attribute_repository import AttributeRepository
 from service.application.audit import AuditLog
@@ -47,6 +48,7 @@ from service.application.events import Event, EventLog
 from service.application.issuance import IssuanceLog
 from service.application.learned_state_repository import LearnedStateRepository
 from service.application.revocation_repository import RevocationRepository
+from service.application.site_repository import SiteRepository
 from service.application.transparency_repository import LogRepository
 from service.application.update_repositories import (
     ActionRepository,
@@ -87,6 +89,7 @@ class SqlUnitOfWork:
         self.deltas: DeltaRepository = SqlDeltas(connection)
         self.rollouts: RolloutRepository = SqlRollouts(connection)
         self.actions: ActionRepository = SqlActions(connection)
+        self.sites: SiteRepository = SqlSites(connection)
         self.director: DirectorRepository = SqlDirectorSets(connection)
         self.installed: InstalledRepository = SqlInstalled(connection)
         self.documents: DocumentRepository = SqlDocuments(connection)

@@ -175,6 +175,21 @@ rollout_evidence = Table(
     Column("state", JSON_TYPE, nullable=False),
 )
 
+# The first devices of each site, in rollouts whose gates judge by site.
+rollout_sites = Table(
+    "rollout_sites",
+    metadata,
+    Column("rollout_id", GUID_TYPE, ForeignKey("rollouts.rollout_id"), primary_key=True),
+    Column("attribute", String(40), primary_key=True),
+    Column("device_id", DEVICE_ID_TYPE, ForeignKey("devices.device_id"), primary_key=True),
+    Column("site", String(130), nullable=False),
+    Column("place", Integer, nullable=False),
+    Column("causes", JSON_TYPE, nullable=False),
+    Column("is_settled", Boolean, nullable=False),
+    Column("is_confirmed", Boolean, nullable=False),
+    Index("uq_rollout_sites_place", "rollout_id", "attribute", "site", "place", unique=True),
+)
+
 _UNFINISHED = text("due_at IS NOT NULL")
 _RUNNING = text("state IN ('offered', 'downloading', 'installing', 'trial')")
 _SCHEDULED = text("state = 'scheduled'")

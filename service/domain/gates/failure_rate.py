@@ -46,12 +46,7 @@ class FailureRateGate:
     prior_successes: float = 9.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.acceptable < 1:
-            raise InvalidGateError(f"acceptable failure rate: expected above 0 to below 1, found {self.acceptable}")
-        if not self.acceptable < self.worst < 1:
-            raise InvalidGateError(
-                f"worst failure rate: expected above the acceptable {self.acceptable:g} to below 1, found {self.worst}"
-            )
+        check_rates(self.acceptable, self.worst)
         if min(self.prior_failures, self.prior_successes) < 1:
             raise InvalidGateError(
                 f"prior: expected at least 1 and 1, found {self.prior_failures:g} and {self.prior_successes:g}"
@@ -93,6 +88,20 @@ class FailureRateGate:
         """Return `log_pass` of each pair of two arrays of one shape."""
         f, s, p = failed_or_unresolved, started - failed_or_unresolved, self.worst
         return np.asarray(log_below_each(1 + f, 1 + s, p) - log(p) - f * log(p) - s * log1p(-p), float)
+
+
+def check_rates(acceptable: float, worst: float) -> None:
+    """Refuse rates that make no test.
+
+    Raises:
+        InvalidGateError: they do not rise from above 0 to below 1.
+    """
+    if not 0 < acceptable < 1:
+        raise InvalidGateError(f"acceptable failure rate: expected above 0 to below 1, found {acceptable}")
+    if not acceptable < worst < 1:
+        raise InvalidGateError(
+            f"worst failure rate: expected above the acceptable {acceptable:g} to below 1, found {worst}"
+        )
 
 
 def threshold(error_probability: float) -> float:

@@ -9,7 +9,7 @@ import pytest
 
 from protocol.geometry import Slot
 from protocol.identity import Access, DeviceId
-from protocol.messages import ActionState
+from protocol.messages import ActionState, Cause
 from protocol.updates import ReleaseImage
 from service.adapters.database.engine import Database, database_url
 from service.adapters.database.migration import migrate
@@ -28,6 +28,7 @@ from service.domain.operator import SERVICE
 from service.domain.product import DeviceGroup, GroupPolicy, Product, UnknownGroupError
 from service.domain.release import Release, UnknownReleaseError
 from service.domain.rollout import Rollout, RolloutState, Stage, UnknownRolloutError
+from service.domain.sites import SiteDevice
 from simulation.images import VirtualImage
 from simulation.storage.database import MemoryDatabase
 from tests.rollout_conditions import threshold_plan, thresholds
@@ -385,3 +386,25 @@ async def test_attributes_are_stored_in_the_place_of_earlier_ones(storage: UnitO
     async with storage(read_only=True) as work:
         assert await work.attributes.of([one]) == {one: {"site": "c"}}
         assert await work.attributes.of([]) == {}
+
+
+async def test_devices_of_a_site_are_found_by_place(storage: UnitOfWorkFactory) -> None:
+    """Each attribute of a rollout has its own; a change keeps the place, and one that is undone leaves nothing."""
+    first, second = (SiteDevice(device_id_of(number), "site", "=x", number) for number in (1, 2))
+    other = SiteDevice(first.device_id, "ring", "=x", 1)
+    async with storage() as work:
+        await add_devices(work, device(1), device(2))
+        await work.sites.put(ROLLOUT, [second, first, other])
+        await work.commit()
+    failed = replace(first, causes=frozenset({Cause.BOOT, Cause.SILENT}), is_settled=True)
+    async with storage() as work:
+        await work.sites.put(ROLLOUT, [failed])
+        assert (await work.sites.find(ROLLOUT, "site", [failed.device_id]))[failed.device_id] == failed
+    async with storage() as work:
+        assert await work.sites.members(ROLLOUT, "site", ["=x", "=y"]) == {"=x": [first, second]}
+        await work.sites.put(ROLLOUT, [failed])
+        await work.commit()
+    async with storage(read_only=True) as work:
+        assert await work.sites.members(ROLLOUT, "site", ["=x"]) == {"=x": [failed, second]}
+        assert await work.sites.members(ROLLOUT, "ring", ["=x"]) == {"=x": [other]}
+        assert await work.sites.find(RELEASE, "site", [first.device_id]) == {}

@@ -56,11 +56,34 @@ def test_evidence_that_is_forgotten_exceeds_the_budget() -> None:
     assert halted("evidence, forgotten at restarts", 0.02, delays=Delays(), runs=2000).share > bound(ALPHA, 2000)
 
 
-def test_devices_that_fail_together_exceed_the_budget() -> None:
-    """What is promised is promised for devices that fail independently; the salted hash helps, and is no cure."""
+def test_devices_that_fail_together_exceed_the_budget_of_gates_by_device() -> None:
+    """There it is promised for devices that fail independently; the salted hash helps, and is no cure."""
     spread = halted("evidence", 0.02, delays=Delays(), sites=Sites(20, 0.1)).share
     together = halted("evidence", 0.02, delays=Delays(), sites=Sites(20, 0.1, together=True)).share
     assert ALPHA < spread < together
+
+
+@pytest.mark.parametrize("delays", [Delays(), WAVES, Delays(failure=20, success=200)])
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize(("size", "correlation"), [(1, 0.0), (5, 0.6), (20, 0.1), (20, 0.3), (100, 0.3), (100, 0.6)])
+def test_gates_by_site_keep_the_budget_however_devices_fail_together(
+    delays: Delays, size: int, correlation: float, *, together: bool
+) -> None:
+    """Delays, waves, spread or site by site."""
+    sites = Sites(size, correlation, together=together)
+    assert halted("evidence, by site", 0.02, delays=delays, sites=sites, runs=400).share <= bound(ALPHA, 400)
+
+
+@pytest.mark.parametrize(
+    ("sites", "rate", "devices"),
+    [(Sites(), 0.1, 130), (Sites(20, 0.0), 0.1, 200), (Sites(20, 0.3), 0.1, 200), (Sites(20, 0.3), 0.3, 50)],
+)
+def test_gates_by_site_halt_bad_releases_soon(sites: Sites, rate: float, devices: int) -> None:
+    """Spread over sites, a rollout's first devices are as many draws as sites."""
+    found = halted("evidence, by site", rate, delays=Delays(), sites=sites, runs=400)
+    assert found.share >= 0.99
+    assert found.median is not None
+    assert found.median <= devices
 
 
 @pytest.mark.parametrize(("rate", "share", "devices"), [(0.05, 0.97, 500), (0.1, 0.99, 100), (0.3, 0.99, 100)])

@@ -7,6 +7,7 @@ import pytest
 
 from service.domain.rollout import RolloutState
 from simulation.what_if.course import FINE
+from simulation.what_if.limits import not_simulated
 from tests.unit.what_if.what_if_parts import fault, preset, run, scenario_of
 
 BAD = fault("boot", 0.1)
@@ -105,3 +106,18 @@ def test_quick_and_exact_runs_agree() -> None:
     exact_ones = [run(plan, scenario, BAD, seed=n, precision=FINE, each=True).exposed for n in range(60)]
     quick_ones = [run(plan, scenario, BAD, seed=n).exposed for n in range(300)]
     assert np.median(quick_ones) == pytest.approx(np.median(exact_ones), rel=TOLERANCE)
+
+
+def test_gates_by_site_see_each_device_as_a_site() -> None:
+    """They halt what is bad, and let pass what is not, as the answer says of them."""
+    gates = {"kind": "evidence", "failures": [{"group_by": "site"}]}
+    plan = preset("standard", gates=gates)
+    assert run(plan, scenario_of(200_000), BAD).state is RolloutState.HALTED
+    assert run(plan, scenario_of(200_000)).state is RolloutState.FINISHED
+    assert "gates.failures.group_by: every device is taken for a site of its own" in not_simulated(plan)
+
+
+def test_answer_names_what_of_the_plan_it_leaves_out() -> None:
+    """A key that the plan sets; none of those that are simulated."""
+    assert not_simulated(preset("standard")) == ()
+    assert not_simulated(preset("careful")) == ("roll_back: a rollout ends with its halt",)

@@ -1,0 +1,40 @@
+"""What of a plan an answer does not show: keys that the plan sets, and that nothing here simulates."""
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+
+from protocol.document import Document
+from protocol.plan import EvidenceGates, Plan
+
+_SHOWN = frozenset({"version", "name", "description", "stages", "pace", "gates", "device_timeout", "deadline"})
+_SHOWN_OF_STAGES = frozenset({"count", "percent", "soak", "resolved"})
+_SHOWN_OF_GATES = frozenset({"kind", "alpha", "beta", "failures", "small_stage_rule"})
+_REASONS: Mapping[str, str] = MappingProxyType(
+    {
+        "roll_back": "a rollout ends with its halt",
+        "group_by": "every device is taken for a site of its own",
+    }
+)
+_OTHERWISE = "as if the plan did not say it"
+
+
+def not_simulated(plan: Plan) -> tuple[str, ...]:
+    """Return what an answer leaves out, a line for each key of the plan that it concerns."""
+    return tuple(f"{name}: {_REASONS.get(name.rpartition('.')[2], _OTHERWISE)}" for name in _left_out(plan))
+
+
+def _left_out(plan: Plan) -> Iterator[str]:
+    yield from _set(plan, _SHOWN)
+    stages = (name for stage in plan.stages for name in _set(stage, _SHOWN_OF_STAGES))
+    yield from (f"stages.{name}" for name in dict.fromkeys(stages))
+    if isinstance(plan.gates, EvidenceGates):
+        yield from (f"gates.{name}" for name in _set(plan.gates, _SHOWN_OF_GATES))
+        if any(gate.group_by for gate in plan.gates.failures):
+            yield "gates.failures.group_by"
+
+
+def _set(document: Document, shown: frozenset[str]) -> Iterator[str]:
+    """Yield keys that say something else than their defaults, apart from those that are shown."""
+    for name, field in type(document).model_fields.items():
+        if name not in shown and getattr(document, name) != field.get_default(call_default_factory=True):
+            yield name
