@@ -17,7 +17,7 @@ from tests.integration.service_updates.update_world import SeededEntropy, Update
 from tests.service_folder import Folders
 
 LONGEST_SLEEP_SECONDS = 0.02
-MEMBERS_PER_STEP = 4  # so that a stage opens in many transactions
+DEVICES_PER_STEP = 4  # so that a stage opens in many transactions
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ async def _work(doomed: Doomed) -> None:
     _kill_at(database, doomed.dies_at)
     entropy = SeededEntropy(doomed.seed)
     world = UpdateWorld(doomed.folders, database, clock=doomed.clock, entropy=entropy)  # type: ignore[arg-type]  # a port
-    ticks = RolloutTicks(world.unit_of_work, clock=doomed.clock, entropy=entropy, members_per_step=MEMBERS_PER_STEP)
+    ticks = RolloutTicks(world.unit_of_work, clock=doomed.clock, entropy=entropy, devices_per_step=DEVICES_PER_STEP)
     ports = WorkerPorts(unit_of_work=world.unit_of_work, ticks=ticks, repository=world.repository, clock=doomed.clock)
     await Worker(ports, owner=f"worker-{doomed.seed}", longest_sleep_seconds=LONGEST_SLEEP_SECONDS).run()
 

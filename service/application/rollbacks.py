@@ -9,16 +9,15 @@ from datetime import datetime
 from protocol.plan import Plan, PlanStage
 from service.application.audit import Change
 from service.application.entropy import Entropy
-from service.application.plans import conditions_of, stage_plans, stages_of
+from service.application.plans import conditions_of, stages_of
 from service.application.rollout_changes import rollout_event, store_rollout, store_step
-from service.application.rollout_members import EmptyGroupError, positions_of
+from service.application.rollout_members import EmptyGroupError, begin
 from service.application.unit_of_work import UnitOfWork
 from service.application.update_repositories import StoredRollout
 from service.domain.errors import ConflictError
-from service.domain.membership import cut_stages
 from service.domain.operator import SERVICE, Actor
 from service.domain.release import Release
-from service.domain.rollout import Rollout, RolloutState, RolloutStateError, abort, mark_undone, start
+from service.domain.rollout import Rollout, RolloutState, RolloutStateError, abort, mark_undone
 
 
 class NoWayBackError(ConflictError):
@@ -93,12 +92,12 @@ async def _new_rollout(
         stages=stages_of(plan),
         undoes=stored.rollout.rollout_id,
     )
-    cuts = cut_stages(stage_plans(plan), await positions_of(work, draft))
+    begun = await begin(work, draft, plan, now=now)
     created = StoredRollout(draft, plan, created_at=now, created_by=actor.name)
     await work.rollouts.add(created)
     facts = {"release": back.name, "undoes": stored.rollout.rollout_id}
     await work.audit.add(actor, Change("rollout.create", draft.rollout_id, after=dict(facts)), at=now)
     work.record(rollout_event(draft, "created", now))
     added = await work.rollouts.get(draft.rollout_id, lock=True)
-    await store_step(work, actor, added, start(draft, cuts, now=now), name="start", now=now)
+    await store_step(work, actor, added, begun, name="start", now=now)
     return added

@@ -19,9 +19,7 @@ from service.domain.retries import retried
 from service.domain.rollout import Rollout, evaluate, next_look
 
 
-async def store_rollout(
-    work: UnitOfWork, before: StoredRollout, after: Rollout, *, now: datetime, opening_cursor: str | None = None
-) -> StoredRollout:
+async def store_rollout(work: UnitOfWork, before: StoredRollout, after: Rollout, *, now: datetime) -> StoredRollout:
     """Let the engine judge a changed rollout and store what it has become.
 
     Args:
@@ -29,13 +27,11 @@ async def store_rollout(
         before: as it was read in this transaction.
         after: with what has been counted since.
         now: UTC, aware.
-        opening_cursor: last device that the opening stage has looked at; None leaves it.
     """
     judged = evaluate(after, now)
     stored = replace(
         before,
         rollout=replace(judged, verdicts=()),
-        opening_cursor=before.opening_cursor if opening_cursor is None else opening_cursor,
         look_at=next_look(judged, now),
     )
     await work.rollouts.save(stored, before=before)

@@ -1,42 +1,96 @@
-"""Which devices a rollout is for: those of its group, or exactly those that another rollout gave its release."""
+"""Which devices a rollout is for, in its order: those of its group, or exactly those that another one gave its release.
+
+Nothing reads them all: a start counts them, and a stage that opens walks from bucket to bucket, each a range of an
+index, until it holds what it may.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 
+from protocol.plan import Plan
+from service.application.plans import stage_plans
 from service.application.unit_of_work import UnitOfWork
 from service.domain.errors import ConflictError
-from service.domain.membership import position_of
-from service.domain.rollout import Rollout
+from service.domain.membership import cut_stages
+from service.domain.order import digits_for
+from service.domain.rollout import Rollout, Stage, start
 
-MEMBERS_PER_PAGE = 5000
+LEAST_PER_BUCKET = 50  # what looking at a bucket counts for, in ids that are read
 
 
 class EmptyGroupError(ConflictError):
     """The group has no device that could take a release."""
 
 
-async def members_of(work: UnitOfWork, rollout: Rollout, *, after_id: str, limit: int) -> Sequence[str]:
-    """Return at most `limit` ids of the devices that a rollout is for, by id."""
-    if rollout.undoes is None:
-        return await work.actions.members(rollout.group_id, after_id=after_id, limit=limit)
-    return await work.actions.exposed(rollout.undoes, rollout.group_id, after_id=after_id, limit=limit)
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """What a stage came to in one step.
+
+    Attributes:
+        new: devices that it has not let in yet, in their order.
+        position: of the last device that it looked at.
+        is_end: nothing of it lies beyond.
+    """
+
+    new: Sequence[str]
+    position: int
+    is_end: bool
+
+
+async def begin(work: UnitOfWork, draft: Rollout, plan: Plan, *, now: datetime) -> Rollout:
+    """Return a draft started, with its stages planned by the number of devices that it is for.
+
+    Raises:
+        EmptyGroupError: it is for none.
+        RolloutStateError: it is no draft.
+    """
+    if draft.undoes is None:
+        members = await work.actions.count_members(draft.group_id)
+    else:
+        members = await work.actions.count_exposed(draft.undoes, draft.group_id)
+    if not members:
+        raise EmptyGroupError("group: expected at least one active device, found none")
+    ordered = replace(draft, bucket_digits=digits_for(members))
+    return start(ordered, cut_stages(stage_plans(plan), members), now=now)
 
 
 async def is_member(work: UnitOfWork, rollout: Rollout, device_id: str) -> bool:
     """Say whether a rollout is for a device."""
-    return device_id in await members_of(work, rollout, after_id=device_id[:-1], limit=1)
+    return bool(await _members(work, rollout, device_id))
 
 
-async def positions_of(work: UnitOfWork, rollout: Rollout) -> list[int]:
-    """Return the positions of all devices that a rollout is for; the one time that it counts them.
+async def walk(work: UnitOfWork, rollout: Rollout, stage: Stage, *, limit: int, ids_to_read: int) -> Walk:
+    """Go on from where a stage is, until as many devices are found as may be let in, or it has read enough.
 
-    Raises:
-        EmptyGroupError: there is none.
+    Args:
+        work: the transaction.
+        rollout: of the stage.
+        stage: is being opened.
+        limit: devices, at least 1.
+        ids_to_read: after which the next step goes on; a bucket is read whole.
     """
-    found: list[int] = []
-    last = ""
-    while members := await members_of(work, rollout, after_id=last, limit=MEMBERS_PER_PAGE):
-        found += [position_of(rollout.rollout_id, device_id) for device_id in members]
-        last = members[-1]
-    if not found:
-        raise EmptyGroupError("group: expected at least one active device, found none")
-    return found
+    new: list[str] = []
+    looked_at = position = stage.walked
+    while ids_to_read > 0:
+        bucket = rollout.order.bucket_after(position)
+        if bucket is None or position >= stage.until:
+            return Walk(new, looked_at, is_end=True)
+        found = await _members(work, rollout, bucket.prefix)
+        placed = sorted((rollout.order.position(device_id), device_id) for device_id in found)
+        placed = [each for each in placed if position < each[0] <= stage.until]
+        known = await work.actions.known(rollout.rollout_id, [device_id for _, device_id in placed])
+        for looked_at, device_id in placed:
+            if device_id not in known:
+                new.append(device_id)
+            if len(new) == limit:
+                return Walk(new, looked_at, is_end=False)
+        position = bucket.last
+        ids_to_read -= max(LEAST_PER_BUCKET, len(found))
+    return Walk(new, position, is_end=False)
+
+
+async def _members(work: UnitOfWork, rollout: Rollout, begins: str) -> Sequence[str]:
+    if rollout.undoes is None:
+        return await work.actions.members(rollout.group_id, begins=begins)
+    return await work.actions.exposed(rollout.undoes, rollout.group_id, begins=begins)

@@ -1,15 +1,14 @@
 """What moves rollouts beside reports: opening stages, deadlines, devices that join or leave, ends.
 
 Every step is one bounded transaction that leaves a consistent state, so a worker that is killed between two of them
-is followed by another that goes on where it stopped. A tick costs what is due, never the fleet; only the opening of a
-stage reads the group's ids, `members_per_step` at a time, because a device's stage is a hash that no index holds.
+is followed by another that goes on where it stopped. A tick costs what is due, never the fleet; a stage that opens
+reads the ids of its own devices, in the rollout's order.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from math import ceil
 
 from protocol.messages import ActionState
 from service.application.clock import Clock
@@ -20,19 +19,18 @@ from service.application.healing import heal
 from service.application.retries import retry_step
 from service.application.rollbacks import undo_after_halt
 from service.application.rollout_changes import store_actions, store_rollout
-from service.application.rollout_members import is_member, members_of
+from service.application.rollout_members import is_member, walk
 from service.application.security_events import unheard
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.application.update_repositories import Lease, StoredRollout
 from service.domain.action import Action, cancel, withdraw
 from service.domain.deadline import at_deadline
 from service.domain.device import Device, DeviceState
-from service.domain.membership import ENROLLED_STATES, MAX_POSITION, position_of
+from service.domain.membership import ENROLLED_STATES
 from service.domain.rollout import Rollout, RolloutState, Stage, StageState
 
-MEMBERS_PER_STEP = 10_000
-FEWEST_MEMBERS = 50
-ACTIONS_PER_OPENING = 500
+IDS_PER_STEP = 10_000  # that one step of an opening stage reads, to the end of a bucket
+DEVICES_PER_STEP = 500
 ACTIONS_PER_STEP = 200
 ROLLOUTS_PER_TICK = 50
 EVENTS_PER_STEP = 200
@@ -51,7 +49,7 @@ class RolloutTicks:
     """The steps of a tick; only the holder of the lease may call them.
 
     Args:
-        members_per_step: ids of a group that one transaction of an opening stage reads.
+        devices_per_step: that one transaction of an opening stage lets in.
     """
 
     def __init__(
@@ -60,12 +58,12 @@ class RolloutTicks:
         *,
         clock: Clock,
         entropy: Entropy,
-        members_per_step: int = MEMBERS_PER_STEP,
+        devices_per_step: int = DEVICES_PER_STEP,
     ) -> None:
         self._unit_of_work = unit_of_work
         self._clock = clock
         self._entropy = entropy
-        self._members_per_step = members_per_step
+        self._devices_per_step = devices_per_step
 
     async def tick(self, lease: Lease) -> Lease | None:
         """Do one bounded step of everything that is due.
@@ -138,10 +136,11 @@ class RolloutTicks:
             if found.rollout.state is RolloutState.DRAFT:
                 continue
             stored = await work.rollouts.get(found.rollout.rollout_id, lock=True)
-            stage = stored.rollout.stage_at(position_of(stored.rollout.rollout_id, device.device_id))
+            position = stored.rollout.order.position(device.device_id)
+            stage = stored.rollout.stage_at(position)
             known = await work.actions.known(stored.rollout.rollout_id, [device.device_id])
             # A stage that waits, or is being opened, finds the device by itself.
-            if stage is None or stage.state is StageState.WAITING or known or _will_be_found(stored, stage, device):
+            if stage is None or stage.state is StageState.WAITING or known or stage.will_find(position):
                 continue
             if not stored.rollout.state.is_over and await is_member(work, stored.rollout, device.device_id):
                 await self._let_in(work, stored, stage, device.device_id)
@@ -151,9 +150,8 @@ class RolloutTicks:
         now, rollout = self._clock.now(), stored.rollout
         if not rollout.lends(now):
             # The stage is opened once more, no later than from here on, when the pace allows it.
-            reopened = rollout.with_stage(replace(stage, is_open=False))
-            cursor = _cursor_before(stored, stage, device_id)
-            await store_rollout(work, stored, reopened, now=now, opening_cursor=cursor)
+            reopened = stage.reopened(rollout.order.position(device_id))
+            await store_rollout(work, stored, rollout.with_stage(reopened), now=now)
             return
         rollout = await enrol(work, stored, stage.index, [device_id], now=now, entropy=self._entropy)
         await store_rollout(work, stored, rollout.paced(1, now), now=now)
@@ -174,23 +172,16 @@ class RolloutTicks:
 
     async def _open(self, work: UnitOfWork, stored: StoredRollout, stage: Stage, *, now: datetime) -> None:
         """Give the next members of an opening stage their actions."""
-        rollout = stored.rollout
-        batch = min(ACTIONS_PER_OPENING, rollout.allowed(now))
-        if not batch:
-            await store_rollout(work, stored, rollout, now=now)
-            return
-        limit = _ids_to_read(stage, batch, most=self._members_per_step)
-        members = await members_of(work, rollout, after_id=stored.opening_cursor, limit=limit)
-        held = [id_ for id_ in members if position_of(rollout.rollout_id, id_) <= stage.threshold]
-        wanted = held[:batch]
-        known = await work.actions.known(rollout.rollout_id, wanted)
-        new = _within_cap(stage, [device_id for device_id in wanted if device_id not in known])
-        rollout = await enrol(work, stored, stage.index, new, now=now, entropy=self._entropy)
-        rollout = rollout.paced(len(new), now)
-        cursor = _next_cursor(members, held, batch=batch, limit=limit)
-        if not cursor:
-            rollout = rollout.with_stage(replace(rollout.stages[stage.index], is_open=True))
-        await store_rollout(work, stored, rollout, now=now, opening_cursor=cursor)
+        rollout, index = stored.rollout, stage.index
+        limit = min(self._devices_per_step, rollout.allowed(now), stage.room)
+        if limit:
+            step = await walk(work, rollout, stage, limit=limit, ids_to_read=IDS_PER_STEP)
+            rollout = await enrol(work, stored, index, step.new, now=now, entropy=self._entropy)
+            rollout = rollout.paced(len(step.new), now)
+            rollout = rollout.with_stage(rollout.stages[index].walked_to(step.position, is_end=step.is_end))
+        elif not stage.room:
+            rollout = rollout.with_stage(stage.walked_to(stage.walked, is_end=False))
+        await store_rollout(work, stored, rollout, now=now)
 
     async def _expire(
         self, work: UnitOfWork, stored: StoredRollout, device_ids: set[str], *, listening_since: datetime
@@ -236,40 +227,9 @@ async def _close(work: UnitOfWork, stored: StoredRollout, *, now: datetime) -> N
     await store_rollout(work, stored, await store_actions(work, stored.rollout, changes, now=now), now=now)
 
 
-def _ids_to_read(stage: Stage, batch: int, *, most: int) -> int:
-    """Return how many ids likely hold as many members of a stage as may be let in: a slow pace reads few at a time."""
-    share = (stage.threshold + 1) / (MAX_POSITION + 1)
-    return most if share == 0 else min(most, max(FEWEST_MEMBERS, ceil(2 * batch / share)))
-
-
-def _next_cursor(members: Sequence[str], held: Sequence[str], *, batch: int, limit: int) -> str:
-    """Return the last device that a step of an opening stage has dealt with; empty if it was the group's last."""
-    if len(held) > batch:
-        return held[batch - 1]
-    return members[-1] if len(members) == limit else ""
-
-
-def _cursor_before(stored: StoredRollout, stage: Stage, device_id: str) -> str:
-    """Return from where on the first unopened stage is to look, so that one which is opened again finds a device."""
-    opening = next((s for s in stored.rollout.stages if s.state is not StageState.WAITING and not s.is_open), None)
-    if opening is None or opening.index > stage.index:
-        return device_id[:-1]
-    return stored.opening_cursor if opening.index < stage.index else min(stored.opening_cursor, device_id[:-1])
-
-
-def _will_be_found(stored: StoredRollout, stage: Stage, device: Device) -> bool:
-    return stage == stored.rollout.opening_stage and device.device_id > stored.opening_cursor
-
-
 def _is_eligible(device: Device, action: Action, rollout: Rollout) -> bool:
     states = {DeviceState.QUARANTINED} if action.heals else ENROLLED_STATES
     return device.state in states and device.group_id == rollout.group_id
-
-
-def _within_cap(stage: Stage, device_ids: Sequence[str]) -> Sequence[str]:
-    if stage.cut is None or not stage.cut.is_capped:
-        return device_ids
-    return device_ids[: max(0, stage.cut.planned - stage.counts.size)]
 
 
 def _by_rollout(actions: Iterable[Action]) -> dict[str, list[Action]]:

@@ -11,15 +11,15 @@ from service.application.entropy import Entropy
 from service.application.plans import conditions_of, stage_plans, stages_of
 from service.application.rollbacks import undo
 from service.application.rollout_changes import rollout_event, store_step
-from service.application.rollout_members import positions_of
+from service.application.rollout_members import begin
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.application.update_repositories import NumberedAction, StoredRollout, StoredVerdict
 from service.domain.errors import ConflictError
-from service.domain.membership import check_plans, cut_stages
+from service.domain.membership import check_plans
 from service.domain.operator import Actor
 from service.domain.product import DeviceGroup
 from service.domain.release import FactoryReleaseError, Release
-from service.domain.rollout import Rollout, RolloutState, abort, pause, resume, retry, start
+from service.domain.rollout import Rollout, RolloutState, abort, pause, resume, retry
 
 
 class GroupPolicyError(ConflictError):
@@ -209,8 +209,7 @@ class Rollouts:
         stored = await work.rollouts.get(rollout_id, lock=True)
         if stored.rollout.state is RolloutState.RUNNING:
             return
-        cuts = cut_stages(stage_plans(stored.plan), await positions_of(work, stored.rollout))
-        after = start(stored.rollout, cuts, now=now)
+        after = await begin(work, stored.rollout, stored.plan, now=now)
         await store_step(work, actor, stored, after, name="start", now=now)
 
     async def _target(self, work: UnitOfWork, new: NewRollout) -> tuple[Release, DeviceGroup]:

@@ -5,7 +5,6 @@ from service.application.rollout_facts import DeviceRolloutFacts
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.application.update_repositories import StoredRollout
 from service.domain.action import Action
-from service.domain.membership import position_of
 from service.domain.rollout import RolloutState
 
 
@@ -52,7 +51,8 @@ def _waiting_reason(stored: StoredRollout, device_id: str) -> str:
     rollout = stored.rollout
     if rollout.state is RolloutState.DRAFT:
         return f"rollout {rollout.rollout_id} is a draft"
-    stage = rollout.stage_at(position_of(rollout.rollout_id, device_id))
+    stage, is_later = rollout.stage_of(rollout.order.position(device_id))
     if stage is None:
         return f"rollout {rollout.rollout_id}: its stages leave the device out"
-    return f"rollout {rollout.rollout_id}: waiting for stage {stage.index + 1}, which is {stage.state}"
+    later = " or a later one" if is_later else ""
+    return f"rollout {rollout.rollout_id}: waiting for stage {stage.index + 1}{later}, which is {stage.state}"

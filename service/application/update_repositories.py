@@ -199,7 +199,6 @@ class StoredRollout:
     Attributes:
         plan: as it was given.
         number: the order of creation; 0 before it is stored.
-        opening_cursor: last device that the opening stage has looked at; empty before the first.
         look_at: when the worker must look at it, None if only reports move it.
         version: rises with each change; the ETag.
     """
@@ -209,7 +208,6 @@ class StoredRollout:
     created_at: datetime
     created_by: str
     number: int = 0
-    opening_cursor: str = ""
     look_at: datetime | None = None
     version: int = 1
 
@@ -327,11 +325,22 @@ class ActionRepository(Protocol):
     async def page_unfinished(self, *, after_number: int, limit: int) -> Sequence[NumberedAction]:
         """Return at most `limit` unfinished actions of all rollouts in the order they were made."""
 
-    async def members(self, group_id: str, *, after_id: str, limit: int) -> Sequence[str]:
-        """Return at most `limit` ids of a group's devices that have attested and are not shut out, by id."""
+    async def members(self, group_id: str, *, begins: str) -> Sequence[str]:
+        """Return the ids of a group's devices that have attested and are not shut out.
 
-    async def exposed(self, rollout_id: str, group_id: str, *, after_id: str, limit: int) -> Sequence[str]:
+        Args:
+            group_id: GUID.
+            begins: hex digits that the ids begin with; there is no other bound.
+        """
+
+    async def exposed(self, rollout_id: str, group_id: str, *, begins: str) -> Sequence[str]:
         """Return those members of a group, as `members`, that were given a rollout's release, by healing, too."""
+
+    async def count_members(self, group_id: str) -> int:
+        """Return how many devices `members` would return in all."""
+
+    async def count_exposed(self, rollout_id: str, group_id: str) -> int:
+        """Return how many devices `exposed` would return in all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,10 @@
-"""Which stage of a rollout a device belongs to: decided by its salted hash, never by a scan or a vote.
+"""Which stage of a rollout a device belongs to: decided by its salted position, never by a scan or a vote.
 
-A device's position in a rollout is a number from SHA-256 of `{rollout id}:{device id}`, so the canaries of two
-rollouts are different devices and nobody can choose to be one. The members of the group in the order of their
-positions are cut into stages: each stage ends at a threshold position, computed once when the rollout starts. A
-device that joins later has a position too and so falls into a stage by itself.
+The members of the group in the order of their positions (service/domain/order.py) are cut into stages. How many devices
+a stage holds is planned when the rollout starts; where it ends is settled when it opens: its threshold is the position
+of the last device that it let in. A device that joins later has a position too and so falls into a stage by itself.
 """
 
-import hashlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,10 +15,8 @@ from typing_extensions import override
 
 from service.domain.device import DeviceState
 from service.domain.errors import InvalidError
+from service.domain.order import MAX_POSITION, NO_POSITION
 
-POSITION_BITS = 63  # fits a signed 64-bit column
-MAX_POSITION = (1 << POSITION_BITS) - 1
-NO_POSITION = -1  # threshold of a stage that holds nobody
 # Devices that have attested: those that may update alone, as they are the ones that must (ADR 0005), and those that
 # were refused since, as an update in trial may be why, which the rollout has to count.
 ENROLLED_STATES = frozenset({DeviceState.ACTIVE, DeviceState.QUARANTINED, DeviceState.REFUSED})
@@ -67,14 +63,16 @@ class StageCut:
     """Where a stage ends.
 
     Attributes:
-        threshold: highest position of the stage.
-        planned: members it held when the rollout started.
+        threshold: highest position of the stage; of one that is not settled, the highest that it has come to.
+        planned: devices that it is to let in by itself.
         is_capped: planned by count, so that devices which join later do not enlarge it.
+        is_settled: whether it goes no further than its threshold.
     """
 
     threshold: int
     planned: int
     is_capped: bool
+    is_settled: bool = True
 
 
 def check_plans(plans: Sequence[StagePlan]) -> None:
@@ -94,35 +92,24 @@ def check_plans(plans: Sequence[StagePlan]) -> None:
             raise InvalidPlanError(f"stages: expected one that reaches further than {before}, found {plan}")
 
 
-def position_of(rollout_id: str, device_id: str) -> int:
-    """Return a device's place in a rollout: the upper 63 bits of SHA-256 of `{rollout id}:{device id}`."""
-    digest = hashlib.sha256(f"{rollout_id}:{device_id}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> (64 - POSITION_BITS)
-
-
-def cut_stages(plans: Sequence[StagePlan], positions: Sequence[int]) -> tuple[StageCut, ...]:
-    """Cut a group into stages.
+def cut_stages(plans: Sequence[StagePlan], members: int) -> tuple[StageCut, ...]:
+    """Plan how many devices each stage holds.
 
     Args:
         plans: cumulative, in the order of the stages.
-        positions: of every member of the group, in any order.
+        members: devices that the rollout is for.
 
     Raises:
         InvalidPlanError: no stage or too many.
     """
     if not 1 <= len(plans) <= MAX_STAGES:
         raise InvalidPlanError(f"stages: expected 1 to {MAX_STAGES}, found {len(plans)}")
-    ordered = sorted(positions)
     cuts: list[StageCut] = []
     reached = 0
     for plan in plans:
-        reach = max(reached, plan.reach(len(ordered)))
-        cuts.append(StageCut(_threshold(plan, ordered, reach), reach - reached, plan.count is not None))
+        reach = max(reached, plan.reach(members))
+        planned, is_capped = reach - reached, plan.count is not None
+        takes_all = plan.percent == 100  # noqa: PLR2004 - percent
+        cuts.append(StageCut(MAX_POSITION if takes_all else NO_POSITION, planned, is_capped, is_settled=takes_all))
         reached = reach
     return tuple(cuts)
-
-
-def _threshold(plan: StagePlan, ordered: Sequence[int], reach: int) -> int:
-    if plan.percent == 100:  # noqa: PLR2004 - percent
-        return MAX_POSITION
-    return ordered[reach - 1] if reach else NO_POSITION

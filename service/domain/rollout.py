@@ -25,8 +25,9 @@ from enum import StrEnum
 from service.domain.action import Action
 from service.domain.errors import ConflictError, NotFoundError
 from service.domain.gates.kept import AllKept
-from service.domain.membership import NO_POSITION, InvalidPlanError, StageCut
-from service.domain.pacing import Pacing
+from service.domain.membership import InvalidPlanError, StageCut
+from service.domain.order import MAX_POSITION, NO_POSITION, Order
+from service.domain.pacing import NO_LIMIT, Pacing
 from service.domain.policy import Policy, Shown, ThresholdPolicy, result
 from service.domain.retries import Retries
 from service.domain.rollout_counts import StageCounts
@@ -106,6 +107,7 @@ class Stage:
 
     Attributes:
         cut: where it ends in the group; None in a draft.
+        walked: position up to which every member has its action, while it is being opened.
         is_open: every member has its action.
         soak_ends_at: UTC, aware; None before it soaks.
         reason: why it stands where it stands, for an operator.
@@ -117,6 +119,7 @@ class Stage:
     index: int
     cut: StageCut | None = None
     state: StageState = StageState.WAITING
+    walked: int = NO_POSITION
     is_open: bool = False
     counts: StageCounts = field(default_factory=StageCounts)
     soak_ends_at: datetime | None = None
@@ -133,7 +136,45 @@ class Stage:
     @property
     def is_full(self) -> bool:
         """Whether its plan lets no further device in."""
-        return self.cut is not None and self.cut.is_capped and self.counts.size >= self.cut.planned
+        return self.cut is not None and self.cut.is_capped and not self.room
+
+    @property
+    def room(self) -> int:
+        """How many further devices it may let in."""
+        if self.cut is None:
+            return 0
+        if self.cut.is_settled and not self.cut.is_capped:
+            return NO_LIMIT
+        # One that was given the release and withdrawn keeps its place, or exposure would pass the plan.
+        return max(0, self.cut.planned - self.counts.size - self.counts.withdrawn)
+
+    @property
+    def until(self) -> int:
+        """Highest position that it may come to."""
+        return self.cut.threshold if self.cut and self.cut.is_settled else MAX_POSITION
+
+    def will_find(self, position: int) -> bool:
+        """Whether it will come to a device by itself, because it is not open and has not come so far."""
+        return self.state is not StageState.WAITING and not self.is_open and position > self.walked
+
+    def walked_to(self, position: int, *, is_end: bool) -> "Stage":
+        """Return the stage once it has let in what it lets in up to a position.
+
+        Args:
+            position: of the last device that it has looked at.
+            is_end: nothing of it lies beyond.
+        """
+        stage = replace(self, walked=position)
+        if self.cut is not None and not self.cut.is_settled:
+            threshold, is_settled = max(self.threshold, position), is_end or not self.room
+            stage = replace(stage, cut=replace(self.cut, threshold=threshold, is_settled=is_settled))
+        # One that was set back for devices which joined has yet to come to where it was.
+        is_open = is_end or stage.is_full or (stage.room > 0 and position >= stage.until)
+        return replace(stage, is_open=is_open)
+
+    def reopened(self, position: int) -> "Stage":
+        """Return the stage as one that has yet to come to the device at a position."""
+        return replace(self, is_open=False, walked=min(self.walked, position - 1))
 
     @property
     def devices(self) -> int:
@@ -162,6 +203,7 @@ class Rollout:
         undoes: id of the rollout whose exposed devices it brings back; None for others.
         is_undone: nothing is left to bring back: a rollback was started, or there is no way back.
         retry_cursor: last action that a retry has looked at, by number; None while an operator has asked for none.
+        bucket_digits: of device ids, for its order; see service/domain/order.py.
         verdicts: decided since it was read, oldest first; whoever stores it keeps them.
         kept: evidence that gates keep beside the counts, by name.
     """
@@ -180,8 +222,14 @@ class Rollout:
     undoes: str | None = None
     is_undone: bool = False
     retry_cursor: int | None = None
+    bucket_digits: int = 0
     verdicts: tuple[Verdict, ...] = ()
     kept: AllKept = field(default_factory=dict)
+
+    @property
+    def order(self) -> Order:
+        """The order in which it comes to devices."""
+        return Order(self.rollout_id, self.bucket_digits)
 
     @property
     def opening_stage(self) -> Stage | None:
@@ -240,6 +288,14 @@ class Rollout:
     def stage_at(self, position: int) -> Stage | None:
         """Return the stage of a device that joins now, or None if the plan leaves it out."""
         return next((s for s in self.stages if position <= s.threshold and not s.is_full), None)
+
+    def stage_of(self, position: int) -> tuple[Stage | None, bool]:
+        """Return the stage that a device waits for, None if it is left out, and whether it may be a later one."""
+        ahead = next((s for s in self.stages if s.cut and not s.cut.is_settled and position > s.threshold), None)
+        known = self.stage_at(position)
+        if ahead is None or (known is not None and known.index < ahead.index):
+            return known, False
+        return ahead, True
 
     def offers(self, action: Action) -> bool:
         """Whether the device may be given the release now; what it has begun, it may finish."""
@@ -455,7 +511,8 @@ def _advanced(rollout: Rollout, index: int, now: datetime) -> Rollout:
     stage = rollout.stages[index]
     before = rollout.stages[index - 1].state if index else StageState.PASSED
     if stage.state is StageState.WAITING and before is StageState.PASSED:
-        stage = replace(stage, state=StageState.RUNNING, reason=f"opened {now:%FT%TZ}")
+        walked = _all_in(rollout.stages[:index])
+        stage = replace(stage, state=StageState.RUNNING, walked=walked, reason=f"opened {now:%FT%TZ}")
         rollout = rollout.with_stage(stage).decided(Verdict(Decision.OPENED, stage.reason, index))
     shown = _what_it_shows(rollout, stage)
     if shown is not None and stage.state is StageState.RUNNING:
@@ -470,6 +527,11 @@ def _advanced(rollout: Rollout, index: int, now: datetime) -> Rollout:
         passed = replace(shown, decision=Decision.PASSED, reason=stage.reason)
         rollout = rollout.with_stage(stage).decided(passed)
     return rollout
+
+
+def _all_in(stages: Sequence[Stage]) -> int:
+    """Return up to which position every device is in a stage; one by count leaves devices that join to the next."""
+    return next((stage.threshold for stage in reversed(stages) if stage.cut and not stage.cut.is_capped), NO_POSITION)
 
 
 def _what_it_shows(rollout: Rollout, stage: Stage) -> Verdict | None:

@@ -128,20 +128,22 @@ class MemoryActions(Partial):
         """See `ActionRepository.page_unfinished`; looks at every later action, so it is for a start."""
         return self._numbered(lambda action: action.due_at is not None, after_number, limit)
 
-    async def members(self, group_id: str, *, after_id: str, limit: int) -> Sequence[str]:
+    async def members(self, group_id: str, *, begins: str) -> Sequence[str]:
         """See `ActionRepository.members`."""
-        return self._members(group_id, after_id=after_id, limit=limit)
+        return self._members(group_id, begins=begins)
 
-    async def exposed(self, rollout_id: str, group_id: str, *, after_id: str, limit: int) -> Sequence[str]:
+    async def exposed(self, rollout_id: str, group_id: str, *, begins: str) -> Sequence[str]:
         """See `ActionRepository.exposed`."""
-        ids = self._exposed.setdefault(rollout_id, SortedIds())
-        found: list[str] = []
-        for device_id in ids.after(after_id):
-            if len(found) == limit:
-                break
-            if (rollout_id, device_id) in self._given and self._is_member(group_id, device_id):
-                found.append(device_id)
-        return found
+        ids = self._exposed.setdefault(rollout_id, SortedIds()).beginning(begins)
+        return [id_ for id_ in ids if (rollout_id, id_) in self._given and self._is_member(group_id, id_)]
+
+    async def count_members(self, group_id: str) -> int:
+        """See `ActionRepository.count_members`."""
+        return len(self._members(group_id, begins=""))
+
+    async def count_exposed(self, rollout_id: str, group_id: str) -> int:
+        """See `ActionRepository.count_exposed`."""
+        return len(await self.exposed(rollout_id, group_id, begins=""))
 
     def rollout_of(self, action_id: str) -> str | None:
         """Return the id of an action's rollout, or None without such an action."""

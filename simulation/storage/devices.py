@@ -155,15 +155,10 @@ class MemoryDevices(Partial):
         """See `DeviceRepository.standings`."""
         return [(device_id, device.state) for device_id, device in self._rows.items()]
 
-    def members(self, group_id: str, *, after_id: str, limit: int) -> list[str]:
+    def members(self, group_id: str, *, begins: str) -> list[str]:
         """See `ActionRepository.members`."""
-        found: list[str] = []
-        for device_id in self._members.setdefault(group_id, SortedIds()).after(after_id):
-            if len(found) == limit:
-                break
-            if self.is_member(group_id, device_id):
-                found.append(device_id)
-        return found
+        ids = self._members.setdefault(group_id, SortedIds()).beginning(begins)
+        return [device_id for device_id in ids if self.is_member(group_id, device_id)]
 
     def is_member(self, group_id: str, device_id: str) -> bool:
         """Say whether a device is of a group, has attested, and is not shut out."""

@@ -1,9 +1,10 @@
 """Ids in their order, sorted when they are read; what was added is there, what was removed may still be."""
 
 import bisect
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 FEW = 20  # ids that are sorted in one by one
+_BEYOND_HEX = "g"  # sorts after every hex digit
 
 
 class SortedIds:
@@ -19,16 +20,16 @@ class SortedIds:
         """Add an id; one that is there already changes nothing."""
         self._added.append(new)
 
-    def after(self, id_: str) -> Iterator[str]:
-        """Return the ids beyond one, in their order."""
+    def beginning(self, prefix: str) -> Sequence[str]:
+        """Return the ids that begin with hex digits, in their order."""
         added, self._added = self._added, []
         if len(added) > FEW:
             self._sorted = sorted({*self._sorted, *added})
         else:
             for each in added:
                 self._insert(each)
-        ids, start = self._sorted, bisect.bisect_right(self._sorted, id_)
-        return (ids[place] for place in range(start, len(ids)))
+        first = bisect.bisect_left(self._sorted, prefix)
+        return self._sorted[first : bisect.bisect_left(self._sorted, prefix + _BEYOND_HEX)]
 
     def _insert(self, new: str) -> None:
         place = bisect.bisect_left(self._sorted, new)

@@ -4,11 +4,12 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BindParameter, Row, Select, bindparam, insert, select, text, update
+from sqlalchemy import BindParameter, ColumnElement, Row, Select, and_, bindparam, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from protocol.messages import ActionState, Cause
 from service.adapters.database.device_tables import devices
+from service.adapters.database.prefixes import begins_with
 from service.adapters.database.update_tables import actions
 from service.application.update_repositories import NumberedAction
 from service.domain.action import Action, Attempt, UnknownActionError
@@ -109,30 +110,25 @@ class SqlActions:
         """See `ActionRepository.page_unfinished`."""
         return await self._numbered(actions.c.due_at.is_not(None), after_number=after_number, limit=limit)
 
-    async def members(self, group_id: str, *, after_id: str, limit: int) -> Sequence[str]:
+    async def members(self, group_id: str, *, begins: str) -> Sequence[str]:
         """See `ActionRepository.members`."""
-        query = select(devices.c.device_id).where(
-            devices.c.group_id == group_id,
-            devices.c.device_id > after_id,
-            devices.c.state.in_(ENROLLED_STATES),
-        )
-        return list(await self._connection.scalars(query.order_by(devices.c.device_id).limit(limit)))
+        query = select(devices.c.device_id).where(_is_member(group_id), begins_with(devices.c.device_id, begins))
+        return list(await self._connection.scalars(query))
 
-    async def exposed(self, rollout_id: str, group_id: str, *, after_id: str, limit: int) -> Sequence[str]:
+    async def exposed(self, rollout_id: str, group_id: str, *, begins: str) -> Sequence[str]:
         """See `ActionRepository.exposed`."""
-        query = (
-            select(devices.c.device_id)
-            .distinct()
-            .join(actions, actions.c.device_id == devices.c.device_id)
-            .where(
-                actions.c.rollout_id == rollout_id,
-                _OFFERED,
-                devices.c.group_id == group_id,
-                devices.c.device_id > after_id,
-                devices.c.state.in_(ENROLLED_STATES),
-            )
-        )
-        return list(await self._connection.scalars(query.order_by(devices.c.device_id).limit(limit)))
+        query = _exposed(rollout_id, group_id).where(begins_with(actions.c.device_id, begins))
+        return list(await self._connection.scalars(query))
+
+    async def count_members(self, group_id: str) -> int:
+        """See `ActionRepository.count_members`."""
+        query = select(func.count()).select_from(devices).where(_is_member(group_id))
+        return await self._connection.scalar(query) or 0
+
+    async def count_exposed(self, rollout_id: str, group_id: str) -> int:
+        """See `ActionRepository.count_exposed`."""
+        query = select(func.count()).select_from(_exposed(rollout_id, group_id).subquery())
+        return await self._connection.scalar(query) or 0
 
     async def _numbered(self, condition: Any, *, after_number: int, limit: int) -> list[NumberedAction]:  # noqa: ANN401
         query = select(actions).where(condition, actions.c.number > after_number)
@@ -141,6 +137,19 @@ class SqlActions:
 
     async def _fetch(self, query: Select[Any]) -> list[Action]:
         return [_action(row) for row in await self._connection.execute(query)]
+
+
+def _is_member(group_id: str) -> ColumnElement[bool]:
+    return and_(devices.c.group_id == group_id, devices.c.state.in_(ENROLLED_STATES))
+
+
+def _exposed(rollout_id: str, group_id: str) -> Select[tuple[str]]:
+    return (
+        select(actions.c.device_id)
+        .distinct()
+        .join(devices, devices.c.device_id == actions.c.device_id)
+        .where(actions.c.rollout_id == rollout_id, _OFFERED, _is_member(group_id))
+    )
 
 
 def _values(action: Action) -> dict[str, Any]:

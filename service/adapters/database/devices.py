@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from protocol.identity import Access, DeviceId
 from service.adapters.database.device_tables import devices
 from service.adapters.database.one_of import one_of
+from service.adapters.database.prefixes import begins_with
 from service.domain.device import AlreadyClaimedError, AmbiguousDeviceError, Device, DeviceState, UnknownDeviceError
 from service.domain.errors import VersionConflictError
 
@@ -31,7 +32,6 @@ _ATTESTED = (
     "clone_suspected_at",
     "clone_detail",
 )
-_BEYOND_HEX = "g"  # sorts after every hex digit
 
 
 class SqlDevices:
@@ -85,7 +85,7 @@ class SqlDevices:
                 f"device id: expected at least {MIN_PREFIX_DIGITS} digits, found {len(id_or_prefix)}"
             )
         column = devices.c.device_id
-        query = select(devices).where(column >= id_or_prefix, column < id_or_prefix + _BEYOND_HEX).limit(2)
+        query = select(devices).where(begins_with(column, id_or_prefix)).limit(2)
         rows = (await self._connection.execute(query)).all()
         if not rows:
             raise UnknownDeviceError(f"device: expected one of the catalog, found none of id {id_or_prefix[:16]!r}")

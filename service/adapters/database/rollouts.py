@@ -177,7 +177,7 @@ def _values(stored: StoredRollout) -> dict[str, Any]:
         "deadline_at": stored.rollout.deadline_at,
         "is_undone": stored.rollout.is_undone,
         "retry_cursor": stored.rollout.retry_cursor,
-        "opening_cursor": stored.opening_cursor,
+        "bucket_digits": stored.rollout.bucket_digits,
         "look_at": stored.look_at,
     }
 
@@ -199,6 +199,8 @@ def _stage_rows(stored: StoredRollout) -> list[dict[str, Any]]:
             "threshold": stage.cut and stage.cut.threshold,
             "planned": stage.cut and stage.cut.planned,
             "is_capped": stage.cut and stage.cut.is_capped,
+            "is_settled": stage.cut and stage.cut.is_settled,
+            "walked": stage.walked,
             "state": stage.state,
             "is_open": stage.is_open,
             "soak_ends_at": stage.soak_ends_at,
@@ -237,6 +239,7 @@ def _stored(row: Row[Any], stages: Sequence[Row[Any]], kept: AllKept) -> StoredR
         deadline_at=row.deadline_at,
         undoes=row.undoes,
         is_undone=row.is_undone,
+        bucket_digits=row.bucket_digits,
         kept=kept,
         retry_cursor=row.retry_cursor,
     )
@@ -246,7 +249,6 @@ def _stored(row: Row[Any], stages: Sequence[Row[Any]], kept: AllKept) -> StoredR
         created_at=row.created_at,
         created_by=row.created_by,
         number=row.number,
-        opening_cursor=row.opening_cursor,
         look_at=row.look_at,
         version=row.version,
     )
@@ -262,7 +264,8 @@ def _stage(draft: Stage, row: Row[Any]) -> Stage:
         soak_ends_at=row.soak_ends_at,
         reason=row.reason,
         is_approved=row.is_approved,
-        cut=None if row.threshold is None else StageCut(row.threshold, row.planned, row.is_capped),
+        walked=row.walked,
+        cut=None if row.threshold is None else StageCut(row.threshold, row.planned, row.is_capped, row.is_settled),
     )
 
 

@@ -109,7 +109,7 @@ rollouts = Table(
     Column("retry_cursor", BigInteger),  # last action that a retry has looked at; None without one
     Column("undoes", GUID_TYPE, index=True),  # id of the rollout whose devices it brings back
     Column("is_undone", Boolean, nullable=False, server_default=false()),
-    Column("opening_cursor", DEVICE_ID_TYPE, nullable=False),  # last device that the opening stage has looked at
+    Column("bucket_digits", Integer, nullable=False, server_default="0"),
     Column("look_at", UtcDateTime),  # when the worker must look at it, if ever
     Column("created_at", UtcDateTime, nullable=False),
     Column("created_by", String(64), nullable=False),
@@ -133,6 +133,8 @@ rollout_stages = Table(
     Column("threshold", BigInteger),
     Column("planned", Integer),
     Column("is_capped", Boolean),
+    Column("is_settled", Boolean),
+    Column("walked", BigInteger, nullable=False, server_default="-1"),
     Column("state", STATE_TYPE, nullable=False),
     Column("is_open", Boolean, nullable=False),
     Column("soak_ends_at", UtcDateTime),

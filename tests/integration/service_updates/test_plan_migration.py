@@ -57,3 +57,4 @@ async def test_conditions_become_a_plan(database: str, tmp_path: Path) -> None:
     ]
     assert stored.rollout.conditions.action_timeout == timedelta(hours=2)
     assert stored.rollout.state is RolloutState.RUNNING
+    assert (stored.rollout.bucket_digits, [stage.walked for stage in stored.rollout.stages]) == (0, [-1, -1])

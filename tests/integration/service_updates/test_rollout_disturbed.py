@@ -7,7 +7,7 @@ from protocol.plan import EvidenceGates, Pace, Plan, PlanStage
 from service.application.events import Event, EventType
 from service.application.healing import heal
 from service.application.rollouts import NewRollout, RolloutView
-from service.domain.membership import StagePlan, position_of
+from service.domain.membership import StagePlan
 from service.domain.rollout import RolloutState
 from tests.integration.service_updates.test_rollbacks import APP, STAGES, devices_of, given, release_with_way_back
 from tests.integration.service_updates.update_world import RELEASER, UpdateWorld
@@ -148,11 +148,12 @@ async def test_flood_of_newcomers_waits_like_everybody(world: UpdateWorld, pace:
     rollout = await world.rollouts.create(RELEASER, NewRollout("first", "Production", None, plan), start_now=True)
     rollout_id = rollout.stored.rollout.rollout_id
     await world.tick()
+    begun = (await world.rollouts.get(rollout_id)).stored.rollout
     before, newcomers = len(await world.actions(rollout)), 0
     in_first_stage = 0
     while in_first_stage < 4:
         device = await world.add_device()
-        in_first_stage += position_of(rollout_id, device) <= rollout.stored.rollout.stages[0].threshold
+        in_first_stage += begun.order.position(device) <= begun.stages[0].threshold
         newcomers += 1
     await world.tick()
     assert len(await world.actions(rollout)) - before <= 3

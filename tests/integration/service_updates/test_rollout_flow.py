@@ -241,7 +241,7 @@ async def test_worker_killed_between_batches_is_followed_by_another(world: Updat
     """Opening goes on at the stored cursor; nobody is missed and nobody counted twice."""
     devices = await world.add_devices(7)
     await world.tick()
-    world.ticks = RolloutTicks(world.unit_of_work, clock=world.clock, entropy=world.entropy, members_per_step=3)
+    world.ticks = RolloutTicks(world.unit_of_work, clock=world.clock, entropy=world.entropy, devices_per_step=3)
     await world.release("first")
     rollout = await world.roll_out("first", (StagePlan(percent=100),))
     lease = await world.lease("worker")

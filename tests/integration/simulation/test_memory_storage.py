@@ -113,7 +113,7 @@ async def test_work_that_is_left_by_an_error_leaves_nothing(storage: UnitOfWorkF
         await cut_short()
     async with storage(read_only=True) as work:
         assert await work.devices.find(device_id_of(1)) is None
-        assert await work.actions.members(GROUP, after_id="", limit=10) == []
+        assert await work.actions.members(GROUP, begins="") == []
         assert await work.actions.scheduled(ROLLOUT, limit=10) == []
         assert await work.actions.due(NOW + timedelta(days=1), limit=10) == []
         assert await work.rollouts.next_look() is None
@@ -179,7 +179,7 @@ async def test_device_works_on_what_it_has_begun_before_what_waits(storage: Unit
 
 
 async def test_members_are_attested_devices_of_the_group_by_id(storage: UnitOfWorkFactory) -> None:
-    """In pages, as they stand: who is blocked or has moved away is no member."""
+    """By the beginning of their ids, as they stand: who is blocked or has moved away is no member."""
     async with storage() as work:
         await add_devices(work, *(device(number) for number in (5, 1, 4, 2)), device(3, group=OTHER_GROUP))
         await work.devices.save_attested([attested(device(number)) for number in (5, 4, 2, 3)])
@@ -187,31 +187,34 @@ async def test_members_are_attested_devices_of_the_group_by_id(storage: UnitOfWo
     async with storage() as work:
         blocked = attested(device(4)).block("test", NOW)
         await work.devices.save(blocked, replaces_version=1)
-        assert await work.actions.members(GROUP, after_id="", limit=10) == [device_id_of(2), device_id_of(5)]
-        assert await work.actions.members(GROUP, after_id=device_id_of(2), limit=1) == [device_id_of(5)]
+        assert await work.actions.members(GROUP, begins="") == [device_id_of(2), device_id_of(5)]
+        assert await work.actions.members(GROUP, begins=device_id_of(5)) == [device_id_of(5)]
+        assert await work.actions.members(GROUP, begins=device_id_of(4)) == []
+        assert await work.actions.members(GROUP, begins="1") == []
+        assert await work.actions.count_members(GROUP) == 2
     async with storage(read_only=True) as work:
         expected = [device_id_of(number) for number in (2, 4, 5)]
-        assert await work.actions.members(GROUP, after_id="", limit=10) == expected
+        assert await work.actions.members(GROUP, begins="") == expected
         assert dict(await work.devices.standings())[device_id_of(1)] is DeviceState.CLAIMED
 
 
 async def test_exposed_devices_are_those_that_were_given_the_release(storage: UnitOfWorkFactory) -> None:
-    """By id, in pages, as long as they are of the group."""
+    """By the beginning of their ids, as long as they are of the group."""
     given = [replace(action(number), state=ActionState.OFFERED, offered=True) for number in (3, 1, 2)]
     async with storage() as work:
         await add_devices(work, *(device(number) for number in (1, 2, 3, 4)))
         await work.devices.save_attested([attested(device(number)) for number in (1, 3, 4)])
         await work.actions.add([action(number) for number in (3, 1, 2, 4)])
         await work.actions.save(given)
-        first = await work.actions.exposed(ROLLOUT, GROUP, after_id="", limit=1)
-        assert first == [device_id_of(1)]
-        assert await work.actions.exposed(ROLLOUT, GROUP, after_id=first[0], limit=5) == [device_id_of(3)]
+        assert await work.actions.exposed(ROLLOUT, GROUP, begins="") == [device_id_of(1), device_id_of(3)]
+        assert await work.actions.exposed(ROLLOUT, GROUP, begins=device_id_of(3)) == [device_id_of(3)]
+        assert await work.actions.count_exposed(ROLLOUT, GROUP) == 2
         healed = [
             replace(action(number), device_id=device_id_of(of), state=ActionState.CONFIRMED, offered=True, heals=True)
             for number, of in ((5, 4), (6, 4), (7, 3))
         ]
         await work.actions.add(healed)
-        ids = await work.actions.exposed(ROLLOUT, GROUP, after_id="", limit=5)
+        ids = await work.actions.exposed(ROLLOUT, GROUP, begins="")
         assert ids == [device_id_of(number) for number in (1, 3, 4)]
 
 

@@ -10,7 +10,7 @@ from protocol.geometry import Slot
 from protocol.messages import ActionReport, ActionState, Cause
 from service.domain.action import Action, InvalidReportError, apply_report, cancel, offer, time_out
 from service.domain.deadline import at_deadline
-from service.domain.membership import InvalidPlanError, StageCut, StagePlan, check_plans, cut_stages, position_of
+from service.domain.membership import InvalidPlanError, StageCut, StagePlan, check_plans, cut_stages
 from service.domain.rollout import (
     Conditions,
     Rollout,
@@ -282,29 +282,21 @@ def test_deadline_cancels_what_was_not_begun_and_cannot_be() -> None:
     assert at_due(trial, abort(rollout), 1).state is ActionState.TIMED_OUT
 
 
-def test_stage_of_a_device_is_decided_by_its_salted_hash() -> None:
-    """Stages are cut from the order of the hashes; another rollout has another canary."""
-    devices = [f"device-{number}" for number in range(100)]
+def test_stages_are_planned_by_the_number_of_members() -> None:
+    """Cumulative; a percentage of a small group rounds up."""
     plans = (StagePlan(count=1), StagePlan(percent=25), StagePlan(percent=100))
-    cuts = cut_stages(plans, [position_of("one", d) for d in devices])
-    assert [cut.planned for cut in cuts] == [1, 24, 75]
-
-    def canary(rollout_id: str) -> str:
-        return min(devices, key=lambda d: position_of(rollout_id, d))
-
-    assert position_of("one", canary("one")) == cuts[0].threshold
-    assert canary("one") != canary("two")
-
-
-def test_percent_of_a_small_group_rounds_up() -> None:
-    """25 % of 3 devices is one device, and 100 % is everyone."""
-    cuts = cut_stages((StagePlan(percent=25), StagePlan(percent=100)), [1, 2, 3])
-    assert [cut.planned for cut in cuts] == [1, 2]
+    assert [cut.planned for cut in cut_stages(plans, 100)] == [1, 24, 75]
+    assert [cut.planned for cut in cut_stages(plans[1:], 3)] == [1, 2]
+    assert [(cut.is_settled, cut.is_capped) for cut in cut_stages(plans, 100)] == [
+        (False, True),
+        (False, False),
+        (True, False),
+    ]
 
 
 def test_counted_stage_is_not_enlarged_by_a_device_that_joins() -> None:
     """A canary of one stays one: the newcomer falls into the next stage."""
-    cuts = cut_stages((StagePlan(count=1), StagePlan(percent=100)), [5, 9])
+    cuts = (StageCut(5, 1, is_capped=True), StageCut(9, 1, is_capped=False))
     rollout = start(Rollout("r", "release", "group", thresholds(), (Stage(0), Stage(1))), cuts, now=NOW)
     assert rollout.stage_at(3) == rollout.stages[0]
     full = rollout.with_moved(None, action_of())

@@ -24,7 +24,7 @@ from service.adapters.database.rollouts import _stage_rows, _stored, _values
 from service.application.plans import conditions_of, stage_plans, stages_of
 from service.application.update_repositories import StoredRollout
 from service.domain.action import Action, apply_report, offer, time_out, withdraw
-from service.domain.membership import cut_stages, position_of
+from service.domain.membership import cut_stages
 from service.domain.policy import EvidencePolicy
 from service.domain.retries import let_go, may_be_retried, retried
 from service.domain.rollout import (
@@ -42,6 +42,7 @@ from service.domain.rollout import (
 )
 from service.domain.rollout_counts import Exposure, Fate, Trace
 from service.domain.verdict import Decision, Verdict
+from tests.rollout_walk import walk_list
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 TIMEOUT = timedelta(days=1)
@@ -123,7 +124,7 @@ class Course(RuleBasedStateMachine):
         self.plan = plan_of(is_paced=is_paced, small_stage_rule=small_stage_rule, deadline=deadline, retries=retries)
         self.outcomes = {f"device-{number}": self._outcome() for number in range(DEVICES)}
         self.mends = {device: self.random.random() < 0.5 for device in self.outcomes}
-        cuts = cut_stages(stage_plans(self.plan), [position_of("r", device) for device in self.outcomes])
+        cuts = cut_stages(stage_plans(self.plan), len(self.outcomes))
         draft = Rollout("r", "release", "group", conditions_of(self.plan), stages_of(self.plan))
         self.rollout = draft
         self._take(start(draft, cuts, now=self.now))
@@ -171,18 +172,17 @@ class Course(RuleBasedStateMachine):
         stage = self.rollout.opening_stage
         if stage is None:
             return
-        batch = min(count, self.rollout.allowed(self.now))
-        waiting = [d for d in self.outcomes if d not in self.actions and position_of("r", d) <= stage.threshold]
-        cap = max(0, stage.cut.planned - stage.counts.size) if stage.cut and stage.cut.is_capped else len(waiting)
-        new = waiting[: min(batch, cap)]
+        limit = min(count, self.rollout.allowed(self.now), stage.room)
+        step = walk_list(self.rollout, stage, self.outcomes, self.actions, limit)
         rollout = self.rollout
-        for device in new:
+        for device in step.new:
             action = Action(ACTION_ID, "r", device, stage.index, ActionState.SCHEDULED, self.now, self.now + TIMEOUT)
             self.actions[device] = action
             rollout = rollout.with_moved(None, action)
-        rollout = rollout.paced(len(new), self.now)
-        if batch and len(new) == min(len(waiting), cap):
-            rollout = rollout.with_stage(replace(rollout.stages[stage.index], is_open=True))
+        rollout = rollout.paced(len(step.new), self.now)
+        if limit or not stage.room:
+            walked = rollout.stages[stage.index].walked_to(step.position, is_end=step.is_end)
+            rollout = rollout.with_stage(walked)
         self._take(rollout)
 
     @rule(count=st.integers(1, 60))

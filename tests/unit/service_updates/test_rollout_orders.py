@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from protocol.geometry import Slot
 from protocol.messages import ActionReport, ActionState, Cause
 from service.domain.action import Action, apply_report
-from service.domain.membership import StagePlan, cut_stages, position_of
+from service.domain.membership import StagePlan, cut_stages
 from service.domain.rollout import Conditions, Rollout, RolloutState, Stage, StageState, evaluate, start
 from tests.rollout_conditions import thresholds
+from tests.rollout_walk import walk_list
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 TIMEOUT = timedelta(days=1)
@@ -39,7 +40,7 @@ class Fleet:
     def begin(cls, outcomes: list[ActionState], plans: list[StagePlan], conditions: Conditions) -> "Fleet":
         devices = {f"device-{number}": outcome for number, outcome in enumerate(outcomes)}
         draft = Rollout("r", "release", "group", conditions, tuple(Stage(i) for i in range(len(plans))))
-        cuts = cut_stages(plans, [position_of("r", device) for device in devices])
+        cuts = cut_stages(plans, len(devices))
         return cls(devices, start(draft, cuts, now=NOW), {})
 
     def work(self, batch: int) -> bool:
@@ -47,14 +48,14 @@ class Fleet:
         stage = self.rollout.opening_stage
         if stage is None:
             return False
-        members = [d for d in self.outcomes if position_of("r", d) <= stage.threshold and d not in self.actions]
-        for device in members[:batch]:
+        limit = min(batch, stage.room)
+        step = walk_list(self.rollout, stage, self.outcomes, self.actions, limit)
+        for device in step.new:
             action = Action(device, "r", device, stage.index, ActionState.SCHEDULED, self.now, self.now + TIMEOUT)
             self.actions[device] = action
             self.rollout = self.rollout.with_moved(None, action)
-        if len(members) <= batch:
-            opened = replace(self.rollout.stages[stage.index], is_open=True)
-            self.rollout = self.rollout.with_stage(opened)
+        walked = self.rollout.stages[stage.index].walked_to(step.position, is_end=step.is_end)
+        self.rollout = self.rollout.with_stage(walked)
         self.rollout = evaluate(self.rollout, self.now)
         return True
 
@@ -185,13 +186,19 @@ def test_halted_rollout_stays_halted_and_exposes_nobody_more(
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=300, unique=True), plans())
-def test_stages_hold_what_was_planned(positions: list[int], stages: list[StagePlan]) -> None:
-    """Thresholds cut the group into exactly the planned counts; the last stage holds everyone."""
-    cuts = cut_stages(stages, positions)
+@given(st.integers(1, 300), plans(), st.integers(1, 40))
+def test_stages_hold_what_was_planned(members: int, stages: list[StagePlan], batch: int) -> None:
+    """Opened in any steps, each stage holds exactly its planned count in the rollout's order; the last one everyone."""
+    fleet = Fleet.begin([ActionState.CONFIRMED] * members, stages, thresholds(success_percent=1, error_percent=99))
     reached = 0
-    for plan, cut in zip(stages, cuts, strict=True):
-        reached += cut.planned
-        assert sum(position <= cut.threshold for position in positions) == reached
-        assert reached >= plan.reach(len(positions))
-    assert reached == len(positions)
+    for stage, plan in zip(fleet.rollout.stages, stages, strict=True):
+        running = replace(fleet.rollout.stages[stage.index], state=StageState.RUNNING)
+        fleet.rollout = fleet.rollout.with_stage(running)
+        while not fleet.rollout.stages[stage.index].is_open:
+            assert fleet.work(batch)
+        reached += running.cut.planned if running.cut else 0
+        assert len(fleet.actions) == reached >= plan.reach(members)
+        threshold = max(opened.threshold for opened in fleet.rollout.stages[: stage.index + 1])
+        inside = {device for device in fleet.outcomes if fleet.rollout.order.position(device) <= threshold}
+        assert inside == set(fleet.actions)
+    assert reached == members
