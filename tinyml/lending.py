@@ -7,8 +7,20 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
+class _Waiter(Generic[T]):
+    """A thread that waits for a thing; None: for any."""
+
+    def __init__(self, wanted: T | None) -> None:
+        self.wanted = wanted
+        self.lent: T | None = None
+        self.has_come = threading.Event()
+
+    def takes(self, thing: T) -> bool:
+        return self.wanted is None or self.wanted is thing
+
+
 class Lending(Generic[T]):
-    """Lends things out and takes them back.
+    """Lends things out and takes them back; who has waited for the longest is served first, and alone is woken.
 
     Args:
         things: all free at first.
@@ -16,7 +28,8 @@ class Lending(Generic[T]):
 
     def __init__(self, things: Iterable[T]) -> None:
         self._free = list(things)
-        self._changed = threading.Condition()
+        self._waiting: list[_Waiter[T]] = []
+        self._lock = threading.Lock()
 
     def take(self, timeout_seconds: float | None, wanted: T | None = None) -> T | None:
         """Borrow a thing.
@@ -28,21 +41,31 @@ class Lending(Generic[T]):
         Returns:
             The thing, or None if it did not become free in time.
         """
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._has(wanted), timeout_seconds):
-                return None
-            return self._free.pop(0 if wanted is None else self._free.index(wanted))
+        waiter = _Waiter(wanted)
+        with self._lock:
+            found = next(filter(waiter.takes, self._free), None)
+            if found is not None:
+                self._free.remove(found)
+                return found
+            self._waiting.append(waiter)
+        waiter.has_come.wait(timeout_seconds)
+        with self._lock:
+            if waiter.lent is None:
+                self._waiting.remove(waiter)
+            return waiter.lent
 
     def give(self, thing: T) -> None:
         """Take a thing back."""
-        with self._changed:
-            self._free.append(thing)
-            self._changed.notify_all()
+        with self._lock:
+            waiter = next((waiter for waiter in self._waiting if waiter.takes(thing)), None)
+            if waiter is None:
+                self._free.append(thing)
+                return
+            self._waiting.remove(waiter)
+            waiter.lent = thing
+            waiter.has_come.set()
 
     @property
     def none_left(self) -> bool:
         """Whether everything is lent out."""
         return not self._free
-
-    def _has(self, wanted: T | None) -> bool:
-        return bool(self._free) if wanted is None else wanted in self._free

@@ -19,7 +19,7 @@ from tinyml.errors import InferenceCrashError, InferenceTimeoutError, ModelRejec
 from tinyml.workers import InferencePool, ModelImage
 
 _ROOT = Path(__file__).parents[3]
-_WAIT_SECONDS = 20.0
+_WAIT_SECONDS = 40.0
 _START_TICKS = 150  # more than the fork server spends on its imports: only a hanging model gets there
 
 
@@ -175,7 +175,7 @@ pool = InferencePool(workers=1)
 print("ready", flush=True)
 if sys.argv[2] == "busy":
     content = open(sys.argv[1], "rb").read()
-    pool.invoke(ModelImage(content, 65536), np.ones((1,), np.float32), deadline_seconds=6)
+    pool.invoke(ModelImage(content, 65536), np.ones((1,), np.float32), deadline_seconds=15)
 threading.Event().wait()
 """
 
