@@ -9,8 +9,8 @@ hundreds of thousands a rollout that has far to go is better aborted and started
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0012"
-down_revision = "0011"
+revision = "0013"
+down_revision = "0012"
 branch_labels = None
 depends_on = None
 
