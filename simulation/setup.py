@@ -1,12 +1,12 @@
 """What a scenario finds when it begins: products, groups, releases in force, and devices that were claimed before."""
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
-from device_sim.fleets.plan import DevicePlan, identity_seed, plan_fleet
+from device_sim.fleets.making import identity_of
+from device_sim.fleets.plan import DevicePlan, plan_fleet
 from protocol.identity import DeviceId
 from protocol.scenario import Scenario
 from protocol.scenario.fleets import Fidelity, Fleet
@@ -33,7 +33,7 @@ class Planned:
     """A device before it is made.
 
     Attributes:
-        device_id: derived from the seed.
+        device_id: of its identity key, which nothing else of it needs.
         fleet: as the scenario declares it.
     """
 
@@ -45,7 +45,7 @@ class Planned:
 def plan_devices(scenario: Scenario) -> list[Planned]:
     """Return every virtual device of a scenario."""
     return [
-        Planned(_device_id(scenario, plan), plan, fleet)
+        Planned(identity_of(scenario, plan), plan, fleet)
         for fleet in scenario.fleets
         if fleet.fidelity is Fidelity.VIRTUAL
         for plan in plan_fleet(scenario, fleet)
@@ -132,7 +132,3 @@ async def _claim(
             )
         await work.attributes.put({each.device_id: each.plan.attributes for each in devices})
         await work.commit()
-
-
-def _device_id(scenario: Scenario, plan: DevicePlan) -> DeviceId:
-    return DeviceId(hashlib.sha512(identity_seed(scenario, plan)).hexdigest())
