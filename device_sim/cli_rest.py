@@ -60,6 +60,7 @@ def serve_device(path: Path, *, port: int, certificate_file: Path | None) -> Non
                     context=context,
                     router=interface_of(device, log),
                     on_crash=lambda error: emit("crashed", reason=f"{type(error).__name__}: {error}"),
+                    monotonic=clock.monotonic,
                 )
             ) as server:
                 emit("listening", url=f"https://{LOOPBACK}:{server.port}")

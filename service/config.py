@@ -34,6 +34,8 @@ class Settings(BaseSettings):
         operator_port: HTTPS for operators; 0 takes a free port.
         device_port: HTTPS with mutual TLS for devices; 0 takes a free port.
         mqtt_port: MQTT with mutual TLS for devices; 0 takes a free port.
+        mqtt_connections: most at once of the gateway, those in their TLS handshake included.
+        mqtt_connections_per_source: of these from one IP address; devices behind one NAT share it.
         hostname: name or address under which clients reach the service; the server certificate must hold it.
         log_format: JSON lines for machines, or text for people.
         log_level: least severity that is logged.
@@ -68,6 +70,8 @@ class Settings(BaseSettings):
     operator_port: Port = 8443
     device_port: Port = 8444
     mqtt_port: Port = 8883
+    mqtt_connections: Annotated[int, Field(ge=1)] = 20_000
+    mqtt_connections_per_source: Annotated[int, Field(ge=1)] = 1_000
     hostname: str = "127.0.0.1"
     log_format: Literal["json", "text"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -8,6 +8,7 @@ What is not a request of the interface is answered or closed without touching th
 """
 
 import contextlib
+import io
 import json
 import socket
 import ssl
@@ -31,6 +32,7 @@ LOOPBACK = "127.0.0.1"
 API_VERSION = "4.6.0"  # the newest that the client asks for
 MAX_CONNECTIONS = 8
 IDLE_SECONDS = 30.0
+REQUEST_SECONDS = 60.0  # for a whole request, however steadily it trickles
 MAX_DRAINED_BYTES = 2 * MAX_FLASH_BYTES
 _PIECE_BYTES = 65536
 _HOSTS = frozenset({SERVER_NAME, "localhost", LOOPBACK})
@@ -44,6 +46,7 @@ class DeviceServer(TCPServer):
         context: TLS of the server.
         router: of the interface.
         on_crash: told of an error that no handler may raise.
+        monotonic: of the host, seconds.
 
     Raises:
         OSError: the port is taken.
@@ -52,9 +55,16 @@ class DeviceServer(TCPServer):
     allow_reuse_address = True
 
     def __init__(
-        self, port: int, *, context: ssl.SSLContext, router: Router, on_crash: Callable[[Exception], None]
+        self,
+        port: int,
+        *,
+        context: ssl.SSLContext,
+        router: Router,
+        on_crash: Callable[[Exception], None],
+        monotonic: Callable[[], float],
     ) -> None:
         super().__init__((LOOPBACK, port), _Handler)
+        self.monotonic = monotonic
         self._context = context
         self._router = router
         self._on_crash = on_crash
@@ -133,6 +143,40 @@ def _hang_up(connection: socket.socket) -> None:
         socket.socket.shutdown(connection, socket.SHUT_RD)
 
 
+class _TimedReader(io.RawIOBase):
+    """What a connection sends; a request has a time limit as a whole, from its first bytes on.
+
+    Args:
+        connection: is read from.
+        monotonic: of the host, seconds.
+    """
+
+    def __init__(self, connection: socket.socket, monotonic: Callable[[], float]) -> None:
+        self._connection = connection
+        self._monotonic = monotonic
+        self._deadline: float | None = None
+
+    def begin(self) -> None:
+        """Expect another request."""
+        self._deadline = None
+
+    @override
+    def readable(self) -> bool:
+        return True
+
+    @override
+    def readinto(self, buffer: Any) -> int:
+        left = IDLE_SECONDS if self._deadline is None else self._deadline - self._monotonic()
+        if left <= 0:
+            raise TimeoutError(f"request: expected it within {REQUEST_SECONDS:g} s, found it unfinished")
+        self._connection.settimeout(min(left, IDLE_SECONDS))
+        found = self._connection.recv_into(buffer)
+        self._connection.settimeout(IDLE_SECONDS)
+        if self._deadline is None:
+            self._deadline = self._monotonic() + REQUEST_SECONDS
+        return found
+
+
 class _Handler(BaseHTTPRequestHandler):
     """One connection."""
 
@@ -140,6 +184,18 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     timeout = IDLE_SECONDS
     server: DeviceServer
+
+    @override
+    def setup(self) -> None:
+        super().setup()
+        self.rfile.close()
+        self._reader = _TimedReader(self.connection, self.server.monotonic)
+        self.rfile = io.BufferedReader(self._reader)
+
+    @override
+    def handle_one_request(self) -> None:
+        self._reader.begin()
+        super().handle_one_request()
 
     def _serve(self) -> None:
         try:

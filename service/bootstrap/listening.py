@@ -27,6 +27,7 @@ from service.bootstrap.identity import Identity
 from service.bootstrap.updates import Updates
 from service.gateway.admission import LdevidAdmission
 from service.gateway.host import GatewayPorts
+from service.gateway.limits import Limits
 from service.gateway.server import Gateway
 from service.gateway.tls import server_context, trust
 
@@ -106,7 +107,11 @@ def make_gateway(core: Core) -> Gateway:
         events=core.gateway_events,
         clock=core.clock,
     )
-    gateway = Gateway(ports)
+    settings = core.settings
+    limits = Limits(
+        max_connections=settings.mqtt_connections, max_connections_per_source=settings.mqtt_connections_per_source
+    )
+    gateway = Gateway(ports, limits=limits)
     core.standings.on_shut_out(gateway.kick)
     core.standings.on_restricted(gateway.kick)
     issuing.on_retirement(lambda _trusted: gateway.kick_unless(admission.trusts))

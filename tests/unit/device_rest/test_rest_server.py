@@ -2,16 +2,18 @@
 
 import contextlib
 import http.client
+import itertools
 import json
 import socket
 import ssl
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -22,7 +24,7 @@ from device_sim.hardware.machine import Machine
 from device_sim.rest.certificate import SERVER_NAME, VALIDITY, server_context
 from device_sim.rest.errors import Code
 from device_sim.rest.routes import JSON_TYPE, OCTETS_TYPE, Answer, Request, Route, Router
-from device_sim.rest.server import LOOPBACK, MAX_CONNECTIONS, DeviceServer
+from device_sim.rest.server import LOOPBACK, MAX_CONNECTIONS, REQUEST_SECONDS, DeviceServer
 from tests.unit.device_hardware.device_builder import DeviceBuilder
 
 NOW = datetime.now(UTC)  # noqa: TID251 - TLS knows no other clock
@@ -51,10 +53,10 @@ ROUTER = Router(
 class Served:
     """A server with a few routes, on a port of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, monotonic: Callable[[], float] | None = None) -> None:
         context, self.certificate = server_context(folder, NOW)
         self.crashes: list[Exception] = []
-        self.server = DeviceServer(0, context=context, router=ROUTER, on_crash=self.crashes.append)
+        self.server = DeviceServer(0, context=context, router=ROUTER, on_crash=self.crashes.append, monotonic=monotonic)
         self.client = ssl.create_default_context(cadata=self.certificate.decode())
 
     def connect(self) -> ssl.SSLSocket:
@@ -83,8 +85,8 @@ class Served:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Served]:
-    served = Served(folder)
+def serving(folder: Path, **parts: Any) -> Iterator[Served]:
+    served = Served(folder, **parts)
     thread = threading.Thread(target=served.server.serve_forever, args=(0.05,))
     thread.start()
     try:
@@ -99,6 +101,12 @@ def serving(folder: Path) -> Iterator[Served]:
 def served(tmp_path: Path) -> Iterator[Served]:
     with serving(tmp_path) as running:
         yield running
+
+
+def trickle(connection: ssl.SSLSocket, content: bytes) -> None:
+    """Send bytes one by one, as long as they are taken."""
+    for byte in content:
+        connection.sendall(bytes([byte]))
 
 
 def code_of(body: bytes) -> Code:
@@ -212,6 +220,19 @@ def test_connections_have_an_end(served: Served) -> None:
         assert not served.lets_in()
         first.close()
         assert any(served.lets_in() for _ in range(1000))
+
+
+@pytest.mark.parametrize(
+    "head",
+    ["", f"PUT /bytes HTTP/1.1\r\nHost: {SERVER_NAME}\r\nContent-Type: {OCTETS_TYPE}\r\nContent-Length: 90000\r\n\r\n"],
+)
+def test_a_request_that_trickles_is_cut_off(tmp_path: Path, head: str) -> None:
+    """Though no pause is long, in its head as in its body; whoever comes after is served."""
+    seconds = itertools.count(0.0, REQUEST_SECONDS / 4)  # that pass between two looks at the clock
+    with serving(tmp_path, monotonic=lambda: next(seconds)) as served:
+        with served.connect() as connection, pytest.raises(OSError, match=r"."):
+            trickle(connection, head.encode() + bytes(10_000))
+        assert served.ask("GET /hello")[0] == HTTPStatus.OK
 
 
 def test_stopping_waits_for_no_idle_connection(tmp_path: Path) -> None:
