@@ -43,7 +43,7 @@ def virtual_flash(every: int = 0) -> VirtualFlash:
 def test_power_cuts_hit_updates_and_every_device_takes_them_up_again() -> None:
     """An image on trial reverts at the next boot and is tried again; a half written one goes on."""
     rollouts = [{"release": "r1", "at": "5m", "stages": [{"percent": 100}], "error_percent": 20}]
-    told = run(scenario(fleets=fleet(power={"per_day": 1000, "lasts": ["5s", "30s"]}), rollouts=rollouts))
+    told = run(scenario(fleets=fleet(power={"per_day": 700, "lasts": ["5s", "30s"]}), rollouts=rollouts))
     hit = hit_in_updates(told)
     assert len(hit) > 5
     cut_trials = {event["device"] for event in told.named("trial-cut")}

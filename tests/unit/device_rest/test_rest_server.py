@@ -56,7 +56,13 @@ class Served:
     def __init__(self, folder: Path, monotonic: Callable[[], float] | None = None) -> None:
         context, self.certificate = server_context(folder, NOW)
         self.crashes: list[Exception] = []
-        self.server = DeviceServer(0, context=context, router=ROUTER, on_crash=self.crashes.append, monotonic=monotonic)
+        self.server = DeviceServer(
+            0,
+            context=context,
+            router=ROUTER,
+            on_crash=self.crashes.append,
+            monotonic=monotonic or WallClock().monotonic,
+        )
         self.client = ssl.create_default_context(cadata=self.certificate.decode())
 
     def connect(self) -> ssl.SSLSocket:
