@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 
+from device_sim.adapters.clock import WallClock
 from device_sim.cli_rest import OneDeviceError, serve_device
 from device_sim.errors import DeviceFolderError, StorageFullError
 from device_sim.hardware.machine import Machine
