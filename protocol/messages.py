@@ -8,7 +8,7 @@ Device API, base path /device/v1, mutual TLS. IDevID reaches /attest/* alone, LD
     GET  /uptane/director/{file}    root/timestamp/snapshot/targets metadata for the device that is connected
     GET  /uptane/image/{file}       metadata of the Image repository
     GET  /artifacts/{sha256}        bytes of a target; Range is honoured
-    POST /reports               ActionReport → 204
+    POST /reports               ActionReport → 204; 409 where it puts off an update that may not be put off
     POST /manifest              DSSE envelope around a VersionManifest → 204
 
 Over MQTT: telemetry stream `inference` carries InferenceRecord, `status` carries DeviceStatus; a device takes the
@@ -17,9 +17,9 @@ command `check-update`, whose payload is empty, and answers by polling.
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from protocol.document import Document, Moment
 from protocol.geometry import Core, Slot
@@ -30,6 +30,7 @@ from protocol.voucher import Base64Bytes
 MANIFEST_PAYLOAD_TYPE = "application/vnd.tinyfleet.version-manifest+json"
 TIME_PAYLOAD_TYPE = "application/vnd.tinyfleet.time+json"
 MAX_DETAIL_CHARACTERS = 500
+MAX_DEFER_SECONDS = 366 * 86_400.0
 CHECK_UPDATE = "check-update"
 INFERENCE_STREAM = "inference"
 STATUS_STREAM = "status"
@@ -172,6 +173,7 @@ class ActionReport(Document):
         detail: what was expected and found, for an operator to read.
         attack: what the refusal indicates, or None.
         rule: what the update broke; empty where nothing was refused.
+        defer_seconds: for how long the device's user puts the update off; with the state `scheduled`, and only there.
     """
 
     action_id: Guid
@@ -183,6 +185,13 @@ class ActionReport(Document):
     digests: Mapping[Slot, Sha256Hex] = {}
     attack: Attack | None = None
     rule: Rule = ""
+    defer_seconds: Annotated[float, Field(gt=0, le=MAX_DEFER_SECONDS)] | None = None
+
+    @model_validator(mode="after")
+    def _check_deferral(self) -> Self:
+        if self.defer_seconds is not None and self.state is not ActionState.SCHEDULED:
+            raise ValueError(f"defer_seconds: expected it with the state scheduled, found {self.state}")
+        return self
 
 
 class VersionManifest(Document):

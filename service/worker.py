@@ -154,7 +154,7 @@ class Waker:
         self._messenger = messenger
 
     def hear(self, stored: StoredEvent) -> None:
-        """Wake a device whose action was scheduled, and those that waited for a rollout to run again."""
+        """Wake a device whose action it may have now, and those that waited for a rollout to run again."""
         event = stored.event
         if event.type is EventType.ACTION and event.change == ActionState.SCHEDULED and not event.data.get("is_held"):
             self._messenger.notify(str(event.data["device_id"]), CHECK_UPDATE)

@@ -17,6 +17,7 @@ from functools import partial
 from device_sim.cores.device_time import DeviceTime
 from device_sim.fleets.choices import chance
 from device_sim.fleets.crew import inferring
+from device_sim.fleets.deferrals import listener_of
 from device_sim.fleets.plan import DevicePlan, region_of, revision_of
 from device_sim.fleets.powered import Mains
 from device_sim.hardware.clock import Clock, DriftingClock
@@ -244,6 +245,7 @@ class World:
             rng=rng,
             emit=self.emit,
             ground=self._ground,
+            application=listener_of(self.scenario, planned.fleet, device_id),
         )
 
     def _images(self, plan: DevicePlan) -> Mapping[Slot, VirtualImage]:

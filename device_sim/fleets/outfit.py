@@ -11,6 +11,7 @@ from device_sim.errors import DeviceSimError
 from device_sim.fleets.choices import chance
 from device_sim.fleets.conditions import conditions_of, is_dark
 from device_sim.fleets.defects import defects_of
+from device_sim.fleets.deferrals import listener_of
 from device_sim.fleets.folders import read_facts
 from device_sim.fleets.plan import DevicePlan, revision_of
 from device_sim.fleets.release_faults import BadReleases, FaultyTrust, SpoiltInference
@@ -140,6 +141,7 @@ def fit_out(member: Member, kit: Kit, site: Site) -> Device:
         rng=chance(scenario.seed, "jitter", machine.device_id),
         emit=site.emit,
         wake=site.wake,
+        application=listener_of(scenario, kit.fleet, machine.device_id),
     )
     behaviour = kit.behaviour(scenario, infers=member.infers)
     sensors = kit.sensors(machine.device_id, conditions)

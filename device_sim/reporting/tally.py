@@ -191,6 +191,9 @@ class RunTally:
 
     def _update(self, device: _Device, event: Mapping[str, Any]) -> None:
         state = ActionState(event["state"])
+        if state is ActionState.SCHEDULED:  # put off
+            self._rest(device)
+            return
         if not state.is_final:
             self._move(device, DeviceState.UPDATING)
             return
@@ -202,6 +205,9 @@ class RunTally:
                 fleet.failures[str(event.get("cause") or "unknown")] += 1
             if attack := event.get("attack"):
                 fleet.attacks[str(attack)] += 1
+        self._rest(device)
+
+    def _rest(self, device: _Device) -> None:
         if device.state is DeviceState.UPDATING:
             self._count(device, device.resting)
 

@@ -27,6 +27,7 @@ from device_sim.runtime.trust import Trust
 from device_sim.runtime.work import Behaviour, Emit, Work, tell_attested
 from device_sim.sensors.ports import Sensors
 from device_sim.update.client import UpdateClient
+from device_sim.update.deferring import LETS_BEGIN, UpdateListener
 from device_sim.update.installer import Installer
 from device_sim.update.progress import Progress
 from protocol.geometry import Core
@@ -47,6 +48,7 @@ class Surroundings:
         rng: seeded, for jitter.
         emit: takes an event and its fields.
         wake: asks for a step now; any thread may call it.
+        application: hears of updates before they begin.
     """
 
     network: Sessions
@@ -55,6 +57,7 @@ class Surroundings:
     rng: random.Random
     emit: Emit
     wake: Callable[[], None]
+    application: UpdateListener = LETS_BEGIN
 
 
 class Device:
@@ -194,6 +197,7 @@ class Device:
             progress,
             transport=lambda: access.transport,
             retry_seconds=Backoff(*self._behaviour.retry_seconds, self._around.rng).pause_seconds,
+            application=self._around.application,
         )
         self._access = access
         self._work = Work(

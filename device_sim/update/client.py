@@ -1,13 +1,14 @@
 """The update client: takes one action from the Director's word to its last report.
 
 Order of what counts: the last state is kept before it is sent, an image is confirmed before its action is, and a
-restart at any point takes the action up again. A device with the AppDevelopment capability belongs to its developer:
-as on Azure Sphere, it takes nothing over the air. Images of a release are installed one after the other, because they
-share one spare: if a later one fails, the earlier ones stay, and the report's digests say so. Whatever goes wrong ends
-the action with a report, so that the next one can begin.
+restart at any point takes the action up again, unless the service has taken it that the action is put off. A device
+with the AppDevelopment capability belongs to its developer: as on Azure Sphere, it takes nothing over the air. Images
+of a release are installed one after the other, because they share one spare: if a later one fails, the earlier ones
+stay, and the report's digests say so. Whatever goes wrong ends the action with a report, so that the
+next one can begin.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -22,14 +23,16 @@ from device_sim.network.ports import (
     SlowRetrievalError,
     UnexpectedResponseError,
 )
+from device_sim.update.deferring import LETS_BEGIN, UpdateListener
 from device_sim.update.download import WrongRangeError
 from device_sim.update.errors import DevelopmentDeviceError, SlowTargetError, TargetRefusedError, UpdateError
 from device_sim.update.installer import NOW, Installer, TrialFailedError
-from device_sim.update.progress import Progress, Refusal
+from device_sim.update.progress import Deferral, Progress, Refusal
 from device_sim.update.uptane import Floors, Instruction
 from protocol.geometry import Slot
 from protocol.messages import ActionState, Attack, Cause
 
+ANSWER_PAUSE_SECONDS = 2.0  # between two looks whether the service has answered
 MAX_SLOW_ANSWERS = 3  # of one action; then slow retrieval ends it
 MAX_WRONG_RANGES = 3  # the same of answers that are not what was asked for
 
@@ -54,6 +57,7 @@ class UpdateClient:
         progress: reports.
         transport: gives the transport with the operational certificate in force.
         retry_seconds: gives the pause before the next attempt, by the number of failed ones.
+        application: hears of an update before it begins, and may put it off.
     """
 
     machine: DeviceMachine
@@ -62,6 +66,7 @@ class UpdateClient:
     progress: Progress
     transport: Callable[[], HttpTransport]
     retry_seconds: Callable[[int], float]
+    application: UpdateListener = LETS_BEGIN
 
     def run(self, action_id: str, attempt: int = 1) -> Iterator[float]:
         """Run one action to its end; yields the seconds after which it wants to go on.
@@ -115,9 +120,21 @@ class UpdateClient:
             instruction.action_id, attempt=instruction.attempt
         ):
             return
+        if (yield from self._is_put_off()):
+            return
         for target in instruction.targets:
             yield from self.installer.install(target, self.transport())
         self.progress.report(ActionState.CONFIRMED)
+
+    def _is_put_off(self) -> Generator[float, None, bool]:
+        """Ask the application, and the service whether it may; what a restart interrupted is not asked again."""
+        if self.progress.deferral is Deferral.NONE and not self.progress.has_begun:
+            lasts = self.application.on_update_pending(deferrals=self.progress.deferrals)
+            if lasts is not None:
+                self.progress.put_off(lasts)
+        while self.progress.deferral is Deferral.ASKED:
+            yield ANSWER_PAUSE_SECONDS
+        return self.progress.deferral is Deferral.TAKEN
 
     def _check(self) -> Instruction:
         floors = Floors(security=self.machine.rot.fuse, release=self.installer.release_floor)

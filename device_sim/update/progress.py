@@ -6,7 +6,8 @@ the service has taken it, so it may arrive twice and after a restart. The versio
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from enum import StrEnum
 
 from device_sim.errors import DeviceSimError
 from device_sim.hardware.ports import DeviceMachine
@@ -15,6 +16,7 @@ from device_sim.network.ports import HttpTransport
 from device_sim.network.problems import unexpected
 from protocol.document import Document, canonical_json
 from protocol.geometry import Slot
+from protocol.lengths import write_length
 from protocol.messages import (
     MANIFEST_PAYLOAD_TYPE,
     MAX_DETAIL_CHARACTERS,
@@ -51,6 +53,15 @@ class Refusal:
     attack: Attack | None
 
 
+class Deferral(StrEnum):
+    """Where the question stands whether the update may be put off."""
+
+    NONE = "none"
+    ASKED = "asked"
+    TAKEN = "taken"
+    REFUSED = "refused"
+
+
 class ReportRefusedError(DeviceSimError):
     """The service refuses a report or manifest for good."""
 
@@ -61,12 +72,27 @@ class _Progress(Document):
     sequence: int = 0
     trials: Mapping[Sha256Hex, int] = {}
     patch_failures: int = 0
+    deferral: Deferral = Deferral.NONE
+    deferrals: int = 0
     latest: ActionReport | None = None
     outcome: ActionReport | None = None
     waiting: tuple[ActionReport, ...] = ()
     is_manifest_due: bool = False
     attack_indicator: str = ""
     attack: Attack | None = None
+
+
+_OF_ONE_ACTION = {
+    "action_id",
+    "attempt",
+    "sequence",
+    "trials",
+    "patch_failures",
+    "deferral",
+    "deferrals",
+    "latest",
+    "outcome",
+}
 
 
 class Progress:
@@ -84,8 +110,9 @@ class Progress:
 
     @property
     def unfinished_action(self) -> str | None:
-        """The action that a restart interrupted, or None."""
-        return None if self._state.outcome else self._state.action_id
+        """The action that a restart interrupted, or None; one that was put off comes again from the service."""
+        is_put_off = self._state.deferral is Deferral.TAKEN
+        return None if self._state.outcome or is_put_off else self._state.action_id
 
     def trials(self, digest: str) -> int:
         """Return how often the action began the trial of an image; more than once after power cuts."""
@@ -95,6 +122,22 @@ class Progress:
     def patch_failures(self) -> int:
         """How often a patch did not arrive in this action."""
         return self._state.patch_failures
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the action was at work before, and not put off since."""
+        latest = self._state.latest
+        return latest is not None and latest.state is not ActionState.SCHEDULED
+
+    @property
+    def deferral(self) -> Deferral:
+        """Where the question stands whether the action may be put off."""
+        return self._state.deferral
+
+    @property
+    def deferrals(self) -> int:
+        """How often the action was put off."""
+        return self._state.deferrals
 
     @property
     def has_mail(self) -> bool:
@@ -110,9 +153,12 @@ class Progress:
         """Take up an action, or a further attempt at it; False when its end is known, which is then reported again."""
         state = self._state
         if state.action_id != action_id or state.attempt < attempt:
-            new = {"action_id": action_id, "attempt": attempt}
-            self._keep(**new, sequence=0, trials={}, patch_failures=0, latest=None, outcome=None)
+            deferrals = state.deferrals if state.action_id == action_id else 0
+            begun = _Progress(action_id=action_id, attempt=attempt, deferrals=deferrals)
+            self._keep(**begun.model_dump(include=_OF_ONE_ACTION))
             return True
+        if state.deferral is Deferral.TAKEN:
+            self._keep(deferral=Deferral.NONE)
         if state.outcome is not None and state.outcome not in state.waiting:
             self._keep(waiting=_with(state.waiting, state.outcome))
         return state.outcome is None
@@ -158,6 +204,22 @@ class Progress:
         self._keep(**changes)
         self._observe(report)
 
+    def put_off(self, lasts: timedelta) -> None:
+        """Ask for the action to be put off, unless that is asked already; `send` sends it and hears the answer."""
+        if self._state.action_id is None or self._state.deferral is not Deferral.NONE:
+            return
+        report = ActionReport(
+            action_id=self._state.action_id,
+            attempt=self._state.attempt,
+            sequence=self._state.sequence,
+            state=ActionState.SCHEDULED,
+            detail=f"put off for {write_length(lasts)} by its user",
+            defer_seconds=lasts.total_seconds(),
+        )
+        waiting = _with(self._state.waiting, report)
+        self._keep(sequence=report.sequence + 1, waiting=waiting, latest=report, deferral=Deferral.ASKED)
+        self._observe(report)
+
     def suspect(self, refusal: Refusal, detail: str) -> None:
         """Have the next manifest tell of an attack that does not end the action."""
         self._keep(**self._indicated(refusal, detail))
@@ -182,13 +244,22 @@ class Progress:
             ReportRefusedError: the service will never take it; it is gone, the rest still waits.
         """
         while self._state.waiting:
-            refusal = _post(transport, REPORTS_PATH, canonical_json(self._state.waiting[0]))
-            self._keep(waiting=self._state.waiting[1:])
+            report = self._state.waiting[0]
+            refusal = _post(transport, REPORTS_PATH, canonical_json(report))
+            self._keep(waiting=self._state.waiting[1:], **self._answered(report, refusal))
             _raise_if(refusal)
         if self._state.is_manifest_due:
             refusal = _post(transport, MANIFEST_PATH, self._manifest(self._machine.clock.now()))
             self._keep(is_manifest_due=False)
             _raise_if(refusal)
+
+    def _answered(self, report: ActionReport, refusal: str) -> dict[str, object]:
+        is_present = (report.action_id, report.attempt) == (self._state.action_id, self._state.attempt)
+        if report.defer_seconds is None or not is_present:
+            return {}
+        if refusal:
+            return {"deferral": Deferral.REFUSED}
+        return {"deferral": Deferral.TAKEN, "deferrals": self._state.deferrals + 1}
 
     def _manifest(self, now: datetime) -> bytes:
         manifest = VersionManifest(

@@ -4,6 +4,7 @@
     stages      how far each stage reaches, and what it must have shown
     pace        how fast devices are given the release
     retries     which failed devices are given it again
+    timing      when a device gets it: maintenance windows, disruption budget, deferral
     gates       what halts the rollout and what lets a stage pass
     presets     plans to begin with: careful, standard, emergency
 
@@ -16,9 +17,12 @@ from protocol.plan.pace import Pace
 from protocol.plan.presets import PRESETS, merge_preset
 from protocol.plan.retries import Retries
 from protocol.plan.stages import PlanStage
+from protocol.plan.timing import Deferral, Disruption, Weekday, Window
 
 __all__ = [
     "PRESETS",
+    "Deferral",
+    "Disruption",
     "EvidenceGates",
     "FailureGate",
     "Pace",
@@ -26,5 +30,7 @@ __all__ = [
     "PlanStage",
     "Retries",
     "ThresholdGates",
+    "Weekday",
+    "Window",
     "merge_preset",
 ]

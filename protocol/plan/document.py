@@ -12,6 +12,7 @@ from protocol.plan.gates import EvidenceGates, Gates
 from protocol.plan.pace import Pace
 from protocol.plan.retries import Retries
 from protocol.plan.stages import MAX_STAGES, PlanStage
+from protocol.plan.timing import MAX_WINDOWS, Deferral, Disruption, TimeZone, Window
 
 
 class Plan(Document):
@@ -26,6 +27,11 @@ class Plan(Document):
         retries: which failed devices are given the release again; None none.
         deadline: after which a rollout that still runs pauses and asks; None never.
         roll_back: after a halt, devices that were given the release are brought back by its signed way back.
+        maintenance: when devices may be given the release, by their own clocks; none means at any time.
+        time_zone: of devices that have no attribute `time-zone`.
+        disruption: how many devices that belong together may be at an update at once; None sets no limit.
+        deferral: how far a device's user may put it off; None: not at all.
+        forced: windows and deferral do not hold. The disruption budget does.
     """
 
     version: Literal[1] = 1
@@ -38,6 +44,11 @@ class Plan(Document):
     retries: Retries | None = None
     deadline: Length | None = None
     roll_back: bool = False
+    maintenance: Annotated[tuple[Window, ...], Field(max_length=MAX_WINDOWS)] = ()
+    time_zone: TimeZone = "UTC"
+    disruption: Disruption | None = None
+    deferral: Deferral | None = None
+    forced: bool = False
 
     @model_validator(mode="after")
     def _check_stages(self) -> Self:

@@ -63,6 +63,20 @@ class PowerCycles(Document):
         return self
 
 
+class FleetDeferral(Document):
+    """Users who put updates off.
+
+    Attributes:
+        share: of the fleet's devices that have one, chosen by salted hash of the device id.
+        lasts: for which each update is put off.
+        times: that an update is put off by a device; then it may begin.
+    """
+
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    lasts: Annotated[Length, Field(gt=timedelta(0), le=timedelta(days=366))] = timedelta(hours=4)
+    times: Annotated[Whole, Field(ge=1, le=1000)] = 1
+
+
 class Fleet(Document):
     """Devices of one kind.
 
@@ -76,6 +90,7 @@ class Fleet(Document):
         inference_sample: how many of the devices run inference; None means all.
         sensors: where the signals of its sensors come from; a path is taken from the scenario's folder.
         conditions: what disturbs its sensors.
+        deferral: whose users put updates off; None: nobody's.
         attributes: facts of each device that rollouts may target, such as `site: harbour-{n}`; {n} is the device's
             number modulo `sites`.
         sites: over how many sites the devices are spread.
@@ -95,5 +110,6 @@ class Fleet(Document):
     inference_sample: Annotated[Whole, Field(ge=0, le=MOST)] | None = None
     sensors: tuple[SensorSource, ...] = ()
     conditions: tuple[SensorConditions, ...] = ()
+    deferral: FleetDeferral | None = None
     attributes: Annotated[Mapping[AttributeName, AttributeValue], Field(max_length=MAX_ATTRIBUTES)] = {}
     sites: Annotated[Whole, Field(ge=1, le=MOST)] = 1

@@ -72,11 +72,12 @@ class InstalledModel(BaseModel):
 
 
 class ActionModel(BaseModel):
-    """The device's newest part in a rollout."""
+    """The device's newest part in a rollout; `waits` says what it is held for, if anything."""
 
     id: str
     release: str | None
     state: str | None
+    waits: str | None
 
 
 class DeviceSummary(BaseModel):
@@ -251,7 +252,7 @@ def device_model(view: DeviceView, facts: DeviceRolloutFacts | None = None) -> D
     device = view.device
     action = None
     if facts is not None and facts.action_id is not None:
-        action = ActionModel(id=facts.action_id, release=facts.release, state=facts.action_state)
+        action = ActionModel(id=facts.action_id, release=facts.release, state=facts.action_state, waits=facts.waits)
     return DeviceModel(
         **_summary(view).model_dump(),
         claimed_by=device.claimed_by,

@@ -127,6 +127,8 @@ def _collect_fleet(registry: CollectorRegistry, summary: FleetSummary) -> None:
     rollouts = Gauge("tinyfleet_rollouts", "Rollouts by state.", ["state"], registry=registry)
     for rollout_state, count in summary.rollouts.items():
         rollouts.labels(rollout_state).set(count)
+    held = "Actions that wait for a maintenance window, their device's user, or its place."
+    Gauge("tinyfleet_actions_held", held, registry=registry).set(summary.held)
     Gauge("tinyfleet_connected", "Connected devices.", registry=registry).set(summary.connected)
     Gauge("tinyfleet_telemetry_stored", "Stored messages.", registry=registry).set(summary.telemetry_stored)
 

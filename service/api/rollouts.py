@@ -16,6 +16,7 @@ from service.api.requests import RequestModel
 from service.api.services import ServicesParameter
 from service.application.rollouts import NewRollout, RolloutView
 from service.application.update_repositories import NumberedAction, StoredVerdict
+from service.domain.action import Hold
 from service.domain.membership import MAX_STAGES
 from service.domain.rollout import RolloutState, Stage, StageState
 from service.domain.verdict import Decision, Figure
@@ -89,6 +90,7 @@ class StageModel(BaseModel):
     """A stage.
 
     Attributes:
+        held: of those that are scheduled, the ones that wait for a window, their user or their place.
         failed: every failure, reverted and silent devices included.
         reason: the engine's last decision about it.
     """
@@ -98,6 +100,7 @@ class StageModel(BaseModel):
     plan: StagePlanModel
     size: int
     scheduled: int
+    held: int
     in_progress: int
     succeeded: int
     failed: int
@@ -162,7 +165,13 @@ class VerdictModel(BaseModel):
 
 
 class ActionModel(BaseModel):
-    """One device's part in a rollout."""
+    """One device's part in a rollout.
+
+    Attributes:
+        hold: what it waits for while it is scheduled; the detail says it for people.
+        not_before: until when it does; None where no clock ends it.
+        deferrals: how often the device's user has put it off.
+    """
 
     id: str
     device_id: str
@@ -173,7 +182,9 @@ class ActionModel(BaseModel):
     attempt: int
     progressed_at: datetime
     due_at: datetime | None
+    hold: Hold | None
     not_before: datetime | None
+    deferrals: int
 
 
 @router.post("", status_code=status.HTTP_201_CREATED, dependencies=[Depends(idempotency_header)])
@@ -310,6 +321,7 @@ def _stage_model(stage: Stage, plan: PlanStage) -> StageModel:
         plan=StagePlanModel(count=plan.count, percent=plan.percent),
         size=stage.devices,
         scheduled=counts.scheduled,
+        held=counts.held,
         in_progress=counts.in_progress,
         succeeded=counts.succeeded,
         failed=counts.failed,
@@ -344,5 +356,7 @@ def _action_model(numbered: NumberedAction) -> ActionModel:
         attempt=action.attempt,
         progressed_at=action.progressed_at,
         due_at=action.due_at,
-        not_before=action.not_before,
+        hold=action.hold if action.is_held else None,
+        not_before=action.not_before if action.is_held else None,
+        deferrals=action.deferrals,
     )

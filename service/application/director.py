@@ -8,7 +8,9 @@ Before a device is given a release, what it will run is judged: the release's im
 other slots, by its evidence, manifest or report. Where one requires another version of its neighbour, or one that is
 not there (`protocol.versions`), the action fails instead, and its rollout goes on by its rules. A device that tries
 again and has come to run the release meanwhile is confirmed without work. One whose evidence shows the AppDevelopment
-capability is its developer's: as on Azure Sphere, no deployment reaches it, and its action is withdrawn.
+capability is its developer's: as on Azure Sphere, no deployment reaches it, and its action is withdrawn. Outside its
+maintenance window, or while others of its place are at an update and no more may be, a device is given nothing, and its
+action waits (`service.application.timing`).
 
 Versions of one device's metadata only rise: max(last + 1, seconds since 1970). The last one is in the database; after
 a restore from an older backup the seconds are above every version that was given out before, because no device gets
@@ -34,6 +36,7 @@ from service.application.clock import Clock
 from service.application.enrolment import runs
 from service.application.repository import UnknownMetadataError
 from service.application.rollout_changes import store_actions, store_rollout
+from service.application.timing import held_back
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.application.update_repositories import DirectorSet, ImageTarget, MetadataRole, RepositoryName
 from service.domain.action import Action, cancel, confirm_without_work, offer, refuse, withdraw
@@ -114,7 +117,8 @@ class Director:
             last = await work.director.find(device_id)
             action = await _waiting(work, device_id)
             await self._follow_root(work)
-        if last is not None and self._is_current(last, action, now):
+        is_scheduled = action is not None and action.state is ActionState.SCHEDULED  # put off since it was offered, too
+        if last is not None and not is_scheduled and self._is_current(last, action, now):
             return last.timestamp
         return (await self._sign_next(device_id, now)).timestamp
 
@@ -196,9 +200,11 @@ class Director:
         if action.state is not ActionState.SCHEDULED:
             return OfferedRelease(action, release)
         judged = await _judge(work, action, release, timeout=stored.rollout.conditions.action_timeout, now=now)
+        if not judged.state.is_final:
+            judged = await held_back(work, stored.rollout, action, now=now) or judged
         rollout = await store_actions(work, stored.rollout, [(action, judged)], now=now)
         await store_rollout(work, stored, rollout, now=now)
-        return None if judged.state.is_final else OfferedRelease(judged, release)
+        return OfferedRelease(judged, release) if judged.state is ActionState.OFFERED else None
 
     async def _sign(
         self, work: UnitOfWork, device_id: str, offered: OfferedRelease | None, *, version: int, now: datetime

@@ -12,9 +12,11 @@ from protocol.geometry import Slot
 from protocol.messages import ActionState
 from service.application.entropy import Entropy
 from service.application.rollout_changes import action_event, store_actions, store_rollout
+from service.application.timing import windows_of
 from service.application.unit_of_work import UnitOfWork
 from service.application.update_repositories import StoredRollout
 from service.domain.action import Action, cancel
+from service.domain.holding import admit
 from service.domain.release import Release
 from service.domain.rollout import Rollout
 
@@ -46,7 +48,8 @@ async def enrol(
     installed = await work.installed.of(device_ids)
     superseded_by = await newer_rollouts(work, stored, release, device_ids)
     busy = await _supersede(work, stored, release, device_ids, now=now)
-    actions = [
+    spans = await windows_of(work, stored.rollout, device_ids, now=now)
+    made = [
         _action(
             stored.rollout,
             stage_index,
@@ -58,6 +61,7 @@ async def enrol(
         )
         for device_id in device_ids
     ]
+    actions = [admit(action, spans.get(action.device_id), now=now) for action in made]
     await work.actions.add(actions)
     rollout = stored.rollout
     for action in actions:

@@ -18,6 +18,7 @@ class FleetSummary:
         connected: devices with an MQTT connection to this process.
         attestations: devices by their last result, refused ones that are unclaimed included.
         suspected_clones: devices that two live ones seem to be.
+        held: actions of rollouts that are not over which wait for a window, their device's user or its place.
     """
 
     devices: Mapping[DeviceState, int]
@@ -25,6 +26,7 @@ class FleetSummary:
     attestations: Mapping[Verdict, int]
     suspected_clones: int
     rollouts: Mapping[RolloutState, int]
+    held: int
     highest_release: int
     telemetry_stored: int
 
@@ -50,6 +52,7 @@ class Fleet:
             suspected_clones = await work.devices.count_suspected()
             attestations = await work.attestations.counts()
             rollouts = await work.rollouts.counts()
+            held = await work.rollouts.held()
             highest_release = await work.releases.highest_counter()
         return FleetSummary(
             devices=devices,
@@ -57,6 +60,7 @@ class Fleet:
             attestations=attestations,
             suspected_clones=suspected_clones,
             rollouts=rollouts,
+            held=held,
             highest_release=highest_release,
             telemetry_stored=await self._telemetry.count(),
         )

@@ -1,6 +1,6 @@
 """Plans as the rollout engine takes them."""
 
-from protocol.plan import EvidenceGates, Plan, ThresholdGates
+from protocol.plan import Disruption, EvidenceGates, Plan, ThresholdGates, Weekday
 from protocol.plan import Retries as PlanRetries
 from service.domain.gates.failure_rate import FailureRateGate
 from service.domain.membership import StagePlan
@@ -8,6 +8,8 @@ from service.domain.pacing import Pacing
 from service.domain.policy import CauseGate, EvidencePolicy, Policy, ThresholdPolicy
 from service.domain.retries import Retries
 from service.domain.rollout import Conditions, Stage
+from service.domain.timing import Budget, DeferralLimits, Timing
+from service.domain.windows import Maintenance, Window
 
 
 def conditions_of(plan: Plan) -> Conditions:
@@ -30,7 +32,29 @@ def conditions_of(plan: Plan) -> Conditions:
         deadline=plan.deadline,
         roll_back=plan.roll_back,
         retries=_retries(plan.retries),
+        timing=timing_of(plan),
     )
+
+
+def timing_of(plan: Plan) -> Timing:
+    """Return when a plan lets a device have its release; forced, windows and deferral do not hold."""
+    budget = None if plan.disruption is None else _budget(plan.disruption)
+    if plan.forced:
+        return Timing(budget=budget, forced=True)
+    order = list(Weekday)
+    windows = tuple(
+        Window(frozenset(order.index(day) for day in window.days), window.start, window.end)
+        for window in plan.maintenance
+    )
+    deferral = None if plan.deferral is None else DeferralLimits(plan.deferral.most, plan.deferral.longest)
+    return Timing(Maintenance(windows, plan.time_zone), budget, deferral)
+
+
+def _budget(disruption: Disruption) -> Budget:
+    found = disruption.max_unavailable
+    if isinstance(found, int):
+        return Budget(disruption.group_by, found)
+    return Budget(disruption.group_by, None, int(found.removesuffix("%")))
 
 
 def stage_plans(plan: Plan) -> tuple[StagePlan, ...]:

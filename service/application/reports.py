@@ -24,6 +24,7 @@ from service.domain.action import Action, UnknownActionError, apply_report
 from service.domain.clone import manifest_suspicion
 from service.domain.device import Device, UnknownDeviceError
 from service.domain.errors import ConflictError, ForbiddenError
+from service.domain.holding import put_off
 from service.domain.release import Release
 
 MAX_MANIFEST_BYTES = 16 * 1024
@@ -86,13 +87,17 @@ class Reports:
         Raises:
             UnknownActionError: there is no such action of this device.
             InvalidReportError: a state that only the service sets.
+            DeferralRefusedError: it puts off what may not be put off.
         """
         now = self._clock.now()
         async with self._unit_of_work() as work:
             stored, action = await _part_of(work, device_id, report.action_id)
             release = await self._release(work, stored.rollout.release_id)
             timeout = stored.rollout.conditions.action_timeout
-            after = apply_report(action, report, release.digests, now=now, timeout=timeout)
+            if report.defer_seconds is None:
+                after = apply_report(action, report, release.digests, now=now, timeout=timeout)
+            else:
+                after = put_off(action, report, stored.rollout.conditions.timing, now=now, timeout=timeout)
             is_newest = report.attempt == action.attempt and report.sequence > action.sequence
             if report.state.is_final and is_newest:
                 await work.installed.put(device_id, report.digests, at=now)

@@ -12,7 +12,7 @@ from service.application.events import Event, EventType
 from service.application.site_evidence import tell_sites
 from service.application.unit_of_work import UnitOfWork
 from service.application.update_repositories import StoredRollout
-from service.domain.action import Action
+from service.domain.action import Action, Hold
 from service.domain.errors import JsonValue
 from service.domain.operator import Actor
 from service.domain.retries import retried
@@ -72,6 +72,7 @@ def action_event(action: Action, now: datetime) -> Event:
         "is_independent": action.is_independent,
         "is_held": action.is_held,
         "attempt": action.attempt,
+        "hold": str(action.hold) if action.hold is not None and action.is_held else None,
         "cause": None if action.cause is None else str(action.cause),
         "detail": action.detail,
     }
@@ -95,7 +96,7 @@ async def store_actions(
     await work.actions.save([last for _, _, last in changed])
     for before, after, last in changed:
         rollout = rollout.with_moved(before, last)
-        if before.state is not after.state or before.is_held is not after.is_held:
+        if before.state is not after.state or _hold(before) != _hold(after):
             work.record(action_event(after, now))
         if last is not after:
             work.record(action_event(last, now))
@@ -107,6 +108,10 @@ def _tried_again(rollout: Rollout, action: Action, now: datetime) -> Action:
     if conditions.retries is None or not rollout.retries(action):
         return action
     return retried(action, now=now, pause=conditions.retries.pause, timeout=conditions.action_timeout)
+
+
+def _hold(action: Action) -> tuple[Hold | None, datetime | None]:
+    return action.hold, action.not_before
 
 
 def _summary(rollout: Rollout) -> dict[str, JsonValue]:

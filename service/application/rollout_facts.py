@@ -15,7 +15,9 @@ class DeviceRolloutFacts:
         action_state: `protocol.messages.ActionState` value of it, or None.
         updating: whether it is in progress now.
         reasons: why nothing is in progress, in an operator's words: no rollout for the group, rollout paused or
-            halted (and why), waiting for its stage, action timed out or reverted (and the cause). Empty if updating.
+            halted (and why), waiting for its stage, its window, its user or its place, action timed out or reverted
+            (and the cause). Empty if updating.
+        waits: what the action is held for, in an operator's words; None where nothing holds it.
     """
 
     action_id: str | None
@@ -23,6 +25,7 @@ class DeviceRolloutFacts:
     action_state: str | None
     updating: bool
     reasons: Sequence[str]
+    waits: str | None = None
 
 
 class RolloutFacts(Protocol):

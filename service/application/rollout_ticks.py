@@ -12,20 +12,23 @@ from datetime import datetime
 
 from protocol.messages import ActionState
 from service.application.clock import Clock
+from service.application.disruption_repository import Place
 from service.application.enrolment import enrol
 from service.application.entropy import Entropy
-from service.application.events import EventType, StoredEvent
+from service.application.events import Event, EventType, StoredEvent
 from service.application.healing import heal
 from service.application.retries import retry_step
 from service.application.rollbacks import undo_after_halt
 from service.application.rollout_changes import store_actions, store_rollout
 from service.application.rollout_members import is_member, walk
 from service.application.security_events import unheard
+from service.application.timing import awaited_places, call_next, windows_of
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.application.update_repositories import Lease, StoredRollout
-from service.domain.action import Action, cancel, withdraw
+from service.domain.action import Action, Hold, cancel, withdraw
 from service.domain.deadline import at_deadline
 from service.domain.device import Device, DeviceState
+from service.domain.holding import release
 from service.domain.membership import ENROLLED_STATES
 from service.domain.rollout import Rollout, RolloutState, Stage, StageState
 
@@ -74,6 +77,7 @@ class RolloutTicks:
         due = await self._due(lease.event_sequence)
         if not due.events and not due.rollout_ids and not due.actions:
             return None
+        await call_next(self._unit_of_work, await self._free_places(due), now=self._clock.now())
         await self._follow_devices(lease, due.events)
         for rollout_id in due.rollout_ids:
             async with self._unit_of_work() as work:
@@ -86,6 +90,15 @@ class RolloutTicks:
                 await self._expire(work, stored, device_ids, listening_since=lease.listening_since)
                 await work.commit()
         return replace(lease, event_sequence=due.events[-1].sequence) if due.events else lease
+
+    async def _free_places(self, due: _Due) -> set[Place]:
+        """Return the places that others wait for where a device may have ended, or was called and did not come."""
+        device_ids = {action.device_id for action in due.actions if action.place and not action.is_started}
+        device_ids |= {device_id for stored in due.events if (device_id := _whose_place(stored.event))}
+        rollouts = (stored.event for stored in due.events if stored.event.type is EventType.ROLLOUT)
+        resumed = {event.subject_id for event in rollouts if event.change == RolloutState.RUNNING}
+        async with self._unit_of_work(read_only=True) as work:
+            return await awaited_places(work, device_ids, resumed=resumed)
 
     async def _due(self, event_sequence: int) -> _Due:
         now = self._clock.now()
@@ -154,12 +167,15 @@ class RolloutTicks:
             await store_rollout(work, stored, rollout.with_stage(reopened), now=now)
             return
         rollout = await enrol(work, stored, stage.index, [device_id], now=now, entropy=self._entropy)
-        await store_rollout(work, stored, rollout.paced(1, now), now=now)
+        let_in = 1 - (rollout.held - stored.rollout.held)
+        await store_rollout(work, stored, rollout.paced(let_in, now), now=now)
 
     async def _look(self, work: UnitOfWork, stored: StoredRollout) -> None:
         now = self._clock.now()
         stage = stored.rollout.opening_stage
-        if stored.rollout.is_retrying:
+        if stored.rollout.is_release_due(now):
+            await self._release(work, stored, now=now)
+        elif stored.rollout.is_retrying:
             await retry_step(work, stored, now=now)
         elif stage is not None:
             await self._open(work, stored, stage, now=now)
@@ -170,6 +186,19 @@ class RolloutTicks:
         else:
             await store_rollout(work, stored, stored.rollout, now=now)
 
+    async def _release(self, work: UnitOfWork, stored: StoredRollout, *, now: datetime) -> None:
+        """Let the next of those begin that were held, as fast as the pace lets."""
+        rollout, timeout = stored.rollout, stored.rollout.conditions.action_timeout
+        limit = min(self._devices_per_step, rollout.allowed(now))
+        held = await work.actions.held(rollout.rollout_id, until=now, limit=limit)
+        spans = await windows_of(work, rollout, {action.device_id for action in held}, now=now)
+        changes = [(each, release(each, spans.get(each.device_id), now=now, timeout=timeout)) for each in held]
+        rollout = await store_actions(work, rollout, changes, now=now)
+        # Who was called to its place has used the pace before.
+        let_in = [before for before, after in changes if not after.is_held and before.hold is not Hold.BUDGET]
+        held_until = await work.actions.first_held(rollout.rollout_id)
+        await store_rollout(work, stored, replace(rollout.paced(len(let_in), now), held_until=held_until), now=now)
+
     async def _open(self, work: UnitOfWork, stored: StoredRollout, stage: Stage, *, now: datetime) -> None:
         """Give the next members of an opening stage their actions."""
         rollout, index = stored.rollout, stage.index
@@ -177,7 +206,7 @@ class RolloutTicks:
         if limit:
             step = await walk(work, rollout, stage, limit=limit, ids_to_read=IDS_PER_STEP)
             rollout = await enrol(work, stored, index, step.new, now=now, entropy=self._entropy)
-            rollout = rollout.paced(len(step.new), now)
+            rollout = rollout.paced(len(step.new) - (rollout.held - stored.rollout.held), now)
             rollout = rollout.with_stage(rollout.stages[index].walked_to(step.position, is_end=step.is_end))
         elif not stage.room:
             rollout = rollout.with_stage(stage.walked_to(stage.walked, is_end=False))
@@ -190,6 +219,7 @@ class RolloutTicks:
         unfinished = await work.actions.unfinished(device_ids)
         busy = {action.device_id: action.action_id for action in unfinished if action.bucket == "in_progress"}
         changes: list[tuple[Action, Action]] = []
+        spans = await windows_of(work, stored.rollout, device_ids, now=now)
         for action in unfinished:
             # Another process may have changed it since it was found due.
             if action.rollout_id != stored.rollout.rollout_id or action.due_at is None or action.due_at > now:
@@ -202,6 +232,7 @@ class RolloutTicks:
                 listening_since=listening_since,
                 is_eligible=device is not None and _is_eligible(device, action, stored.rollout),
                 is_busy=busy.get(action.device_id, action.action_id) != action.action_id,
+                span=spans.get(action.device_id),
             )
             changes.append((action, after))
             if device is not None and after.state is ActionState.TIMED_OUT:
@@ -230,6 +261,14 @@ async def _close(work: UnitOfWork, stored: StoredRollout, *, now: datetime) -> N
 def _is_eligible(device: Device, action: Action, rollout: Rollout) -> bool:
     states = {DeviceState.QUARANTINED} if action.heals else ENROLLED_STATES
     return device.state in states and device.group_id == rollout.group_id
+
+
+def _whose_place(event: Event) -> str:
+    """Return the device whose place may have room after an event; empty if it says nothing of places."""
+    if event.type is EventType.DEVICE:
+        return event.subject_id
+    ends = event.type is EventType.ACTION and (event.data["is_final"] or event.data.get("hold") is not None)
+    return str(event.data["device_id"]) if ends else ""
 
 
 def _by_rollout(actions: Iterable[Action]) -> dict[str, list[Action]]:

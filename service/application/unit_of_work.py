@@ -27,6 +27,7 @@ from service.application.device_repositories import (
     OperatorRepository,
     ProductRepository,
 )
+from service.application.disruption_repository import DisruptionRepository
 from service.application.document_repository import DocumentRepository
 from service.application.events import Event, EventLog
 from service.application.issuance import IssuanceLog
@@ -71,6 +72,7 @@ class UnitOfWork(Protocol):
     director: DirectorRepository
     installed: InstalledRepository
     documents: DocumentRepository
+    disruptions: DisruptionRepository
     leases: LeaseRepository
     log: LogRepository
     learned: LearnedStateRepository

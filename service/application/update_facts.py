@@ -27,7 +27,14 @@ class UpdateFacts:
             reasons = [] if updating else [_reason(stored, newest, release)]
             if newest.state.is_final:
                 reasons += await _reasons_to_wait(work, device_id, group_id, beside=newest.rollout_id)
-        return DeviceRolloutFacts(newest.action_id, release, str(newest.state), updating=updating, reasons=reasons)
+        return DeviceRolloutFacts(
+            newest.action_id,
+            release,
+            str(newest.state),
+            updating=updating,
+            reasons=reasons,
+            waits=newest.detail if newest.is_held else None,
+        )
 
 
 async def _reasons_to_wait(work: UnitOfWork, device_id: str, group_id: str, *, beside: str = "") -> list[str]:
@@ -43,6 +50,8 @@ def _reason(stored: StoredRollout, action: Action, release: str) -> str:
     if action.state.is_final:
         cause = f" ({action.cause})" if action.cause else ""
         return f"release {release}: action {action.state}{cause}: {action.detail}"
+    if action.is_held and stored.rollout.state is RolloutState.RUNNING:
+        return f"release {release} waits: {action.detail}"
     why = f": {stored.rollout.halted_reason}" if stored.rollout.halted_reason else ""
     return f"release {release}: rollout {stored.rollout.state}{why}"
 

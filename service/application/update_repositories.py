@@ -270,6 +270,9 @@ class RolloutRepository(Protocol):
     async def counts(self) -> Mapping[RolloutState, int]:
         """Return how many rollouts are in each state."""
 
+    async def held(self) -> int:
+        """Return how many actions of rollouts that are not over are held."""
+
 
 @dataclass(frozen=True, slots=True)
 class NumberedAction:
@@ -315,6 +318,12 @@ class ActionRepository(Protocol):
 
         Those that heal are left out.
         """
+
+    async def held(self, rollout_id: str, *, until: datetime, limit: int) -> Sequence[Action]:
+        """Return at most `limit` held actions of a rollout whose time has come, the first first."""
+
+    async def first_held(self, rollout_id: str) -> datetime | None:
+        """Return when the first held action's time comes; None if no clock ends a hold."""
 
     async def due(self, now: datetime, *, limit: int) -> Sequence[Action]:
         """Return at most `limit` actions whose deadline is over, the longest first."""

@@ -96,6 +96,7 @@ def _updates(device: JsonObject) -> Facts:
     return {
         "installed": {slot: image["name"] or image["sha256"][:8] for slot, image in device["installed"].items()},
         "action": action and f"{action['release']}: {action['state']}",
+        "waits": action and action["waits"],
     }
 
 

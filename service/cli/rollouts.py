@@ -227,6 +227,6 @@ def _print_rollout(rollout: JsonObject, *, as_json: bool) -> None:
         return
     facts = ("id", "release", "group", "state", "halted_reason", "question", "undoes")
     print_facts({name: rollout.get(name) for name in facts} | {"totals": rollout.get("totals")})
-    columns = ("index", "state", "size", "scheduled", "in_progress", "succeeded", "failed")
+    columns = ("index", "state", "size", "scheduled", "held", "in_progress", "succeeded", "failed")
     rows = ([stage.get(column) for column in columns] for stage in rollout.get("stages", []))
     print_table("Stages", columns, rows)

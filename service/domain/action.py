@@ -73,6 +73,16 @@ class Bucket(StrEnum):
     CANCELLED = "cancelled"
 
 
+class Hold(StrEnum):
+    """What an action that is scheduled waits for before its device may have it."""
+
+    RETRY = "retry"  # the pause before its next attempt; it keeps its place in the pace
+    WINDOW = "window"  # the device's first maintenance window
+    NEXT_WINDOW = "next-window"  # another one: the device did not ask in the last
+    DEFERRAL = "deferral"  # its user put it off
+    BUDGET = "budget"  # another device at the same place is to end its update
+
+
 @dataclass(frozen=True, slots=True)
 class Action:
     """One device's part in a rollout.
@@ -87,7 +97,10 @@ class Action:
         offered: whether the device was ever given the release.
         heals: whether it brings a quarantined device what a rollout that has finished brought its group.
         past: how earlier attempts ended, oldest first.
-        not_before: until when a device that is to try again waits, UTC, aware; None once it may.
+        hold: what it waits for while it is scheduled, or None.
+        not_before: until when it does, UTC, aware; None where no clock ends it.
+        place: attribute and value, as in `site=harbour-3`, whose disruption budget it waits for or has last asked.
+        deferrals: how often the device's user has put it off.
     """
 
     action_id: str
@@ -103,7 +116,10 @@ class Action:
     offered: bool = False
     heals: bool = False
     past: tuple[Attempt, ...] = ()
+    hold: Hold | None = None
     not_before: datetime | None = None
+    place: str = ""
+    deferrals: int = 0
 
     @property
     def attempt(self) -> int:
@@ -125,7 +141,12 @@ class Action:
     @property
     def is_held(self) -> bool:
         """Whether its device may not have it yet."""
-        return self.not_before is not None and self.state is ActionState.SCHEDULED
+        return self.hold is not None and self.state is ActionState.SCHEDULED
+
+    @property
+    def leaves_the_pace(self) -> bool:
+        """Whether it is held, and let in anew by its rollout's pace once its time has come."""
+        return self.is_held and self.hold is not Hold.RETRY
 
     @property
     def bucket(self) -> Bucket:
@@ -219,6 +240,7 @@ def apply_report(
         progressed_at=now,
         due_at=now + timeout,
         offered=True,
+        hold=None,
         not_before=None,
     )
 

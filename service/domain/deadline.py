@@ -3,18 +3,22 @@
 In this order:
     1. a final action stays;
     2. an action that was not begun is cancelled when its rollout is over or its device may not take it any more;
-    3. it waits on while the rollout is paused, the device works on another action, or is to heal by it;
-    4. a device that waited through a pause, or through an outage of the service, gets its whole time again;
-    5. one whose pause before a retry is over may be given to its device;
-    6. otherwise the device is silent, for good.
+    3. one whose pause before a retry is over may be given to its device; one that is held otherwise waits on;
+    4. it waits on while the rollout is paused, the device works on another action, or is to heal by it;
+    5. a device that waited through a pause, or through an outage of the service, gets its whole time again;
+    6. within its maintenance window a device is not silent, and by the end of it only once its whole time is over;
+    7. otherwise the device is silent, for good.
 """
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from service.domain.action import Action, cancel, time_out
+from protocol.messages import ActionState
+from service.domain.action import Action, Hold, cancel, time_out
+from service.domain.holding import admit, wait_for_window
 from service.domain.retries import let_go
 from service.domain.rollout import Rollout, RolloutState
+from service.domain.windows import Span
 
 
 def at_deadline(
@@ -25,6 +29,7 @@ def at_deadline(
     listening_since: datetime,
     is_eligible: bool,
     is_busy: bool,
+    span: Span | None = None,
 ) -> Action:
     """Return the action after its deadline.
 
@@ -35,6 +40,7 @@ def at_deadline(
         listening_since: since when the service has been up to hear reports, UTC, aware.
         is_eligible: the device may still take the release: attested, in the group, not blocked.
         is_busy: the device works on another rollout's action.
+        span: the device's maintenance window that is open or opens next; None without windows.
     """
     if action.state.is_final:  # 1
         return action
@@ -42,11 +48,26 @@ def at_deadline(
         return cancel(action, f"rollout {rollout.state}", now=now)
     if not action.is_started and not is_eligible:
         return cancel(action, "expected an attested device of the group, found it otherwise", now=now)
-    if action.is_held:  # 5
-        return let_go(action, now=now, timeout=rollout.conditions.action_timeout)
+    timeout = rollout.conditions.action_timeout
+    if action.is_held:  # 3
+        return _held_on(action, span, now=now, timeout=timeout)
     waits_since = max(action.progressed_at, listening_since)
     if not action.is_started:
-        is_held = rollout.state is RolloutState.PAUSED or is_busy or action.heals  # 3
-        waits_since = now if is_held else max(waits_since, rollout.resumed_at or waits_since)
-    due_at = waits_since + rollout.conditions.action_timeout
-    return replace(action, due_at=due_at) if now < due_at else time_out(action, now)  # 4, 6
+        waits = rollout.state is RolloutState.PAUSED or is_busy or action.heals  # 4
+        waits_since = now if waits else max(waits_since, rollout.resumed_at or waits_since)
+    due_at = waits_since + timeout  # 5
+    if span is not None and action.state is ActionState.SCHEDULED and (span.holds(now) or now < due_at):  # 6
+        return _in_window(action, span, now=now, hold=Hold.WINDOW if waits_since == now else Hold.NEXT_WINDOW)
+    return replace(action, due_at=due_at) if now < due_at else time_out(action, now)  # 7
+
+
+def _held_on(action: Action, span: Span | None, *, now: datetime, timeout: timedelta) -> Action:
+    if action.hold is Hold.RETRY:
+        return admit(let_go(action, now=now, timeout=timeout), span, now=now)
+    if span is not None and action.hold in {Hold.WINDOW, Hold.NEXT_WINDOW}:
+        return wait_for_window(action, span, hold=action.hold)
+    return replace(action, due_at=now + timeout)
+
+
+def _in_window(action: Action, span: Span, *, now: datetime, hold: Hold) -> Action:
+    return replace(action, due_at=span.closes_at) if span.holds(now) else wait_for_window(action, span, hold=hold)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from protocol.messages import MAX_DETAIL_CHARACTERS, ActionState, Cause
-from service.domain.action import Action
+from service.domain.action import Action, Hold
 from service.domain.membership import InvalidPlanError
 
 MAX_ATTEMPTS = 16  # of one device at one action, those that an operator asks for included
@@ -64,10 +64,12 @@ def retried(action: Action, *, now: datetime, pause: timedelta, timeout: timedel
         detail=f"attempt {action.attempt + 1}, after: {action.detail}"[:MAX_DETAIL_CHARACTERS],
         progressed_at=now,
         not_before=not_before,
+        hold=Hold.RETRY if pause else None,
+        place="",
         due_at=not_before or now + timeout,
     )
 
 
 def let_go(action: Action, *, now: datetime, timeout: timedelta) -> Action:
     """Return an action whose pause is over: its device may have it, and has its whole time."""
-    return replace(action, not_before=None, progressed_at=now, due_at=now + timeout)
+    return replace(action, hold=None, not_before=None, progressed_at=now, due_at=now + timeout)

@@ -31,6 +31,7 @@ from service.domain.pacing import NO_LIMIT, Pacing
 from service.domain.policy import Policy, Shown, ThresholdPolicy, result
 from service.domain.retries import Retries
 from service.domain.rollout_counts import StageCounts
+from service.domain.timing import Timing
 from service.domain.verdict import Decision, Figure, Verdict
 
 APPROVAL = "approval"
@@ -82,6 +83,7 @@ class Conditions:
         deadline: from the start; a rollout that still runs then pauses and asks. None never.
         roll_back: after a halt, devices that were given the release are brought back.
         retries: which failures are tried again by themselves; None none.
+        timing: when a device may be given it.
     """
 
     policy: Policy = field(default_factory=ThresholdPolicy)
@@ -91,6 +93,7 @@ class Conditions:
     deadline: timedelta | None = None
     roll_back: bool = False
     retries: Retries | None = None
+    timing: Timing = field(default_factory=Timing)
 
     def __post_init__(self) -> None:
         if self.soak < timedelta(0):
@@ -204,6 +207,7 @@ class Rollout:
         is_undone: nothing is left to bring back: a rollback was started, or there is no way back.
         retry_cursor: last action that a retry has looked at, by number; None while an operator has asked for none.
         bucket_digits: of device ids, for its order; see service/domain/order.py.
+        held_until: no held action's time comes before, UTC, aware; None where no clock ends a hold.
         verdicts: decided since it was read, oldest first; whoever stores it keeps them.
         kept: evidence that gates keep beside the counts, by name.
     """
@@ -223,6 +227,7 @@ class Rollout:
     is_undone: bool = False
     retry_cursor: int | None = None
     bucket_digits: int = 0
+    held_until: datetime | None = None
     verdicts: tuple[Verdict, ...] = ()
     kept: AllKept = field(default_factory=dict)
 
@@ -249,6 +254,16 @@ class Rollout:
         return sum(stage.counts.unresolved for stage in self.stages)
 
     @property
+    def held(self) -> int:
+        """Actions that wait for a window, their device's user or its place, over all stages."""
+        return sum(stage.counts.held for stage in self.stages)
+
+    @property
+    def in_flight(self) -> int:
+        """Devices with the release, or that may have it now, and no result yet."""
+        return self.unresolved - self.held
+
+    @property
     def is_to_be_undone(self) -> bool:
         """Whether its plan brings back by itself those that were given the release."""
         was_halted = self.state.is_over and bool(self.halted_reason)  # aborted since, its devices still go back
@@ -272,13 +287,18 @@ class Rollout:
     def allowed(self, now: datetime) -> int:
         """Return how many further devices the pace lets in by now."""
         return self.conditions.pacing.allowed(
-            confirmed=self.confirmed, in_flight=self.unresolved, since=self.paced_at or now, now=now
+            confirmed=self.confirmed, in_flight=self.in_flight, since=self.paced_at or now, now=now
         )
+
+    def is_release_due(self, now: datetime) -> bool:
+        """Whether a held action's time has come and the pace lets it begin."""
+        is_due = self.held_until is not None and self.held_until <= now
+        return self.state is RolloutState.RUNNING and is_due and self.allowed(now) > 0
 
     def lends(self, now: datetime) -> bool:
         """Whether a newcomer may begin ahead of the pace."""
         pacing = self.conditions.pacing
-        return pacing.lends(in_flight=self.unresolved, since=self.paced_at or now, now=now)
+        return pacing.lends(in_flight=self.in_flight, since=self.paced_at or now, now=now)
 
     def paced(self, devices: int, now: datetime) -> "Rollout":
         """Return the rollout once further devices were let in."""
@@ -305,7 +325,7 @@ class Rollout:
 
     def lets_begin(self, action: Action) -> bool:
         """Whether a device that has not begun the action may: the rollout runs, or heals by it and was not undone."""
-        return not self.is_undone if action.heals else self.state is RolloutState.RUNNING
+        return not self.is_undone if action.heals else self.state is RolloutState.RUNNING and not action.is_held
 
     def has_given_up(self, action: Action) -> bool:
         """Whether a device that has not begun the action never will."""
@@ -330,7 +350,10 @@ class Rollout:
         if after.heals:
             return self
         stage = self.stages[after.stage_index]
-        return self.with_stage(replace(stage, counts=stage.counts.moved(before, after)))
+        moved = self.with_stage(replace(stage, counts=stage.counts.moved(before, after)))
+        if not after.leaves_the_pace or after.not_before is None:
+            return moved
+        return replace(moved, held_until=min(self.held_until or after.not_before, after.not_before))
 
 
 def start(rollout: Rollout, cuts: Sequence[StageCut], *, now: datetime) -> Rollout:
@@ -481,11 +504,12 @@ def next_look(rollout: Rollout, now: datetime) -> datetime | None:
     ends = [s.soak_ends_at for s in rollout.stages if s.state is StageState.SOAKING and s.soak_ends_at]
     looks = [*ends, *([rollout.deadline_at] if rollout.deadline_at else [])]
     looks = [look for look in looks if look > now]
-    if rollout.opening_stage or rollout.is_retrying:
+    if rollout.opening_stage or rollout.is_retrying or rollout.held_until:
         pace = rollout.conditions.pacing.look_at(
-            confirmed=rollout.confirmed, in_flight=rollout.unresolved, since=rollout.paced_at or now, now=now
+            confirmed=rollout.confirmed, in_flight=rollout.in_flight, since=rollout.paced_at or now, now=now
         )
-        looks += [pace] if pace is not None else []
+        begins = now if rollout.opening_stage or rollout.is_retrying else rollout.held_until or now
+        looks += [max(pace, begins)] if pace is not None else []
     return min(looks, default=None)
 
 

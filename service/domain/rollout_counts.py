@@ -49,6 +49,7 @@ class StageCounts:
     """How many of a stage's actions stand where.
 
     Attributes:
+        held: of those that are scheduled, the ones that may not be given the release yet.
         failed: every failure, reverted and timed-out ones included.
         reverted: those failures that the device reverted.
         ruled: those failures that halt a small stage by rule.
@@ -59,6 +60,7 @@ class StageCounts:
     """
 
     scheduled: int = 0
+    held: int = 0
     in_progress: int = 0
     succeeded: int = 0
     failed: int = 0
@@ -96,6 +98,7 @@ class StageCounts:
         bucket = action.bucket
         return StageCounts(
             scheduled=self.scheduled + times * (bucket is Bucket.SCHEDULED),
+            held=self.held + times * action.leaves_the_pace,
             in_progress=self.in_progress + times * (bucket is Bucket.IN_PROGRESS),
             succeeded=self.succeeded + times * (bucket is Bucket.SUCCEEDED),
             failed=self.failed + times * (bucket is Bucket.FAILED),

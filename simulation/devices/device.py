@@ -19,6 +19,7 @@ from device_sim.fleets.powered import Mains
 from device_sim.network.quality import NetworkPath
 from device_sim.runtime.device import Device, Surroundings
 from device_sim.runtime.work import Behaviour, Emit
+from device_sim.update.deferring import LETS_BEGIN, UpdateListener
 from protocol.geometry import Core
 from protocol.identity import DeviceId
 from protocol.messages import CHECK_UPDATE
@@ -91,9 +92,11 @@ class VirtualDevice(Entry):
         rng: seeded, of the device.
         emit: takes its events.
         ground: shared.
+        application: hears of updates before they begin.
     """
 
     __slots__ = (
+        "_application",
         "_device",
         "_dozes",
         "_emit",
@@ -120,6 +123,7 @@ class VirtualDevice(Entry):
         rng: random.Random,
         emit: Emit,
         ground: Ground,
+        application: UpdateListener = LETS_BEGIN,
     ) -> None:
         super().__init__()
         self.machine = machine
@@ -129,6 +133,7 @@ class VirtualDevice(Entry):
         self._rng = rng
         self._emit = emit
         self._ground = ground
+        self._application = application
         self._device: Device | None = None
         self._network: VirtualNetwork | None = None
         self._dozes = False
@@ -275,6 +280,7 @@ class VirtualDevice(Entry):
             rng=self._rng,
             emit=self._emit,
             wake=lambda: None,  # whoever tells the device wakes it
+            application=self._application,
         )
         self._device = Device(self.machine, SENSORS, behaviour=ground.behaviour, surroundings=surroundings)
 

@@ -1,7 +1,7 @@
 """Actions in memory.
 
-Two queues beside the rows: actions that no device was given yet, by rollout, and deadlines. An entry of a queue counts
-only while its action is as the entry says.
+Queues beside the rows: actions that no device was given yet and held ones, by rollout, deadlines, and who waits for
+which place. An entry of a queue counts only while its action is as the entry says.
 """
 
 import heapq
@@ -37,6 +37,8 @@ class MemoryActions(Partial):
         self._given: dict[tuple[str, str], str] = {}  # (rollout, device) that was given its release
         self._exposed: dict[str, SortedIds] = {}  # by rollout, the same devices in their order
         self._waiting: dict[str, list[int]] = {}  # by rollout, numbers of scheduled actions
+        self._held: dict[str, list[tuple[datetime, int]]] = {}  # by rollout, when held actions' time comes
+        self._at_places: dict[str, tuple[int, ...]] = {}  # numbers of scheduled actions, oldest first
         self._deadlines: list[tuple[datetime, int]] = []
 
     async def add(self, actions: Sequence[Action]) -> None:
@@ -107,6 +109,25 @@ class MemoryActions(Partial):
             limit,
         )
 
+    async def held(self, rollout_id: str, *, until: datetime, limit: int) -> Sequence[Action]:
+        """See `ActionRepository.held`."""
+        queue = self._held.get(rollout_id, [])
+        found: list[Action] = []
+        while queue and len(found) < limit and queue[0][0] <= until:
+            action = self._action_held(self._journal.drop(queue))
+            if action is not None and (not found or found[-1] is not action):
+                found.append(action)
+        for action in found:
+            self._queue_held(action)
+        return found
+
+    async def first_held(self, rollout_id: str) -> datetime | None:
+        """See `ActionRepository.first_held`."""
+        queue = self._held.get(rollout_id, [])
+        while queue and self._action_held(queue[0]) is None:
+            self._journal.drop(queue)
+        return queue[0][0] if queue else None
+
     async def due(self, now: datetime, *, limit: int) -> Sequence[Action]:
         """See `ActionRepository.due`."""
         queue = self._deadlines
@@ -145,6 +166,15 @@ class MemoryActions(Partial):
         """See `ActionRepository.count_exposed`."""
         return len(await self.exposed(rollout_id, group_id, begins=""))
 
+    @property
+    def places(self) -> Collection[str]:
+        """The places that scheduled actions name."""
+        return self._at_places.keys()
+
+    def at_place(self, place: str) -> list[Action]:
+        """Return the scheduled actions that name a place, oldest first."""
+        return [self._rows[self._by_number[number]] for number in self._at_places.get(place, ())]
+
     def rollout_of(self, action_id: str) -> str | None:
         """Return the id of an action's rollout, or None without such an action."""
         action = self._rows.get(action_id)
@@ -161,6 +191,9 @@ class MemoryActions(Partial):
         self._journal.put(self._rows, action.action_id, action)
         if action.due_at is not None and (before is None or before.due_at != action.due_at):
             self._queue_deadline(action)
+        self._move(before, action)
+        if action.leaves_the_pace and (before is None or before.not_before != action.not_before):
+            self._queue_held(action)
         if action.offered and (before is None or not before.offered):
             self._journal.put(self._given, (action.rollout_id, action.device_id), action.action_id)
             self._exposed.setdefault(action.rollout_id, SortedIds()).add(action.device_id)
@@ -172,6 +205,24 @@ class MemoryActions(Partial):
         held = (*self._unfinished.get(action.device_id, ()), action.action_id)
         self._journal.put(self._unfinished, action.device_id, tuple(sorted(held, key=self._numbers.__getitem__)))
 
+    def _move(self, before: Action | None, action: Action) -> None:
+        """Follow an action from place to place."""
+        was = before.place if before is not None and before.state is ActionState.SCHEDULED else ""
+        place = action.place if action.state is ActionState.SCHEDULED else ""
+        if was == place:
+            return
+        number = self._numbers[action.action_id]
+        if was:
+            self._set_place(was, [each for each in self._at_places[was] if each != number])
+        if place:
+            self._set_place(place, sorted([*self._at_places.get(place, ()), number]))
+
+    def _set_place(self, place: str, numbers: Sequence[int]) -> None:
+        if numbers:
+            self._journal.put(self._at_places, place, tuple(numbers))
+        else:
+            self._journal.remove(self._at_places, place)
+
     def _finish(self, action: Action) -> None:
         held = tuple(id_ for id_ in self._unfinished.get(action.device_id, ()) if id_ != action.action_id)
         if held:
@@ -182,6 +233,11 @@ class MemoryActions(Partial):
     def _queue_deadline(self, action: Action) -> None:
         if action.due_at is not None:
             heapq.heappush(self._deadlines, (action.due_at, self._numbers[action.action_id]))
+
+    def _queue_held(self, action: Action) -> None:
+        if action.not_before is not None:
+            entry = (action.not_before, self._numbers[action.action_id])
+            heapq.heappush(self._held.setdefault(action.rollout_id, []), entry)
 
     def _first(self, queue: list[int], limit: int, live: Callable[[int], Action | None]) -> list[Action]:
         """Take the first live entries off a queue, and what is stale before them."""
@@ -199,6 +255,10 @@ class MemoryActions(Partial):
     def _action_due(self, entry: tuple[datetime, int]) -> Action | None:
         action = self._rows.get(self._by_number.get(entry[1], ""))
         return action if action is not None and action.due_at == entry[0] else None
+
+    def _action_held(self, entry: tuple[datetime, int]) -> Action | None:
+        action = self._rows.get(self._by_number.get(entry[1], ""))
+        return action if action is not None and action.leaves_the_pace and action.not_before == entry[0] else None
 
     def _unfinished_of(self, device_id: str) -> list[Action]:
         return [self._rows[action_id] for action_id in self._unfinished.get(device_id, ())]

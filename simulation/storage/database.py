@@ -20,6 +20,7 @@ from service.application.device_repositories import (
     OperatorRepository,
     ProductRepository,
 )
+from service.application.disruption_repository import DisruptionRepository
 from service.application.document_repository import DocumentRepository
 from service.application.events import Event, EventLog, StoredEvent
 from service.application.issuance import IssuanceLog
@@ -41,6 +42,7 @@ from simulation.errors import TransactionError
 from simulation.storage.actions import MemoryActions
 from simulation.storage.attributes import MemoryAttributes
 from simulation.storage.devices import MemoryAttestations, MemoryDevices, MemoryIssuance, MemoryProducts
+from simulation.storage.disruptions import MemoryDisruptions
 from simulation.storage.journal import Journal, Unreached
 from simulation.storage.logs import MemoryAudit, MemoryEvents
 from simulation.storage.sites import MemorySites
@@ -70,18 +72,21 @@ class MemoryUnitOfWork:
         actions = MemoryActions(journal, self._devices)
         self.products = cast("ProductRepository", MemoryProducts(journal))
         self.devices = cast("DeviceRepository", self._devices)
-        self.attributes: AttributeRepository = MemoryAttributes(journal)
+        attributes = MemoryAttributes(journal)
+        self.attributes: AttributeRepository = attributes
         self.attestations = cast("AttestationRepository", MemoryAttestations(journal))
         self.issuance = cast("IssuanceLog", MemoryIssuance(journal))
         self.audit: AuditLog = MemoryAudit(journal)
         self.events = cast("EventLog", self._events)
         self.metadata = cast("MetadataRepository", MemoryMetadata(journal))
         self.releases = cast("ReleaseRepository", MemoryReleases(journal))
-        self.rollouts = cast("RolloutRepository", MemoryRollouts(journal, actions))
+        rollouts = MemoryRollouts(journal, actions)
+        self.rollouts = cast("RolloutRepository", rollouts)
         self.actions = cast("ActionRepository", actions)
         self.sites: SiteRepository = MemorySites(journal)
         self.director: DirectorRepository = MemoryDirectorSets(journal)
         self.installed: InstalledRepository = MemoryInstalled(journal)
+        self.disruptions: DisruptionRepository = MemoryDisruptions(actions, attributes, is_running=rollouts.is_running)
         self.leases: LeaseRepository = self._leases
         self._leave_out()
 

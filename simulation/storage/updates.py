@@ -159,6 +159,10 @@ class MemoryRollouts(Partial):
         rollouts = (row.rollout for row in self._rows.values())
         return {each.rollout_id: (each.state, each.group_id) for each in rollouts if each.state in _OPEN_STATES}
 
+    def is_running(self, rollout_id: str) -> bool:
+        """Say whether a rollout runs."""
+        return self._rows[rollout_id].rollout.state is RolloutState.RUNNING
+
     def _of(self, group_id: str, states: Collection[RolloutState]) -> list[StoredRollout]:
         found = [row for row in self._rows.values() if row.rollout.group_id == group_id and row.rollout.state in states]
         return sorted(found, key=lambda row: row.number)

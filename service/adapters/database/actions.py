@@ -4,7 +4,20 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BindParameter, ColumnElement, Row, Select, and_, bindparam, func, insert, select, text, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Row,
+    Select,
+    and_,
+    bindparam,
+    func,
+    insert,
+    literal_column,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from protocol.messages import ActionState, Cause
@@ -12,7 +25,7 @@ from service.adapters.database.device_tables import devices
 from service.adapters.database.prefixes import begins_with
 from service.adapters.database.update_tables import actions
 from service.application.update_repositories import NumberedAction
-from service.domain.action import Action, Attempt, UnknownActionError
+from service.domain.action import Action, Attempt, Hold, UnknownActionError
 from service.domain.membership import ENROLLED_STATES
 
 _COUNTED = text("NOT actions.heals")  # as the index says it
@@ -27,9 +40,14 @@ _MUTABLE = (
     "past",
     "blames",
     "not_before",
+    "hold",
+    "place",
+    "deferrals",
     "progressed_at",
     "due_at",
 )
+_IS_SCHEDULED = actions.c.state == literal_column(f"'{ActionState.SCHEDULED}'")
+_HELD = (_IS_SCHEDULED, actions.c.not_before.is_not(None), text("actions.hold <> 'retry'"))  # as the index says it
 
 
 class SqlActions:
@@ -50,7 +68,7 @@ class SqlActions:
         row = (await self._connection.execute(query.with_for_update() if lock else query)).first()
         if row is None:
             raise UnknownActionError(f"action: expected one of this device, found none of id {action_id[:60]!r}")
-        return _action(row)
+        return action_of(row)
 
     async def save(self, changed: Sequence[Action]) -> None:
         """See `ActionRepository.save`."""
@@ -97,6 +115,17 @@ class SqlActions:
         condition = (actions.c.rollout_id == rollout_id) & _ENDED_BADLY & _COUNTED
         return await self._numbered(condition, after_number=after_number, limit=limit)
 
+    async def held(self, rollout_id: str, *, until: datetime, limit: int) -> Sequence[Action]:
+        """See `ActionRepository.held`."""
+        query = select(actions).where(actions.c.rollout_id == rollout_id, *_HELD, actions.c.not_before <= until)
+        return await self._fetch(query.order_by(actions.c.not_before).limit(limit))
+
+    async def first_held(self, rollout_id: str) -> datetime | None:
+        """See `ActionRepository.first_held`."""
+        query = select(actions.c.not_before).where(actions.c.rollout_id == rollout_id, *_HELD)
+        found: datetime | None = await self._connection.scalar(query.order_by(actions.c.not_before).limit(1))
+        return found
+
     async def due(self, now: datetime, *, limit: int) -> Sequence[Action]:
         """See `ActionRepository.due`."""
         query = select(actions).where(actions.c.due_at <= now)
@@ -133,10 +162,10 @@ class SqlActions:
     async def _numbered(self, condition: Any, *, after_number: int, limit: int) -> list[NumberedAction]:  # noqa: ANN401
         query = select(actions).where(condition, actions.c.number > after_number)
         rows = await self._connection.execute(query.order_by(actions.c.number).limit(limit))
-        return [NumberedAction(row.number, _action(row)) for row in rows]
+        return [NumberedAction(row.number, action_of(row)) for row in rows]
 
     async def _fetch(self, query: Select[Any]) -> list[Action]:
-        return [_action(row) for row in await self._connection.execute(query)]
+        return [action_of(row) for row in await self._connection.execute(query)]
 
 
 def _is_member(group_id: str) -> ColumnElement[bool]:
@@ -187,7 +216,8 @@ def _attempt(row: dict[str, Any]) -> Attempt:
     )
 
 
-def _action(row: Row[Any]) -> Action:
+def action_of(row: Row[Any]) -> Action:
+    """Return the action of a row."""
     return Action(
         action_id=row.action_id,
         rollout_id=row.rollout_id,
@@ -203,4 +233,7 @@ def _action(row: Row[Any]) -> Action:
         heals=row.heals,
         past=tuple(map(_attempt, row.past)),
         not_before=row.not_before,
+        hold=None if row.hold is None else Hold(row.hold),
+        place=row.place,
+        deferrals=row.deferrals,
     )

@@ -149,6 +149,12 @@ class SqlRollouts:
         rows = await self._connection.execute(select(rollouts.c.state, func.count()).group_by(rollouts.c.state))
         return {RolloutState(state): count for state, count in rows}
 
+    async def held(self) -> int:
+        """See `RolloutRepository.held`."""
+        joined = rollout_stages.join(rollouts, rollouts.c.rollout_id == rollout_stages.c.rollout_id)
+        query = select(func.sum(rollout_stages.c.held)).select_from(joined)
+        return int(await self._connection.scalar(query.where(rollouts.c.state.in_(_OPEN_STATES))) or 0)
+
     async def _load(self, query: Select[Any]) -> list[StoredRollout]:
         rows = (await self._connection.execute(query)).all()
         stages = select(rollout_stages).where(rollout_stages.c.rollout_id.in_([row.rollout_id for row in rows]))
@@ -178,6 +184,7 @@ def _values(stored: StoredRollout) -> dict[str, Any]:
         "is_undone": stored.rollout.is_undone,
         "retry_cursor": stored.rollout.retry_cursor,
         "bucket_digits": stored.rollout.bucket_digits,
+        "held_until": stored.rollout.held_until,
         "look_at": stored.look_at,
     }
 
@@ -242,6 +249,7 @@ def _stored(row: Row[Any], stages: Sequence[Row[Any]], kept: AllKept) -> StoredR
         bucket_digits=row.bucket_digits,
         kept=kept,
         retry_cursor=row.retry_cursor,
+        held_until=row.held_until,
     )
     return StoredRollout(
         rollout=rollout,

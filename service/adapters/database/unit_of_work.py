@@ -16,6 +16,7 @@ from service.adapters.database.claims import SqlClaims
 from service.adapters.database.deltas import SqlDeltas
 from service.adapters.database.devices import SqlDevices
 from service.adapters.database.director_sets import SqlDirectorSets, SqlInstalled
+from service.adapters.database.disruptions import SqlDisruptions
 from service.adapters.database.documents import SqlDocuments
 from service.adapters.database.engine import Database
 from service.adapters.database.issuance import SqlIssuanceLog
@@ -43,6 +44,7 @@ from service.application.device_repositories import (
     OperatorRepository,
     ProductRepository,
 )
+from service.application.disruption_repository import DisruptionRepository
 from service.application.document_repository import DocumentRepository
 from service.application.events import Event, EventLog
 from service.application.issuance import IssuanceLog
@@ -93,6 +95,7 @@ class SqlUnitOfWork:
         self.director: DirectorRepository = SqlDirectorSets(connection)
         self.installed: InstalledRepository = SqlInstalled(connection)
         self.documents: DocumentRepository = SqlDocuments(connection)
+        self.disruptions: DisruptionRepository = SqlDisruptions(connection)
         self.leases: LeaseRepository = SqlLeases(connection)
         self.log: LogRepository = SqlLog(connection)
         self.learned: LearnedStateRepository = SqlLearnedStates(connection)

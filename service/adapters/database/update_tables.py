@@ -29,6 +29,7 @@ SHA256_TYPE = String(64)
 TARGET_TYPE = String(300)
 SLOT_TYPE = String(32)
 STATE_TYPE = String(16)
+PLACE_TYPE = String(160)  # an attribute's name and value
 ROLE_TYPE = String(64)  # delegated roles have names of their own
 
 artifacts = Table(
@@ -107,6 +108,7 @@ rollouts = Table(
     Column("paced_at", UtcDateTime),
     Column("deadline_at", UtcDateTime),
     Column("retry_cursor", BigInteger),  # last action that a retry has looked at; None without one
+    Column("held_until", UtcDateTime),  # when the first held action's time comes
     Column("undoes", GUID_TYPE, index=True),  # id of the rollout whose devices it brings back
     Column("is_undone", Boolean, nullable=False, server_default=false()),
     Column("bucket_digits", Integer, nullable=False, server_default="0"),
@@ -151,6 +153,7 @@ rollout_stages = Table(
     Column("again", Integer, nullable=False, server_default="0"),
     Column("causes", JSON_TYPE, nullable=False, server_default="{}"),
     Column("is_approved", Boolean, nullable=False, server_default=false()),
+    Column("held", Integer, nullable=False, server_default="0"),
 )
 
 rollout_verdicts = Table(
@@ -193,12 +196,14 @@ rollout_sites = Table(
 )
 
 _UNFINISHED = text("due_at IS NOT NULL")
-_RUNNING = text("state IN ('offered', 'downloading', 'installing', 'trial')")
+RUNNING = text("state IN ('offered', 'downloading', 'installing', 'trial')")
 _SCHEDULED = text("state = 'scheduled'")
 _COUNTED = text("NOT heals")
 _OFFERED = text("offered")
 _BLAMED = text("blames IS NOT NULL")
 _ENDED_BADLY = text("state IN ('failed', 'reverted', 'timed-out', 'cancelled')")
+_HELD = text("state = 'scheduled' AND not_before IS NOT NULL AND hold <> 'retry'")
+AT_PLACE = text("state = 'scheduled' AND place <> ''")
 
 actions = Table(
     "actions",
@@ -220,6 +225,9 @@ actions = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("progressed_at", UtcDateTime, nullable=False),
     Column("due_at", UtcDateTime),  # None once final
+    Column("hold", STATE_TYPE),
+    Column("place", PLACE_TYPE, nullable=False, server_default=""),
+    Column("deferrals", Integer, nullable=False, server_default="0"),
     Index(
         "uq_actions_rollout_id_device_id",
         "rollout_id",
@@ -236,9 +244,11 @@ actions = Table(
     # Which devices of a rollout have failed, by cause.
     Index("ix_actions_blames", "rollout_id", "blames", "number", sqlite_where=_BLAMED, postgresql_where=_BLAMED),
     Index("ix_actions_ended_badly", "rollout_id", "number", sqlite_where=_ENDED_BADLY, postgresql_where=_ENDED_BADLY),
+    Index("ix_actions_held", "rollout_id", "not_before", sqlite_where=_HELD, postgresql_where=_HELD),
+    Index("ix_actions_place", "place", "number", sqlite_where=AT_PLACE, postgresql_where=AT_PLACE),
     Index("ix_actions_scheduled", "rollout_id", "number", sqlite_where=_SCHEDULED, postgresql_where=_SCHEDULED),
     # A device works on one action at a time; others of its rollouts wait in line.
-    Index("uq_actions_running", "device_id", unique=True, sqlite_where=_RUNNING, postgresql_where=_RUNNING),
+    Index("uq_actions_running", "device_id", unique=True, sqlite_where=RUNNING, postgresql_where=RUNNING),
     sqlite_autoincrement=True,
 )
 

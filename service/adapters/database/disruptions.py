@@ -1,0 +1,81 @@
+"""What disruption budgets count, in the control database."""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, and_, func, or_, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from service.adapters.database.actions import action_of
+from service.adapters.database.advisory_locks import AdvisoryLock
+from service.adapters.database.device_tables import device_attributes
+from service.adapters.database.one_of import one_of
+from service.adapters.database.update_tables import AT_PLACE, RUNNING, actions, rollouts
+from service.application.disruption_repository import Place
+from service.domain.action import Action, Hold
+from service.domain.rollout import RolloutState
+
+_LOCK = text("SELECT pg_advisory_xact_lock(:purpose, hashtext(:place))")
+
+
+class SqlDisruptions:
+    """Implements `DisruptionRepository`."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def hold(self, place: Place) -> None:
+        """See `DisruptionRepository.hold`; SQLite has one writer."""
+        if self._connection.dialect.name == "postgresql":
+            await self._connection.execute(_LOCK, {"purpose": int(AdvisoryLock.DISRUPTION), "place": str(place)})
+
+    async def members(self, place: Place) -> int:
+        """See `DisruptionRepository.members`."""
+        query = select(func.count()).select_from(device_attributes).where(_belongs_to(place))
+        return int(await self._connection.scalar(query) or 0)
+
+    async def at_work(self, place: Place, *, limit: int) -> Sequence[str]:
+        """See `DisruptionRepository.at_work`."""
+        joined = device_attributes.join(actions, actions.c.device_id == device_attributes.c.device_id)
+        query = select(device_attributes.c.device_id).select_from(joined).where(_belongs_to(place), RUNNING)
+        return list(await self._connection.scalars(query.limit(limit)))
+
+    async def called(self, place: Place, *, since: datetime) -> int:
+        """See `DisruptionRepository.called`."""
+        is_called = or_(
+            and_(actions.c.hold == Hold.BUDGET, actions.c.not_before.is_not(None)),
+            and_(actions.c.hold.is_(None), actions.c.progressed_at > since),
+        )
+        query = select(func.count()).select_from(actions).where(AT_PLACE, actions.c.place == str(place), _RUNS)
+        return int(await self._connection.scalar(query.where(is_called)) or 0)
+
+    async def waiting(self, place: Place, *, limit: int) -> Sequence[Action]:
+        """See `DisruptionRepository.waiting`."""
+        query = select(actions).where(AT_PLACE, actions.c.place == str(place), _WAITS, _RUNS)
+        return [action_of(row) for row in await self._connection.execute(query.order_by(actions.c.number).limit(limit))]
+
+    async def waited_for(self, places: Collection[Place]) -> Sequence[Place]:
+        """See `DisruptionRepository.waited_for`."""
+        named = {str(place): place for place in places}
+        condition = one_of(self._connection, actions.c.place, named)
+        query = select(actions.c.place).where(AT_PLACE, condition, _WAITS).distinct()
+        return [named[name] for name in sorted(await self._connection.scalars(query))]
+
+    async def waited_for_by(self, rollout_ids: Collection[str]) -> Sequence[Place]:
+        """See `DisruptionRepository.waited_for_by`."""
+        condition = one_of(self._connection, actions.c.rollout_id, rollout_ids)
+        query = select(actions.c.place).where(AT_PLACE, condition, _WAITS).distinct()
+        return [Place.parse(name) for name in sorted(await self._connection.scalars(query))]
+
+    async def is_anybody_waiting(self) -> bool:
+        """See `DisruptionRepository.is_anybody_waiting`."""
+        query = select(actions.c.action_id).where(AT_PLACE, _WAITS).limit(1)
+        return await self._connection.scalar(query) is not None
+
+
+_RUNS = actions.c.rollout_id.in_(select(rollouts.c.rollout_id).where(rollouts.c.state == RolloutState.RUNNING))
+_WAITS = and_(actions.c.hold == Hold.BUDGET, actions.c.not_before.is_(None))
+
+
+def _belongs_to(place: Place) -> ColumnElement[bool]:
+    return and_(device_attributes.c.name == place.attribute, device_attributes.c.value == place.value)
