@@ -199,7 +199,7 @@ async def create_rollout(
 async def list_rollouts(_actor: ViewerActor, services: ServicesParameter, paging: Paging) -> Page[RolloutModel]:
     """List rollouts, newest first."""
     found = await services.rollouts.page(before_number=paging.after_number, limit=paging.fetch)
-    return paging.page(found, key=lambda view: view.stored.number, model=_model)
+    return paging.page(found, key=lambda view: view.stored.number, model=rollout_model)
 
 
 @router.get("/{rollout_id}")
@@ -225,7 +225,7 @@ async def list_decisions(
 ) -> Page[VerdictModel]:
     """List what was decided about a rollout, and on which evidence."""
     found = await services.rollouts.verdicts(rollout_id, after_number=paging.after_number or 0, limit=paging.fetch)
-    return paging.page(found, key=lambda stored: stored.number, model=_verdict_model)
+    return paging.page(found, key=lambda stored: stored.number, model=verdict_model)
 
 
 @router.post("/{rollout_id}/start")
@@ -278,10 +278,11 @@ async def roll_back_rollout(
 
 def _answer(view: RolloutView, response: Response) -> RolloutModel:
     set_etag(response, view.stored.version)
-    return _model(view)
+    return rollout_model(view)
 
 
-def _model(view: RolloutView) -> RolloutModel:
+def rollout_model(view: RolloutView) -> RolloutModel:
+    """Return a rollout as the API shows it."""
     rollout = view.stored.rollout
     return RolloutModel(
         id=rollout.rollout_id,
@@ -331,7 +332,8 @@ def _stage_model(stage: Stage, plan: PlanStage) -> StageModel:
     )
 
 
-def _verdict_model(stored: StoredVerdict) -> VerdictModel:
+def verdict_model(stored: StoredVerdict) -> VerdictModel:
+    """Return a decision as the API shows it."""
     verdict = stored.verdict
     return VerdictModel(
         number=stored.number,

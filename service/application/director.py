@@ -6,7 +6,8 @@ changes or half of its lifetime is over.
 
 Before a device is given a release, what it will run is judged: the release's images beside what the device runs in its
 other slots, by its evidence, manifest or report. Where one requires another version of its neighbour, or one that is
-not there (`protocol.versions`), the action fails instead, and its rollout goes on by its rules. A device that tries
+not there (`protocol.versions`), or would take the place of a newer one without its release's word (`goes_back`), the
+action fails instead, and its rollout goes on by its rules. A device that tries
 again and has come to run the release meanwhile is confirmed without work. One whose evidence shows the AppDevelopment
 capability is its developer's: as on Azure Sphere, no deployment reaches it, and its action is withdrawn. Outside its
 maintenance window, or while others of its place are at an update and no more may be, a device is given nothing, and its
@@ -19,7 +20,7 @@ a database that was restored it may be older than what the device has seen. Nor 
 root in force does not name.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -31,7 +32,7 @@ from protocol.evidence import LifeCycle
 from protocol.geometry import Slot
 from protocol.messages import ActionState
 from protocol.updates import DirectorDevice
-from protocol.versions import unmet_requirements
+from protocol.versions import Build, is_older, unmet_requirements
 from service.application.clock import Clock
 from service.application.enrolment import runs
 from service.application.repository import UnknownMetadataError
@@ -267,11 +268,23 @@ async def _is_developers(work: UnitOfWork, device_id: str) -> bool:
 
 
 async def _unmet(work: UnitOfWork, installed: Mapping[Slot, str], release: Release) -> list[str]:
-    """Return what the images that would run together lack; an image that no target in force lists is left out."""
+    """Return what keeps a device from the release; an image that no target in force lists is left out."""
     together = {**installed, **release.digests}
-    targets = await work.metadata.images_of(set(together.values()))
-    builds = {slot: targets[digest].custom.build(digest) for slot, digest in together.items() if digest in targets}
-    return list(unmet_requirements(builds))
+    targets = await work.metadata.images_of({*together.values(), *installed.values()})
+    builds = {digest: target.custom.build(digest) for digest, target in targets.items()}
+    runs_then = {slot: builds[digest] for slot, digest in together.items() if digest in builds}
+    runs_now = {slot: builds[digest] for slot, digest in installed.items() if digest in builds}
+    return [*_going_back(release, runs_now, runs_then), *unmet_requirements(runs_then)]
+
+
+def _going_back(release: Release, now: Mapping[Slot, Build], then: Mapping[Slot, Build]) -> Iterator[str]:
+    """Yield the slots where an older image would take the place of a newer one, and the release does not say so."""
+    for slot in release.digests:
+        before, after = now.get(slot), then.get(slot)
+        if before is None or after is None or before.sha256 in release.goes_back.get(slot, ()):
+            continue
+        if is_older(after, before):
+            yield f"{slot}: expected a release that goes back from {before.name}, found {after.name} in {release.name}"
 
 
 async def _images(work: UnitOfWork, release: Release) -> list[DirectedImage]:

@@ -11,6 +11,7 @@ from service.application.entropy import Entropy
 from service.application.plans import conditions_of, stage_plans, stages_of
 from service.application.rollbacks import undo
 from service.application.rollout_changes import rollout_event, store_step
+from service.application.rollout_explanation import RolloutExplanation, explain_rollout
 from service.application.rollout_members import begin
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.application.update_repositories import NumberedAction, StoredRollout, StoredVerdict
@@ -117,6 +118,16 @@ class Rollouts:
         async with self._unit_of_work(read_only=True) as work:
             await work.rollouts.get(rollout_id)
             return await work.rollouts.verdicts(rollout_id, after_number=after_number, limit=limit)
+
+    async def explain(self, rollout_id: str) -> tuple[RolloutView, RolloutExplanation]:
+        """Return a rollout, what was decided about it and on which evidence, and the devices that failed.
+
+        Raises:
+            UnknownRolloutError: there is none.
+        """
+        async with self._unit_of_work(read_only=True) as work:
+            view = await _view(work, await work.rollouts.get(rollout_id))
+            return view, await explain_rollout(work, rollout_id, now=self._clock.now())
 
     async def start(self, actor: Actor, rollout_id: str) -> RolloutView:
         """Start a draft: cut the group into stages and open the first one; running, it stays as it is.

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from protocol.geometry import Slot
+from protocol.messages import Cause
 from protocol.plan import Plan
 from protocol.updates import ImageCustom
 from protocol.versions import Build
@@ -324,6 +325,14 @@ class ActionRepository(Protocol):
 
     async def first_held(self, rollout_id: str) -> datetime | None:
         """Return when the first held action's time comes; None if no clock ends a hold."""
+
+    async def failed(self, rollout_id: str, *, until: datetime) -> Mapping[frozenset[Cause], int]:
+        """Return how many devices of a rollout had failed by a time, at any attempt, by what they have failed for."""
+
+    async def first_failed(
+        self, rollout_id: str, causes: frozenset[Cause], *, until: datetime, limit: int
+    ) -> Sequence[Action]:
+        """Return at most `limit` actions whose devices had failed by a time for exactly these causes, oldest first."""
 
     async def due(self, now: datetime, *, limit: int) -> Sequence[Action]:
         """Return at most `limit` actions whose deadline is over, the longest first."""

@@ -12,8 +12,9 @@ import yaml
 from protocol.plan import Plan
 from service.cli.client import JsonObject, connect
 from service.cli.errors import BadArgumentError
+from service.cli.explaining import print_explanation
 from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption, one_id
-from service.cli.output import moment, print_facts, print_json, print_line, print_table, short
+from service.cli.output import print_facts, print_json, print_line, print_table, short
 from service.cli.plans import plan_of, read_plan
 from service.cli.what_if import simulate
 
@@ -162,23 +163,11 @@ def explain(
 ) -> None:
     """Show what was decided about a rollout and why: evidence, figures, thresholds, and the devices that went wrong."""
     with connect(operator_dir) as client:
-        answer = client.get(f"/rollouts/{rollout}")
-        decisions = list(client.items(f"/rollouts/{rollout}/decisions"))
-        actions = list(client.items(f"/rollouts/{rollout}/actions"))
+        answer = client.get(f"/rollouts/{rollout}/explanation")
     if as_json:
-        print_json({"rollout": answer, "decisions": decisions, "actions": actions})
-        return
-    print_facts({name: answer.get(name) for name in ("state", "halted_reason", "question", "evidence")})
-    rows = [
-        (moment(each["decided_at"]), each["decision"], each.get("stage"), each.get("gate"), each["reason"])
-        for each in decisions
-    ]
-    print_table("Decisions", ("when", "what", "stage", "gate", "why"), rows)
-    print_table(
-        f"Devices of {short(rollout)}",
-        ("device", "stage", "state", "cause", "detail"),
-        ((short(a["device_id"]), a.get("stage"), a["state"], a.get("cause"), a.get("detail")) for a in actions),
-    )
+        print_json(answer)
+    else:
+        print_explanation(answer)
 
 
 @app.command("roll-back")

@@ -139,6 +139,16 @@ class Action:
         return frozenset(each.blame for each in self.attempts if each.offered and each.blame)
 
     @property
+    def failed_at(self) -> datetime | None:
+        """When the device first failed, UTC, aware; None if it never has."""
+        return next((each.ended_at for each in self.attempts if each.blame), None)
+
+    @property
+    def all_blames(self) -> frozenset[Cause]:
+        """What the device has failed for in any attempt, those before it was given the release included."""
+        return frozenset(each.blame for each in self.attempts if each.blame)
+
+    @property
     def is_held(self) -> bool:
         """Whether its device may not have it yet."""
         return self.hold is not None and self.state is ActionState.SCHEDULED

@@ -5,10 +5,11 @@ which place. An entry of a queue counts only while its action is as the entry sa
 """
 
 import heapq
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 
-from protocol.messages import ActionState
+from protocol.messages import ActionState, Cause
 from service.application.update_repositories import NumberedAction
 from service.domain.action import Action, UnknownActionError
 from simulation.storage.devices import MemoryDevices
@@ -127,6 +128,17 @@ class MemoryActions(Partial):
         while queue and self._action_held(queue[0]) is None:
             self._journal.drop(queue)
         return queue[0][0] if queue else None
+
+    async def failed(self, rollout_id: str, *, until: datetime) -> Mapping[frozenset[Cause], int]:
+        """See `ActionRepository.failed`; looks at every action, so it is for the end of a run."""
+        return Counter(action.all_blames for action in self._failed(rollout_id, until))
+
+    async def first_failed(
+        self, rollout_id: str, causes: frozenset[Cause], *, until: datetime, limit: int
+    ) -> Sequence[Action]:
+        """See `ActionRepository.first_failed`; looks at every action, so it is for the end of a run."""
+        found = [action for action in self._failed(rollout_id, until) if action.all_blames == causes]
+        return sorted(found, key=lambda action: (action.failed_at, self._numbers[action.action_id]))[:limit]
 
     async def due(self, now: datetime, *, limit: int) -> Sequence[Action]:
         """See `ActionRepository.due`."""
@@ -262,6 +274,10 @@ class MemoryActions(Partial):
 
     def _unfinished_of(self, device_id: str) -> list[Action]:
         return [self._rows[action_id] for action_id in self._unfinished.get(device_id, ())]
+
+    def _failed(self, rollout_id: str, until: datetime) -> list[Action]:
+        mine = [action for action in self._rows.values() if action.rollout_id == rollout_id]
+        return [action for action in mine if action.failed_at is not None and action.failed_at <= until]
 
     def _numbered(self, wanted: Callable[[Action], bool], after_number: int, limit: int) -> list[NumberedAction]:
         found: list[NumberedAction] = []

@@ -1,6 +1,6 @@
 """Actions in the control database."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -39,6 +39,7 @@ _MUTABLE = (
     "offered",
     "past",
     "blames",
+    "failed_at",
     "not_before",
     "hold",
     "place",
@@ -126,6 +127,18 @@ class SqlActions:
         found: datetime | None = await self._connection.scalar(query.order_by(actions.c.not_before).limit(1))
         return found
 
+    async def failed(self, rollout_id: str, *, until: datetime) -> Mapping[frozenset[Cause], int]:
+        """See `ActionRepository.failed`."""
+        query = select(actions.c.blames, func.count()).where(*_failed_by(rollout_id, until)).group_by(actions.c.blames)
+        return {_causes(blames): count for blames, count in await self._connection.execute(query)}
+
+    async def first_failed(
+        self, rollout_id: str, causes: frozenset[Cause], *, until: datetime, limit: int
+    ) -> Sequence[Action]:
+        """See `ActionRepository.first_failed`."""
+        query = select(actions).where(*_failed_by(rollout_id, until), actions.c.blames == "+".join(sorted(causes)))
+        return await self._fetch(query.order_by(actions.c.failed_at, actions.c.number).limit(limit))
+
     async def due(self, now: datetime, *, limit: int) -> Sequence[Action]:
         """See `ActionRepository.due`."""
         query = select(actions).where(actions.c.due_at <= now)
@@ -181,19 +194,25 @@ def _exposed(rollout_id: str, group_id: str) -> Select[tuple[str]]:
     )
 
 
+def _failed_by(rollout_id: str, until: datetime) -> tuple[ColumnElement[bool], ...]:
+    return actions.c.rollout_id == rollout_id, actions.c.blames.is_not(None), actions.c.failed_at <= until
+
+
+def _causes(blames: str) -> frozenset[Cause]:
+    return frozenset(map(Cause, blames.split("+")))
+
+
 def _values(action: Action) -> dict[str, Any]:
     fixed = ("action_id", "rollout_id", "device_id", "stage_index", "heals")
     return {name: getattr(action, name) for name in fixed} | _mutable(action)
 
 
 def _mutable(action: Action) -> dict[str, Any]:
-    derived = {"past": [_attempt_row(each) for each in action.past], "blames": blames_key(action.attempts)}
+    derived = {
+        "past": [_attempt_row(each) for each in action.past],
+        "blames": "+".join(sorted(action.all_blames)) or None,
+    }
     return {name: derived[name] if name in derived else getattr(action, name) for name in _MUTABLE}
-
-
-def blames_key(attempts: Sequence[Attempt]) -> str | None:
-    """Return what attempts failed for as the column holds it; those before the device had the release included."""
-    return "+".join(sorted({each.blame for each in attempts if each.blame})) or None
 
 
 def _attempt_row(attempt: Attempt) -> dict[str, Any]:

@@ -221,6 +221,7 @@ actions = Table(
     Column("heals", Boolean, nullable=False, default=False, server_default=false()),
     Column("past", JSON_TYPE, nullable=False, default=list, server_default="[]"),  # how earlier attempts ended
     Column("blames", String(200)),  # causes of all its failures, joined by +; None if it has never failed
+    Column("failed_at", UtcDateTime),  # first
     Column("not_before", UtcDateTime),
     Column("created_at", UtcDateTime, nullable=False),
     Column("progressed_at", UtcDateTime, nullable=False),
@@ -242,7 +243,7 @@ actions = Table(
     Index("ix_actions_device_id_number", "device_id", "number"),
     Index("ix_actions_due_at", "due_at", sqlite_where=_UNFINISHED, postgresql_where=_UNFINISHED),
     # Which devices of a rollout have failed, by cause.
-    Index("ix_actions_blames", "rollout_id", "blames", "number", sqlite_where=_BLAMED, postgresql_where=_BLAMED),
+    Index("ix_actions_blames", "rollout_id", "blames", "failed_at", sqlite_where=_BLAMED, postgresql_where=_BLAMED),
     Index("ix_actions_ended_badly", "rollout_id", "number", sqlite_where=_ENDED_BADLY, postgresql_where=_ENDED_BADLY),
     Index("ix_actions_held", "rollout_id", "not_before", sqlite_where=_HELD, postgresql_where=_HELD),
     Index("ix_actions_place", "place", "number", sqlite_where=AT_PLACE, postgresql_where=AT_PLACE),

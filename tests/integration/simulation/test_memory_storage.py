@@ -27,6 +27,7 @@ from service.domain.membership import StagePlan
 from service.domain.operator import SERVICE
 from service.domain.product import DeviceGroup, GroupPolicy, Product, UnknownGroupError
 from service.domain.release import Release, UnknownReleaseError
+from service.domain.retries import retried
 from service.domain.rollout import Rollout, RolloutState, Stage, UnknownRolloutError
 from service.domain.sites import SiteDevice
 from simulation.images import VirtualImage
@@ -411,3 +412,34 @@ async def test_devices_of_a_site_are_found_by_place(storage: UnitOfWorkFactory) 
         assert await work.sites.members(ROLLOUT, "site", ["=x"]) == {"=x": [failed, second]}
         assert await work.sites.members(ROLLOUT, "ring", ["=x"]) == {"=x": [other]}
         assert await work.sites.find(RELEASE, "site", [first.device_id]) == {}
+
+
+async def test_failed_devices_are_found_by_cause_and_time(storage: UnitOfWorkFactory) -> None:
+    """The same by either storage: how many, those that failed first, and those that ended badly by number."""
+    ended = [
+        replace(
+            action(number),
+            state=ActionState.FAILED,
+            cause=cause,
+            progressed_at=NOW + timedelta(minutes=10 - number),
+            due_at=None,
+            offered=True,
+        )
+        for number, cause in ((1, Cause.BOOT), (2, Cause.BOOT), (3, Cause.DOWNLOAD))
+    ]
+    again = retried(ended[2], now=NOW + timedelta(hours=1), pause=timedelta(hours=1), timeout=timedelta(days=1))
+    async with storage() as work:
+        await add_devices(work, *(device(number) for number in (1, 2, 3, 4)))
+        await work.actions.add([action(number) for number in (1, 2, 3, 4)])
+        await work.actions.save([*ended[:2], again])
+        await work.commit()
+    boot, download = frozenset({Cause.BOOT}), frozenset({Cause.DOWNLOAD})
+    late, early = NOW + timedelta(hours=2), NOW + timedelta(minutes=8)
+    async with storage(read_only=True) as work:
+        assert await work.actions.failed(ROLLOUT, until=late) == {boot: 2, download: 1}
+        assert await work.actions.failed(ROLLOUT, until=early) == {boot: 1, download: 1}
+        first = await work.actions.first_failed(ROLLOUT, boot, until=late, limit=1)
+        assert [each.device_id for each in first] == [device_id_of(2)]
+        assert await work.actions.first_failed(ROLLOUT, download, until=late, limit=5) == [again]
+        badly = await work.actions.ended_badly(ROLLOUT, after_number=1, limit=5)
+        assert [each.action for each in badly] == [ended[1]]

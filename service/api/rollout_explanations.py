@@ -1,0 +1,89 @@
+"""Why a rollout stands where it stands: decisions, figures and thresholds, and the devices that failed, by cause."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+
+from protocol.messages import ActionState, Cause
+from service.api.auth import ViewerActor
+from service.api.rollouts import RolloutId, RolloutModel, VerdictModel, rollout_model, verdict_model
+from service.api.services import ServicesParameter
+from service.application.rollout_explanation import Failed
+from service.domain.action import Action
+
+router = APIRouter(prefix="/rollouts", tags=["rollouts"])
+
+
+class AttemptModel(BaseModel):
+    """How an attempt at the release ended."""
+
+    state: ActionState
+    cause: Cause | None
+    detail: str
+    ended_at: datetime
+
+
+class FailedDeviceModel(BaseModel):
+    """A device that failed, with all its attempts that have ended; `state` is how it stands now."""
+
+    device_id: str
+    stage: int
+    state: ActionState
+    failed_at: datetime | None
+    attempts: list[AttemptModel]
+
+
+class FailedModel(BaseModel):
+    """Devices that failed for the same causes: how many, and those that failed first."""
+
+    causes: list[Cause]
+    devices: int
+    first: list[FailedDeviceModel]
+
+
+class ExplainedDecisionModel(VerdictModel):
+    """A decision, its figures as they were then, and the devices that had failed by then."""
+
+    failed: list[FailedModel]
+
+
+class ExplanationModel(BaseModel):
+    """A rollout, what was decided about it, oldest first, and the devices that have failed until now."""
+
+    rollout: RolloutModel
+    decisions: list[ExplainedDecisionModel]
+    failed: list[FailedModel]
+
+
+@router.get("/{rollout_id}/explanation")
+async def explain_rollout(_actor: ViewerActor, services: ServicesParameter, rollout_id: RolloutId) -> ExplanationModel:
+    """Explain a rollout: which evidence, which figure, which threshold, which devices."""
+    view, found = await services.rollouts.explain(rollout_id)
+    decisions = [
+        ExplainedDecisionModel(**verdict_model(each.stored).model_dump(), failed=_failed(each.failed))
+        for each in found.decisions
+    ]
+    return ExplanationModel(rollout=rollout_model(view), decisions=decisions, failed=_failed(found.failed))
+
+
+def _failed(found: Sequence[Failed]) -> list[FailedModel]:
+    return [
+        FailedModel(causes=sorted(each.causes), devices=each.devices, first=[_device(action) for action in each.first])
+        for each in found
+    ]
+
+
+def _device(action: Action) -> FailedDeviceModel:
+    attempts = [
+        AttemptModel(state=each.state, cause=each.cause, detail=each.detail, ended_at=each.ended_at)
+        for each in action.attempts
+    ]
+    return FailedDeviceModel(
+        device_id=action.device_id,
+        stage=action.stage_index + 1,
+        state=action.state,
+        failed_at=action.failed_at,
+        attempts=attempts,
+    )

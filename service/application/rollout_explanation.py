@@ -1,0 +1,75 @@
+"""Why a rollout stands where it stands: each decision with its figures, and the devices that had failed by then.
+
+Figures are those of the time of the decision, as they were kept. Devices are found by an index, and a device is under
+all that it has failed for until now.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from protocol.messages import Cause
+from service.application.unit_of_work import UnitOfWork
+from service.application.update_repositories import StoredVerdict
+from service.domain.action import Action
+
+DEVICES_SHOWN = 20  # of each kind of failure
+DECISIONS_SHOWN = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Devices that failed for the same causes.
+
+    Attributes:
+        devices: how many.
+        first: of these, those that failed first.
+    """
+
+    causes: frozenset[Cause]
+    devices: int
+    first: Sequence[Action]
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedDecision:
+    """A decision and the devices that had failed by then."""
+
+    stored: StoredVerdict
+    failed: Sequence[Failed]
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutExplanation:
+    """What was decided, oldest first, and who has failed until now."""
+
+    decisions: Sequence[ExplainedDecision]
+    failed: Sequence[Failed]
+
+
+async def explain_rollout(work: UnitOfWork, rollout_id: str, *, now: datetime) -> RolloutExplanation:
+    """Explain a rollout that is there.
+
+    Args:
+        work: may be read-only.
+        rollout_id: of the rollout.
+        now: UTC, aware.
+    """
+    verdicts = await work.rollouts.verdicts(rollout_id, after_number=0, limit=DECISIONS_SHOWN)
+    decisions = [
+        ExplainedDecision(stored, await _failed(work, rollout_id, until=stored.decided_at)) for stored in verdicts
+    ]
+    return RolloutExplanation(decisions, await _failed(work, rollout_id, until=now))
+
+
+async def _failed(work: UnitOfWork, rollout_id: str, *, until: datetime) -> Sequence[Failed]:
+    counts = await work.actions.failed(rollout_id, until=until)
+    by_number = sorted(counts.items(), key=lambda item: (-item[1], sorted(item[0])))
+    return [
+        Failed(
+            causes,
+            devices,
+            await work.actions.first_failed(rollout_id, causes, until=until, limit=DEVICES_SHOWN),
+        )
+        for causes, devices in by_number
+    ]

@@ -1,0 +1,49 @@
+"""What `rollout explain` prints: each decision with its evidence, and the devices that failed, by cause."""
+
+from collections.abc import Iterator
+
+from service.cli.client import JsonObject
+from service.cli.output import moment, print_facts, print_line, short
+
+DEVICES_NAMED = 3  # of each cause, beside a decision; the list below has more
+
+
+def print_explanation(answer: JsonObject) -> None:
+    """Print the answer to why a rollout stands where it stands."""
+    rollout = answer["rollout"]
+    print_facts({name: rollout.get(name) for name in ("state", "halted_reason", "question", "evidence")})
+    for decision in answer["decisions"]:
+        _print_decision(decision)
+    for kind in answer["failed"]:
+        shown = "" if kind["devices"] == len(kind["first"]) else f", the first {len(kind['first'])}"
+        print_line(f"failed for {_causes(kind)}: {kind['devices']} devices{shown}")
+        for line in _devices(kind):
+            print_line(f"  {line}")
+
+
+def _print_decision(decision: JsonObject) -> None:
+    stage = f" stage {decision['stage']}" if decision.get("stage") else ""
+    gate = f" ({decision['gate']})" if decision.get("gate") else ""
+    print_line(f"{moment(decision['decided_at'])} {decision['decision']}{stage}{gate}: {decision['reason']}")
+    if decision["figures"]:
+        print_line(f"  figures then: {', '.join(f'{name} {value}' for name, value in decision['figures'].items())}")
+    for kind in decision["failed"]:
+        print_line(f"  had failed: {_in_short(kind)}")
+
+
+def _causes(kind: JsonObject) -> str:
+    return " and ".join(kind["causes"])
+
+
+def _in_short(kind: JsonObject) -> str:
+    named = [short(device["device_id"]) for device in kind["first"][:DEVICES_NAMED]]
+    more = kind["devices"] - len(named)
+    return f"{kind['devices']} {_causes(kind)}: {', '.join(named)}{f' and {more} more' if more else ''}"
+
+
+def _devices(kind: JsonObject) -> Iterator[str]:
+    for device in kind["first"]:
+        yield f"{short(device['device_id'])} stage {device['stage']}, now {device['state']}"
+        for number, each in enumerate(device["attempts"], start=1):
+            cause = f" ({each['cause']})" if each["cause"] else ""
+            yield f"  attempt {number}, {moment(each['ended_at'])}: {each['state']}{cause} {each['detail']}"
