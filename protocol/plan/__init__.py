@@ -2,6 +2,7 @@
 
     document    the whole file
     stages      how far each stage reaches, and what it must have shown
+    hold_out    which devices get it last, to compare with
     pace        how fast devices are given the release
     retries     which failed devices are given it again
     timing      when a device gets it: maintenance windows, disruption budget, deferral
@@ -13,6 +14,7 @@ An unknown key, a number that makes no test, or stages that do not rise are erro
 
 from protocol.plan.document import Plan
 from protocol.plan.gates import EvidenceGates, FailureGate, ThresholdGates
+from protocol.plan.hold_out import HoldOut
 from protocol.plan.pace import Pace
 from protocol.plan.presets import PRESETS, merge_preset
 from protocol.plan.retries import Retries
@@ -25,6 +27,7 @@ __all__ = [
     "Disruption",
     "EvidenceGates",
     "FailureGate",
+    "HoldOut",
     "Pace",
     "Plan",
     "PlanStage",

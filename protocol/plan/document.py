@@ -9,10 +9,13 @@ from pydantic import Field, model_validator
 from protocol.document import Document, Name
 from protocol.lengths import Length
 from protocol.plan.gates import EvidenceGates, Gates
+from protocol.plan.hold_out import HoldOut
 from protocol.plan.pace import Pace
 from protocol.plan.retries import Retries
 from protocol.plan.stages import MAX_STAGES, PlanStage
 from protocol.plan.timing import MAX_WINDOWS, Deferral, Disruption, TimeZone, Window
+
+WHOLE_PERCENT = 100
 
 
 class Plan(Document):
@@ -21,6 +24,7 @@ class Plan(Document):
     Attributes:
         version: of this form.
         stages: each reaches further than the one before; a count and a percentage compare only by the group.
+        hold_out: devices that get the release when all others have shown it; None none.
         pace: how fast.
         gates: what halts it, and what lets a stage pass.
         device_timeout: time that a device has to its next report.
@@ -38,6 +42,7 @@ class Plan(Document):
     name: Name = "plan"
     description: Annotated[str, Field(max_length=2000)] = ""
     stages: Annotated[tuple[PlanStage, ...], Field(min_length=1, max_length=MAX_STAGES)]
+    hold_out: HoldOut | None = None
     pace: Pace = Pace()
     gates: Gates = EvidenceGates()
     device_timeout: Length = timedelta(hours=24)
@@ -57,6 +62,8 @@ class Plan(Document):
                 raise ValueError(f"stages.{number}: expected one that reaches further than the one before it")
         if self.device_timeout <= timedelta(0):
             raise ValueError("device_timeout: expected above 0")
+        if self.hold_out is not None and self.stages[-1].percent != WHOLE_PERCENT:
+            raise ValueError("hold_out: expected a last stage of 100 percent before it, found another")
         return self
 
 

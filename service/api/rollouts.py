@@ -14,6 +14,7 @@ from service.api.idempotency import IdempotentRoute, idempotency_header
 from service.api.paging import Page, Paging
 from service.api.requests import RequestModel
 from service.api.services import ServicesParameter
+from service.application.plans import all_stages
 from service.application.rollouts import NewRollout, RolloutView
 from service.application.update_repositories import NumberedAction, StoredVerdict
 from service.domain.action import Hold
@@ -297,7 +298,7 @@ def rollout_model(view: RolloutView) -> RolloutModel:
         undoes=rollout.undoes,
         plan=view.stored.plan,
         evidence=rollout.figures,
-        stages=[_stage_model(*pair) for pair in zip(rollout.stages, view.stored.plan.stages, strict=True)],
+        stages=[_stage_model(*pair) for pair in zip(rollout.stages, all_stages(view.stored.plan), strict=True)],
         totals=_totals(rollout.stages),
         created_at=view.stored.created_at,
         created_by=view.stored.created_by,

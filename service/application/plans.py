@@ -1,6 +1,6 @@
 """Plans as the rollout engine takes them."""
 
-from protocol.plan import Disruption, EvidenceGates, Plan, ThresholdGates, Weekday
+from protocol.plan import Disruption, EvidenceGates, Plan, PlanStage, ThresholdGates, Weekday
 from protocol.plan import Retries as PlanRetries
 from service.domain.gates.failure_rate import FailureRateGate
 from service.domain.membership import StagePlan
@@ -62,9 +62,21 @@ def stage_plans(plan: Plan) -> tuple[StagePlan, ...]:
     return tuple(StagePlan(stage.count, stage.percent) for stage in plan.stages)
 
 
+def all_stages(plan: Plan) -> tuple[PlanStage, ...]:
+    """Return the plan's stages, and after them the one of devices that are held out, if there are such."""
+    if plan.hold_out is None:
+        return plan.stages
+    *others, last = plan.stages
+    watched = last.model_copy(update={"soak": max(last.soak, plan.hold_out.soak)})
+    return (*others, watched, PlanStage(percent=100))
+
+
 def stages_of(plan: Plan) -> tuple[Stage, ...]:
     """Return the stages of a draft."""
-    return tuple(Stage(index, soak=stage.soak, resolved=stage.resolved) for index, stage in enumerate(plan.stages))
+    return tuple(
+        Stage(index, soak=stage.soak, resolved=stage.resolved, is_control=index == len(plan.stages))
+        for index, stage in enumerate(all_stages(plan))
+    )
 
 
 def _retries(plan: PlanRetries | None) -> Retries | None:

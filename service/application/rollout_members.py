@@ -1,7 +1,7 @@
 """Which devices a rollout is for, in its order: those of its group, or exactly those that another one gave its release.
 
-Nothing reads them all: a start counts them, and a stage that opens walks from bucket to bucket, each a range of an
-index, until it holds what it may.
+Nothing reads them all: a start counts them, and finds where those begin that are held out; a stage that opens walks
+from bucket to bucket, each a range of an index, until it holds what it may.
 """
 
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ from protocol.plan import Plan
 from service.application.plans import stage_plans
 from service.application.unit_of_work import UnitOfWork
 from service.domain.errors import ConflictError
-from service.domain.membership import cut_stages
-from service.domain.order import digits_for
+from service.domain.membership import HeldOut, cut_stages, held_out
+from service.domain.order import NO_POSITION, digits_for
 from service.domain.rollout import Rollout, Stage, start
 
 LEAST_PER_BUCKET = 50  # what looking at a bucket counts for, in ids that are read
@@ -52,7 +52,19 @@ async def begin(work: UnitOfWork, draft: Rollout, plan: Plan, *, now: datetime) 
     if not members:
         raise EmptyGroupError("group: expected at least one active device, found none")
     ordered = replace(draft, bucket_digits=digits_for(members))
-    return start(ordered, cut_stages(stage_plans(plan), members), now=now)
+    held = None if plan.hold_out is None else await _held_out(work, ordered, held_out(plan.hold_out.percent, members))
+    return start(ordered, cut_stages(stage_plans(plan), members, held_out=held), now=now)
+
+
+async def _held_out(work: UnitOfWork, rollout: Rollout, devices: int) -> HeldOut:
+    """Find where the last devices begin, from the end of the order."""
+    left = devices
+    for prefix in reversed(rollout.order.prefixes()):
+        placed = sorted(map(rollout.order.position, await _members(work, rollout, prefix)), reverse=True)
+        if len(placed) > left:
+            return HeldOut(devices, placed[left])
+        left -= len(placed)
+    return HeldOut(devices, NO_POSITION)
 
 
 async def is_member(work: UnitOfWork, rollout: Rollout, device_id: str) -> bool:
@@ -72,13 +84,14 @@ async def walk(work: UnitOfWork, rollout: Rollout, stage: Stage, *, limit: int, 
     """
     new: list[str] = []
     looked_at = position = stage.walked
+    until = stage.until if stage.is_control else min(stage.until, rollout.held_after)
     while ids_to_read > 0:
         bucket = rollout.order.bucket_after(position)
-        if bucket is None or position >= stage.until:
+        if bucket is None or position >= until:
             return Walk(new, looked_at, is_end=True)
         found = await _members(work, rollout, bucket.prefix)
         placed = sorted((rollout.order.position(device_id), device_id) for device_id in found)
-        placed = [each for each in placed if position < each[0] <= stage.until]
+        placed = [each for each in placed if position < each[0] <= until]
         known = await work.actions.known(rollout.rollout_id, [device_id for _, device_id in placed])
         for looked_at, device_id in placed:
             if device_id not in known:

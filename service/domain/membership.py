@@ -75,6 +75,24 @@ class StageCut:
     is_settled: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """The last devices in a rollout's order, which are kept without its release until all others have shown it.
+
+    Attributes:
+        devices: how many.
+        after: position of the last device before them.
+    """
+
+    devices: int
+    after: int
+
+
+def held_out(percent: float, members: int) -> int:
+    """Return how many of a rollout's devices are held out, rounded up; never all."""
+    return min(ceil(Fraction(str(percent)) * members / 100), max(members - 1, 0))
+
+
 def check_plans(plans: Sequence[StagePlan]) -> None:
     """Refuse stages that add nobody: each must reach further than the one before it.
 
@@ -92,24 +110,28 @@ def check_plans(plans: Sequence[StagePlan]) -> None:
             raise InvalidPlanError(f"stages: expected one that reaches further than {before}, found {plan}")
 
 
-def cut_stages(plans: Sequence[StagePlan], members: int) -> tuple[StageCut, ...]:
+def cut_stages(plans: Sequence[StagePlan], members: int, *, held_out: HeldOut | None = None) -> tuple[StageCut, ...]:
     """Plan how many devices each stage holds.
 
     Args:
         plans: cumulative, in the order of the stages.
         members: devices that the rollout is for.
+        held_out: some of them, which a further stage holds.
 
     Raises:
         InvalidPlanError: no stage or too many.
     """
     if not 1 <= len(plans) <= MAX_STAGES:
         raise InvalidPlanError(f"stages: expected 1 to {MAX_STAGES}, found {len(plans)}")
+    held = held_out or HeldOut(0, MAX_POSITION)
     cuts: list[StageCut] = []
     reached = 0
     for plan in plans:
-        reach = max(reached, plan.reach(members))
+        reach = max(reached, min(plan.reach(members), members - held.devices))
         planned, is_capped = reach - reached, plan.count is not None
         takes_all = plan.percent == 100  # noqa: PLR2004 - percent
-        cuts.append(StageCut(MAX_POSITION if takes_all else NO_POSITION, planned, is_capped, is_settled=takes_all))
+        cuts.append(StageCut(held.after if takes_all else NO_POSITION, planned, is_capped, is_settled=takes_all))
         reached = reach
+    if held_out is not None:
+        cuts.append(StageCut(MAX_POSITION, members - reached, is_capped=False))
     return tuple(cuts)

@@ -8,7 +8,7 @@ large the fleet, and a device that joins later has its position by itself.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -55,6 +55,10 @@ class Order:
         """Return the bucket of the next position, or None if there is none."""
         place, prefixes = (position + 1) >> self._bits, _prefixes(self.rollout_id, self.digits)
         return None if place >= len(prefixes) else Bucket(prefixes[place], ((place + 1) << self._bits) - 1)
+
+    def prefixes(self) -> Sequence[str]:
+        """Return the prefixes of all buckets in their order."""
+        return _prefixes(self.rollout_id, self.digits)
 
     @property
     def _bits(self) -> int:

@@ -117,6 +117,7 @@ class Stage:
         soak: how long it is watched, or None for what the conditions say.
         resolved: share of its devices that must have a result before evidence lets it pass.
         is_approved: a person's word stands in for what it did not show.
+        is_control: the last one, of devices that are held out until all others have shown the release.
     """
 
     index: int
@@ -130,6 +131,7 @@ class Stage:
     soak: timedelta | None = None
     resolved: float = 0.0
     is_approved: bool = False
+    is_control: bool = False
 
     @property
     def threshold(self) -> int:
@@ -235,6 +237,16 @@ class Rollout:
     def order(self) -> Order:
         """The order in which it comes to devices."""
         return Order(self.rollout_id, self.bucket_digits)
+
+    @property
+    def held_after(self) -> int:
+        """Position of the last device that is not held out."""
+        return self.stages[-2].threshold if self.stages[-1].is_control else MAX_POSITION
+
+    @property
+    def not_exposed(self) -> int:
+        """Devices that it is for and that were not given the release yet: those that it can be compared with."""
+        return sum(stage.devices - stage.counts.exposed + stage.counts.withdrawn for stage in self.stages)
 
     @property
     def opening_stage(self) -> Stage | None:

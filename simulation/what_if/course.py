@@ -12,7 +12,7 @@ from math import inf
 
 from protocol.plan import Plan
 from service.application.plans import conditions_of, stage_plans, stages_of
-from service.domain.membership import StageCut
+from service.domain.membership import HeldOut, StageCut, cut_stages, held_out
 from service.domain.rollout import Rollout, RolloutState, Stage, evaluate, next_look, start
 from service.domain.rollout_counts import Exposure
 from simulation.what_if.fleet import FleetModel
@@ -116,7 +116,7 @@ class Course:
                 timeout_seconds=plan.device_timeout.total_seconds(),
                 longest_seconds=LONGEST.total_seconds(),
             )
-            for _ in plan.stages
+            for _ in self._rollout.stages
         ]
         self._now = 0.0
         self._due = 0.0  # when the portion of devices before is in, and the next may follow
@@ -238,9 +238,6 @@ def _planned(stage: Stage) -> int:
 
 
 def _cuts(plan: Plan, devices: int) -> list[StageCut]:
-    cuts, reached = [], 0
-    for number, stage in enumerate(stage_plans(plan)):
-        reach = max(reached, stage.reach(devices))
-        cuts.append(StageCut(number, reach - reached, is_capped=True))
-        reached = reach
-    return cuts
+    held = None if plan.hold_out is None else HeldOut(held_out(plan.hold_out.percent, devices), 0)
+    cuts = cut_stages(stage_plans(plan), devices, held_out=held)
+    return [StageCut(number, cut.planned, is_capped=True) for number, cut in enumerate(cuts)]

@@ -6,7 +6,9 @@ from types import MappingProxyType
 from protocol.document import Document
 from protocol.plan import EvidenceGates, Plan
 
-_SHOWN = frozenset({"version", "name", "description", "stages", "pace", "gates", "device_timeout", "deadline"})
+_SHOWN = frozenset(
+    {"version", "name", "description", "stages", "hold_out", "pace", "gates", "device_timeout", "deadline"}
+)
 _SHOWN_OF_STAGES = frozenset({"count", "percent", "soak", "resolved"})
 _SHOWN_OF_GATES = frozenset({"kind", "alpha", "beta", "failures", "small_stage_rule"})
 _REASONS: Mapping[str, str] = MappingProxyType(

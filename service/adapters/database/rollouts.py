@@ -19,7 +19,7 @@ from service.adapters.database.update_tables import (
     rollouts,
 )
 from service.adapters.database.upsert import upsert
-from service.application.plans import conditions_of, stages_of
+from service.application.plans import all_stages, conditions_of, stages_of
 from service.application.update_repositories import StoredRollout, StoredVerdict
 from service.domain.gates.kept import AllKept, Kept
 from service.domain.membership import StageCut
@@ -215,7 +215,7 @@ def _stage_rows(stored: StoredRollout) -> list[dict[str, Any]]:
             "is_approved": stage.is_approved,
             **_counted(stage.counts),
         }
-        for stage, plan in zip(stored.rollout.stages, stored.plan.stages, strict=True)
+        for stage, plan in zip(stored.rollout.stages, all_stages(stored.plan), strict=True)
     ]
 
 

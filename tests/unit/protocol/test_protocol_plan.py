@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from protocol.document import DocumentError, canonical_json, parse_document
-from protocol.plan import PRESETS, EvidenceGates, Plan, ThresholdGates, merge_preset
+from protocol.plan import PRESETS, EvidenceGates, HoldOut, Plan, ThresholdGates, merge_preset
 
 STAGES = [{"count": 5}, {"percent": 10, "soak": "2h"}, {"percent": 100}]
 
@@ -110,3 +110,12 @@ def test_unknown_preset_is_refused(name: object) -> None:
     """The error names those that there are."""
     with pytest.raises(ValueError, match="preset: expected one of careful, standard, emergency, found"):
         merge_preset({"preset": name})
+
+
+def test_hold_out_needs_a_last_stage_of_all_others() -> None:
+    """Or it would hold out those that the plan leaves out."""
+    stages = [{"count": 1}, {"percent": 50}]
+    with pytest.raises(DocumentError, match="hold_out: expected a last stage of 100 percent"):
+        parse({"stages": stages, "hold_out": {"percent": 5}})
+    plan = parse({"stages": [*stages, {"percent": 100}], "hold_out": {}})
+    assert plan.hold_out == HoldOut(percent=5, soak=timedelta(days=1))
