@@ -69,24 +69,26 @@ def _skip_tag(octets: bytes, tag: int) -> int:
 
 
 def _item(octets: bytes, begin: int, depth: int) -> tuple[Any, int]:
-    """Read an item in which at most `depth` arrays and maps are within each other."""
+    """Read an item in which at most `depth` arrays and maps are within each other; the commonest come first."""
     first = octets[begin]
     begin += 1
     major, argument = first >> 5, first & _LOW_BITS
-    if argument == _ONE_BYTE and octets[begin] >= _ONE_BYTE:  # as nearly all longer ones
-        argument, begin = octets[begin], begin + 1
-    elif argument >= _ONE_BYTE:
-        argument, begin = _argument(octets, begin, argument)
+    if argument >= _ONE_BYTE:
+        if argument == _ONE_BYTE <= octets[begin]:
+            argument = octets[begin]
+            begin += 1
+        else:
+            argument, begin = _argument(octets, begin, argument)
+    if _BYTES <= major <= _TEXT:
+        end = begin + argument
+        if end > len(octets):
+            raise _cut(octets, end)
+        string = octets[begin:end]
+        return string if major == _BYTES else string.decode(), end
     if major == _UNSIGNED:
         return argument, begin
     if major == _NEGATIVE:
         return ~argument, begin
-    if major <= _TEXT:
-        end = begin + argument
-        string = octets[begin:end]
-        if len(string) != argument:
-            raise _cut(octets, end)
-        return string if major == _BYTES else string.decode(), end
     # Rule 2: form.
     if major > _MAP:
         return _constant(first), begin
@@ -114,7 +116,7 @@ def _cut(octets: bytes, end: int) -> CborError:
 
 
 def _array(octets: bytes, begin: int, depth: int, length: int) -> tuple[list[Any], int]:
-    items = list[Any]()
+    items: list[Any] = []
     for _ in range(length):
         item, begin = _item(octets, begin, depth)
         items.append(item)
@@ -122,15 +124,17 @@ def _array(octets: bytes, begin: int, depth: int, length: int) -> tuple[list[Any
 
 
 def _map(octets: bytes, begin: int, depth: int, length: int) -> tuple[dict[Any, Any], int]:
-    items = dict[Any, Any]()
+    items: dict[Any, Any] = {}
     for _ in range(length):
         first = octets[begin]
         # A number below 24 is its own encoding, as most keys of evidence are.
         key, begin = (first, begin + 1) if first < _ONE_BYTE else _item(octets, begin, depth)
         # Rule 4: keys.
-        if first >> 5 > _TEXT or key in items:
+        if first >> 5 > _TEXT:
             raise CborError(_OTHER_KEYS)
         items[key], begin = _item(octets, begin, depth)
+    if len(items) != length:
+        raise CborError(_OTHER_KEYS)
     return items, begin
 
 
