@@ -101,10 +101,11 @@ class CertificateAuthority:
 
     def _template(self, profile: Profile) -> CertificateTemplate:
         kind = (profile.path_length, profile.purposes, profile.policies, profile.constraints, profile.revocation)
-        if kind not in self._templates:
+        template = self._templates.get(kind)
+        if template is None:
             shared = _shared_extensions(profile, self.certificate, publish_url=self._publish_url)
-            self._templates[kind] = CertificateTemplate(self.certificate.subject, shared)
-        return self._templates[kind]
+            template = self._templates[kind] = CertificateTemplate(self.certificate.subject, shared)
+        return template
 
     def sign_crl(self, builder: x509.CertificateRevocationListBuilder) -> x509.CertificateRevocationList:
         """Sign a revocation list; pki/revocation.py says what is in it."""

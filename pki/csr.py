@@ -51,6 +51,11 @@ class VerifiedCsr:
     spki: bytes
     key_sha256: str
 
+    @property
+    def key_device_id(self) -> DeviceId:
+        """The device whose identity key this would be; a fresh key is nobody's."""
+        return DeviceId(hashlib.sha512(self.spki).hexdigest())
+
 
 @dataclass(frozen=True, slots=True)
 class _Possessed:

@@ -13,6 +13,7 @@ from typing import cast
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from pki.csr import VerifiedCsr
 from pki.issuance import CertificateFacts, IssuanceKind
 from protocol.evidence import CLIENT_ID, NONCE_BYTES, Evidence, LifeCycle, SoftwareComponent, bind_nonce_to
 from protocol.identity import Access, DeviceId
@@ -25,7 +26,6 @@ from service.application.entropy import Entropy
 from service.application.identity import (
     CertificateIssuer,
     CertificateKind,
-    CertificateRequest,
     DevicePeer,
     IssuedCertificate,
 )
@@ -64,7 +64,7 @@ class VirtualIssuer:
         self._clock = clock
 
     def issue(
-        self, request: CertificateRequest, *, access: Access = Access.FULL, lifetime: timedelta | None = None
+        self, request: VerifiedCsr, *, access: Access = Access.FULL, lifetime: timedelta | None = None
     ) -> IssuedCertificate:
         """See `CertificateIssuer.issue`."""
         now = self._clock.now()
@@ -146,7 +146,7 @@ class Admission:
 
     def _claim(self, device_id: DeviceId, nonce: bytes, shown: Shown) -> Claim:
         spki = self._entropy.octets(NONCE_BYTES)  # of a key that is fresh each time
-        wanted = CertificateRequest(device_id, SOMEBODYS_KEY, spki, hashlib.sha256(spki).hexdigest())
+        wanted = VerifiedCsr(device_id, SOMEBODYS_KEY, spki, hashlib.sha256(spki).hexdigest())
         evidence = Evidence(
             nonce=bind_nonce_to(nonce, spki),
             implementation_id=IMPLEMENTATION,

@@ -17,7 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from pki.authority import CertificateAuthority, issuer_key_id
 from pki.chains import issued_by, load_chain, verify_idevid, verify_ldevid
-from pki.csr import verify_ldevid_csr
+from pki.csr import VerifiedCsr, verify_ldevid_csr
 from pki.errors import ChainError, CsrError
 from pki.issuance import CertificateFacts, IssuanceKind
 from pki.manufacturers import Manufacturer, trusted_manufacturers
@@ -33,7 +33,6 @@ from service.application.clock import Clock
 from service.application.identity import (
     CertificateKind,
     CertificateRefusedError,
-    CertificateRequest,
     CsrRefusedError,
     DevicePeer,
     IssuedCertificate,
@@ -194,10 +193,10 @@ class PkiIssuer:
 
     def verify_csr(
         self, unverified_csr: bytes, device_id: DeviceId, *, identity_key: ec.EllipticCurvePublicKey
-    ) -> CertificateRequest:
+    ) -> VerifiedCsr:
         """See `CertificateIssuer.verify_csr`."""
         try:
-            verified = verify_ldevid_csr(
+            return verify_ldevid_csr(
                 unverified_csr,
                 device_id,
                 identity_key=identity_key,
@@ -205,10 +204,9 @@ class PkiIssuer:
             )
         except CsrError as error:
             raise CsrRefusedError(str(error)) from error
-        return CertificateRequest(verified.device_id, verified.public_key, verified.spki, verified.key_sha256)
 
     def issue(
-        self, request: CertificateRequest, *, access: Access = Access.FULL, lifetime: timedelta | None = None
+        self, request: VerifiedCsr, *, access: Access = Access.FULL, lifetime: timedelta | None = None
     ) -> IssuedCertificate:
         """See `CertificateIssuer.issue`."""
         lifetime = self._lifetime if lifetime is None else min(lifetime, self._lifetime)

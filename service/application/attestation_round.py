@@ -11,13 +11,14 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from pki.csr import VerifiedCsr
 from protocol.evidence import Evidence, bind_nonce_to
 from protocol.geometry import Slot
 from protocol.identity import Access
 from service.application.clones import Clones
 from service.application.device_repositories import NoncePurpose
 from service.application.events import Event, EventType
-from service.application.identity import CertificateIssuer, CertificateRequest, DevicePeer, IssuedCertificate
+from service.application.identity import CertificateIssuer, DevicePeer, IssuedCertificate
 from service.application.reference_values import ReferenceValues
 from service.application.unit_of_work import UnitOfWork
 from service.domain.attestation import Appraisal, Appraiser, Verdict, refusal
@@ -43,7 +44,7 @@ class Claim:
 
     peer: DevicePeer
     purpose: NoncePurpose
-    wanted: CertificateRequest
+    wanted: VerifiedCsr
     token: bytes
     evidence: Evidence | Appraisal
 

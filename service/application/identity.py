@@ -8,6 +8,7 @@ from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from pki.csr import VerifiedCsr
 from pki.issuance import CertificateFacts
 from protocol.identity import Access, DeviceId, spki_der
 from service.domain.errors import ForbiddenError, InvalidError
@@ -87,27 +88,6 @@ class CertificateVerifier(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class CertificateRequest:
-    """A verified request for an LDevID.
-
-    Attributes:
-        public_key: fresh P-256 key whose possession is proved.
-        spki: the key as DER SubjectPublicKeyInfo.
-        key_sha256: of this, hex.
-    """
-
-    device_id: DeviceId
-    public_key: ec.EllipticCurvePublicKey
-    spki: bytes
-    key_sha256: str
-
-    @property
-    def key_device_id(self) -> DeviceId:
-        """The device whose identity key this would be; a fresh key is nobody's."""
-        return DeviceId(hashlib.sha512(self.spki).hexdigest())
-
-
-@dataclass(frozen=True, slots=True)
 class IssuedCertificate:
     """An LDevID.
 
@@ -131,7 +111,7 @@ class CertificateIssuer(Protocol):
 
     def verify_csr(
         self, unverified_csr: bytes, device_id: DeviceId, *, identity_key: ec.EllipticCurvePublicKey
-    ) -> CertificateRequest:
+    ) -> VerifiedCsr:
         """Verify a request of the device that is connected.
 
         Raises:
@@ -139,7 +119,7 @@ class CertificateIssuer(Protocol):
         """
 
     def issue(
-        self, request: CertificateRequest, *, access: Access = Access.FULL, lifetime: timedelta | None = None
+        self, request: VerifiedCsr, *, access: Access = Access.FULL, lifetime: timedelta | None = None
     ) -> IssuedCertificate:
         """Issue the certificate.
 

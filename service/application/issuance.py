@@ -51,7 +51,7 @@ class IssuanceLog(Protocol):
 
         Args:
             key_sha256s: of keys' SubjectPublicKeyInfo, hex; returned if a certificate has been issued for the key.
-            device_ids: the devices whose identity keys they would be (`CertificateRequest.key_device_id`);
+            device_ids: the devices whose identity keys they would be (`VerifiedCsr.key_device_id`);
                 returned if there is such a device.
         """
 

@@ -40,11 +40,12 @@ _KEY_USAGES = (
 
 
 def test_good_ldevid_request_is_verified() -> None:
-    """DER or PEM; the verified request names the device and carries the fresh key."""
+    """DER or PEM; the verified request names the device and carries the fresh key, which is of no device so far."""
     pem = x509.load_der_x509_csr(GOOD).public_bytes(Encoding.PEM)
     for unverified in (GOOD, pem):
         verified = verify_ldevid_csr(unverified, DEVICE_ID, identity_key=IDENTITY_KEY)
         assert (verified.device_id, verified.public_key) == (DEVICE_ID, TREE.operational.public_key)
+        assert verified.key_device_id == device_id_of(TREE.operational.public_key)
 
 
 def test_good_idevid_request_is_verified() -> None:
