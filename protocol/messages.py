@@ -11,8 +11,9 @@ Device API, base path /device/v1, mutual TLS. IDevID reaches /attest/* alone, LD
     POST /reports               ActionReport → 204; 409 where it puts off an update that may not be put off
     POST /manifest              DSSE envelope around a VersionManifest → 204
 
-Over MQTT: telemetry stream `inference` carries InferenceRecord, `status` carries DeviceStatus; a device takes the
-command `check-update`, whose payload is empty, and answers by polling.
+Over MQTT: telemetry stream `inference` carries InferenceRecord, `status` carries DeviceStatus, `health` carries
+HealthReport (protocol/health.py); a device takes the command `check-update`, whose payload is empty, and answers by
+polling.
 """
 
 from collections.abc import Mapping

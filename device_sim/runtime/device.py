@@ -21,6 +21,7 @@ from device_sim.network.poll import AccessLostError, poll
 from device_sim.network.ports import LinkCounts, LinkEvents, NetworkError, Sessions
 from device_sim.runtime.access import NOTHING_SENT, ServiceAccess
 from device_sim.runtime.backoff import Backoff
+from device_sim.runtime.health import HealthJournal
 from device_sim.runtime.inference import CoreFigures, CoreWatch
 from device_sim.runtime.timetable import NEVER
 from device_sim.runtime.trust import Trust
@@ -81,8 +82,15 @@ class Device:
         self._phase: Callable[[float], float] = self._boot
         self._access: ServiceAccess | None = None
         self._work: Work | None = None
+        self._health = HealthJournal(machine.storage, length=behaviour.health_window, emit=self._emit)
         self._watches = {
-            core: CoreWatch(core, machine, sensors, period_seconds=behaviour.inference_period_seconds)
+            core: CoreWatch(
+                core,
+                machine,
+                sensors,
+                period_seconds=behaviour.inference_period_seconds,
+                hear=self._health.hear,
+            )
             for core in machine.cores
             if behaviour.infers
         }
@@ -144,6 +152,7 @@ class Device:
             self._access.close()
         if self._work is not None:
             self._work.count()
+        self._health.keep()
         self._machine.close()
 
     def _boot(self, now: float) -> float:
@@ -206,6 +215,7 @@ class Device:
             client=client,
             progress=progress,
             watches=self._watches,
+            health=self._health,
             behaviour=self._behaviour,
             rng=self._around.rng,
             emit=self._emit,

@@ -7,6 +7,7 @@ anew. A host that is late by more than a period moves the line.
 
 import statistics
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -48,13 +49,23 @@ class CoreWatch:
         machine: has booted.
         sensors: of the device.
         period_seconds: from one inference to the next.
+        hear: takes what each inference came to, and when it ended by the device's clock.
     """
 
-    def __init__(self, name: Core, machine: DeviceMachine, sensors: Sensors, *, period_seconds: float) -> None:
+    def __init__(
+        self,
+        name: Core,
+        machine: DeviceMachine,
+        sensors: Sensors,
+        *,
+        period_seconds: float,
+        hear: Callable[[Core, InferenceOutcome, datetime], None] = lambda *_: None,
+    ) -> None:
         self._name = name
         self._machine = machine
         self._sensors = sensors
         self._period = period_seconds
+        self._hear = hear
         self._begin: float | None = None  # of the inference that is due next, in device time
         self._events = 0
         self._core_ms = 0.0
@@ -99,7 +110,9 @@ class CoreWatch:
             return None
         end = self._time.end_of(begin, outcome.m4_ms / 1000)
         self._go_on(begin, self._time.end_of(begin, outcome.busy_seconds))
-        return self._record(outcome, self._machine.clock.now() + timedelta(seconds=end - now), end)
+        at = self._machine.clock.now() + timedelta(seconds=end - now)
+        self._hear(self._name, outcome, at)
+        return self._record(outcome, at, end)
 
     @property
     def _core(self) -> RealTimeCore:

@@ -14,12 +14,14 @@ from device_sim.network.poll import AccessLostError, poll
 from device_sim.network.ports import NetworkError
 from device_sim.runtime.access import ServiceAccess, Validity
 from device_sim.runtime.backoff import Backoff
+from device_sim.runtime.health import HealthJournal
 from device_sim.runtime.inference import CoreWatch
 from device_sim.runtime.timetable import NEVER, Timetable
 from device_sim.update.client import UpdateClient
 from device_sim.update.progress import Progress, ReportRefusedError
 from protocol.document import canonical_json
 from protocol.geometry import Core
+from protocol.health import HEALTH_STREAM, WINDOW
 from protocol.identity import Access
 from protocol.messages import INFERENCE_STREAM, ActionReport, ActionState
 from protocol.topics import telemetry_topic
@@ -27,6 +29,7 @@ from protocol.topics import telemetry_topic
 Emit = Callable[..., None]
 RENEWAL_JITTER = 0.1  # share of half a certificate's life
 FIRST_RENEWAL_JITTER = 0.9  # after a boot, so that a fleet that starts at once does not renew at once ever after
+HEALTH_LOOKS = 4  # in a window: to end windows, and to keep what was summed
 WHAT_RUNS_CHANGED = frozenset({ActionState.CONFIRMED, ActionState.REVERTED})
 
 
@@ -43,6 +46,7 @@ class Behaviour:
         retry_seconds: pause after the first failure, and longest pause.
         refused_seconds: the same, after a refusal by the service.
         learned_period_seconds: shortest time between two backups of what a core learned.
+        health_window: that the answers of a model are summed up over for the service.
     """
 
     infers: bool = True
@@ -53,6 +57,7 @@ class Behaviour:
     retry_seconds: tuple[float, float] = (1.0, 60.0)
     refused_seconds: tuple[float, float] = (10.0, 600.0)
     learned_period_seconds: float = 6 * 3600.0
+    health_window: timedelta = WINDOW
 
 
 class Work:
@@ -64,6 +69,7 @@ class Work:
         client: runs updates.
         progress: holds reports that wait.
         watches: the cores that infer.
+        health: what they come to.
         behaviour: periods and pauses.
         rng: seeded, for jitter.
         emit: takes events.
@@ -77,6 +83,7 @@ class Work:
         client: UpdateClient,
         progress: Progress,
         watches: Mapping[Core, CoreWatch],
+        health: HealthJournal,
         behaviour: Behaviour,
         rng: random.Random,
         emit: Emit,
@@ -86,6 +93,8 @@ class Work:
         self._client = client
         self._progress = progress
         self._watches = watches
+        self._health = health
+        self._dropped = 0
         self._behaviour = behaviour
         self._rng = rng
         self._emit = emit
@@ -111,6 +120,7 @@ class Work:
         self._timetable.set("update", self._go_on_with_update, due=NEVER if self._update is None else now)
         # Both cores begin together: where both rest, there is room for flash work.
         first = now + self._rng.uniform(0, self._behaviour.inference_period_seconds)
+        self._timetable.set("health", self._tell_health, due=now if self._watches else NEVER)
         for core, watch in self._watches.items():
             self._timetable.set(core.value, self._infer_with(watch), due=first)
 
@@ -244,6 +254,24 @@ class Work:
     def _count(self, now: float) -> float:
         self.count()
         return now + self._behaviour.counts_period_seconds
+
+    def _tell_health(self, now: float) -> float:
+        self._health.end_windows(self._machine.clock.now())
+        if self._access.reach is Access.FULL:
+            self._publish_health()
+        self._health.keep()
+        return now + self._behaviour.health_window.total_seconds() / HEALTH_LOOKS
+
+    def _publish_health(self) -> None:
+        counts = self._access.link.counts
+        if counts.dropped != self._dropped:
+            self._dropped = counts.dropped
+            self._health.retell()
+        elif not counts.outstanding:
+            self._health.delivered()
+        topic = telemetry_topic(self._machine.device_id, HEALTH_STREAM)
+        for report in self._health.take_untold():
+            self._access.link.publish(topic, canonical_json(report))
 
     def _infer_with(self, watch: CoreWatch) -> Callable[[float], float]:
         topic = telemetry_topic(self._machine.device_id, INFERENCE_STREAM)

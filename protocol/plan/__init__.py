@@ -13,7 +13,15 @@ An unknown key, a number that makes no test, or stages that do not rise are erro
 """
 
 from protocol.plan.document import Plan
-from protocol.plan.gates import EvidenceGates, FailureGate, ThresholdGates
+from protocol.plan.gates import (
+    ControlGate,
+    EvidenceGates,
+    FailureGate,
+    HealthEvent,
+    MeanGate,
+    Metric,
+    ThresholdGates,
+)
 from protocol.plan.hold_out import HoldOut
 from protocol.plan.pace import Pace
 from protocol.plan.presets import PRESETS, merge_preset
@@ -23,11 +31,15 @@ from protocol.plan.timing import Deferral, Disruption, Weekday, Window
 
 __all__ = [
     "PRESETS",
+    "ControlGate",
     "Deferral",
     "Disruption",
     "EvidenceGates",
     "FailureGate",
+    "HealthEvent",
     "HoldOut",
+    "MeanGate",
+    "Metric",
     "Pace",
     "Plan",
     "PlanStage",

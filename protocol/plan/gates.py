@@ -4,12 +4,14 @@ Thresholds are there because people know them, and to compare with; they halt he
 (docs/rollouts/gates.md).
 """
 
+from enum import StrEnum
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from protocol.attributes import AttributeName
 from protocol.document import Document
+from protocol.learned_backup import LearningCore
 from protocol.messages import Cause
 
 Probability = Annotated[float, Field(gt=0, lt=1)]
@@ -45,13 +47,83 @@ class FailureGate(Document):
         return self
 
 
+class HealthEvent(StrEnum):
+    """What may happen to a device that runs a release, and as well to one that does not."""
+
+    CRASH = "crash"  # a core was reset in a window
+    DRIFT = "drift"  # classes or confidence are far from the device's own past
+    SLOW = "slow"  # the mean inference of a window takes longer than stated
+    OFFLINE = "offline"  # nothing was heard of it for the plan's device_timeout
+
+
+class ControlGate(Document):
+    """Events of devices that run the release against those of devices that do not have it yet.
+
+    Attributes:
+        name: for people and for decisions.
+        events: that it counts, of each device the first one.
+        tolerated: ratio of the rates up to which a release is as good as demanded.
+        slow_ms: an inference that takes longer is slow; for the event `slow`.
+        class_shift: distance of the classes' shares from the device's own past that is drift, 0 to 1.
+        confidence_shift: distance of the mean confidence from the device's own past that is drift, 0 to 1.
+        weight: of its part of alpha; only the proportions between gates count.
+    """
+
+    name: GateName = "control"
+    events: Annotated[tuple[HealthEvent, ...], Field(min_length=1, max_length=4)]
+    tolerated: Annotated[float, Field(gt=1, le=100)] = 1.5
+    slow_ms: Annotated[float, Field(gt=0, le=1e9)] | None = None
+    class_shift: Probability = 0.3
+    confidence_shift: Probability = 0.15
+    weight: Annotated[float, Field(gt=0)] = 1.0
+
+    @model_validator(mode="after")
+    def _check_slow(self) -> Self:
+        if (HealthEvent.SLOW in self.events) != (self.slow_ms is not None):
+            found = "none" if self.slow_ms is None else "one without it"
+            raise ValueError(f"slow_ms: expected one beside the event slow, found {found}")
+        return self
+
+
+class Metric(StrEnum):
+    """What a device tells of a model as a mean."""
+
+    LATENCY = "latency"  # milliseconds of an inference on the core
+    CONFIDENCE = "confidence"  # of the best label, 0 to 1
+    ARENA = "arena"  # bytes, the high-water mark of the model's memory
+
+
+class MeanGate(Document):
+    """How far a mean may move from the devices' own past, beyond how far it moves without the release.
+
+    Attributes:
+        name: for people and for decisions.
+        metric: of what.
+        core: that runs the model.
+        margin: beyond the expected change that is tolerated, in the metric's unit.
+        expected_change: that the release is meant to bring, in the metric's unit; below 0 where it falls.
+        higher_is_worse: or lower; None: as usual of the metric, lower only of confidence.
+        weight: of its part of alpha; only the proportions between gates count.
+    """
+
+    name: GateName
+    metric: Metric
+    core: LearningCore
+    margin: Annotated[float, Field(gt=0, le=1e9)]
+    expected_change: Annotated[float, Field(ge=-1e9, le=1e9)] = 0.0
+    higher_is_worse: bool | None = None
+    weight: Annotated[float, Field(gt=0)] = 1.0
+
+
 class EvidenceGates(Document):
     """Gates that stand on e-processes.
 
     Attributes:
         alpha: the error budget of the whole rollout: chance that a release as good as demanded is halted.
         beta: chance that a stage passes although the release is as bad as a gate's worst.
-        failures: the gates; alpha is split over them by their weights.
+        failures: on devices that fail the update; alpha is split over all gates by their weights.
+        control: on what happens to devices afterwards, against those that do not have the release yet.
+        means: on how models do afterwards.
         small_stage_rule: in a stage below 55 devices, which no test can decide, one revert or one failure of boot or
             golden vectors halts. It stands outside alpha.
     """
@@ -60,13 +132,16 @@ class EvidenceGates(Document):
     alpha: Probability = 0.01
     beta: Probability = 0.05
     failures: Annotated[tuple[FailureGate, ...], Field(min_length=1, max_length=16)] = (FailureGate(),)
+    control: Annotated[tuple[ControlGate, ...], Field(max_length=8)] = ()
+    means: Annotated[tuple[MeanGate, ...], Field(max_length=8)] = ()
     small_stage_rule: bool = True
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
-        names = [gate.name for gate in self.failures]
+        gates: tuple[FailureGate | ControlGate | MeanGate, ...] = (*self.failures, *self.control, *self.means)
+        names = [gate.name for gate in gates]
         if len(set(names)) != len(names):
-            raise ValueError(f"failures: expected each name once, found {names}")
+            raise ValueError(f"gates: expected each name once, found {names}")
         return self
 
 

@@ -27,6 +27,7 @@ from service.application.identity import CertificateVerifier
 from service.application.issuer_lists import IssuerLists
 from service.application.issuing_ca import IssuingCas
 from service.application.learned_states import LearnedStates
+from service.application.model_health import ModelHealth
 from service.application.operators import Operators
 from service.application.possession import Possession
 from service.application.products import Products
@@ -101,6 +102,7 @@ class Services:
     telemetry: Telemetry
     fleet: Fleet
     learned_states: LearnedStates
+    model_health: ModelHealth
     gateway_stats: Callable[[], Mapping[str, int]]
 
 

@@ -153,6 +153,9 @@ class DeviceRepository(Protocol):
             attested: as they were read by `find_many`, locked, in this transaction, and changed.
         """
 
+    async def last_seen(self, group_id: str, device_ids: Collection[str]) -> Mapping[str, datetime]:
+        """Return when devices were last heard of; members of the group that ever were alone."""
+
     async def touch(self, last_seen: Mapping[str, datetime]) -> None:
         """Store when devices were last heard of, in one batch."""
 

@@ -35,6 +35,7 @@ class EventType(StrEnum):
     PRODUCT = "product"
     OPERATOR = "operator"
     APPROVAL = "approval"
+    HEALTH = "health"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,17 @@
 """Plans as the rollout engine takes them."""
 
-from protocol.plan import Disruption, EvidenceGates, Plan, PlanStage, ThresholdGates, Weekday
+from datetime import timedelta
+
+from protocol.plan import Disruption, EvidenceGates, Metric, Plan, PlanStage, ThresholdGates, Weekday
 from protocol.plan import Retries as PlanRetries
+from service.domain.gates.arms import EventGate
+from service.domain.gates.averages import AverageGate
+from service.domain.gates.control import ControlGate
 from service.domain.gates.failure_rate import FailureRateGate
+from service.domain.gates.kept import KeptGate
+from service.domain.gates.means import MeanGate
 from service.domain.membership import StagePlan
+from service.domain.model_health import Limits
 from service.domain.pacing import Pacing
 from service.domain.policy import CauseGate, EvidencePolicy, Policy, ThresholdPolicy
 from service.domain.retries import Retries
@@ -20,7 +28,7 @@ def conditions_of(plan: Plan) -> Conditions:
     """
     pace = plan.pace
     return Conditions(
-        policy=_policy(plan.gates),
+        policy=_policy(plan.gates, silent_after=plan.device_timeout),
         action_timeout=plan.device_timeout,
         pacing=Pacing(
             per_minute=pace.per_minute,
@@ -83,7 +91,7 @@ def _retries(plan: PlanRetries | None) -> Retries | None:
     return None if plan is None else Retries(plan.most, plan.pause, frozenset(plan.causes))
 
 
-def _policy(gates: EvidenceGates | ThresholdGates) -> Policy:
+def _policy(gates: EvidenceGates | ThresholdGates, *, silent_after: timedelta) -> Policy:
     if isinstance(gates, ThresholdGates):
         return ThresholdPolicy(
             gates.success_percent,
@@ -106,4 +114,34 @@ def _policy(gates: EvidenceGates | ThresholdGates) -> Policy:
         alpha=gates.alpha,
         beta=gates.beta,
         small_stage_rule=gates.small_stage_rule,
+        kept_gates=_kept_gates(gates, silent_after=silent_after),
     )
+
+
+def _kept_gates(gates: EvidenceGates, *, silent_after: timedelta) -> tuple[KeptGate, ...]:
+    control = (
+        EventGate(
+            gate.name,
+            frozenset(gate.events),
+            ControlGate(gate.tolerated),
+            Limits(gate.slow_ms, gate.class_shift, gate.confidence_shift),
+            silent_after,
+            gate.weight,
+        )
+        for gate in gates.control
+    )
+    means = (
+        AverageGate(
+            gate.name,
+            gate.metric,
+            gate.core,
+            MeanGate(
+                gate.margin,
+                gate.expected_change,
+                gate.metric is not Metric.CONFIDENCE if gate.higher_is_worse is None else gate.higher_is_worse,
+            ),
+            gate.weight,
+        )
+        for gate in gates.means
+    )
+    return (*control, *means)

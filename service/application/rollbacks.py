@@ -6,7 +6,7 @@ The rollout that it undoes offers nothing any more; a device that is at its upda
 
 from datetime import datetime
 
-from protocol.plan import Plan, PlanStage
+from protocol.plan import EvidenceGates, Plan, PlanStage, ThresholdGates
 from service.application.audit import Change
 from service.application.entropy import Entropy
 from service.application.plans import conditions_of, stages_of
@@ -79,8 +79,7 @@ async def _new_rollout(
         name="way back",
         description=f"Brings back what rollout {stored.rollout.rollout_id} gave release {release.name} to.",
         stages=(PlanStage(percent=100),),
-        # One device that cannot go back must not leave the others with a release that was given up.
-        gates=stored.plan.gates.model_copy(update={"small_stage_rule": False}),
+        gates=stored.plan.gates.model_copy(update=_changes_of(stored.plan.gates)),
         device_timeout=stored.plan.device_timeout,
         retries=stored.plan.retries,
     )
@@ -101,3 +100,12 @@ async def _new_rollout(
     added = await work.rollouts.get(draft.rollout_id, lock=True)
     await store_step(work, actor, added, begun, name="start", now=now)
     return added
+
+
+def _changes_of(gates: EvidenceGates | ThresholdGates) -> dict[str, object]:
+    """Return what differs where devices go back.
+
+    One device that cannot go back must not leave the others with a release that was given up, and nobody is in control.
+    """
+    kept = {"control": (), "means": ()} if isinstance(gates, EvidenceGates) else {}
+    return {"small_stage_rule": False, **kept}

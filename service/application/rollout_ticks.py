@@ -22,6 +22,7 @@ from service.application.rollbacks import undo_after_halt
 from service.application.rollout_changes import store_actions, store_rollout
 from service.application.rollout_members import is_member, walk
 from service.application.security_events import unheard
+from service.application.silence import look_for_silence
 from service.application.timing import awaited_places, call_next, windows_of
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.application.update_repositories import Lease, StoredRollout
@@ -81,7 +82,7 @@ class RolloutTicks:
         await self._follow_devices(lease, due.events)
         for rollout_id in due.rollout_ids:
             async with self._unit_of_work() as work:
-                await self._look(work, await work.rollouts.get(rollout_id, lock=True))
+                await self._look(work, await self._listened(work, rollout_id))
                 await work.commit()
         for rollout_id, actions in _by_rollout(due.actions).items():
             async with self._unit_of_work() as work:
@@ -169,6 +170,12 @@ class RolloutTicks:
         rollout = await enrol(work, stored, stage.index, [device_id], now=now, entropy=self._entropy)
         let_in = 1 - (rollout.held - stored.rollout.held)
         await store_rollout(work, stored, rollout.paced(let_in, now), now=now)
+
+    async def _listened(self, work: UnitOfWork, rollout_id: str) -> StoredRollout:
+        """Return a rollout, locked, once it was looked for what no report tells."""
+        stored, now = await work.rollouts.get(rollout_id, lock=True), self._clock.now()
+        rollout = await look_for_silence(work, stored.rollout, now=now)
+        return stored if rollout is stored.rollout else await store_rollout(work, stored, rollout, now=now)
 
     async def _look(self, work: UnitOfWork, stored: StoredRollout) -> None:
         now = self._clock.now()

@@ -30,6 +30,7 @@ from service.application.device_repositories import (
 from service.application.disruption_repository import DisruptionRepository
 from service.application.document_repository import DocumentRepository
 from service.application.events import Event, EventLog
+from service.application.health_repository import HealthRepository
 from service.application.issuance import IssuanceLog
 from service.application.learned_state_repository import LearnedStateRepository
 from service.application.revocation_repository import RevocationRepository
@@ -76,6 +77,7 @@ class UnitOfWork(Protocol):
     leases: LeaseRepository
     log: LogRepository
     learned: LearnedStateRepository
+    health: HealthRepository
 
     def record(self, event: Event) -> None:
         """Add an event that becomes real with the commit."""

@@ -311,6 +311,9 @@ class ActionRepository(Protocol):
     async def known(self, rollout_id: str, device_ids: Collection[str]) -> set[str]:
         """Return those of the devices that have an action in the rollout, apart from ones that heal."""
 
+    async def of_devices(self, rollout_id: str, device_ids: Collection[str]) -> Mapping[str, Action]:
+        """Return the actions of several devices in a rollout, by device, apart from ones that heal."""
+
     async def scheduled(self, rollout_id: str, *, limit: int) -> Sequence[Action]:
         """Return at most `limit` actions of a rollout that no device was given yet, apart from ones that heal."""
 

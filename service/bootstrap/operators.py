@@ -72,6 +72,7 @@ def operator_services(core: Core, gateway: Gateway, *, identity: Identity, updat
         releases=updates.releases,
         rollouts=updates.rollouts,
         learned_states=updates.learned_states,
+        model_health=updates.model_health,
         telemetry=Telemetry(core.telemetry_store, arrived=core.gateway_events.telemetry_arrived),
         fleet=Fleet(
             unit_of_work, telemetry=core.telemetry_store, connected=lambda: gateway.stats()["connected_devices"]

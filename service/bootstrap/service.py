@@ -161,6 +161,7 @@ def _background(core: Core, updates: Updates, gateway: Gateway) -> Iterator[Coro
     yield updates.worker.run()
     yield updates.delta_maker.run()
     yield updates.checkpoints.run()
+    yield updates.health_reader.run()
     yield core.feed.run()
     yield core.revocations.run()
     yield core.authorities.issuing.run()

@@ -15,7 +15,9 @@ from service.application.checkpoints import Checkpoints
 from service.application.deltas import DeltaMaker, DeltaPolicy, DeltaPorts, DeltaQueue, Deltas
 from service.application.director import Director
 from service.application.documents import DocumentIndex, Documents
+from service.application.health_reader import HealthReader
 from service.application.learned_states import LearnedStates, OrderWaker
+from service.application.model_health import ModelHealth
 from service.application.poll import PendingActions, Poll, PollPacing
 from service.application.releases import Releases
 from service.application.reports import Reports
@@ -28,7 +30,7 @@ from service.application.roots import Roots
 from service.application.transparency import Transparency
 from service.bootstrap.core import Core
 from service.gateway.server import Gateway
-from service.worker import Waker, Worker, WorkerPorts
+from service.worker import Housekeeping, Waker, Worker, WorkerPorts
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,8 @@ class Updates:
     director: Director
     poll: Poll
     learned_states: LearnedStates
+    model_health: ModelHealth
+    health_reader: HealthReader
     worker: Worker
 
 
@@ -76,7 +80,9 @@ async def open_updates(core: Core, gateway: Gateway) -> Updates:
     pending = PendingActions()
     await pending.load(unit_of_work)
     learned_states = _learned_states(core, gateway)
-    worker = _worker(core, repository, learned_states)
+    kept = timedelta(days=settings.telemetry_retention_days)
+    model_health = ModelHealth(unit_of_work, clock=clock, kept=kept)
+    worker = _worker(core, repository, (learned_states.keep_house, model_health.keep_house))
     ports = DeltaPorts(unit_of_work, repository, store, ProcessPatchMaker(), clock, is_leader=lambda: worker.leads)
     delta_maker = DeltaMaker(ports, policy)
     for listener in (pending.hear, Waker(pending, gateway).hear, worker.hear, checkpoints.hear, delta_maker.hear):
@@ -97,6 +103,8 @@ async def open_updates(core: Core, gateway: Gateway) -> Updates:
         reports=Reports(unit_of_work, clones=core.clones, clock=clock),
         director=Director(unit_of_work, signer=metadata, clock=clock),
         learned_states=learned_states,
+        model_health=model_health,
+        health_reader=_health_reader(core, model_health),
         poll=Poll(pending, pacing=pacing, entropy=entropy),
         worker=worker,
     )
@@ -108,7 +116,18 @@ def _learned_states(core: Core, gateway: Gateway) -> LearnedStates:
     return LearnedStates(core.unit_of_work, clock=core.clock, entropy=core.entropy, kept=kept)
 
 
-def _worker(core: Core, repository: ImageRepository, learned_states: LearnedStates) -> Worker:
+def _health_reader(core: Core, health: ModelHealth) -> HealthReader:
+    return HealthReader(
+        core.unit_of_work,
+        core.telemetry_store,
+        health,
+        arrived=core.gateway_events.telemetry_arrived,
+        clock=core.clock,
+        owner=core.entropy.guid(),
+    )
+
+
+def _worker(core: Core, repository: ImageRepository, housekeeping: tuple[Housekeeping, ...]) -> Worker:
     settings = core.settings
     retention = Retention(
         core.unit_of_work,
@@ -125,7 +144,7 @@ def _worker(core: Core, repository: ImageRepository, learned_states: LearnedStat
             retention.keep_house,
             core.approvals.keep_house,
             core.revocations.keep_house,
-            learned_states.keep_house,
+            *housekeeping,
             SqlCommandQueue(core.database).keep_house,
         ),
     )

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from protocol.geometry import HOME_BYTES, ImageKind
-from service.cli import attributes, learned, moving
+from service.cli import attributes, device_health, learned, moving
 from service.cli.approvals import remark_outcome
 from service.cli.claiming import VoucherDesk, claim_devices
 from service.cli.client import ApiClient, JsonObject, connect
@@ -25,6 +25,7 @@ app = typer.Typer(help="Devices: claim them, look at them, block them.", no_args
 app.command()(moving.release)
 app.add_typer(attributes.app, name="attributes")
 app.add_typer(learned.app, name="learned")
+app.command()(device_health.health)
 
 DeviceArgument = Annotated[
     str, typer.Argument(help="Device id, or a unique beginning of at least 8 digits.", callback=one_id)

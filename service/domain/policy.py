@@ -6,6 +6,7 @@ halts at one revert or one failure of boot or golden vectors, and passes when al
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from fractions import Fraction
 from functools import lru_cache
 from typing import Protocol
@@ -61,6 +62,9 @@ class Policy(Protocol):
     def gates_by_site(self) -> tuple["CauseGate", ...]:
         """Its gates that take a site for one draw."""
 
+    def next_look(self, kept: AllKept) -> datetime | None:
+        """Return when somebody has to look at what no report tells, UTC, aware; None never."""
+
     def halt(self, stages: Sequence[Shown], kept: AllKept = NOTHING_KEPT) -> Verdict | None:
         """Return why the rollout halts, or None.
 
@@ -110,6 +114,10 @@ class ThresholdPolicy:
     def gates_by_site(self) -> tuple["CauseGate", ...]:
         """Thresholds know no sites."""
         return ()
+
+    def next_look(self, _kept: AllKept) -> datetime | None:
+        """Reports tell everything."""
+        return None
 
     def halt(self, stages: Sequence[Shown], _kept: AllKept = NOTHING_KEPT) -> Verdict | None:
         """See `Policy.halt`."""
@@ -240,6 +248,11 @@ class EvidencePolicy:
     def gates_by_site(self) -> tuple[CauseGate, ...]:
         """See `Policy.gates_by_site`."""
         return tuple(gate for gate in self.gates if gate.group_by)
+
+    def next_look(self, kept: AllKept) -> datetime | None:
+        """See `Policy.next_look`."""
+        looks = (gate.next_look(kept.get(gate.name, {})) for gate in self.kept_gates)
+        return min((look for look in looks if look is not None), default=None)
 
     def halt(self, stages: Sequence[Shown], kept: AllKept = NOTHING_KEPT) -> Verdict | None:
         """See `Policy.halt`."""

@@ -94,6 +94,11 @@ class MemoryActions(Partial):
         """See `ActionRepository.known`."""
         return {device_id for device_id in device_ids if (rollout_id, device_id) in self._of_rollout}
 
+    async def of_devices(self, rollout_id: str, device_ids: Collection[str]) -> Mapping[str, Action]:
+        """See `ActionRepository.of_devices`."""
+        found = {device_id: self._of_rollout.get((rollout_id, device_id)) for device_id in device_ids}
+        return {device_id: self._rows[action_id] for device_id, action_id in found.items() if action_id is not None}
+
     async def scheduled(self, rollout_id: str, *, limit: int) -> Sequence[Action]:
         """See `ActionRepository.scheduled`."""
         queue = self._waiting.get(rollout_id, [])

@@ -23,6 +23,7 @@ from service.application.device_repositories import (
 from service.application.disruption_repository import DisruptionRepository
 from service.application.document_repository import DocumentRepository
 from service.application.events import Event, EventLog, StoredEvent
+from service.application.health_repository import HealthRepository
 from service.application.issuance import IssuanceLog
 from service.application.learned_state_repository import LearnedStateRepository
 from service.application.revocation_repository import RevocationRepository
@@ -43,6 +44,7 @@ from simulation.storage.actions import MemoryActions
 from simulation.storage.attributes import MemoryAttributes
 from simulation.storage.devices import MemoryAttestations, MemoryDevices, MemoryIssuance, MemoryProducts
 from simulation.storage.disruptions import MemoryDisruptions
+from simulation.storage.health import MemoryHealth
 from simulation.storage.journal import Journal, Unreached
 from simulation.storage.logs import MemoryAudit, MemoryEvents
 from simulation.storage.sites import MemorySites
@@ -88,6 +90,7 @@ class MemoryUnitOfWork:
         self.installed: InstalledRepository = MemoryInstalled(journal)
         self.disruptions: DisruptionRepository = MemoryDisruptions(actions, attributes, is_running=rollouts.is_running)
         self.leases: LeaseRepository = self._leases
+        self.health: HealthRepository = MemoryHealth(journal)
         self._leave_out()
 
     def _leave_out(self) -> None:

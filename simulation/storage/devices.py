@@ -145,6 +145,11 @@ class MemoryDevices(Partial):
         for device in attested:
             self._change(device, _BY_ATTESTATION)
 
+    async def last_seen(self, group_id: str, device_ids: Collection[str]) -> Mapping[str, datetime]:
+        """See `DeviceRepository.last_seen`."""
+        members = (device_id for device_id in device_ids if self.is_member(group_id, device_id))
+        return {device_id: self._seen[device_id] for device_id in members if device_id in self._seen}
+
     async def touch(self, last_seen: Mapping[str, datetime]) -> None:
         """See `DeviceRepository.touch`."""
         for device_id, at in last_seen.items():

@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from protocol.messages import ActionState, Cause
 from service.adapters.database.device_tables import devices
+from service.adapters.database.one_of import one_of
 from service.adapters.database.prefixes import begins_with
 from service.adapters.database.update_tables import actions
 from service.application.update_repositories import NumberedAction
@@ -104,6 +105,12 @@ class SqlActions:
             actions.c.rollout_id == rollout_id, actions.c.device_id.in_(device_ids), _COUNTED
         )
         return set(await self._connection.scalars(query))
+
+    async def of_devices(self, rollout_id: str, device_ids: Collection[str]) -> Mapping[str, Action]:
+        """See `ActionRepository.of_devices`."""
+        is_wanted = one_of(self._connection, actions.c.device_id, device_ids)
+        query = select(actions).where(actions.c.rollout_id == rollout_id, is_wanted, _COUNTED)
+        return {action.device_id: action for action in await self._fetch(query)}
 
     async def scheduled(self, rollout_id: str, *, limit: int) -> Sequence[Action]:
         """See `ActionRepository.scheduled`."""

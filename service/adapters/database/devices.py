@@ -14,6 +14,7 @@ from service.adapters.database.one_of import one_of
 from service.adapters.database.prefixes import begins_with
 from service.domain.device import AlreadyClaimedError, AmbiguousDeviceError, Device, DeviceState, UnknownDeviceError
 from service.domain.errors import VersionConflictError
+from service.domain.membership import ENROLLED_STATES
 
 MIN_PREFIX_DIGITS = 8
 MAX_PARAMETERS = 10_000  # of one statement; SQLite takes 32,766
@@ -159,6 +160,16 @@ class SqlDevices:
         # In the order of the key, so that two processes never wait for one another's rows.
         rows = [_attested_values(device) for device in sorted(attested, key=lambda device: device.device_id)]
         await self._connection.execute(statement, rows)
+
+    async def last_seen(self, group_id: str, device_ids: Collection[str]) -> Mapping[str, datetime]:
+        """See `DeviceRepository.last_seen`."""
+        query = select(devices.c.device_id, devices.c.last_seen_at).where(
+            one_of(self._connection, devices.c.device_id, device_ids),
+            devices.c.group_id == group_id,
+            devices.c.state.in_(ENROLLED_STATES),
+            devices.c.last_seen_at.is_not(None),
+        )
+        return {row.device_id: row.last_seen_at for row in await self._connection.execute(query)}
 
     async def touch(self, last_seen: Mapping[str, datetime]) -> None:
         """See `DeviceRepository.touch`."""

@@ -24,6 +24,7 @@ from service.adapters.database.learned_states import SqlLearnedStates
 from service.adapters.database.leases import SqlLeases
 from service.adapters.database.logs import SqlAuditLog, SqlEventLog, SqlIdempotency
 from service.adapters.database.metadata_files import SqlMetadata
+from service.adapters.database.model_health import SqlHealth
 from service.adapters.database.notifications import CHANNEL
 from service.adapters.database.operators import SqlOperators
 from service.adapters.database.products import SqlProducts
@@ -47,6 +48,7 @@ from service.application.device_repositories import (
 from service.application.disruption_repository import DisruptionRepository
 from service.application.document_repository import DocumentRepository
 from service.application.events import Event, EventLog
+from service.application.health_repository import HealthRepository
 from service.application.issuance import IssuanceLog
 from service.application.learned_state_repository import LearnedStateRepository
 from service.application.revocation_repository import RevocationRepository
@@ -99,6 +101,7 @@ class SqlUnitOfWork:
         self.leases: LeaseRepository = SqlLeases(connection)
         self.log: LogRepository = SqlLog(connection)
         self.learned: LearnedStateRepository = SqlLearnedStates(connection)
+        self.health: HealthRepository = SqlHealth(connection)
 
     def record(self, event: Event) -> None:
         """See `UnitOfWork.record`."""

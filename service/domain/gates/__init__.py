@@ -9,5 +9,7 @@ inequality). None is ever reset: not at a new stage, a resume or a restart. Numb
     control       compares events with those of a concurrent control arm
     means         compares means per device: latency, confidence
     kept          what a gate keeps that needs more than counts
+    arms          feeds `control`: events of devices in both arms, and silence
+    averages      feeds `means`: pairs of devices, one of each arm
     budget        splits the rollout's error budget over its gates
 """

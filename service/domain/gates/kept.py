@@ -5,6 +5,7 @@ gate makes of it, in the same transaction and with the rollout's row locked; the
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -36,3 +37,6 @@ class KeptGate(Protocol):
 
     def figures(self, kept: Kept) -> Mapping[str, Figure]:
         """Return what it has seen, by name, without ln E and its threshold."""
+
+    def next_look(self, kept: Kept) -> datetime | None:
+        """Return when somebody has to look for it at what no report tells, UTC, aware; None never."""

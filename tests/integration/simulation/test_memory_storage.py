@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from protocol.geometry import Slot
+from protocol.geometry import Core, Slot
+from protocol.health import HealthReport
 from protocol.identity import Access, DeviceId
 from protocol.messages import ActionState, Cause
 from protocol.updates import ReleaseImage
@@ -17,13 +18,16 @@ from service.adapters.database.unit_of_work import SqlUnitOfWorkFactory
 from service.application.audit import Change
 from service.application.device_repositories import IssuedNonce, NoncePurpose
 from service.application.events import Event, EventType
+from service.application.health_repository import Counted
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.application.update_repositories import DirectorSet, StoredManifest, StoredRollout
 from service.domain.action import Action, UnknownActionError
 from service.domain.attestation import Appraisal, Finding, Status, Verdict
 from service.domain.device import AlreadyClaimedError, Device, DeviceState
 from service.domain.errors import NameTakenError, VersionConflictError
+from service.domain.gates.arms import Arm
 from service.domain.membership import StagePlan
+from service.domain.model_health import CoreHealth, Past
 from service.domain.operator import SERVICE
 from service.domain.product import DeviceGroup, GroupPolicy, Product, UnknownGroupError
 from service.domain.release import Release, UnknownReleaseError
@@ -302,6 +306,57 @@ async def test_what_runs_is_kept_by_slot(storage: UnitOfWorkFactory) -> None:
         await work.installed.put(device_id_of(1), {Slot.M4_0_MODEL: "c" * 64}, at=NOW)
         found = await work.installed.of([device_id_of(1), device_id_of(2)])
         assert found == {device_id_of(1): {Slot.OS: "a" * 64, Slot.M4_0_MODEL: "c" * 64}}
+
+
+def health(number: int, *, sequence: int = 1, model: str = "a" * 64) -> CoreHealth:
+    report = HealthReport(
+        core=Core.M4_0, model_sha256=model, sequence=sequence, since=NOW, until=NOW, frames=40, classes={"person": 40}
+    )
+    return CoreHealth.begun(device_id_of(number), report, NOW + timedelta(seconds=number))
+
+
+async def test_health_of_models_is_kept_by_device_and_core(storage: UnitOfWorkFactory) -> None:
+    """The newest in the place of the one before, its past whole; what is old is forgotten."""
+    async with storage() as work:
+        await add_devices(work, device(1), device(2))
+        await work.health.put([health(1), health(2)])
+        newer = replace(health(1, sequence=2), before=Past(6, 0.5, 30.0, 1000.0, {"none": 1.0}))
+        await work.health.put([newer])
+        found = await work.health.of([device_id_of(1), device_id_of(3)])
+        assert found == {(device_id_of(1), Core.M4_0): newer}
+        await work.health.forget(received_before=NOW + timedelta(seconds=2))
+        assert list(await work.health.of([device_id_of(1), device_id_of(2)])) == [(device_id_of(2), Core.M4_0)]
+
+
+async def test_gate_counts_a_device_once(storage: UnitOfWorkFactory) -> None:
+    """The first word stays; devices are told by gate, in pages, and forgotten when they are old."""
+    async with storage() as work:
+        await add_devices(work, device(1), device(2))
+        first = [Counted(ROLLOUT, "drift", device_id_of(n), Arm.CANARY, "drift", f"{n}", NOW) for n in (2, 1)]
+        await work.health.count(first)
+        await work.health.count([replace(first[0], detail="again"), replace(first[0], gate="other")])
+        assert await work.health.counted(ROLLOUT, [device_id_of(2), device_id_of(3)]) == {
+            device_id_of(2): frozenset({"drift", "other"})
+        }
+        page = await work.health.page_counted(ROLLOUT, after=None, limit=2)
+        assert [(each.gate, each.detail) for each in page] == [("drift", "1"), ("drift", "2")]
+        rest = await work.health.page_counted(ROLLOUT, after=("drift", device_id_of(2)), limit=5)
+        assert [each.gate for each in rest] == ["other"]
+        assert len(await work.health.page_counted(ROLLOUT, after=None, limit=5, gate="drift")) == 2
+        await work.health.forget(received_before=NOW + timedelta(seconds=1))
+        assert await work.health.page_counted(ROLLOUT, after=None, limit=5) == []
+
+
+async def test_actions_and_last_words_of_many_devices_are_found_at_once(storage: UnitOfWorkFactory) -> None:
+    """By device; those without are left out."""
+    async with storage() as work:
+        await add_devices(work, device(1), device(2), device(3, group=OTHER_GROUP))
+        await work.devices.save_attested([attested(device(1)), attested(device(3, group=OTHER_GROUP))])
+        await work.actions.add([action(1)])
+        await work.devices.touch(dict.fromkeys(map(device_id_of, (1, 2, 3)), NOW))
+        both = [device_id_of(1), device_id_of(2)]
+        assert await work.actions.of_devices(ROLLOUT, both) == {device_id_of(1): action(1)}
+        assert await work.devices.last_seen(GROUP, [*both, device_id_of(3)]) == {device_id_of(1): NOW}
 
 
 async def test_rollouts_are_found_by_state_time_and_action(storage: UnitOfWorkFactory) -> None:

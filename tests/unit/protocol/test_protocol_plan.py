@@ -24,6 +24,16 @@ def test_plan_of_stages_alone_stands_on_evidence() -> None:
     assert plan.pace.per_minute is None
 
 
+def test_gates_on_health_are_a_plan() -> None:
+    """Beside those on failures, each with what it leaves out."""
+    control = [{"events": ["crash", "drift", "offline"]}, {"name": "slow", "events": ["slow"], "slow_ms": 40}]
+    means = [{"name": "sure", "metric": "confidence", "core": "m4-0", "margin": 0.05}]
+    plan = parse({"stages": STAGES, "gates": {"kind": "evidence", "control": control, "means": means}})
+    assert isinstance(plan.gates, EvidenceGates)
+    assert [gate.tolerated for gate in plan.gates.control] == [1.5, 1.5]
+    assert plan.gates.means[0].higher_is_worse is None
+
+
 def test_thresholds_of_other_servers_are_a_plan() -> None:
     """The same form, so that the same engine runs them."""
     plan = parse({"stages": STAGES, "gates": {"kind": "thresholds", "success_percent": 80, "error_percent": 10}})
@@ -74,7 +84,31 @@ def test_retries_are_bounded_and_of_causes_that_may_pass() -> None:
         ),
         (
             {"stages": STAGES, "gates": {"kind": "evidence", "failures": [{}, {"causes": ["boot"]}]}},
-            "failures: expected each name once",
+            "gates: expected each name once",
+        ),
+        (
+            {"stages": STAGES, "gates": {"kind": "evidence", "control": [{"name": "failures", "events": ["drift"]}]}},
+            "gates: expected each name once",
+        ),
+        ({"stages": STAGES, "gates": {"kind": "evidence", "control": [{"events": []}]}}, "at least 1 item"),
+        (
+            {"stages": STAGES, "gates": {"kind": "evidence", "control": [{"events": ["slow"]}]}},
+            "slow_ms: expected one beside the event slow, found none",
+        ),
+        (
+            {"stages": STAGES, "gates": {"kind": "evidence", "control": [{"events": ["drift"], "slow_ms": 5}]}},
+            "slow_ms: expected one beside the event slow, found one without it",
+        ),
+        (
+            {"stages": STAGES, "gates": {"kind": "evidence", "control": [{"events": ["drift"], "tolerated": 1}]}},
+            "greater than 1",
+        ),
+        (
+            {
+                "stages": STAGES,
+                "gates": {"kind": "evidence", "means": [{"name": "m", "metric": "arena", "core": "a7", "margin": 1}]},
+            },
+            "expected a core that runs models",
         ),
         ({"stages": STAGES, "gates": {"kind": "evidence", "failures": [{"causes": ["luck"]}]}}, "causes"),
         ({"stages": STAGES, "retries": {"most": 11}}, "less than or equal to 10"),

@@ -33,6 +33,9 @@ class Weighed:
     def figures(self, kept: Kept) -> Mapping[str, Figure]:
         return {"looks": int(kept.get("looks", 0))}
 
+    def next_look(self, _kept: Kept) -> datetime | None:
+        return None
+
 
 POLICY = EvidencePolicy((CauseGate("failures", FailureRateGate()),), alpha=0.04, kept_gates=(Weighed(),))
 

@@ -1,0 +1,53 @@
+"""What a unit of work stores of models' health: each core's last window and past, and what gates have counted."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from protocol.geometry import Core
+from service.domain.gates.arms import Arm
+from service.domain.model_health import CoreHealth
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """A device that a gate of a rollout has counted, and never counts again.
+
+    Attributes:
+        what: the event; of a mean the metric.
+        detail: expected and found, for people.
+        at: UTC, aware.
+    """
+
+    rollout_id: str
+    gate: str
+    device_id: str
+    arm: Arm
+    what: str
+    detail: str
+    at: datetime
+
+
+class HealthRepository(Protocol):
+    """Models' health."""
+
+    async def of(self, device_ids: Collection[str]) -> Mapping[tuple[str, Core], CoreHealth]:
+        """Return what is kept of devices, by device and core."""
+
+    async def put(self, states: Sequence[CoreHealth]) -> None:
+        """Store what is known now, in the place of what was."""
+
+    async def forget(self, *, received_before: datetime) -> None:
+        """Delete what was not told anew, and which devices were counted, since a time."""
+
+    async def count(self, counted: Sequence[Counted]) -> None:
+        """Store that gates have counted devices."""
+
+    async def counted(self, rollout_id: str, device_ids: Collection[str]) -> Mapping[str, frozenset[str]]:
+        """Return which gates of a rollout have counted which of the devices, by device; others are left out."""
+
+    async def page_counted(
+        self, rollout_id: str, *, after: tuple[str, str] | None, limit: int, gate: str | None = None
+    ) -> Sequence[Counted]:
+        """Return at most `limit` devices that were counted, by gate and device, beyond a gate and device."""

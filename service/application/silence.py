@@ -1,0 +1,90 @@
+"""Looking for devices that fell silent, in both arms of a rollout, for the gates that count it.
+
+The cost of a look does not grow with the fleet. Of canaries the first that were given the release are looked at, of the
+others those that the rollout comes to last: its order is salted, so neither are chosen. Of an arm with fewer devices
+all are looked at.
+"""
+
+from dataclasses import replace
+from datetime import datetime
+
+from service.application.health_repository import Counted
+from service.application.model_health import kept_gates
+from service.application.unit_of_work import UnitOfWork
+from service.domain.gates.arms import Arm, EventGate, Tally
+from service.domain.gates.kept import Kept
+from service.domain.rollout import Rollout, RolloutState
+
+SAMPLE = 2000  # devices of an arm
+
+
+async def look_for_silence(work: UnitOfWork, rollout: Rollout, *, now: datetime) -> Rollout:
+    """Return the rollout once the gates that are due have seen who fell silent.
+
+    Args:
+        work: the transaction, which holds the rollout's row.
+        rollout: as it was read.
+        now: UTC, aware.
+    """
+    if rollout.state not in {RolloutState.RUNNING, RolloutState.PAUSED}:
+        return rollout
+    for gate in kept_gates(rollout):
+        look = gate.next_look(rollout.kept.get(gate.name, {}))
+        if isinstance(gate, EventGate) and look is not None and look <= now:
+            rollout = await _look(work, rollout, gate, now=now)
+    return rollout
+
+
+async def _look(work: UnitOfWork, rollout: Rollout, gate: EventGate, *, now: datetime) -> Rollout:
+    kept = rollout.kept.get(gate.name, {})
+    since = gate.silence_since(kept)
+    if since is None:
+        return _with_kept(rollout, gate, gate.silent(kept, {arm: Tally() for arm in Arm}, until=now))
+    until = now - gate.silent_after
+    tallies = {arm: Tally() for arm in Arm}
+    silent: list[Counted] = []
+    for arm, heard in (await _arms(work, rollout, gate)).items():
+        at_risk = {device_id: at for device_id, at in heard.items() if at > since}
+        gone = sorted(device_id for device_id, at in at_risk.items() if at <= until)
+        tallies[arm] = Tally(len(at_risk), len(gone))
+        silent += [
+            Counted(rollout.rollout_id, gate.name, each, arm, "offline", _heard(at_risk[each], until), now)
+            for each in gone
+        ]
+    await work.health.count(silent)
+    return _with_kept(rollout, gate, gate.silent(kept, tallies, until=until))
+
+
+async def _arms(work: UnitOfWork, rollout: Rollout, gate: EventGate) -> dict[Arm, dict[str, datetime]]:
+    """Return when sampled devices were last heard of, by arm, without those that the gate has counted."""
+    first = await work.actions.page(rollout.rollout_id, after_number=0, limit=SAMPLE)
+    sampled = sorted({*(each.action.device_id for each in first), *await _last_members(work, rollout)})
+    actions = await work.actions.of_devices(rollout.rollout_id, sampled)
+    counted = await work.health.counted(rollout.rollout_id, sampled)
+    heard = await work.devices.last_seen(rollout.group_id, sampled)
+    arms: dict[Arm, dict[str, datetime]] = {arm: {} for arm in Arm}
+    for device_id, at in heard.items():
+        if gate.name in counted.get(device_id, frozenset()):
+            continue
+        # One that was given the release only after the time that is looked at is no event: that only delays.
+        is_canary = device_id in actions and actions[device_id].offered
+        arms[Arm.CANARY if is_canary else Arm.CONTROL][device_id] = at
+    return arms
+
+
+async def _last_members(work: UnitOfWork, rollout: Rollout) -> list[str]:
+    """Return devices that the rollout comes to last, or never."""
+    found: list[str] = []
+    for prefix in reversed(rollout.order.prefixes()):
+        found += await work.actions.members(rollout.group_id, begins=prefix)
+        if len(found) >= SAMPLE:
+            break
+    return found
+
+
+def _with_kept(rollout: Rollout, gate: EventGate, kept: Kept) -> Rollout:
+    return replace(rollout, kept={**rollout.kept, gate.name: kept})
+
+
+def _heard(at: datetime, until: datetime) -> str:
+    return f"expected a word after {until:%FT%TZ}, found the last one at {at:%FT%TZ}"

@@ -1,0 +1,180 @@
+"""Events of devices in two arms, fed to the comparison with a control arm.
+
+A device is in the canary arm while it runs the release by the rollout, and in control while it was not given it. It is
+at risk with each window that it reports, and counts once: after its first event it is at risk no more, in neither arm,
+so that devices which are always in trouble run out in both arms alike.
+
+Windows are gathered for a period. Of the events of a period, canaries have had the share ρ of the windows at risk: of
+the same minutes, so an outage, dusk or a busy day changes nothing, and whatever the share was before changes nothing.
+Windows say nothing about which events they hold, so given ρ the factors of `control` are fair, period by period.
+
+Silence comes late: a device that was last heard of in a period, and not for `silent_after` since, fell silent then.
+It counts by the same test, with ρ the share of the canaries among those that were heard of in that period or later.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from protocol.plan import HealthEvent
+from service.domain.gates.control import ControlGate
+from service.domain.gates.kept import Kept
+from service.domain.model_health import Limits
+from service.domain.verdict import Figure
+
+PERIOD = timedelta(minutes=10)
+LONGEST_PERIOD = timedelta(days=1)  # after which windows that had too few beside them in the other arm are let go
+FEWEST_WINDOWS = 10  # of each arm in a period
+LOOKS_FOR_SILENCE = 8  # while a device falls silent
+AT_ONCE = datetime.min.replace(tzinfo=UTC)
+
+
+class Arm(StrEnum):
+    """Which devices are compared."""
+
+    CANARY = "canary"  # run the release by the rollout
+    CONTROL = "control"  # were not given it
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What one arm has seen.
+
+    Attributes:
+        at_risk: windows, or devices that could fall silent.
+        events: of them.
+    """
+
+    at_risk: int = 0
+    events: int = 0
+
+    def plus(self, other: "Tally") -> "Tally":
+        """Return the sums."""
+        return Tally(self.at_risk + other.at_risk, self.events + other.events)
+
+
+Tallies = Mapping[Arm, Tally]
+NONE_YET: Tallies = {Arm.CANARY: Tally(), Arm.CONTROL: Tally()}
+
+
+@dataclass(frozen=True, slots=True)
+class EventGate:
+    """Halts where devices that have the release have more events than the others; implements `KeptGate`.
+
+    Attributes:
+        events: that it counts.
+        limits: from when on a window is an event.
+        silent_after: a device that is not heard of for so long is offline.
+        weight: of its part of the error budget.
+    """
+
+    name: str
+    events: frozenset[HealthEvent]
+    test: ControlGate
+    limits: Limits
+    silent_after: timedelta
+    weight: float = 1.0
+
+    @property
+    def looks_at_windows(self) -> bool:
+        """Whether it counts anything but silence."""
+        return bool(self.events - {HealthEvent.OFFLINE})
+
+    def seen(self, kept: Kept, arm: Arm, *, is_event: bool, at: datetime) -> Kept:
+        """Return what is kept once a window at risk was seen.
+
+        Args:
+            kept: until now, `settled`.
+            arm: of its device, which has had no event.
+            is_event: whether the window holds one.
+            at: when it came, UTC, aware.
+        """
+        since, tallies = _period(kept, at)
+        found = {**tallies, arm: tallies[arm].plus(Tally(1, int(is_event)))}
+        return {**kept, "period": {"since": since.isoformat(), **_json(found)}}
+
+    def silent(self, kept: Kept, tallies: Tallies, *, until: datetime) -> Kept:
+        """Return what is kept once silence was looked for.
+
+        Args:
+            kept: until now.
+            tallies: devices that were heard of after the last look's end; events are those that fell silent by `until`.
+            until: the end of what was looked at: `silent_after` ago; of the first look, the time of it.
+        """
+        return {**self._weighed(kept, tallies), "heard_until": until.isoformat()}
+
+    def silence_since(self, kept: Kept) -> datetime | None:
+        """Return up to when silence was looked for, UTC, aware; None before the first look."""
+        return datetime.fromisoformat(kept["heard_until"]) if "heard_until" in kept else None
+
+    def next_look(self, kept: Kept) -> datetime | None:
+        """See `KeptGate.next_look`."""
+        if HealthEvent.OFFLINE not in self.events:
+            return None
+        since = self.silence_since(kept)
+        return AT_ONCE if since is None else since + self.silent_after + self.silent_after / LOOKS_FOR_SILENCE
+
+    def log_evidence(self, kept: Kept) -> float:
+        """See `KeptGate.log_evidence`."""
+        return self.test.log_evidence(np.array(kept["wealth"])) if "wealth" in kept else 0.0
+
+    def finding(self, kept: Kept) -> str:
+        """See `KeptGate.finding`."""
+        canary, control = (_weighed_so_far(kept)[arm] for arm in Arm)
+        kinds = ", ".join(sorted(self.events))
+        return (
+            f"expected at most {self.test.tolerated:g} times control's rate of {kinds}, found {canary.events} in "
+            f"{canary.at_risk} against control's {control.events} in {control.at_risk}"
+        )
+
+    def figures(self, kept: Kept) -> Mapping[str, Figure]:
+        """See `KeptGate.figures`."""
+        found: dict[str, Figure] = {"tolerated": self.test.tolerated}
+        gathered = _tallies(kept["period"]) if "period" in kept else NONE_YET
+        for arm, tally in _weighed_so_far(kept).items():
+            found |= {f"{arm}.at_risk": tally.at_risk, f"{arm}.events": tally.events}
+            found[f"{arm}.gathered"] = gathered[arm].at_risk
+        return found
+
+    def settled(self, kept: Kept, at: datetime) -> Kept:
+        """Return what is kept once a period that is over was weighed, or let go: nothing was there to compare with."""
+        since, tallies = _period(kept, at)
+        is_enough = min(tally.at_risk for tally in tallies.values()) >= FEWEST_WINDOWS
+        if at - since >= PERIOD and is_enough:
+            return _without_period(self._weighed(kept, tallies))
+        return _without_period(kept) if at - since >= LONGEST_PERIOD else kept
+
+    def _weighed(self, kept: Kept, tallies: Tallies) -> Kept:
+        canary, control = tallies[Arm.CANARY], tallies[Arm.CONTROL]
+        if not canary.at_risk or not control.at_risk:
+            return kept
+        share = canary.at_risk / (canary.at_risk + control.at_risk)
+        wealth = np.array(kept["wealth"]) if "wealth" in kept else self.test.start()
+        after = self.test.after(wealth, canary=canary.events, control=control.events, share=share)
+        sums = {arm: tally.plus(tallies[arm]) for arm, tally in _weighed_so_far(kept).items()}
+        return {**kept, "wealth": after.tolist(), "weighed": _json(sums)}
+
+
+def _weighed_so_far(kept: Kept) -> Tallies:
+    return _tallies(kept["weighed"]) if "weighed" in kept else NONE_YET
+
+
+def _period(kept: Kept, at: datetime) -> tuple[datetime, Tallies]:
+    period = kept.get("period")
+    return (at, NONE_YET) if period is None else (datetime.fromisoformat(period["since"]), _tallies(period))
+
+
+def _without_period(kept: Kept) -> Kept:
+    return {name: value for name, value in kept.items() if name != "period"}
+
+
+def _tallies(found: Mapping[str, Any]) -> Tallies:
+    return {arm: Tally(*found[arm]) for arm in Arm}
+
+
+def _json(tallies: Tallies) -> dict[str, Any]:
+    return {str(arm): [tally.at_risk, tally.events] for arm, tally in tallies.items()}

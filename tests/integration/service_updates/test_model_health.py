@@ -1,0 +1,174 @@
+"""What devices say of their models moves the evidence of rollouts: drift, crashes, means and silence, in two arms."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from protocol.geometry import Core
+from protocol.health import HealthReport
+from protocol.plan import ControlGate, EvidenceGates, HealthEvent, MeanGate, Metric, Plan, PlanStage
+from service.application.model_health import ModelHealth
+from service.application.rollouts import NewRollout, RolloutView
+from service.domain.gates.arms import Arm
+from service.domain.rollout import RolloutState
+from service.domain.verdict import Decision
+from tests.integration.service_updates.update_world import RELEASER, UpdateWorld
+
+HOUR = timedelta(hours=1)
+OLD, NEW = "a" * 64, "b" * 64
+DEVICES, CANARIES = 60, 20
+DRIFT = ControlGate(name="drift", events=(HealthEvent.CRASH, HealthEvent.DRIFT))
+SILENCE = ControlGate(name="silence", events=(HealthEvent.OFFLINE,))
+LATENCY = MeanGate(name="latency", metric=Metric.LATENCY, core=Core.M4_0, margin=2.0, expected_change=5.0)
+
+
+@dataclass
+class Fleet:
+    """Devices of a world that tell of their models every hour."""
+
+    world: UpdateWorld
+    ids: list[str]
+    sequences: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.health = ModelHealth(self.world.unit_of_work, clock=self.world.clock, kept=timedelta(days=90))
+
+    def report(self, device_id: str, **changes: object) -> HealthReport:
+        """A healthy window of the last hour."""
+        sequence = self.sequences[device_id] = self.sequences.get(device_id, 0) + 1
+        number = self.ids.index(device_id)
+        now = self.world.clock.now()
+        content = {
+            "core": Core.M4_0,
+            "model_sha256": OLD,
+            "sequence": sequence,
+            "since": now - HOUR + timedelta(seconds=1),
+            "until": now,
+            "frames": 100,
+            "confidence_mean": 0.8,
+            "confidence_square_mean": 0.65,
+            "classes": {"person": 40, "none": 60},
+            "latency_mean_ms": 30 + 0.1 * (number % 7) + 0.05 * (sequence % 3),
+            "latency_max_ms": 50.0,
+            "arena_bytes": 80_000,
+        }
+        return HealthReport.model_validate(content | changes)
+
+    async def hour(self, *, but: Sequence[str] = (), **changes: object) -> None:
+        """Let an hour pass, and every device tell of it; some differently."""
+        self.world.clock.advance(3600)
+        told = [(each, self.report(each, **(changes if each in but else {}))) for each in self.ids]
+        await self.health.take(told)
+        await self.world.tick()
+
+    async def hear(self, ids: Sequence[str]) -> None:
+        async with self.world.unit_of_work() as work:
+            await work.devices.touch(dict.fromkeys(ids, self.world.clock.now()))
+            await work.commit()
+
+
+async def fleet_of(world: UpdateWorld) -> Fleet:
+    await world.release("r1")
+    fleet = Fleet(world, await world.add_devices(DEVICES))
+    await fleet.hear(fleet.ids)
+    return fleet
+
+
+async def roll_out(fleet: Fleet, *, hours: int = 7, **gates: object) -> tuple[RolloutView, list[str]]:
+    """Give the release to the canaries of a fleet with a past; they confirm."""
+    for _ in range(hours):
+        await fleet.hour()
+    evidence = EvidenceGates(small_stage_rule=False, **gates)
+    stages = (PlanStage(count=CANARIES, soak=timedelta(days=30)), PlanStage(percent=100))
+    plan = Plan(stages=stages, gates=evidence, device_timeout=timedelta(days=1))
+    world = fleet.world
+    view = await world.rollouts.create(RELEASER, NewRollout("r1", "Production", None, plan), start_now=True)
+    await world.tick()
+    actions = [numbered.action for numbered in await world.actions(view)]
+    for action in actions:
+        await world.director.timestamp(action.device_id)
+    await world.confirm_all(view)
+    return view, [action.device_id for action in actions]
+
+
+async def state_of(fleet: Fleet, view: RolloutView) -> RolloutView:
+    return await fleet.world.rollouts.get(view.stored.rollout.rollout_id)
+
+
+async def decisions(fleet: Fleet, view: RolloutView) -> dict[str, str]:
+    """Gates that halted, with their reasons."""
+    rollout_id = view.stored.rollout.rollout_id
+    found = await fleet.world.rollouts.verdicts(rollout_id, after_number=0, limit=100)
+    return {each.verdict.gate: each.verdict.reason for each in found if each.verdict.decision is Decision.HALTED}
+
+
+async def test_release_that_makes_canaries_drift_is_halted(world: UpdateWorld) -> None:
+    """By classes that are far from the devices' own past, while control goes on as before; with what was found."""
+    fleet = await fleet_of(world)
+    view, canaries = await roll_out(fleet, control=(DRIFT,))
+    await fleet.hour()
+    assert (await state_of(fleet, view)).stored.rollout.state is RolloutState.RUNNING
+    for _ in range(3):
+        await fleet.hour(but=canaries, classes={"person": 95, "none": 5})
+    halted = (await state_of(fleet, view)).stored.rollout
+    assert halted.state is RolloutState.HALTED
+    assert "gate drift: expected at most 1.5 times control's rate of crash, drift, found 20 in" in halted.halted_reason
+    assert set(await decisions(fleet, view)) == {"drift"}
+    counted = await fleet.health.counted(halted.rollout_id, after=None, limit=100)
+    assert {each.device_id for each in counted} == set(canaries)
+    assert {(each.gate, each.arm, each.what) for each in counted} == {("drift", Arm.CANARY, "drift")}
+
+
+async def test_drift_of_everybody_halts_nothing(world: UpdateWorld) -> None:
+    """Dusk, or another season: canaries and control alike."""
+    fleet = await fleet_of(world)
+    view, _ = await roll_out(fleet, control=(DRIFT,), means=(LATENCY,))
+    for _ in range(4):
+        await fleet.hour(but=fleet.ids, classes={"person": 95, "none": 5}, latency_mean_ms=90.0)
+    rollout = (await state_of(fleet, view)).stored.rollout
+    assert rollout.state is RolloutState.RUNNING
+    assert float(rollout.figures["drift.ln_halt"]) < 0
+    assert rollout.figures["drift.control.events"] == DEVICES - CANARIES
+
+
+async def test_report_that_comes_again_moves_nothing(world: UpdateWorld) -> None:
+    """Once a window was taken, evidence, past and what was counted stay as they are."""
+    fleet = await fleet_of(world)
+    view, canaries = await roll_out(fleet, control=(DRIFT,))
+    await fleet.hour()
+    world.clock.advance(3600)
+    told = [(each, fleet.report(each, resets=1)) for each in canaries[:3]]
+    await fleet.health.take(told)
+    before = (await state_of(fleet, view)).stored.rollout.kept, await fleet.health.of_device(canaries[0])
+    await fleet.health.take([*told, *told[::-1]])
+    assert ((await state_of(fleet, view)).stored.rollout.kept, await fleet.health.of_device(canaries[0])) == before
+
+
+async def test_evidence_outlives_a_restart_and_a_pause(world: UpdateWorld) -> None:
+    """It is stored with the rollout, and a pause or a resume does not begin it anew."""
+    fleet = await fleet_of(world)
+    view, canaries = await roll_out(fleet, control=(DRIFT,))
+    for _ in range(2):
+        await fleet.hour(but=canaries[:2], resets=1)
+    rollout_id = view.stored.rollout.rollout_id
+    figures = (await state_of(fleet, view)).stored.rollout.figures
+    await world.rollouts.pause(RELEASER, rollout_id)
+    await world.rollouts.resume(RELEASER, rollout_id)
+    fleet.health = ModelHealth(world.unit_of_work, clock=world.clock, kept=timedelta(days=90))
+    assert (await state_of(fleet, view)).stored.rollout.figures == figures
+    assert figures["drift.canary.events"] == 2
+
+
+async def test_slower_model_than_the_plan_expects_is_halted(world: UpdateWorld) -> None:
+    """By the mean of pairs, beyond the expected change and its margin; what was expected halts nothing."""
+    fleet = await fleet_of(world)
+    view, canaries = await roll_out(fleet, means=(LATENCY,))
+    world.clock.advance(3600)
+    expected = [(each, fleet.report(each)) for each in fleet.ids if each not in canaries]
+    expected += [(each, fleet.report(each, model_sha256=NEW, latency_mean_ms=36.0)) for each in canaries[:8]]
+    await fleet.health.take(expected)
+    figures = (await state_of(fleet, view)).stored.rollout.figures
+    assert (figures["latency.sample"], figures["latency.pairs"]) == (40, 0)
+    await fleet.hour(but=canaries, model_sha256=NEW, latency_mean_ms=45.0)
+    rollout = (await state_of(fleet, view)).stored.rollout
+    assert rollout.state is RolloutState.RUNNING or "latency" in rollout.halted_reason
