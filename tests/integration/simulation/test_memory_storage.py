@@ -17,11 +17,12 @@ from service.adapters.database.migration import migrate
 from service.adapters.database.unit_of_work import SqlUnitOfWorkFactory
 from service.application.audit import Change
 from service.application.device_repositories import IssuedNonce, NoncePurpose
+from service.application.disruption_repository import Place
 from service.application.events import Event, EventType
 from service.application.health_repository import Counted
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.application.update_repositories import DirectorSet, StoredManifest, StoredRollout
-from service.domain.action import Action, UnknownActionError
+from service.domain.action import Action, Hold, UnknownActionError
 from service.domain.attestation import Appraisal, Finding, Status, Verdict
 from service.domain.device import AlreadyClaimedError, Device, DeviceState
 from service.domain.errors import NameTakenError, VersionConflictError
@@ -498,3 +499,86 @@ async def test_failed_devices_are_found_by_cause_and_time(storage: UnitOfWorkFac
         assert await work.actions.first_failed(ROLLOUT, download, until=late, limit=5) == [again]
         badly = await work.actions.ended_badly(ROLLOUT, after_number=1, limit=5)
         assert [each.action for each in badly] == [ended[1]]
+
+
+async def test_held_actions_come_in_the_order_of_their_times(storage: UnitOfWorkFactory) -> None:
+    """Those of one rollout whose time has come; a pause before a retry is no part of it, nor is what a place holds."""
+    first, second, third, retry = (
+        replace(action(number), hold=hold, not_before=NOW + timedelta(minutes=minutes))
+        for number, minutes, hold in (
+            (1, 2, Hold.WINDOW),
+            (2, 1, Hold.DEFERRAL),
+            (3, 9, Hold.BUDGET),
+            (4, 0, Hold.RETRY),
+        )
+    )
+    waiting = replace(action(5), hold=Hold.BUDGET, place="site=quay")
+    async with storage() as work:
+        await add_devices(work, *map(device, range(1, 6)))
+        await work.actions.add([first, second, third, retry, waiting])
+        await work.commit()
+    async with storage() as work:
+        assert await work.actions.held(ROLLOUT, until=NOW + timedelta(minutes=2), limit=10) == [second, first]
+        assert await work.actions.held(ROLLOUT, until=NOW + timedelta(hours=1), limit=1) == [second]
+        assert await work.actions.held("another", until=NOW + timedelta(hours=1), limit=1) == []
+        await work.actions.save([replace(second, hold=None, not_before=None)])
+        assert await work.actions.first_held(ROLLOUT) == first.not_before
+    async with storage() as work:
+        assert await work.actions.first_held(ROLLOUT) == second.not_before
+        await work.actions.save([replace(each, state=ActionState.CANCELLED, due_at=None) for each in (first, second)])
+        await work.actions.save([replace(third, not_before=None)])
+        assert await work.actions.first_held(ROLLOUT) is None
+        assert await work.actions.get(waiting.action_id) == waiting
+        await work.commit()
+
+
+async def test_place_knows_who_is_at_work_called_and_waiting(storage: UnitOfWorkFactory) -> None:
+    """By the attributes of devices, whatever their rollout; of those that wait, running rollouts' alone."""
+    quay, airport = Place("site", "quay"), Place("site", "airport")
+    working = [action(1, state=ActionState.OFFERED), action(2, state=ActionState.TRIAL)]
+    waiting = [replace(action(number), hold=Hold.BUDGET, place=str(quay)) for number in (4, 3)]
+    called = replace(action(5), hold=Hold.BUDGET, place=str(quay), not_before=NOW)
+    come = replace(action(6), place=str(quay))
+    async with storage() as work:
+        await add_devices(work, *map(device, range(1, 8)))
+        sites = {key: {"site": "quay"} for key in map(device_id_of, range(1, 7))}
+        await work.attributes.put({**sites, device_id_of(7): {"site": "airport", "ring": "quay"}})
+        await work.actions.add([*working, *waiting, called, come])
+        await work.commit()
+    async with storage() as work:
+        disruptions = work.disruptions
+        await disruptions.hold(quay)
+        assert set(await disruptions.at_work(quay, limit=5)) == {device_id_of(1), device_id_of(2)}
+        assert len(await disruptions.at_work(quay, limit=1)) == 1
+        assert (await disruptions.members(quay), await disruptions.members(airport)) == (6, 1)
+        assert (list(await disruptions.waiting(quay, limit=5)), await disruptions.called(quay, since=NOW)) == ([], 0)
+        assert await disruptions.is_anybody_waiting()
+        stored = await work.rollouts.get(ROLLOUT)
+        running = replace(stored, rollout=replace(stored.rollout, state=RolloutState.RUNNING))
+        await work.rollouts.save(running, before=stored)
+        assert list(await disruptions.waiting(quay, limit=5)) == waiting
+        assert list(await disruptions.waiting(quay, limit=1)) == waiting[:1]
+        assert await disruptions.called(quay, since=NOW - timedelta(seconds=1)) == 2
+        assert await disruptions.called(quay, since=NOW) == 1
+        assert list(await disruptions.waited_for([airport, quay, Place("ring", "quay")])) == [quay]
+        assert list(await disruptions.waited_for_by([ROLLOUT])) == [quay]
+        assert list(await disruptions.waited_for_by(["another"])) == []
+        await work.actions.save([replace(each, hold=None) for each in waiting])
+        assert not await disruptions.is_anybody_waiting()
+        await work.attributes.put({device_id_of(1): {}, device_id_of(2): {"site": "airport"}})
+        assert list(await disruptions.at_work(quay, limit=5)) == []
+        assert list(await disruptions.at_work(airport, limit=5)) == [device_id_of(2)]
+
+
+async def test_undone_wait_leaves_its_place(storage: UnitOfWorkFactory) -> None:
+    """Queues of places are undone with the rest."""
+    quay = Place("site", "quay")
+    async with storage() as work:
+        await add_devices(work, device(1))
+        await work.actions.add([action(1)])
+        await work.commit()
+    async with storage() as work:
+        await work.actions.save([replace(action(1), hold=Hold.BUDGET, place=str(quay))])
+        assert await work.disruptions.is_anybody_waiting()
+    async with storage(read_only=True) as work:
+        assert not await work.disruptions.is_anybody_waiting()
