@@ -541,7 +541,7 @@ async def test_place_knows_who_is_at_work_called_and_waiting(storage: UnitOfWork
     come = replace(action(6), place=str(quay))
     async with storage() as work:
         await add_devices(work, *map(device, range(1, 8)))
-        sites = {key: {"site": "quay"} for key in map(device_id_of, range(1, 7))}
+        sites: dict[str, dict[str, str]] = {device_id_of(number): {"site": "quay"} for number in range(1, 7)}
         await work.attributes.put({**sites, device_id_of(7): {"site": "airport", "ring": "quay"}})
         await work.actions.add([*working, *waiting, called, come])
         await work.commit()
