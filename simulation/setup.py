@@ -22,7 +22,7 @@ from simulation.entropy import SeededEntropy
 from simulation.images import Catalogue
 from simulation.storage.database import MemoryDatabase
 
-OPERATOR = Actor("scenario", Role.ADMIN)
+OPERATOR = Actor("scenario", Role.ADMIN, approved_by="scenario-2")  # a scenario plays both persons
 DEVICES_PER_STEP = 5_000
 # Names no catalog: in virtual fidelity nobody verifies a voucher.
 VOUCHER_ID = "00000000-0000-4000-8000-000000000000"

@@ -29,6 +29,7 @@ class Plan(Document):
         gates: what halts it, and what lets a stage pass.
         device_timeout: time that a device has to its next report.
         retries: which failed devices are given the release again; None none.
+        approval: whether another operator than its creator must agree to the start, and to a yes to what it asks.
         deadline: after which a rollout that still runs pauses and asks; None never.
         roll_back: after a halt, devices that were given the release are brought back by its signed way back.
         maintenance: when devices may be given the release, by their own clocks; none means at any time.
@@ -47,6 +48,7 @@ class Plan(Document):
     gates: Gates = EvidenceGates()
     device_timeout: Length = timedelta(hours=24)
     retries: Retries | None = None
+    approval: Literal["none", "required"] = "none"
     deadline: Length | None = None
     roll_back: bool = False
     maintenance: Annotated[tuple[Window, ...], Field(max_length=MAX_WINDOWS)] = ()

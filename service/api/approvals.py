@@ -53,7 +53,7 @@ def answer_to(outcome: Outcome) -> Response:
     """Return 204 for what is done, 200 with what it has to say, or 202 with the request that waits for approval."""
     if isinstance(outcome, Approval):
         headers = {"Location": f"/api/v1/approvals/{outcome.approval_id}"}
-        content = _model(outcome).model_dump(mode="json")
+        content = approval_model(outcome).model_dump(mode="json")
         return JSONResponse(content, status_code=status.HTTP_202_ACCEPTED, headers=headers)
     if outcome.answer:
         return JSONResponse(dict(outcome.answer))
@@ -70,27 +70,27 @@ async def list_approvals(
     """List requests, newest first."""
     found = await services.approvals.page(before=_position(paging.after), limit=paging.fetch, pending=pending)
     return paging.page(
-        found, key=lambda approval: f"{approval.requested_at.isoformat()} {approval.approval_id}", model=_model
+        found, key=lambda approval: f"{approval.requested_at.isoformat()} {approval.approval_id}", model=approval_model
     )
 
 
 @router.get("/{approval}")
 async def show_approval(_actor: ViewerActor, services: ServicesParameter, approval: ApprovalId) -> ApprovalModel:
     """Show a request."""
-    return _model(await services.approvals.get(approval))
+    return approval_model(await services.approvals.get(approval))
 
 
 @router.post("/{approval}/approve", dependencies=_idempotent)
 async def approve_request(actor: OperatorActor, services: ServicesParameter, approval: ApprovalId) -> ApprovedModel:
     """Approve another operator's request, and do what it asks for in the same transaction."""
     approved, done = await services.approvals.approve(actor, approval)
-    return ApprovedModel(**_model(approved).model_dump(), answer=done.answer)
+    return ApprovedModel(**approval_model(approved).model_dump(), answer=done.answer)
 
 
 @router.post("/{approval}/reject", dependencies=_idempotent)
 async def reject_request(actor: OperatorActor, services: ServicesParameter, approval: ApprovalId) -> ApprovalModel:
     """Reject a request, or take back one's own."""
-    return _model(await services.approvals.reject(actor, approval))
+    return approval_model(await services.approvals.reject(actor, approval))
 
 
 def _position(cursor: str | None) -> tuple[datetime, str] | None:
@@ -106,7 +106,8 @@ def _position(cursor: str | None) -> tuple[datetime, str] | None:
     return requested_at, approval_id
 
 
-def _model(approval: Approval) -> ApprovalModel:
+def approval_model(approval: Approval) -> ApprovalModel:
+    """Return a request as the API shows it."""
     return ApprovalModel(
         id=approval.approval_id,
         action=approval.action,

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from protocol.messages import ActionState, Cause
 from protocol.plan import Plan, PlanStage, ThresholdGates
+from service.api.approvals import PENDING_RESPONSE, ApprovalModel, answer_to, approval_model
 from service.api.auth import OperatorActor, ViewerActor
 from service.api.conditions import set_etag
 from service.api.idempotency import IdempotentRoute, idempotency_header
@@ -18,6 +19,7 @@ from service.application.plans import all_stages
 from service.application.rollouts import NewRollout, RolloutView
 from service.application.update_repositories import NumberedAction, StoredVerdict
 from service.domain.action import Hold
+from service.domain.approval import Approval
 from service.domain.membership import MAX_STAGES
 from service.domain.rollout import RolloutState, Stage, StageState
 from service.domain.verdict import Decision, Figure
@@ -126,6 +128,7 @@ class RolloutModel(BaseModel):
     Attributes:
         question: what a paused rollout asks a person; to resume it is to say yes.
         undoes: id of the rollout whose devices it brings back.
+        approval: the request that its plan has wait for another operator.
         evidence: what the gates stand on now, by name.
     """
 
@@ -139,6 +142,7 @@ class RolloutModel(BaseModel):
     halted_reason: str | None
     question: str | None
     undoes: str | None
+    approval: ApprovalModel | None
     plan: Plan
     evidence: dict[str, Figure]
     stages: list[StageModel]
@@ -193,7 +197,7 @@ async def create_rollout(
     actor: OperatorActor, services: ServicesParameter, new: NewRolloutModel, response: Response
 ) -> RolloutModel:
     """Create a rollout, and start it."""
-    return _answer(await services.rollouts.create(actor, new.new_rollout(), start_now=new.start), response)
+    return _answer(await services.rollout_requests.create(actor, new.new_rollout(), start_now=new.start), response)
 
 
 @router.get("")
@@ -229,12 +233,12 @@ async def list_decisions(
     return paging.page(found, key=lambda stored: stored.number, model=verdict_model)
 
 
-@router.post("/{rollout_id}/start")
+@router.post("/{rollout_id}/start", response_model=RolloutModel, responses=PENDING_RESPONSE)
 async def start_rollout(
     actor: OperatorActor, services: ServicesParameter, rollout_id: RolloutId, response: Response
-) -> RolloutModel:
+) -> RolloutModel | Response:
     """Start a draft; a running rollout stays as it is."""
-    return _answer(await services.rollouts.start(actor, rollout_id), response)
+    return _answer_or_wait(await services.rollout_requests.start(actor, rollout_id), response)
 
 
 @router.post("/{rollout_id}/pause")
@@ -245,12 +249,12 @@ async def pause_rollout(
     return _answer(await services.rollouts.pause(actor, rollout_id), response)
 
 
-@router.post("/{rollout_id}/resume")
+@router.post("/{rollout_id}/resume", response_model=RolloutModel, responses=PENDING_RESPONSE)
 async def resume_rollout(
     actor: OperatorActor, services: ServicesParameter, rollout_id: RolloutId, response: Response
-) -> RolloutModel:
+) -> RolloutModel | Response:
     """Resume a paused rollout, which answers its question with yes; a halted one stays halted."""
-    return _answer(await services.rollouts.resume(actor, rollout_id), response)
+    return _answer_or_wait(await services.rollout_requests.resume(actor, rollout_id), response)
 
 
 @router.post("/{rollout_id}/abort")
@@ -277,6 +281,10 @@ async def roll_back_rollout(
     return _answer(await services.rollouts.roll_back(actor, rollout_id), response)
 
 
+def _answer_or_wait(outcome: RolloutView | Approval, response: Response) -> RolloutModel | Response:
+    return answer_to(outcome) if isinstance(outcome, Approval) else _answer(outcome, response)
+
+
 def _answer(view: RolloutView, response: Response) -> RolloutModel:
     set_etag(response, view.stored.version)
     return rollout_model(view)
@@ -296,6 +304,7 @@ def rollout_model(view: RolloutView) -> RolloutModel:
         halted_reason=rollout.halted_reason or None,
         question=rollout.question or None,
         undoes=rollout.undoes,
+        approval=None if view.pending is None else approval_model(view.pending),
         plan=view.stored.plan,
         evidence=rollout.figures,
         stages=[_stage_model(*pair) for pair in zip(rollout.stages, all_stages(view.stored.plan), strict=True)],

@@ -36,6 +36,7 @@ from service.application.repository import ImageRepository
 from service.application.repository_status import RepositoryStatus
 from service.application.request_rate import PublicRate
 from service.application.revocation import Revocations
+from service.application.rollout_approvals import RolloutRequests
 from service.application.rollout_facts import RolloutFacts
 from service.application.rollouts import Rollouts
 from service.application.roots import Roots
@@ -99,6 +100,7 @@ class Services:
     checkpoints: Checkpoints
     releases: Releases
     rollouts: Rollouts
+    rollout_requests: RolloutRequests
     telemetry: Telemetry
     fleet: Fleet
     learned_states: LearnedStates

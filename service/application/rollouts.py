@@ -15,6 +15,7 @@ from service.application.rollout_explanation import RolloutExplanation, explain_
 from service.application.rollout_members import begin
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.application.update_repositories import NumberedAction, StoredRollout, StoredVerdict
+from service.domain.approval import Approval
 from service.domain.errors import ConflictError
 from service.domain.membership import check_plans
 from service.domain.operator import Actor
@@ -25,6 +26,10 @@ from service.domain.rollout import Rollout, RolloutState, abort, pause, resume, 
 
 class GroupPolicyError(ConflictError):
     """The group's policy takes no updates of this kind."""
+
+
+class ApprovalNeededError(ConflictError):
+    """The plan wants another operator to agree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +50,16 @@ class NewRollout:
 
 @dataclass(frozen=True, slots=True)
 class RolloutView:
-    """A rollout with what people call its parts."""
+    """A rollout with what people call its parts.
+
+    Attributes:
+        pending: what its plan has wait for another operator's word, or None.
+    """
 
     stored: StoredRollout
     release: Release
     group: DeviceGroup
+    pending: Approval | None = None
 
 
 class Rollouts:
@@ -80,7 +90,7 @@ class Rollouts:
             await work.audit.add(actor, change, at=stored.created_at)
             work.record(rollout_event(stored.rollout, "created", stored.created_at))
             if start_now:
-                await self._start(work, actor, stored.rollout.rollout_id)
+                await self.start_in(work, actor, stored.rollout.rollout_id)
             await work.commit()
         return await self.get(stored.rollout.rollout_id)
 
@@ -138,7 +148,7 @@ class Rollouts:
             EmptyGroupError: the group has no active device.
         """
         async with self._unit_of_work() as work:
-            await self._start(work, actor, rollout_id)
+            await self.start_in(work, actor, rollout_id)
             await work.commit()
         return await self.get(rollout_id)
 
@@ -157,8 +167,26 @@ class Rollouts:
         Raises:
             UnknownRolloutError: there is none.
             RolloutStateError: it is neither paused nor running.
+            ApprovalNeededError: its plan wants another operator to agree to a yes.
         """
-        return await self._step(actor, rollout_id, "resume", resume)
+        async with self._unit_of_work() as work:
+            await self.resume_in(work, actor, rollout_id)
+            await work.commit()
+        return await self.get(rollout_id)
+
+    async def resume_in(self, work: UnitOfWork, actor: Actor, rollout_id: str) -> None:
+        """Resume a rollout in the caller's transaction; see `resume`.
+
+        Raises:
+            ApprovalNeededError: its plan wants another operator to agree to a yes.
+        """
+        stored = await work.rollouts.get(rollout_id, lock=True)
+        if is_yes(stored):
+            _check_approved(stored, actor)
+        now = self._clock.now()
+        after = resume(stored.rollout, now)
+        if after != stored.rollout:
+            await store_step(work, actor, stored, after, name="resume", now=now)
 
     async def abort(self, actor: Actor, rollout_id: str) -> RolloutView:
         """End it for good; what no device has begun is cancelled.
@@ -215,11 +243,17 @@ class Rollouts:
                 await work.commit()
         return await self.get(rollout_id)
 
-    async def _start(self, work: UnitOfWork, actor: Actor, rollout_id: str) -> None:
+    async def start_in(self, work: UnitOfWork, actor: Actor, rollout_id: str) -> None:
+        """Start a draft in the caller's transaction; see `start`.
+
+        Raises:
+            ApprovalNeededError: its plan wants another operator to agree.
+        """
         now = self._clock.now()
         stored = await work.rollouts.get(rollout_id, lock=True)
         if stored.rollout.state is RolloutState.RUNNING:
             return
+        _check_approved(stored, actor)
         after = await begin(work, stored.rollout, stored.plan, now=now)
         await store_step(work, actor, stored, after, name="start", now=now)
 
@@ -246,6 +280,25 @@ class Rollouts:
         return StoredRollout(rollout, plan, created_at=self._clock.now(), created_by=actor.name)
 
 
+def is_yes(stored: StoredRollout) -> bool:
+    """Whether resuming a rollout says yes to what it asks, for which its plan wants another operator."""
+    return stored.plan.approval == "required" and bool(stored.rollout.question)
+
+
+def _check_approved(stored: StoredRollout, actor: Actor) -> None:
+    if stored.plan.approval == "required" and not actor.approved_by:
+        raise ApprovalNeededError("rollout: expected another operator's approval, as its plan says, found none")
+
+
 async def _view(work: UnitOfWork, stored: StoredRollout) -> RolloutView:
     release = await work.releases.get(stored.rollout.release_id)
-    return RolloutView(stored, release, await work.products.get_group(stored.rollout.group_id))
+    group = await work.products.get_group(stored.rollout.group_id)
+    return RolloutView(stored, release, group, await _pending(work, stored))
+
+
+async def _pending(work: UnitOfWork, stored: StoredRollout) -> Approval | None:
+    steps = {RolloutState.DRAFT: "rollout.start", RolloutState.PAUSED: "rollout.resume"}
+    step = steps.get(stored.rollout.state)
+    if stored.plan.approval != "required" or step is None:
+        return None
+    return await work.approvals.pending_on(step, stored.rollout.rollout_id)

@@ -71,6 +71,7 @@ def operator_services(core: Core, gateway: Gateway, *, identity: Identity, updat
         checkpoints=updates.checkpoints,
         releases=updates.releases,
         rollouts=updates.rollouts,
+        rollout_requests=updates.rollout_requests,
         learned_states=updates.learned_states,
         model_health=updates.model_health,
         telemetry=Telemetry(core.telemetry_store, arrived=core.gateway_events.telemetry_arrived),

@@ -24,6 +24,7 @@ from service.application.reports import Reports
 from service.application.repository import ImageRepository
 from service.application.repository_status import RepositoryStatus
 from service.application.retention import Retention
+from service.application.rollout_approvals import RolloutRequests
 from service.application.rollout_ticks import RolloutTicks
 from service.application.rollouts import Rollouts
 from service.application.roots import Roots
@@ -48,6 +49,7 @@ class Updates:
     roots: Roots
     releases: Releases
     rollouts: Rollouts
+    rollout_requests: RolloutRequests
     reports: Reports
     director: Director
     poll: Poll
@@ -87,6 +89,7 @@ async def open_updates(core: Core, gateway: Gateway) -> Updates:
     delta_maker = DeltaMaker(ports, policy)
     for listener in (pending.hear, Waker(pending, gateway).hear, worker.hear, checkpoints.hear, delta_maker.hear):
         core.feed.subscribe(listener)
+    rollouts = Rollouts(unit_of_work, clock=clock, entropy=entropy)
     pacing = PollPacing(settings.poll_seconds, min(settings.poll_seconds, settings.busy_poll_seconds))
     return Updates(
         transparency=transparency,
@@ -99,7 +102,8 @@ async def open_updates(core: Core, gateway: Gateway) -> Updates:
         repository_status=RepositoryStatus(unit_of_work, clock=clock),
         roots=Roots(unit_of_work, repository=repository, keys=metadata, clock=clock),
         releases=Releases(unit_of_work, repository=repository, clock=clock, entropy=entropy),
-        rollouts=Rollouts(unit_of_work, clock=clock, entropy=entropy),
+        rollouts=rollouts,
+        rollout_requests=RolloutRequests(rollouts, core.approvals),
         reports=Reports(unit_of_work, clones=core.clones, clock=clock),
         director=Director(unit_of_work, signer=metadata, clock=clock),
         learned_states=learned_states,

@@ -10,6 +10,7 @@ import typer
 import yaml
 
 from protocol.plan import Plan
+from service.cli.approvals import remark_outcome
 from service.cli.client import JsonObject, connect
 from service.cli.errors import BadArgumentError
 from service.cli.explaining import print_explanation
@@ -220,7 +221,10 @@ def abort(rollout: RolloutArgument, *, operator_dir: OperatorDirOption = DEFAULT
 def _command(rollout: str, verb: str, *, operator_dir: OperatorDirOption) -> None:
     with connect(operator_dir) as client:
         answer = client.post(f"/rollouts/{rollout}/{verb}")
-    print_line(f"{short(rollout)}: {answer.get('state', verb)}")
+    if answer.get("state") == "pending":
+        remark_outcome(rollout, verb, answer)
+    else:
+        print_line(f"{short(rollout)}: {answer.get('state', verb)}")
 
 
 def _print_rollout(rollout: JsonObject, *, as_json: bool) -> None:
@@ -229,6 +233,9 @@ def _print_rollout(rollout: JsonObject, *, as_json: bool) -> None:
         return
     facts = ("id", "release", "group", "state", "halted_reason", "question", "undoes")
     print_facts({name: rollout.get(name) for name in facts} | {"totals": rollout.get("totals")})
+    if request := rollout.get("approval"):
+        asked = f"{request['action']}, asked for by {request['requested_by']}"
+        print_line(f"waits for another operator ({asked}): tinyfleet approval approve {request['id']}")
     columns = ("index", "state", "size", "scheduled", "held", "in_progress", "succeeded", "failed")
     rows = ([stage.get(column) for column in columns] for stage in rollout.get("stages", []))
     print_table("Stages", columns, rows)
