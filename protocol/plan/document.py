@@ -1,6 +1,5 @@
 """The plan as a whole."""
 
-import itertools
 from datetime import timedelta
 from typing import Annotated, Literal, Self
 
@@ -13,6 +12,7 @@ from protocol.plan.hold_out import HoldOut
 from protocol.plan.pace import Pace
 from protocol.plan.retries import Retries
 from protocol.plan.stages import MAX_STAGES, PlanStage
+from protocol.plan.targets import BoundedTarget
 from protocol.plan.timing import MAX_WINDOWS, Deferral, Disruption, TimeZone, Window
 
 WHOLE_PERCENT = 100
@@ -23,7 +23,9 @@ class Plan(Document):
 
     Attributes:
         version: of this form.
-        stages: each reaches further than the one before; a count and a percentage compare only by the group.
+        target: devices of the group that it is for; None all.
+        stages: each reaches further than the one before of the same devices; a count and a percentage compare only by
+            the group.
         hold_out: devices that get the release when all others have shown it; None none.
         pace: how fast.
         gates: what halts it, and what lets a stage pass.
@@ -42,6 +44,7 @@ class Plan(Document):
     version: Literal[1] = 1
     name: Name = "plan"
     description: Annotated[str, Field(max_length=2000)] = ""
+    target: BoundedTarget = None
     stages: Annotated[tuple[PlanStage, ...], Field(min_length=1, max_length=MAX_STAGES)]
     hold_out: HoldOut | None = None
     pace: Pace = Pace()
@@ -59,12 +62,14 @@ class Plan(Document):
 
     @model_validator(mode="after")
     def _check_stages(self) -> Self:
-        for number, (before, stage) in enumerate(itertools.pairwise(self.stages), start=1):
-            if _reaches_no_further(before, stage):
+        for number, stage in enumerate(self.stages):
+            alike = [before for before in self.stages[:number] if before.where == stage.where]
+            if alike and _reaches_no_further(alike[-1], stage):
                 raise ValueError(f"stages.{number}: expected one that reaches further than the one before it")
         if self.device_timeout <= timedelta(0):
             raise ValueError("device_timeout: expected above 0")
-        if self.hold_out is not None and self.stages[-1].percent != WHOLE_PERCENT:
+        last = self.stages[-1]
+        if self.hold_out is not None and (last.percent != WHOLE_PERCENT or last.where is not None):
             raise ValueError("hold_out: expected a last stage of 100 percent before it, found another")
         return self
 

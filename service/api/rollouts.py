@@ -89,6 +89,28 @@ class NewRolloutModel(RequestModel):
         return Plan(stages=tuple(stages), gates=gates, device_timeout=timedelta(seconds=timeout))
 
 
+class PreviewModel(RequestModel):
+    """A plan, and the group that it may be for."""
+
+    group: Annotated[str, Field(min_length=1, max_length=60)]
+    product: Annotated[str, Field(max_length=60)] | None = None
+    plan: Plan
+
+
+class PlannedModel(BaseModel):
+    """What a plan would do now.
+
+    Attributes:
+        devices: of the group, that could take a release.
+        matching: those that the plan is for.
+        stages: devices that each stage would let in by itself; those that are held out are the last.
+    """
+
+    devices: int
+    matching: int
+    stages: list[int]
+
+
 class StageModel(BaseModel):
     """A stage.
 
@@ -198,6 +220,13 @@ async def create_rollout(
 ) -> RolloutModel:
     """Create a rollout, and start it."""
     return _answer(await services.rollout_requests.create(actor, new.new_rollout(), start_now=new.start), response)
+
+
+@router.post("/preview", dependencies=[Depends(idempotency_header)])
+async def preview_rollout(_actor: ViewerActor, services: ServicesParameter, wanted: PreviewModel) -> PlannedModel:
+    """Count the devices that a plan would be for now; nothing is stored."""
+    found = await services.rollouts.preview(NewRollout("", wanted.group, wanted.product, wanted.plan))
+    return PlannedModel(devices=found.devices, matching=found.matching, stages=list(found.stages))
 
 
 @router.get("")

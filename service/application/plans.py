@@ -38,6 +38,7 @@ def conditions_of(plan: Plan) -> Conditions:
             concurrency=pace.concurrency,
         ),
         deadline=plan.deadline,
+        target=plan.target,
         roll_back=plan.roll_back,
         retries=_retries(plan.retries),
         timing=timing_of(plan),
@@ -67,7 +68,7 @@ def _budget(disruption: Disruption) -> Budget:
 
 def stage_plans(plan: Plan) -> tuple[StagePlan, ...]:
     """Return how far each stage reaches."""
-    return tuple(StagePlan(stage.count, stage.percent) for stage in plan.stages)
+    return tuple(StagePlan(stage.count, stage.percent, stage.where) for stage in plan.stages)
 
 
 def all_stages(plan: Plan) -> tuple[PlanStage, ...]:
@@ -82,7 +83,13 @@ def all_stages(plan: Plan) -> tuple[PlanStage, ...]:
 def stages_of(plan: Plan) -> tuple[Stage, ...]:
     """Return the stages of a draft."""
     return tuple(
-        Stage(index, soak=stage.soak, resolved=stage.resolved, is_control=index == len(plan.stages))
+        Stage(
+            index,
+            soak=stage.soak,
+            resolved=stage.resolved,
+            where=stage.where,
+            is_control=index == len(plan.stages),
+        )
         for index, stage in enumerate(all_stages(plan))
     )
 

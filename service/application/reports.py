@@ -16,6 +16,7 @@ from protocol.geometry import Slot
 from protocol.messages import MANIFEST_PAYLOAD_TYPE, ActionReport, ActionState, Cause, VersionManifest
 from service.application.clock import Clock
 from service.application.clones import Clones
+from service.application.events import Event, EventType
 from service.application.rollout_changes import store_actions, store_rollout
 from service.application.security_events import indicated, refused
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
@@ -195,7 +196,10 @@ async def _store_manifest(work: UnitOfWork, manifest: VersionManifest, envelope:
     if not await work.installed.put_manifest(stored):
         return False
     images: dict[Slot, str] = dict(manifest.images)
+    known = (await work.installed.of([manifest.device_id])).get(manifest.device_id, {})
     await work.installed.put(manifest.device_id, images, at=now)
+    if {**known, **images} != known:
+        work.record(Event(EventType.DEVICE, manifest.device_id, "installed", now))
     # Every manifest repeats the last indicator, as after a restart.
     if manifest.attack_indicator and (last is None or last.attack_indicator != manifest.attack_indicator):
         work.record(indicated(manifest, now=now))

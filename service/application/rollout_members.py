@@ -9,12 +9,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from protocol.plan import Plan
+from protocol.plan.targets import Target
 from service.application.plans import stage_plans
+from service.application.targets import condition_of
 from service.application.unit_of_work import UnitOfWork
 from service.domain.errors import ConflictError
 from service.domain.membership import HeldOut, cut_stages, held_out
 from service.domain.order import NO_POSITION, digits_for
 from service.domain.rollout import Rollout, Stage, start
+from service.domain.targets import Condition
 
 LEAST_PER_BUCKET = 50  # what looking at a bucket counts for, in ids that are read
 
@@ -31,11 +34,13 @@ class Walk:
         new: devices that it has not let in yet, in their order.
         position: of the last device that it looked at.
         is_end: nothing of it lies beyond.
+        elsewhere: further devices on the way that stages of other filters have let in.
     """
 
     new: Sequence[str]
     position: int
     is_end: bool
+    elsewhere: int = 0
 
 
 async def begin(work: UnitOfWork, draft: Rollout, plan: Plan, *, now: datetime) -> Rollout:
@@ -45,22 +50,30 @@ async def begin(work: UnitOfWork, draft: Rollout, plan: Plan, *, now: datetime) 
         EmptyGroupError: it is for none.
         RolloutStateError: it is no draft.
     """
-    if draft.undoes is None:
-        members = await work.actions.count_members(draft.group_id)
-    else:
-        members = await work.actions.count_exposed(draft.undoes, draft.group_id)
+    members = await _count(work, draft)
     if not members:
-        raise EmptyGroupError("group: expected at least one active device, found none")
+        raise EmptyGroupError("group: expected at least one active device that the rollout is for, found none")
     ordered = replace(draft, bucket_digits=digits_for(members))
     held = None if plan.hold_out is None else await _held_out(work, ordered, held_out(plan.hold_out.percent, members))
-    return start(ordered, cut_stages(stage_plans(plan), members, held_out=held), now=now)
+    matching = {where: await _count(work, draft, where) for where in draft.filters}
+    return start(ordered, cut_stages(stage_plans(plan), members, held_out=held, matching=matching), now=now)
+
+
+async def plan_stages(work: UnitOfWork, draft: Rollout, plan: Plan) -> tuple[int, Sequence[int]]:
+    """Return how many devices a plan is for now, and how many each of its stages would let in by itself."""
+    members = await _count(work, draft)
+    matching = {where: await _count(work, draft, where) for where in draft.filters}
+    held = None if plan.hold_out is None else HeldOut(held_out(plan.hold_out.percent, members), NO_POSITION)
+    cuts = cut_stages(stage_plans(plan), members, held_out=held, matching=matching)
+    return members, [cut.planned for cut in cuts]
 
 
 async def _held_out(work: UnitOfWork, rollout: Rollout, devices: int) -> HeldOut:
     """Find where the last devices begin, from the end of the order."""
     left = devices
+    condition = await _condition(work, rollout)
     for prefix in reversed(rollout.order.prefixes()):
-        placed = sorted(map(rollout.order.position, await _members(work, rollout, prefix)), reverse=True)
+        placed = sorted(map(rollout.order.position, await _members(work, rollout, prefix, condition)), reverse=True)
         if len(placed) > left:
             return HeldOut(devices, placed[left])
         left -= len(placed)
@@ -69,7 +82,23 @@ async def _held_out(work: UnitOfWork, rollout: Rollout, devices: int) -> HeldOut
 
 async def is_member(work: UnitOfWork, rollout: Rollout, device_id: str) -> bool:
     """Say whether a rollout is for a device."""
-    return bool(await _members(work, rollout, device_id))
+    return bool(await _members(work, rollout, device_id, await _condition(work, rollout)))
+
+
+async def filters_of(work: UnitOfWork, rollout: Rollout, device_id: str) -> Sequence[Target]:
+    """Return the filters of a rollout's stages that match a device of its group."""
+    conditions = {where: await _condition(work, rollout, where) for where in rollout.filters}
+    return [where for where, each in conditions.items() if await _members(work, rollout, device_id, each)]
+
+
+async def _condition(work: UnitOfWork, rollout: Rollout, where: Target | None = None) -> Condition:
+    return await condition_of(work, rollout.conditions.target, where)
+
+
+async def _count(work: UnitOfWork, rollout: Rollout, where: Target | None = None) -> int:
+    if rollout.undoes is not None:
+        return await work.actions.count_exposed(rollout.undoes, rollout.group_id)
+    return await work.actions.count_members(rollout.group_id, condition=await _condition(work, rollout, where))
 
 
 async def walk(work: UnitOfWork, rollout: Rollout, stage: Stage, *, limit: int, ids_to_read: int) -> Walk:
@@ -83,27 +112,31 @@ async def walk(work: UnitOfWork, rollout: Rollout, stage: Stage, *, limit: int, 
         ids_to_read: after which the next step goes on; a bucket is read whole.
     """
     new: list[str] = []
+    elsewhere = 0
     looked_at = position = stage.walked
+    condition = await _condition(work, rollout, stage.where)
     until = stage.until if stage.is_control else min(stage.until, rollout.held_after)
     while ids_to_read > 0:
         bucket = rollout.order.bucket_after(position)
         if bucket is None or position >= until:
-            return Walk(new, looked_at, is_end=True)
-        found = await _members(work, rollout, bucket.prefix)
+            return Walk(new, looked_at, is_end=True, elsewhere=elsewhere)
+        found = await _members(work, rollout, bucket.prefix, condition)
         placed = sorted((rollout.order.position(device_id), device_id) for device_id in found)
         placed = [each for each in placed if position < each[0] <= until]
         known = await work.actions.known(rollout.rollout_id, [device_id for _, device_id in placed])
         for looked_at, device_id in placed:
             if device_id not in known:
                 new.append(device_id)
-            if len(new) == limit:
-                return Walk(new, looked_at, is_end=False)
+            elif rollout.stages[known[device_id]].where != stage.where and looked_at > stage.threshold:
+                elsewhere += 1
+            if len(new) + elsewhere == limit:
+                return Walk(new, looked_at, is_end=False, elsewhere=elsewhere)
         position = bucket.last
         ids_to_read -= max(LEAST_PER_BUCKET, len(found))
-    return Walk(new, position, is_end=False)
+    return Walk(new, position, is_end=False, elsewhere=elsewhere)
 
 
-async def _members(work: UnitOfWork, rollout: Rollout, begins: str) -> Sequence[str]:
+async def _members(work: UnitOfWork, rollout: Rollout, begins: str, condition: Condition) -> Sequence[str]:
     if rollout.undoes is None:
-        return await work.actions.members(rollout.group_id, begins=begins)
+        return await work.actions.members(rollout.group_id, begins=begins, condition=condition)
     return await work.actions.exposed(rollout.undoes, rollout.group_id, begins=begins)

@@ -20,7 +20,7 @@ from service.application.healing import heal
 from service.application.retries import retry_step
 from service.application.rollbacks import undo_after_halt
 from service.application.rollout_changes import store_actions, store_rollout
-from service.application.rollout_members import is_member, walk
+from service.application.rollout_members import filters_of, is_member, walk
 from service.application.security_events import unheard
 from service.application.silence import look_for_silence
 from service.application.timing import awaited_places, call_next, windows_of
@@ -121,6 +121,7 @@ class RolloutTicks:
             return
         changed = {stored.event.subject_id for stored in page if stored.event.type is EventType.DEVICE}
         async with self._unit_of_work() as work:
+            changed |= await _updated(work, page)
             for device_id in sorted(changed):
                 await self._follow_device(work, device_id)
             await work.leases.advance(lease.name, page[-1].sequence)
@@ -141,9 +142,25 @@ class RolloutTicks:
                 rollout = await store_actions(work, stored.rollout, [(action, gone)], now=now)
                 await store_rollout(work, stored, rollout, now=now)
         if device.state in ENROLLED_STATES:
+            await self._leave(work, device)
             await self._join(work, device)
         if device.state is DeviceState.QUARANTINED:
             await heal(work, device, now=self._clock.now(), entropy=self._entropy)
+
+    async def _leave(self, work: UnitOfWork, device: Device) -> None:
+        """Take back what the device was not given yet, where it is no longer of those whom a rollout is for."""
+        for found in await work.actions.unfinished([device.device_id]):
+            if found.state is not ActionState.SCHEDULED or found.heals:
+                continue
+            stored = await work.rollouts.get(found.rollout_id, lock=True)
+            if stored.rollout.conditions.target is None or await is_member(work, stored.rollout, device.device_id):
+                continue
+            action = await work.actions.get(found.action_id, lock=True)
+            if action.state is ActionState.SCHEDULED:
+                now = self._clock.now()
+                gone = cancel(action, "the rollout's target no longer matches the device", now=now)
+                rollout = await store_actions(work, stored.rollout, [(action, gone)], now=now)
+                await store_rollout(work, stored, rollout, now=now)
 
     async def _join(self, work: UnitOfWork, device: Device) -> None:
         for found in await work.rollouts.of_group(device.group_id):
@@ -151,7 +168,7 @@ class RolloutTicks:
                 continue
             stored = await work.rollouts.get(found.rollout.rollout_id, lock=True)
             position = stored.rollout.order.position(device.device_id)
-            stage = stored.rollout.stage_at(position)
+            stage = stored.rollout.stage_at(position, await filters_of(work, stored.rollout, device.device_id))
             known = await work.actions.known(stored.rollout.rollout_id, [device.device_id])
             # A stage that waits, or is being opened, finds the device by itself.
             if stage is None or stage.state is StageState.WAITING or known or stage.will_find(position):
@@ -214,7 +231,9 @@ class RolloutTicks:
             step = await walk(work, rollout, stage, limit=limit, ids_to_read=IDS_PER_STEP)
             rollout = await enrol(work, stored, index, step.new, now=now, entropy=self._entropy)
             rollout = rollout.paced(len(step.new) - (rollout.held - stored.rollout.held), now)
-            rollout = rollout.with_stage(rollout.stages[index].walked_to(step.position, is_end=step.is_end))
+            rollout = rollout.with_stage(
+                rollout.stages[index].walked_to(step.position, is_end=step.is_end, elsewhere=step.elsewhere)
+            )
         elif not stage.room:
             rollout = rollout.with_stage(stage.walked_to(stage.walked, is_end=False))
         await store_rollout(work, stored, rollout, now=now)
@@ -246,6 +265,17 @@ class RolloutTicks:
                 await _tell_if_unheard(work, stored, action, device, now=now)
         rollout = await store_actions(work, stored.rollout, changes, now=now)
         await store_rollout(work, stored, rollout, now=now)
+
+
+async def _updated(work: UnitOfWork, page: Sequence[StoredEvent]) -> set[str]:
+    """Return devices that have ended an update, where a rollout of their group looks at what devices run."""
+    events = [stored.event for stored in page if stored.event.type is EventType.ACTION]
+    ended = {str(event.data["device_id"]) for event in events if event.data.get("is_final")}
+    devices = await work.devices.find_many(ended) if ended else {}
+    groups = {device.group_id for device in devices.values()}
+    rollouts = {group: await work.rollouts.of_group(group) for group in groups}
+    looking = {group for group, found in rollouts.items() if any(each.rollout.looks_at_images for each in found)}
+    return {device_id for device_id, device in devices.items() if device.group_id in looking}
 
 
 async def _tell_if_unheard(

@@ -12,7 +12,7 @@ from service.application.plans import conditions_of, stage_plans, stages_of
 from service.application.rollbacks import undo
 from service.application.rollout_changes import rollout_event, store_step
 from service.application.rollout_explanation import RolloutExplanation, explain_rollout
-from service.application.rollout_members import begin
+from service.application.rollout_members import begin, plan_stages
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.application.update_repositories import NumberedAction, StoredRollout, StoredVerdict
 from service.domain.approval import Approval
@@ -46,6 +46,21 @@ class NewRollout:
     group: str
     product: str | None
     plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStages:
+    """What a plan would do with a group now.
+
+    Attributes:
+        devices: of the group, that could take a release.
+        matching: those that the plan is for.
+        stages: devices that each stage would let in by itself.
+    """
+
+    devices: int
+    matching: int
+    stages: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +108,21 @@ class Rollouts:
                 await self.start_in(work, actor, stored.rollout.rollout_id)
             await work.commit()
         return await self.get(stored.rollout.rollout_id)
+
+    async def preview(self, new: NewRollout) -> PlannedStages:
+        """Count the devices that a plan would be for now, and those of its stages; nothing is stored.
+
+        Raises:
+            InvalidPlanError, InvalidGateError: the plan makes no rollout.
+            UnknownGroupError, AmbiguousGroupError: the group.
+        """
+        check_plans(stage_plans(new.plan))
+        async with self._unit_of_work(read_only=True) as work:
+            product = None if new.product is None else await work.products.get(new.product)
+            group = await work.products.get_group(new.group, product_id=product.product_id if product else None)
+            draft = Rollout("", new.release, group.group_id, conditions_of(new.plan), stages_of(new.plan))
+            members, stages = await plan_stages(work, draft, new.plan)
+            return PlannedStages(await work.actions.count_members(group.group_id), members, stages)
 
     async def get(self, rollout_id: str) -> RolloutView:
         """Return a rollout.

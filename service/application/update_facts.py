@@ -2,6 +2,7 @@
 
 from protocol.messages import ActionState
 from service.application.rollout_facts import DeviceRolloutFacts
+from service.application.rollout_members import filters_of, is_member
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.application.update_repositories import StoredRollout
 from service.domain.action import Action
@@ -41,7 +42,7 @@ async def _reasons_to_wait(work: UnitOfWork, device_id: str, group_id: str, *, b
     found = [stored for stored in await work.rollouts.of_group(group_id) if stored.rollout.rollout_id != beside]
     if not found and not beside:
         return ["no rollout for the device's group"]
-    return [_waiting_reason(stored, device_id) for stored in found]
+    return [await _waiting_reason(work, stored, device_id) for stored in found]
 
 
 def _reason(stored: StoredRollout, action: Action, release: str) -> str:
@@ -56,11 +57,13 @@ def _reason(stored: StoredRollout, action: Action, release: str) -> str:
     return f"release {release}: rollout {stored.rollout.state}{why}"
 
 
-def _waiting_reason(stored: StoredRollout, device_id: str) -> str:
+async def _waiting_reason(work: UnitOfWork, stored: StoredRollout, device_id: str) -> str:
     rollout = stored.rollout
     if rollout.state is RolloutState.DRAFT:
         return f"rollout {rollout.rollout_id} is a draft"
-    stage, is_later = rollout.stage_of(rollout.order.position(device_id))
+    if not await is_member(work, rollout, device_id):
+        return f"rollout {rollout.rollout_id}: is not for the device"
+    stage, is_later = rollout.stage_of(rollout.order.position(device_id), await filters_of(work, rollout, device_id))
     if stage is None:
         return f"rollout {rollout.rollout_id}: its stages leave the device out"
     later = " or a later one" if is_later else ""

@@ -14,6 +14,7 @@ from protocol.versions import Build
 from service.domain.action import Action
 from service.domain.release import Artifact, Release
 from service.domain.rollout import Rollout, RolloutState
+from service.domain.targets import EVERYBODY, Condition
 from service.domain.verdict import Verdict
 
 
@@ -152,6 +153,9 @@ class MetadataRepository(Protocol):
 
     async def images_at(self, paths: Collection[str]) -> Mapping[str, ImageTarget]:
         """Return the images of these target names, by name."""
+
+    async def builds(self, *, component_id: str | None, name: str | None) -> Sequence[Build]:
+        """Return the builds in force of a component, or of images of a name, whatever their versions."""
 
     async def released_builds(self, slot: Slot, component_id: str) -> Sequence[Build]:
         """Return every build of a component that a release has brought for a slot."""
@@ -308,8 +312,8 @@ class ActionRepository(Protocol):
     async def newest(self, device_id: str) -> Action | None:
         """Return a device's newest action, or None."""
 
-    async def known(self, rollout_id: str, device_ids: Collection[str]) -> set[str]:
-        """Return those of the devices that have an action in the rollout, apart from ones that heal."""
+    async def known(self, rollout_id: str, device_ids: Collection[str]) -> Mapping[str, int]:
+        """Return the stages of those of the devices that have an action in the rollout, apart from ones that heal."""
 
     async def of_devices(self, rollout_id: str, device_ids: Collection[str]) -> Mapping[str, Action]:
         """Return the actions of several devices in a rollout, by device, apart from ones that heal."""
@@ -346,18 +350,19 @@ class ActionRepository(Protocol):
     async def page_unfinished(self, *, after_number: int, limit: int) -> Sequence[NumberedAction]:
         """Return at most `limit` unfinished actions of all rollouts in the order they were made."""
 
-    async def members(self, group_id: str, *, begins: str) -> Sequence[str]:
+    async def members(self, group_id: str, *, begins: str, condition: Condition = EVERYBODY) -> Sequence[str]:
         """Return the ids of a group's devices that have attested and are not shut out.
 
         Args:
             group_id: GUID.
             begins: hex digits that the ids begin with; there is no other bound.
+            condition: that they meet.
         """
 
     async def exposed(self, rollout_id: str, group_id: str, *, begins: str) -> Sequence[str]:
         """Return those members of a group, as `members`, that were given a rollout's release, by healing, too."""
 
-    async def count_members(self, group_id: str) -> int:
+    async def count_members(self, group_id: str, *, condition: Condition = EVERYBODY) -> int:
         """Return how many devices `members` would return in all."""
 
     async def count_exposed(self, rollout_id: str, group_id: str) -> int:

@@ -111,9 +111,15 @@ def show_plan(
     *,
     preset: Annotated[str | None, typer.Option(help="Show this one: careful, standard, emergency.")] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of plans.")] = False,
+    group: Annotated[str | None, typer.Option(help="Count the devices of this group that it is for.")] = None,
+    product: Annotated[str | None, typer.Option(help="Product, where the group's name is not unique.")] = None,
+    operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a plan file and show what it says with its preset; or show a preset, or the schema. Needs no service."""
+    """Check a plan file and show what it says with its preset; or show a preset, or the schema.
+
+    The service is asked for --group alone.
+    """
     if [plan is not None, preset is not None, schema].count(True) != 1:
         raise BadArgumentError("expected one of a plan file, --preset and --schema")
     if schema:
@@ -121,10 +127,21 @@ def show_plan(
         return
     found = read_plan(plan) if plan is not None else plan_of({"preset": preset}, where="--preset")
     content = found.model_dump(mode="json", exclude_none=True)
+    reach = None if group is None else _reach(operator_dir, found, group, product)
     if as_json:
-        print_json(content)
-    else:
-        print_line(yaml.safe_dump(content, sort_keys=False, allow_unicode=True).rstrip())
+        print_json(content if reach is None else {"plan": content, "reach": reach})
+        return
+    print_line(yaml.safe_dump(content, sort_keys=False, allow_unicode=True).rstrip())
+    if reach is not None:
+        stages = ", ".join(map(str, reach["stages"]))
+        print_line(f"\nfor {reach['matching']} of {reach['devices']} devices; by stages: {stages}")
+
+
+def _reach(operator_dir: Path, plan: Plan, group: str, product: str | None) -> JsonObject:
+    """Ask the service for how many devices of a group a plan is."""
+    body = {"group": group, "product": product, "plan": plan.model_dump(mode="json")}
+    with connect(operator_dir) as client:
+        return client.post("/rollouts/preview", body)
 
 
 @app.command("list")

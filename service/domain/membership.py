@@ -5,14 +5,15 @@ a stage holds is planned when the rollout starts; where it ends is settled when 
 of the last device that it let in. A device that joins later has a position too and so falls into a stage by itself.
 """
 
-import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
+from types import MappingProxyType
 
 from typing_extensions import override
 
+from protocol.plan.targets import Target
 from service.domain.device import DeviceState
 from service.domain.errors import InvalidError
 from service.domain.order import MAX_POSITION, NO_POSITION
@@ -34,10 +35,12 @@ class StagePlan:
     Attributes:
         count: number of devices, or None.
         percent: share of the group, above 0 to 100, or None.
+        where: counted among devices that match alone, as those of other stages with the same filter; None all.
     """
 
     count: int | None = None
     percent: float | None = None
+    where: Target | None = None
 
     @override
     def __str__(self) -> str:
@@ -50,6 +53,12 @@ class StagePlan:
             raise InvalidPlanError(f"stage count: expected at least 1, found {self.count}")
         if self.percent is not None and not 0 < self.percent <= 100:  # noqa: PLR2004 - percent
             raise InvalidPlanError(f"stage percent: expected above 0 to 100, found {self.percent}")
+
+    def reaches_beyond(self, before: "StagePlan") -> bool:
+        """Whether it adds devices to those of a stage before it, as far as both count alike."""
+        if self.count and before.count:
+            return self.count > before.count
+        return not (self.percent and before.percent) or self.percent > before.percent
 
     def reach(self, members: int) -> int:
         """Return how many of the group's members the stage and those before it hold."""
@@ -103,20 +112,26 @@ def check_plans(plans: Sequence[StagePlan]) -> None:
     """
     if not 1 <= len(plans) <= MAX_STAGES:
         raise InvalidPlanError(f"stages: expected 1 to {MAX_STAGES}, found {len(plans)}")
-    for before, plan in itertools.pairwise(plans):
-        if (before.count and plan.count and plan.count <= before.count) or (
-            before.percent and plan.percent and plan.percent <= before.percent
-        ):
+    for number, plan in enumerate(plans):
+        before = next((each for each in reversed(plans[:number]) if each.where == plan.where), None)
+        if before is not None and not plan.reaches_beyond(before):
             raise InvalidPlanError(f"stages: expected one that reaches further than {before}, found {plan}")
 
 
-def cut_stages(plans: Sequence[StagePlan], members: int, *, held_out: HeldOut | None = None) -> tuple[StageCut, ...]:
+def cut_stages(
+    plans: Sequence[StagePlan],
+    members: int,
+    *,
+    held_out: HeldOut | None = None,
+    matching: Mapping[Target, int] = MappingProxyType({}),
+) -> tuple[StageCut, ...]:
     """Plan how many devices each stage holds.
 
     Args:
         plans: cumulative, in the order of the stages.
         members: devices that the rollout is for.
         held_out: some of them, which a further stage holds.
+        matching: how many of them match each filter of a stage.
 
     Raises:
         InvalidPlanError: no stage or too many.
@@ -125,13 +140,15 @@ def cut_stages(plans: Sequence[StagePlan], members: int, *, held_out: HeldOut | 
         raise InvalidPlanError(f"stages: expected 1 to {MAX_STAGES}, found {len(plans)}")
     held = held_out or HeldOut(0, MAX_POSITION)
     cuts: list[StageCut] = []
-    reached = 0
+    reached: dict[Target | None, int] = {}
     for plan in plans:
-        reach = max(reached, min(plan.reach(members), members - held.devices))
-        planned, is_capped = reach - reached, plan.count is not None
+        counted = members if plan.where is None else matching[plan.where]
+        before = reached.get(plan.where, 0)
+        reach = max(before, min(plan.reach(counted), members - held.devices))
+        planned, is_capped = reach - before, plan.count is not None
         takes_all = plan.percent == 100  # noqa: PLR2004 - percent
         cuts.append(StageCut(held.after if takes_all else NO_POSITION, planned, is_capped, is_settled=takes_all))
-        reached = reach
+        reached[plan.where] = reach
     if held_out is not None:
-        cuts.append(StageCut(MAX_POSITION, members - reached, is_capped=False))
+        cuts.append(StageCut(MAX_POSITION, held_out.devices, is_capped=False))
     return tuple(cuts)

@@ -17,11 +17,12 @@ Invariants:
     - Every decision is stored with its reason.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from protocol.plan.targets import InstalledTest, Target, leaves_of
 from service.domain.action import Action
 from service.domain.errors import ConflictError, NotFoundError
 from service.domain.gates.kept import AllKept
@@ -81,6 +82,7 @@ class Conditions:
         action_timeout: time that a device has to its next report.
         pacing: how fast devices are given the release.
         deadline: from the start; a rollout that still runs then pauses and asks. None never.
+        target: devices of the group that it is for; None all.
         roll_back: after a halt, devices that were given the release are brought back.
         retries: which failures are tried again by themselves; None none.
         timing: when a device may be given it.
@@ -91,6 +93,7 @@ class Conditions:
     action_timeout: timedelta = timedelta(hours=24)
     pacing: Pacing = field(default_factory=Pacing)
     deadline: timedelta | None = None
+    target: Target | None = None
     roll_back: bool = False
     retries: Retries | None = None
     timing: Timing = field(default_factory=Timing)
@@ -117,6 +120,7 @@ class Stage:
         soak: how long it is watched, or None for what the conditions say.
         resolved: share of its devices that must have a result before evidence lets it pass.
         is_approved: a person's word stands in for what it did not show.
+        where: it holds devices that match alone; None all.
         is_control: the last one, of devices that are held out until all others have shown the release.
     """
 
@@ -131,6 +135,7 @@ class Stage:
     soak: timedelta | None = None
     resolved: float = 0.0
     is_approved: bool = False
+    where: Target | None = None
     is_control: bool = False
 
     @property
@@ -162,17 +167,20 @@ class Stage:
         """Whether it will come to a device by itself, because it is not open and has not come so far."""
         return self.state is not StageState.WAITING and not self.is_open and position > self.walked
 
-    def walked_to(self, position: int, *, is_end: bool) -> "Stage":
+    def walked_to(self, position: int, *, is_end: bool, elsewhere: int = 0) -> "Stage":
         """Return the stage once it has let in what it lets in up to a position.
 
         Args:
             position: of the last device that it has looked at.
             is_end: nothing of it lies beyond.
+            elsewhere: devices on the way that count for its reach, and that stages of other filters have let in.
         """
         stage = replace(self, walked=position)
         if self.cut is not None and not self.cut.is_settled:
-            threshold, is_settled = max(self.threshold, position), is_end or not self.room
-            stage = replace(stage, cut=replace(self.cut, threshold=threshold, is_settled=is_settled))
+            cut = replace(self.cut, planned=max(0, self.cut.planned - elsewhere))
+            is_settled = is_end or not replace(self, cut=cut).room
+            cut = replace(cut, threshold=max(self.threshold, position), is_settled=is_settled)
+            stage = replace(stage, cut=cut)
         # One that was set back for devices which joined has yet to come to where it was.
         is_open = is_end or stage.is_full or (stage.room > 0 and position >= stage.until)
         return replace(stage, is_open=is_open)
@@ -237,6 +245,17 @@ class Rollout:
     def order(self) -> Order:
         """The order in which it comes to devices."""
         return Order(self.rollout_id, self.bucket_digits)
+
+    @property
+    def filters(self) -> Sequence[Target]:
+        """The filters of its stages, each once."""
+        return list(dict.fromkeys(stage.where for stage in self.stages if stage.where is not None))
+
+    @property
+    def looks_at_images(self) -> bool:
+        """Whether who it is for changes with what devices run."""
+        filters = [*self.filters, *([self.conditions.target] if self.conditions.target is not None else [])]
+        return any(isinstance(test, InstalledTest) for each in filters for test in leaves_of(each))
 
     @property
     def held_after(self) -> int:
@@ -317,14 +336,21 @@ class Rollout:
         pacing, since = self.conditions.pacing, self.paced_at or now
         return replace(self, paced_at=pacing.used(devices, confirmed=self.confirmed, since=since, now=now))
 
-    def stage_at(self, position: int) -> Stage | None:
-        """Return the stage of a device that joins now, or None if the plan leaves it out."""
-        return next((s for s in self.stages if position <= s.threshold and not s.is_full), None)
+    def stage_at(self, position: int, matching: Collection[Target] = ()) -> Stage | None:
+        """Return the stage of a device that joins now, or None if the plan leaves it out.
 
-    def stage_of(self, position: int) -> tuple[Stage | None, bool]:
+        Args:
+            position: of the device in the order.
+            matching: filters of stages that match it.
+        """
+        mine = (stage for stage in self.stages if stage.where is None or stage.where in matching)
+        return next((s for s in mine if position <= s.threshold and not s.is_full), None)
+
+    def stage_of(self, position: int, matching: Collection[Target] = ()) -> tuple[Stage | None, bool]:
         """Return the stage that a device waits for, None if it is left out, and whether it may be a later one."""
-        ahead = next((s for s in self.stages if s.cut and not s.cut.is_settled and position > s.threshold), None)
-        known = self.stage_at(position)
+        mine = (stage for stage in self.stages if stage.where is None or stage.where in matching)
+        ahead = next((s for s in mine if s.cut and not s.cut.is_settled and position > s.threshold), None)
+        known = self.stage_at(position, matching)
         if ahead is None or (known is not None and known.index < ahead.index):
             return known, False
         return ahead, True
@@ -549,7 +575,7 @@ def _advanced(rollout: Rollout, index: int, now: datetime) -> Rollout:
     stage = rollout.stages[index]
     before = rollout.stages[index - 1].state if index else StageState.PASSED
     if stage.state is StageState.WAITING and before is StageState.PASSED:
-        walked = _all_in(rollout.stages[:index])
+        walked = _all_in([before for before in rollout.stages[:index] if before.where == stage.where])
         stage = replace(stage, state=StageState.RUNNING, walked=walked, reason=f"opened {now:%FT%TZ}")
         rollout = rollout.with_stage(stage).decided(Verdict(Decision.OPENED, stage.reason, index))
     shown = _what_it_shows(rollout, stage)

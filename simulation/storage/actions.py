@@ -10,8 +10,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 
 from protocol.messages import ActionState, Cause
-from service.application.update_repositories import NumberedAction
+from service.application.attribute_repository import AttributeRepository
+from service.application.update_repositories import InstalledRepository, NumberedAction
 from service.domain.action import Action, UnknownActionError
+from service.domain.targets import EVERYBODY, Condition, holds
 from simulation.storage.devices import MemoryDevices
 from simulation.storage.journal import Journal, Partial
 from simulation.storage.sorted_ids import SortedIds
@@ -22,10 +24,21 @@ class MemoryActions(Partial):
 
     Args:
         devices: knows the members of groups.
+        attributes: of devices.
+        installed: what devices run.
     """
 
-    def __init__(self, journal: Journal, devices: MemoryDevices) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        devices: MemoryDevices,
+        *,
+        attributes: AttributeRepository,
+        installed: InstalledRepository,
+    ) -> None:
         self._journal = journal
+        self._attributes = attributes
+        self._installed = installed
         self._members = devices.members
         self._is_member = devices.is_member
         self._rows: dict[str, Action] = {}
@@ -90,9 +103,10 @@ class MemoryActions(Partial):
         action_id = self._newest.get(device_id)
         return None if action_id is None else self._rows[action_id]
 
-    async def known(self, rollout_id: str, device_ids: Collection[str]) -> set[str]:
+    async def known(self, rollout_id: str, device_ids: Collection[str]) -> Mapping[str, int]:
         """See `ActionRepository.known`."""
-        return {device_id for device_id in device_ids if (rollout_id, device_id) in self._of_rollout}
+        found = {device_id: self._of_rollout.get((rollout_id, device_id)) for device_id in device_ids}
+        return {device_id: self._rows[id_].stage_index for device_id, id_ in found.items() if id_ is not None}
 
     async def of_devices(self, rollout_id: str, device_ids: Collection[str]) -> Mapping[str, Action]:
         """See `ActionRepository.of_devices`."""
@@ -166,18 +180,22 @@ class MemoryActions(Partial):
         """See `ActionRepository.page_unfinished`; looks at every later action, so it is for a start."""
         return self._numbered(lambda action: action.due_at is not None, after_number, limit)
 
-    async def members(self, group_id: str, *, begins: str) -> Sequence[str]:
+    async def members(self, group_id: str, *, begins: str, condition: Condition = EVERYBODY) -> Sequence[str]:
         """See `ActionRepository.members`."""
-        return self._members(group_id, begins=begins)
+        found = self._members(group_id, begins=begins)
+        if condition is EVERYBODY:
+            return found
+        attributes, installed = await self._attributes.of(found), await self._installed.of(found)
+        return [id_ for id_ in found if holds(condition, attributes.get(id_, {}), installed.get(id_, {}))]
 
     async def exposed(self, rollout_id: str, group_id: str, *, begins: str) -> Sequence[str]:
         """See `ActionRepository.exposed`."""
         ids = self._exposed.setdefault(rollout_id, SortedIds()).beginning(begins)
         return [id_ for id_ in ids if (rollout_id, id_) in self._given and self._is_member(group_id, id_)]
 
-    async def count_members(self, group_id: str) -> int:
+    async def count_members(self, group_id: str, *, condition: Condition = EVERYBODY) -> int:
         """See `ActionRepository.count_members`."""
-        return len(self._members(group_id, begins=""))
+        return len(await self.members(group_id, begins="", condition=condition))
 
     async def count_exposed(self, rollout_id: str, group_id: str) -> int:
         """See `ActionRepository.count_exposed`."""

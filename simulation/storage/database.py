@@ -71,11 +71,12 @@ class MemoryUnitOfWork:
         self._is_open = False
         self.on_commit: Callable[[], None] = _nobody_listens
         self._devices, self._events, self._leases = MemoryDevices(journal), MemoryEvents(), MemoryLeases(journal)
-        actions = MemoryActions(journal, self._devices)
-        self.products = cast("ProductRepository", MemoryProducts(journal))
-        self.devices = cast("DeviceRepository", self._devices)
         attributes = MemoryAttributes(journal)
         self.attributes: AttributeRepository = attributes
+        self.installed: InstalledRepository = MemoryInstalled(journal)
+        actions = MemoryActions(journal, self._devices, attributes=self.attributes, installed=self.installed)
+        self.products = cast("ProductRepository", MemoryProducts(journal))
+        self.devices = cast("DeviceRepository", self._devices)
         self.attestations = cast("AttestationRepository", MemoryAttestations(journal))
         self.issuance = cast("IssuanceLog", MemoryIssuance(journal))
         self.audit: AuditLog = MemoryAudit(journal)
@@ -87,7 +88,6 @@ class MemoryUnitOfWork:
         self.actions = cast("ActionRepository", actions)
         self.sites: SiteRepository = MemorySites(journal)
         self.director: DirectorRepository = MemoryDirectorSets(journal)
-        self.installed: InstalledRepository = MemoryInstalled(journal)
         self.disruptions: DisruptionRepository = MemoryDisruptions(actions, attributes, is_running=rollouts.is_running)
         self.leases: LeaseRepository = self._leases
         self.health: HealthRepository = MemoryHealth(journal)

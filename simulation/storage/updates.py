@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from protocol.geometry import Slot
+from protocol.versions import Build
 from service.application.update_repositories import (
     DirectorSet,
     ImageTarget,
@@ -77,6 +78,12 @@ class MemoryMetadata(Partial):
         for image in images:
             self._journal.put(self._images, image.sha256, image)
         self._journal.put(self._version, "targets", self._version["targets"] + 1)
+
+    async def builds(self, *, component_id: str | None, name: str | None) -> Sequence[Build]:
+        """See `MetadataRepository.builds`."""
+        found = [image.custom.build(image.sha256) for image in self._images.values()]
+        found = [build for build in found if component_id in (None, build.component_id)]
+        return [build for build in found if name in (None, build.name.partition("@")[0])]
 
     async def images_of(self, digests: Collection[str]) -> Mapping[str, ImageTarget]:
         """See `MetadataRepository.images_of`."""

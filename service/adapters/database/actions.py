@@ -21,6 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from protocol.messages import ActionState, Cause
+from service.adapters.database.conditions import meets
 from service.adapters.database.device_tables import devices
 from service.adapters.database.one_of import one_of
 from service.adapters.database.prefixes import begins_with
@@ -28,6 +29,7 @@ from service.adapters.database.update_tables import actions
 from service.application.update_repositories import NumberedAction
 from service.domain.action import Action, Attempt, Hold, UnknownActionError
 from service.domain.membership import ENROLLED_STATES
+from service.domain.targets import EVERYBODY, Condition
 
 _COUNTED = text("NOT actions.heals")  # as the index says it
 _ENDED_BADLY = text("actions.state IN ('failed', 'reverted', 'timed-out', 'cancelled')")  # as the index says it
@@ -99,12 +101,12 @@ class SqlActions:
         query = select(actions).where(actions.c.device_id == device_id).order_by(actions.c.number.desc()).limit(1)
         return next(iter(await self._fetch(query)), None)
 
-    async def known(self, rollout_id: str, device_ids: Collection[str]) -> set[str]:
+    async def known(self, rollout_id: str, device_ids: Collection[str]) -> Mapping[str, int]:
         """See `ActionRepository.known`."""
-        query = select(actions.c.device_id).where(
+        query = select(actions.c.device_id, actions.c.stage_index).where(
             actions.c.rollout_id == rollout_id, actions.c.device_id.in_(device_ids), _COUNTED
         )
-        return set(await self._connection.scalars(query))
+        return {row.device_id: row.stage_index for row in await self._connection.execute(query)}
 
     async def of_devices(self, rollout_id: str, device_ids: Collection[str]) -> Mapping[str, Action]:
         """See `ActionRepository.of_devices`."""
@@ -159,9 +161,10 @@ class SqlActions:
         """See `ActionRepository.page_unfinished`."""
         return await self._numbered(actions.c.due_at.is_not(None), after_number=after_number, limit=limit)
 
-    async def members(self, group_id: str, *, begins: str) -> Sequence[str]:
+    async def members(self, group_id: str, *, begins: str, condition: Condition = EVERYBODY) -> Sequence[str]:
         """See `ActionRepository.members`."""
         query = select(devices.c.device_id).where(_is_member(group_id), begins_with(devices.c.device_id, begins))
+        query = query.where(meets(condition, devices.c.device_id, begins=begins))
         return list(await self._connection.scalars(query))
 
     async def exposed(self, rollout_id: str, group_id: str, *, begins: str) -> Sequence[str]:
@@ -169,9 +172,10 @@ class SqlActions:
         query = _exposed(rollout_id, group_id).where(begins_with(actions.c.device_id, begins))
         return list(await self._connection.scalars(query))
 
-    async def count_members(self, group_id: str) -> int:
+    async def count_members(self, group_id: str, *, condition: Condition = EVERYBODY) -> int:
         """See `ActionRepository.count_members`."""
         query = select(func.count()).select_from(devices).where(_is_member(group_id))
+        query = query.where(meets(condition, devices.c.device_id, begins=""))
         return await self._connection.scalar(query) or 0
 
     async def count_exposed(self, rollout_id: str, group_id: str) -> int:

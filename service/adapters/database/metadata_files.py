@@ -169,6 +169,17 @@ class SqlMetadata:
             found |= {row.path: _image(row) for row in await self._connection.execute(query)}
         return found
 
+    async def builds(self, *, component_id: str | None, name: str | None) -> Sequence[Build]:
+        """See `MetadataRepository.builds`; images are few beside devices, so names are compared without an index."""
+        query = select(image_targets)
+        if component_id is not None:
+            query = query.where(image_targets.c.component_id == component_id)
+        if name is not None:
+            named = image_targets.c.custom["name"].as_string()
+            query = query.where(named.startswith(f"{name}@", autoescape=True))
+        images = [_image(row) for row in await self._connection.execute(query)]
+        return [image.custom.build(image.sha256) for image in images]
+
     async def released_builds(self, slot: Slot, component_id: str) -> Sequence[Build]:
         """See `MetadataRepository.released_builds`."""
         # Both by an index: the component's images, and of each the releases that brought it.
