@@ -64,7 +64,7 @@ class AverageGate:
         fixed = self._with_variance(kept)
         waiting = [each for each in kept.get("waiting", []) if at - datetime.fromisoformat(each[1]) <= LONGEST_WAIT]
         if "variance" not in fixed or not waiting:
-            return kept, frozenset()
+            return fixed, frozenset()
         other, _, expected = waiting[-1]
         pairs = fixed.get("pairs", 0) + 1
         mean = fixed.get("mean", 0.0)
