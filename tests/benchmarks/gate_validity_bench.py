@@ -8,6 +8,7 @@ it. On stderr the whole table, as docs/rollouts/gates.md shows it.
 import json
 import sys
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,27 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # the tests' simulation
 
+from tests.arm_simulation import Fleet, event_halt, mean_halt  # noqa: E402
 from tests.gate_simulation import GATES, Delays, Halts, Sites, halts, looks  # noqa: E402
 
 RUNS = 2000
 PER_CHUNK = 200
 SEED = 20_301
+ALPHA, ARM_RUNS = 0.01, 100
+ARMS = (
+    ("events, healthy", Fleet()),
+    ("events, at the tolerated ratio", Fleet(ratio=1.5)),
+    ("events, some devices always in trouble, reports late", Fleet(frailty=0.3, late=0.2)),
+    ("events, outage of everybody, restarts", Fleet(outage_at=8, restarts=True)),
+    ("events, 4 times the rate", Fleet(ratio=4.0)),
+    ("events, 8 times the rate", Fleet(ratio=8.0)),
+)
+MEANS = (
+    ("mean, at the margin", 0.0, 0.0),
+    ("mean, at the margin, everybody drifts", 0.0, 5.0),
+    ("mean, beyond it by half a deviation, everybody drifts", 0.5, 5.0),
+    ("mean, beyond it by a deviation, everybody drifts", 1.0, 5.0),
+)
 ONE, ALONE = Delays(), Sites()
 WAVES = Delays(wave=100)
 LATE = Delays(failure=20, success=200)
@@ -50,6 +67,33 @@ def cell(found: Halts) -> str:
     return f"{100 * found.share:.1f} %{at}"
 
 
+def arm_rows() -> list[dict[str, Any]]:
+    """Measure the gates on two arms, against no comparison at all, and print their rows."""
+    print("| two arms | halts |\n|---|---|", file=sys.stderr)
+    events = {
+        name: mean(event_halt(fleet, seed, alpha=ALPHA) is not None for seed in range(ARM_RUNS)) for name, fleet in ARMS
+    }
+    means = {
+        name: mean(mean_halt(seed, alpha=ALPHA, excess=excess, sway=sway) for seed in range(ARM_RUNS))
+        for name, excess, sway in MEANS
+    }
+    found = events | means
+    for name, share in found.items():
+        print(f"| {name} | {100 * share:.1f} % |", file=sys.stderr, flush=True)
+    note = f"{ARM_RUNS} runs, alpha {100 * ALPHA:g} %"
+    return [
+        {
+            "name": f"gates on two arms: halts, {name}",
+            "ours": 100 * share,
+            "peer": None,
+            "ratio": None,
+            "unit": "%",
+            "note": note,
+        }
+        for name, share in found.items()
+    ]
+
+
 def main() -> None:
     """Measure every case and print the rows."""
     print("|", " | ".join(("release", *GATES)), "|", file=sys.stderr)
@@ -62,7 +106,7 @@ def main() -> None:
         ratio = ours / peer if peer else None
         row = {"name": f"gates: halts, {name}", "ours": 100 * ours, "peer": 100 * peer, "ratio": ratio, "unit": "%"}
         rows.append({**row, "note": f"{RUNS:,} runs of 2,000 devices"})
-    print(json.dumps(rows))
+    print(json.dumps([*rows, *arm_rows()]))
 
 
 if __name__ == "__main__":

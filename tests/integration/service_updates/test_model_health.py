@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+import pytest
+
 from protocol.geometry import Core
 from protocol.health import HealthReport
 from protocol.plan import ControlGate, EvidenceGates, HealthEvent, MeanGate, Metric, Plan, PlanStage
-from service.application.model_health import ModelHealth
+from service.application.model_health import ModelHealth, UnknownHealthError
 from service.application.rollouts import NewRollout, RolloutView
 from service.domain.gates.arms import Arm
 from service.domain.rollout import RolloutState
@@ -160,15 +162,82 @@ async def test_evidence_outlives_a_restart_and_a_pause(world: UpdateWorld) -> No
 
 
 async def test_slower_model_than_the_plan_expects_is_halted(world: UpdateWorld) -> None:
-    """By the mean of pairs, beyond the expected change and its margin; what was expected halts nothing."""
+    """By the mean of pairs, beyond the expected change and its margin, once control has told what is usual."""
     fleet = await fleet_of(world)
     view, canaries = await roll_out(fleet, means=(LATENCY,))
+    control = [each for each in fleet.ids if each not in canaries]
     world.clock.advance(3600)
-    expected = [(each, fleet.report(each)) for each in fleet.ids if each not in canaries]
-    expected += [(each, fleet.report(each, model_sha256=NEW, latency_mean_ms=36.0)) for each in canaries[:8]]
-    await fleet.health.take(expected)
+    await fleet.health.take([(each, fleet.report(each)) for each in control[:30]])
     figures = (await state_of(fleet, view)).stored.rollout.figures
-    assert (figures["latency.sample"], figures["latency.pairs"]) == (40, 0)
-    await fleet.hour(but=canaries, model_sha256=NEW, latency_mean_ms=45.0)
+    assert (figures["latency.sample"], figures["latency.pairs"]) == (30, 0)
+    first = [(canaries[0], fleet.report(canaries[0], model_sha256=NEW, latency_mean_ms=36.0))]
+    rest = [(each, fleet.report(each)) for each in control[30:]]
+    slow = [(each, fleet.report(each, model_sha256=NEW, latency_mean_ms=45.0)) for each in canaries[1:11]]
+    await fleet.health.take([*first, *rest, *slow])
+    halted = (await state_of(fleet, view)).stored.rollout
+    assert halted.state is RolloutState.HALTED
+    assert "gate latency: expected latency on m4-0 to move no more than 2 above +5" in halted.halted_reason
+
+
+async def silence_of(world: UpdateWorld, *, outage: bool) -> RolloutState:
+    """Canaries fall silent after the update, or everybody does; two days later the others are heard of again."""
+    fleet = await fleet_of(world)
+    view, canaries = await roll_out(fleet, hours=0, control=(SILENCE,))
+    await world.tick()
+    world.clock.advance(60)
+    await fleet.hear(fleet.ids)
+    silent = fleet.ids if outage else canaries
+    for _ in range(12):
+        world.clock.advance(3 * 3600)
+        await fleet.hear([each for each in fleet.ids if each not in silent])
+        await world.tick()
+    await fleet.hear([each for each in fleet.ids if each not in canaries])
+    await world.tick()
     rollout = (await state_of(fleet, view)).stored.rollout
-    assert rollout.state is RolloutState.RUNNING or "latency" in rollout.halted_reason
+    assert int(rollout.figures["silence.canary.events"]) == CANARIES
+    assert int(rollout.figures["silence.control.events"]) == (DEVICES - CANARIES if outage else 0)
+    return rollout.state
+
+
+async def test_outage_of_everybody_halts_no_healthy_release(world: UpdateWorld) -> None:
+    """Control falls silent as well as canaries do, so the release is not why."""
+    assert await silence_of(world, outage=True) is RolloutState.RUNNING
+
+
+async def test_release_that_silences_its_devices_is_halted(world: UpdateWorld) -> None:
+    """They confirmed, and were never heard of again, while control goes on."""
+    assert await silence_of(world, outage=False) is RolloutState.HALTED
+
+
+async def test_device_tells_what_it_said_last_and_its_own_past(world: UpdateWorld) -> None:
+    """Of the model that runs, and of the one before it once another one runs; a device that said nothing has none."""
+    fleet = await fleet_of(world)
+    with pytest.raises(UnknownHealthError, match="expected a health report, found none"):
+        await fleet.health.of_device(fleet.ids[0])
+    for _ in range(7):
+        await fleet.hour()
+    await fleet.hour(but=fleet.ids[:1], model_sha256=NEW, latency_mean_ms=45.0)
+    (core,) = await fleet.health.of_device(fleet.ids[0])
+    assert (core.last.model_sha256, core.past.windows, core.past.latency_ms) == (NEW, 1, 45.0)
+    assert core.before is not None
+    assert core.before.windows == 7
+    assert core.reference == core.before
+    await fleet.health.keep_house(world.clock.now() + timedelta(days=91))
+    with pytest.raises(UnknownHealthError):
+        await fleet.health.of_device(fleet.ids[0])
+
+
+async def test_window_that_covers_time_twice_or_to_come_is_not_counted(world: UpdateWorld) -> None:
+    """A device that tells more hours than there were speaks for one of them."""
+    fleet = await fleet_of(world)
+    view, canaries = await roll_out(fleet, control=(DRIFT,))
+    await fleet.hour()
+    world.clock.advance(3600)
+    canary, now = canaries[0], world.clock.now()
+    greedy = [fleet.report(canary) for _ in range(20)]
+    ahead = fleet.report(canary, since=now + HOUR, until=now + 2 * HOUR)
+    before = (await state_of(fleet, view)).stored.rollout.figures["drift.canary.gathered"]
+    await fleet.health.take([(canary, each) for each in [*greedy, ahead]])
+    after = (await state_of(fleet, view)).stored.rollout.figures
+    gathered = int(after["drift.canary.gathered"]) + int(after["drift.canary.at_risk"])
+    assert gathered == int(before) + 1
