@@ -10,8 +10,8 @@ from protocol.messages import ActionState, Cause
 from service.api.auth import ViewerActor
 from service.api.rollouts import RolloutId, RolloutModel, VerdictModel, rollout_model, verdict_model
 from service.api.services import ServicesParameter
-from service.application.rollout_explanation import Failed
-from service.domain.action import Action
+from service.application.rollout_explanation import Failed, Waiting
+from service.domain.action import Action, Hold
 
 router = APIRouter(prefix="/rollouts", tags=["rollouts"])
 
@@ -49,12 +49,30 @@ class ExplainedDecisionModel(VerdictModel):
     failed: list[FailedModel]
 
 
+class WaitingDeviceModel(BaseModel):
+    """A device that may not have the release yet; the detail says why, `not_before` until when if a clock ends it."""
+
+    device_id: str
+    stage: int
+    detail: str
+    not_before: datetime | None
+
+
+class WaitingModel(BaseModel):
+    """Devices that wait for one kind of thing: how many, and the first in line."""
+
+    hold: Hold
+    devices: int
+    first: list[WaitingDeviceModel]
+
+
 class ExplanationModel(BaseModel):
-    """A rollout, what was decided about it, oldest first, and the devices that have failed until now."""
+    """A rollout, what was decided about it, oldest first, the devices that have failed until now, and who waits."""
 
     rollout: RolloutModel
     decisions: list[ExplainedDecisionModel]
     failed: list[FailedModel]
+    waiting: list[WaitingModel]
 
 
 @router.get("/{rollout_id}/explanation")
@@ -65,7 +83,25 @@ async def explain_rollout(_actor: ViewerActor, services: ServicesParameter, roll
         ExplainedDecisionModel(**verdict_model(each.stored).model_dump(), failed=_failed(each.failed))
         for each in found.decisions
     ]
-    return ExplanationModel(rollout=rollout_model(view), decisions=decisions, failed=_failed(found.failed))
+    return ExplanationModel(
+        rollout=rollout_model(view),
+        decisions=decisions,
+        failed=_failed(found.failed),
+        waiting=[_waiting(each) for each in found.waiting],
+    )
+
+
+def _waiting(found: Waiting) -> WaitingModel:
+    first = [
+        WaitingDeviceModel(
+            device_id=action.device_id,
+            stage=action.stage_index + 1,
+            detail=action.detail,
+            not_before=action.not_before,
+        )
+        for action in found.first
+    ]
+    return WaitingModel(hold=found.hold, devices=found.devices, first=first)
 
 
 def _failed(found: Sequence[Failed]) -> list[FailedModel]:

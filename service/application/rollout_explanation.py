@@ -1,4 +1,4 @@
-"""Why a rollout stands where it stands: each decision with its figures, and the devices that had failed by then.
+"""Why a rollout stands where it stands: each decision with its figures, the devices that had failed by then, who waits.
 
 Figures are those of the time of the decision, as they were kept. Devices are found by an index, and a device is under
 all that it has failed for until now.
@@ -11,7 +11,7 @@ from datetime import datetime
 from protocol.messages import Cause
 from service.application.unit_of_work import UnitOfWork
 from service.application.update_repositories import StoredVerdict
-from service.domain.action import Action
+from service.domain.action import Action, Hold
 
 DEVICES_SHOWN = 20  # of each kind of failure
 DECISIONS_SHOWN = 500
@@ -40,11 +40,26 @@ class ExplainedDecision:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """Devices that wait for the same kind of thing before they may have the release.
+
+    Attributes:
+        devices: how many.
+        first: of these, the first in line; their details say what they wait for.
+    """
+
+    hold: Hold
+    devices: int
+    first: Sequence[Action]
+
+
+@dataclass(frozen=True, slots=True)
 class RolloutExplanation:
-    """What was decided, oldest first, and who has failed until now."""
+    """What was decided, oldest first, who has failed until now, and who waits."""
 
     decisions: Sequence[ExplainedDecision]
     failed: Sequence[Failed]
+    waiting: Sequence[Waiting]
 
 
 async def explain_rollout(work: UnitOfWork, rollout_id: str, *, now: datetime) -> RolloutExplanation:
@@ -59,7 +74,15 @@ async def explain_rollout(work: UnitOfWork, rollout_id: str, *, now: datetime) -
     decisions = [
         ExplainedDecision(stored, await _failed(work, rollout_id, until=stored.decided_at)) for stored in verdicts
     ]
-    return RolloutExplanation(decisions, await _failed(work, rollout_id, until=now))
+    return RolloutExplanation(decisions, await _failed(work, rollout_id, until=now), await _waiting(work, rollout_id))
+
+
+async def _waiting(work: UnitOfWork, rollout_id: str) -> Sequence[Waiting]:
+    counts = await work.actions.holds(rollout_id)
+    return [
+        Waiting(hold, devices, await work.actions.first_holding(rollout_id, hold, limit=DEVICES_SHOWN))
+        for hold, devices in sorted(counts.items())
+    ]
 
 
 async def _failed(work: UnitOfWork, rollout_id: str, *, until: datetime) -> Sequence[Failed]:

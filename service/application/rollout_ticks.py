@@ -98,6 +98,8 @@ class RolloutTicks:
         device_ids |= {device_id for stored in due.events if (device_id := _whose_place(stored.event))}
         rollouts = (stored.event for stored in due.events if stored.event.type is EventType.ROLLOUT)
         resumed = {event.subject_id for event in rollouts if event.change == RolloutState.RUNNING}
+        if not device_ids and not resumed:
+            return set()
         async with self._unit_of_work(read_only=True) as work:
             return await awaited_places(work, device_ids, resumed=resumed)
 

@@ -11,7 +11,7 @@ from protocol.messages import Cause
 from protocol.plan import Plan
 from protocol.updates import ImageCustom
 from protocol.versions import Build
-from service.domain.action import Action
+from service.domain.action import Action, Hold
 from service.domain.release import Artifact, Release
 from service.domain.rollout import Rollout, RolloutState
 from service.domain.targets import EVERYBODY, Condition
@@ -329,6 +329,12 @@ class ActionRepository(Protocol):
 
     async def held(self, rollout_id: str, *, until: datetime, limit: int) -> Sequence[Action]:
         """Return at most `limit` held actions of a rollout whose time has come, the first first."""
+
+    async def holds(self, rollout_id: str) -> Mapping[Hold, int]:
+        """Return how many actions of a rollout are held, by what they wait for."""
+
+    async def first_holding(self, rollout_id: str, hold: Hold, *, limit: int) -> Sequence[Action]:
+        """Return at most `limit` actions of a rollout that wait for one kind of thing, oldest first."""
 
     async def first_held(self, rollout_id: str) -> datetime | None:
         """Return when the first held action's time comes; None if no clock ends a hold."""

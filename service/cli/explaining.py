@@ -5,6 +5,13 @@ from collections.abc import Iterator
 from service.cli.client import JsonObject
 from service.cli.output import moment, print_facts, print_line, short
 
+_WAITS_FOR = {
+    "retry": "their next attempt",
+    "window": "their maintenance window",
+    "next-window": "another maintenance window",
+    "deferral": "their users",
+    "budget": "others of their place",
+}
 DEVICES_NAMED = 3  # of each cause, beside a decision; the list below has more
 
 
@@ -19,6 +26,15 @@ def print_explanation(answer: JsonObject) -> None:
         print_line(f"failed for {_causes(kind)}: {kind['devices']} devices{shown}")
         for line in _devices(kind):
             print_line(f"  {line}")
+    for kind in answer["waiting"]:
+        _print_waiting(kind)
+
+
+def _print_waiting(kind: JsonObject) -> None:
+    shown = "" if kind["devices"] == len(kind["first"]) else f", the first {len(kind['first'])}"
+    print_line(f"wait for {_WAITS_FOR.get(kind['hold'], kind['hold'])}: {kind['devices']} devices{shown}")
+    for device in kind["first"]:
+        print_line(f"  {short(device['device_id'])} stage {device['stage']}: {device['detail']}")
 
 
 def _print_decision(decision: JsonObject) -> None:

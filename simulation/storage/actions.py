@@ -12,7 +12,7 @@ from datetime import datetime
 from protocol.messages import ActionState, Cause
 from service.application.attribute_repository import AttributeRepository
 from service.application.update_repositories import InstalledRepository, NumberedAction
-from service.domain.action import Action, UnknownActionError
+from service.domain.action import Action, Hold, UnknownActionError
 from service.domain.targets import EVERYBODY, Condition, holds
 from simulation.storage.devices import MemoryDevices
 from simulation.storage.journal import Journal, Partial
@@ -140,6 +140,14 @@ class MemoryActions(Partial):
         for action in found:
             self._queue_held(action)
         return found
+
+    async def holds(self, rollout_id: str) -> Mapping[Hold, int]:
+        """See `ActionRepository.holds`; looks at every action, so it is for the end of a run."""
+        return Counter(action.hold for action in self._holding(rollout_id) if action.hold is not None)
+
+    async def first_holding(self, rollout_id: str, hold: Hold, *, limit: int) -> Sequence[Action]:
+        """See `ActionRepository.first_holding`; looks at every action, so it is for the end of a run."""
+        return [action for action in self._holding(rollout_id) if action.hold is hold][:limit]
 
     async def first_held(self, rollout_id: str) -> datetime | None:
         """See `ActionRepository.first_held`."""
@@ -297,6 +305,10 @@ class MemoryActions(Partial):
 
     def _unfinished_of(self, device_id: str) -> list[Action]:
         return [self._rows[action_id] for action_id in self._unfinished.get(device_id, ())]
+
+    def _holding(self, rollout_id: str) -> list[Action]:
+        """Return the held actions of a rollout in the order they were made."""
+        return [action for action in self._rows.values() if action.rollout_id == rollout_id and action.is_held]
 
     def _failed(self, rollout_id: str, until: datetime) -> list[Action]:
         mine = [action for action in self._rows.values() if action.rollout_id == rollout_id]

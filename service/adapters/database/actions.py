@@ -51,6 +51,7 @@ _MUTABLE = (
     "due_at",
 )
 _IS_SCHEDULED = actions.c.state == literal_column(f"'{ActionState.SCHEDULED}'")
+_HOLDING = (_IS_SCHEDULED, actions.c.hold.is_not(None))
 _HELD = (_IS_SCHEDULED, actions.c.not_before.is_not(None), text("actions.hold <> 'retry'"))  # as the index says it
 
 
@@ -129,6 +130,17 @@ class SqlActions:
         """See `ActionRepository.held`."""
         query = select(actions).where(actions.c.rollout_id == rollout_id, *_HELD, actions.c.not_before <= until)
         return await self._fetch(query.order_by(actions.c.not_before).limit(limit))
+
+    async def holds(self, rollout_id: str) -> Mapping[Hold, int]:
+        """See `ActionRepository.holds`."""
+        query = select(actions.c.hold, func.count()).where(actions.c.rollout_id == rollout_id, *_HOLDING)
+        rows = await self._connection.execute(query.group_by(actions.c.hold))
+        return {Hold(hold): count for hold, count in rows}
+
+    async def first_holding(self, rollout_id: str, hold: Hold, *, limit: int) -> Sequence[Action]:
+        """See `ActionRepository.first_holding`."""
+        query = select(actions).where(actions.c.rollout_id == rollout_id, *_HOLDING, actions.c.hold == hold)
+        return await self._fetch(query.order_by(actions.c.number).limit(limit))
 
     async def first_held(self, rollout_id: str) -> datetime | None:
         """See `ActionRepository.first_held`."""

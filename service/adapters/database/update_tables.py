@@ -202,6 +202,7 @@ _COUNTED = text("NOT heals")
 _OFFERED = text("offered")
 _BLAMED = text("blames IS NOT NULL")
 _ENDED_BADLY = text("state IN ('failed', 'reverted', 'timed-out', 'cancelled')")
+_HOLDING = text("state = 'scheduled' AND hold IS NOT NULL")
 _HELD = text("state = 'scheduled' AND not_before IS NOT NULL AND hold <> 'retry'")
 AT_PLACE = text("state = 'scheduled' AND place <> ''")
 
@@ -246,6 +247,7 @@ actions = Table(
     Index("ix_actions_blames", "rollout_id", "blames", "failed_at", sqlite_where=_BLAMED, postgresql_where=_BLAMED),
     Index("ix_actions_ended_badly", "rollout_id", "number", sqlite_where=_ENDED_BADLY, postgresql_where=_ENDED_BADLY),
     Index("ix_actions_held", "rollout_id", "not_before", sqlite_where=_HELD, postgresql_where=_HELD),
+    Index("ix_actions_hold", "rollout_id", "hold", "number", sqlite_where=_HOLDING, postgresql_where=_HOLDING),
     Index("ix_actions_place", "place", "number", sqlite_where=AT_PLACE, postgresql_where=AT_PLACE),
     Index("ix_actions_scheduled", "rollout_id", "number", sqlite_where=_SCHEDULED, postgresql_where=_SCHEDULED),
     # A device works on one action at a time; others of its rollouts wait in line.

@@ -521,6 +521,10 @@ async def test_held_actions_come_in_the_order_of_their_times(storage: UnitOfWork
         assert await work.actions.held(ROLLOUT, until=NOW + timedelta(minutes=2), limit=10) == [second, first]
         assert await work.actions.held(ROLLOUT, until=NOW + timedelta(hours=1), limit=1) == [second]
         assert await work.actions.held("another", until=NOW + timedelta(hours=1), limit=1) == []
+        kinds = {Hold.WINDOW: 1, Hold.DEFERRAL: 1, Hold.BUDGET: 2, Hold.RETRY: 1}
+        assert await work.actions.holds(ROLLOUT) == kinds
+        assert await work.actions.first_holding(ROLLOUT, Hold.BUDGET, limit=9) == [third, waiting]
+        assert await work.actions.first_holding(ROLLOUT, Hold.BUDGET, limit=1) == [third]
         await work.actions.save([replace(second, hold=None, not_before=None)])
         assert await work.actions.first_held(ROLLOUT) == first.not_before
     async with storage() as work:

@@ -29,8 +29,18 @@ DECISION = {
 
 def test_decision_is_printed_with_figures_and_devices(capsys: pytest.CaptureFixture[str]) -> None:
     """Evidence, threshold, who had failed, and each attempt of those that failed first."""
-    print_explanation({"rollout": {"state": "halted"}, "decisions": [DECISION], "failed": [FAILED]})
+    print_explanation({"rollout": {"state": "halted"}, "decisions": [DECISION], "failed": [FAILED], "waiting": []})
     words = " ".join(capsys.readouterr().out.split())
     for expected in ("failures.ln_halt 7.2", "failures.halts_at 4.6", "and 44 more", "45 devices, the first 1"):
         assert expected in words
     assert "expected 4 bytes, found 3" in words
+
+
+def test_devices_that_wait_are_printed_with_what_they_wait_for(capsys: pytest.CaptureFixture[str]) -> None:
+    """How many, and the first in line."""
+    device = {"device_id": "cd" * 64, "stage": 2, "detail": "site=quay: found 1", "not_before": None}
+    waiting = [{"hold": "budget", "devices": 7, "first": [device]}]
+    print_explanation({"rollout": {"state": "running"}, "decisions": [], "failed": [], "waiting": waiting})
+    words = " ".join(capsys.readouterr().out.split())
+    assert "wait for others of their place: 7 devices, the first 1" in words
+    assert "stage 2: site=quay: found 1" in words
