@@ -71,15 +71,30 @@ async def test_device_puts_its_update_off_as_far_as_the_plan_lets_it(live: LiveS
     """The first time is taken; while it waits nothing is offered; a second one is refused with what was expected."""
     device, https = await connected_device(live)
     rollout = await begun(live, deferral={"most": 1, "longest": "1s"})
-    for sequence, (status, said) in enumerate(((204, ""), (409, "expected at most 1, found 1 before this"))):
-        _, action_id = await next_offer([(device, https)])
-        await https.get("/uptane/director/timestamp.json")
-        report = ActionReport(action_id=action_id, sequence=sequence, state=ActionState.SCHEDULED, defer_seconds=3600)
-        answer = await https.post("/reports", content=report.model_dump_json())
-        assert (answer.status_code, said in answer.text) == (status, True)
-    (action,) = (await live.operator.get(f"/rollouts/{rollout['id']}/actions")).json()["items"]
+    taken = await put_off((device, https), sequence=0)
+    assert taken.status_code == httpx.codes.NO_CONTENT
+    assert (await action_of(live, rollout))["state"] == "scheduled"
+    while (await action_of(live, rollout))["hold"] is not None:
+        pass  # each look is a request
+    refused = await put_off((device, https), sequence=1)
+    assert (refused.status_code, "expected at most 1, found 1 before this" in refused.text) == (409, True)
+    action = await action_of(live, rollout)
     assert (action["state"], action["deferrals"], action["hold"]) == ("offered", 1, None)
-    plain = ActionReport(action_id=action_id, sequence=9, state=ActionState.SCHEDULED)
-    refused = await https.post("/reports", content=plain.model_dump_json())
-    assert (refused.status_code, "report: expected one of" in refused.text) == (422, True)
+    plain = ActionReport(action_id=action["id"], sequence=9, state=ActionState.SCHEDULED)
+    wrong = await https.post("/reports", content=plain.model_dump_json())
+    assert (wrong.status_code, "report: expected one of" in wrong.text) == (422, True)
     await https.aclose()
+
+
+async def put_off(connected: Connected, *, sequence: int) -> httpx.Response:
+    """Wait for an offer, take it up, and put it off."""
+    _, action_id = await next_offer([connected])
+    await connected[1].get("/uptane/director/timestamp.json")
+    report = ActionReport(action_id=action_id, sequence=sequence, state=ActionState.SCHEDULED, defer_seconds=3600)
+    return await connected[1].post("/reports", content=report.model_dump_json())
+
+
+async def action_of(live: LiveService, rollout: dict[str, Any]) -> dict[str, Any]:
+    """Return the one action of a rollout."""
+    (action,) = (await live.operator.get(f"/rollouts/{rollout['id']}/actions")).json()["items"]
+    return dict(action)
