@@ -69,8 +69,11 @@ class Worker:
         return self._lease is not None and self._ports.clock.now() < self._lease.expires_at
 
     def hear(self, stored: StoredEvent) -> None:
-        """Follow the event feed: what a rollout may have to act on wakes the worker."""
-        if stored.event.type in {EventType.ROLLOUT, EventType.DEVICE}:
+        """Follow the event feed: a rollout that changes wakes the worker.
+
+        Devices do not, because many change at once; the next look takes all that have changed since the last one.
+        """
+        if stored.event.type is EventType.ROLLOUT:
             self._changed.set()
 
     async def run(self) -> None:

@@ -55,7 +55,7 @@ from service.cli.offered import (
     write_package,
 )
 from service.cli.offline_keys import offline_keys
-from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption
+from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption, SecurityVersionOption
 from service.cli.output import print_facts, print_json
 from service.cli.package_keys import KeyOption, known_keys, signer_before, signer_of, trusted_for
 
@@ -76,7 +76,7 @@ def create(
     name: Annotated[str | None, typer.Option(help="Name of the image; may come from the manifest.")] = None,
     component_id: Annotated[str | None, typer.Option(help="GUID that stays; may come from the manifest.")] = None,
     manifest: Annotated[Path | None, typer.Option(help="app_manifest.json of an Azure Sphere application.")] = None,
-    security_version: Annotated[int, typer.Option(min=0, help="Anti-rollback counter, checked against a fuse.")] = 1,
+    security_version: SecurityVersionOption = 1,
     depends: Annotated[list[str] | None, typer.Option(help=f"Interface that it uses, {_INTERFACES}")] = None,
     provides: Annotated[list[str] | None, typer.Option(help=f"Interface that it offers, {_INTERFACES}")] = None,
     requires: RequiresOption = None,

@@ -31,7 +31,13 @@ from service.cli.images import print_packed
 from service.cli.model_cards import CardFile, check_card, check_core, complete_card, load_card
 from service.cli.offered import OfferedImage, check_component, load_golden, read_input, verify_offered, write_offered
 from service.cli.offline_keys import offline_keys
-from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption
+from service.cli.options import (
+    DEFAULT_OPERATOR_DIR,
+    JsonOption,
+    ModelPackageOption,
+    OperatorDirOption,
+    SecurityVersionOption,
+)
 from service.cli.output import print_facts, print_json, print_line, remark
 from tinyml.fetch import DEMO_MODELS, fetch_model
 from tinyml.fit import check_fit, core_budget
@@ -90,8 +96,8 @@ def pack(
     golden: Annotated[
         Path | None, typer.Option(help="Signed golden vectors (`golden make`); a release needs them.")
     ] = None,
-    security_version: Annotated[int, typer.Option(min=0, help="Anti-rollback counter, checked against a fuse.")] = 1,
-    out: Annotated[Path | None, typer.Option(help="Package file; default {name}-{version}-{core}.img.")] = None,
+    security_version: SecurityVersionOption = 1,
+    out: ModelPackageOption = None,
     operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
     as_json: JsonOption = False,
 ) -> None:

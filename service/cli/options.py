@@ -37,3 +37,7 @@ ProposeOption = Annotated[
     Path | None,
     typer.Option("--propose", help="Write the proposal to this file for others to sign, and publish nothing yet."),
 ]
+SecurityVersionOption = Annotated[int, typer.Option(min=0, help="Anti-rollback counter, checked against a fuse.")]
+ModelPackageOption = Annotated[
+    Path | None, typer.Option("--out", help="Package file; default {name}-{version}-{core}.img.")
+]

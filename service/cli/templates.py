@@ -27,7 +27,13 @@ from service.cli.images import print_packed
 from service.cli.models import JudgedModel, judge_answers, load_vectors, require_fit, sign_model
 from service.cli.offered import OfferedImage, verify_offered, write_offered
 from service.cli.offline_keys import offline_keys
-from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption
+from service.cli.options import (
+    DEFAULT_OPERATOR_DIR,
+    JsonOption,
+    ModelPackageOption,
+    OperatorDirOption,
+    SecurityVersionOption,
+)
 from service.cli.output import print_facts, print_json
 from service.cli.template_files import TemplateFile, load_template_file, load_windows, make_card, make_template
 from tinyml.anomaly.cost import detector_facts
@@ -59,8 +65,8 @@ def pack(
     golden: Annotated[
         Path | None, typer.Option(help="Signed golden vectors (`template golden`); a release needs them.")
     ] = None,
-    security_version: Annotated[int, typer.Option(min=0, help="Anti-rollback counter, checked against a fuse.")] = 1,
-    out: Annotated[Path | None, typer.Option(help="Package file; default {name}-{version}-{core}.img.")] = None,
+    security_version: SecurityVersionOption = 1,
+    out: ModelPackageOption = None,
     operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
     as_json: JsonOption = False,
 ) -> None:
