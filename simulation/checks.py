@@ -6,7 +6,9 @@ A key that would change nothing is an error, not a quiet default. What virtual d
 from collections.abc import Iterator
 
 from device_sim.fleets.outfit import UnknownProfileError, profile_of
+from protocol.geometry import ImageKind, Slot
 from protocol.scenario import Scenario
+from protocol.scenario.document import ANY
 from protocol.scenario.faults import ReleaseFaultKind
 from protocol.scenario.fleets import Fidelity, Fleet, InferenceSource
 from protocol.scenario.happenings import HappeningKind
@@ -15,6 +17,7 @@ from protocol.sensing import SensorConditions, SensorKind
 from simulation.errors import VirtualScenarioError
 
 INFERENCE_HAPPENINGS = frozenset({HappeningKind.VIBRATION, HappeningKind.LOAD})
+MODELS = frozenset(slot for slot in Slot if slot.kind is ImageKind.MODEL)
 LIGHT_ALONE = {"lighting", "sensor", "starts_seconds", "ends_seconds", "every_seconds"}
 
 
@@ -29,6 +32,7 @@ def check_virtual(scenario: Scenario) -> None:
         raise VirtualScenarioError("scenario: expected a fleet with `fidelity: virtual`, found none")
     for name, revision in scenario.hardware.items():
         _check_profile(name, revision)
+    _check_models(scenario)
     for refusal in _refusals(scenario, fleets):
         raise VirtualScenarioError(f"{refusal}, which virtual devices do not simulate; use full or light ones")
 
@@ -83,6 +87,20 @@ def _of_faults(scenario: Scenario, fleets: list[Fleet]) -> Iterator[str]:
     for number, kernel_fault in enumerate(scenario.kernel_faults):
         if kernel_fault.after_inferences and _reaches(fleets, hardware=kernel_fault.hardware, region=None):
             yield f"kernel_faults.{number}.after_inferences: expected 0, found {kernel_fault.after_inferences}"
+
+
+def _check_models(scenario: Scenario) -> None:
+    """Refuse faults of models that nobody has; other fleets may get theirs from an operator."""
+    if any(fleet.fidelity is not Fidelity.VIRTUAL for fleet in scenario.fleets):
+        return
+    names = {image.name for release in scenario.releases for slot, image in release.images.items() if slot in MODELS}
+    known = names | {f"{name.partition('@')[0]}@{ANY}" for name in names}
+    for number, fault in enumerate(scenario.kernel_faults):
+        if fault.model not in known:
+            expected = ", ".join(sorted(names)) or "one"
+            raise VirtualScenarioError(
+                f"kernel_faults.{number}.model: expected {expected} of the releases, found {fault.model}"
+            )
 
 
 def _reaches(fleets: list[Fleet], *, hardware: str | None, region: str | None) -> bool:

@@ -38,7 +38,11 @@ def revision(**parts: object) -> dict[str, object]:
         ({"fleets": fleet(sensors=[{"sensor": "microphone", "replay": "no.wav"}])}, "sensors: expected none"),
         ({"fleets": fleet(conditions=[{"noise": 0.1}])}, "expected lighting of a camera alone"),
         ({"release_faults": [{"release": "r1", "kind": "drift"}]}, "release_faults.0: .* found drift"),
-        ({"kernel_faults": [{"model": "a@*", "kind": "hang", "after_inferences": 3}]}, "expected 0, found 3"),
+        ({"kernel_faults": [{"model": "person@*", "kind": "hang", "after_inferences": 3}]}, "expected 0, found 3"),
+        (
+            {"kernel_faults": [{"model": "cat@1", "kind": "hang"}]},
+            r"0\.model: expected person@2\.0 of the releases, found cat@1$",
+        ),
         ({"happenings": [{"at": "1m", "kind": "load", "level": 4}]}, "happenings.0: .* found load"),
         ({"happenings": [{"at": "1m", "kind": "vibration"}]}, "happenings.0: .* found vibration"),
     ],
