@@ -76,11 +76,17 @@ class _Client(paho.Client):
     """
 
     def __init__(
-        self, device_id: DeviceId, address: tuple[str, int], *, lets_through: Callable[[], bool], connect_seconds: float
+        self,
+        device_id: DeviceId,
+        address: tuple[str, int],
+        *,
+        place: str,
+        lets_through: Callable[[], bool],
+        connect_seconds: float,
     ) -> None:
         super().__init__(client_id=device_id, clean_session=False, protocol=paho.MQTTv311)
         self._address = address
-        self._own_address = _address_of(device_id) if _is_loopback(address[0]) else None
+        self._own_address = _address_of(device_id, place) if _is_loopback(address[0]) else None
         self._lets_through = lets_through
         self._connect_seconds = connect_seconds
 
@@ -113,9 +119,9 @@ def _is_loopback(host: str) -> bool:
     return sys.platform == "linux" and host.startswith("127.")
 
 
-def _address_of(device_id: DeviceId) -> tuple[str, int]:
+def _address_of(device_id: DeviceId, place: str) -> tuple[str, int]:
     """Return an address for a device on the loopback: a gateway bounds what comes from one, as from one attacker."""
-    first, second, third = hashlib.sha256(device_id.encode()).digest()[:3]
+    first, second, third = hashlib.sha256(f"{device_id}{place}".encode()).digest()[:3]
     return f"127.{first}.{second}.{third or 1}", 0
 
 
@@ -168,7 +174,13 @@ class PahoLink:
     def _new_client(self, device_id: DeviceId, context: ssl.SSLContext) -> _Client:
         address = (self._gateway.host, self._gateway.port)
         limits = self._limits
-        client = _Client(device_id, address, lets_through=self._lets_through, connect_seconds=limits.connect_seconds)
+        client = _Client(
+            device_id,
+            address,
+            place=self._gateway.path.place,
+            lets_through=self._lets_through,
+            connect_seconds=limits.connect_seconds,
+        )
         client.connect_async(*address, keepalive=limits.keepalive_seconds)
         client.tls_set_context(context)
         client.max_inflight_messages_set(limits.in_flight)

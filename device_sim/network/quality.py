@@ -61,15 +61,23 @@ class NetworkPath:
         clock: of the host, or a virtual one.
         draw: gives the generator of a purpose, seeded for the device.
         meter: counts the device's bytes on the wire; a metered budget goes by it.
+        place: from where the device connects; a copy of it that stands elsewhere has another address.
 
     Attributes:
         interference: what becomes of the answer to a path on its way; None: it stays as it is.
     """
 
     def __init__(
-        self, where: Surrounds, *, clock: Clock, draw: Callable[[str], random.Random], meter: WireMeter
+        self,
+        where: Surrounds,
+        *,
+        clock: Clock,
+        draw: Callable[[str], random.Random],
+        meter: WireMeter,
+        place: str = "",
     ) -> None:
         self.meter = meter
+        self.place = place
         self.interference: Callable[[str, HttpResponse], HttpResponse] | None = None
         self._where = where
         quality = self._quality = where.quality

@@ -168,7 +168,8 @@ class FleetRun:
     def _path(self, member: Member, device_id: str) -> NetworkPath:
         seed, region = self._world.scenario.seed, region_of(self._world.scenario, member.plan.region)
         where = Surrounds(region.network, timedelta(hours=region.utc_offset), self._world.started_at)
-        return NetworkPath(where, clock=self._world.clock, draw=partial(chance, seed, who=device_id), meter=WireMeter())
+        draw, place = partial(chance, seed, who=device_id), str(member.folder.resolve())
+        return NetworkPath(where, clock=self._world.clock, draw=draw, meter=WireMeter(), place=place)
 
     def _emit_of(self, member: Member, meter: WireMeter) -> Emit:
         """Return what takes a device's events: with its fleet's name, and with its bytes on the wire at every count."""
