@@ -18,7 +18,8 @@ Agreement of a Director target with the Image repository (Uptane standard 5.4.4.
        image's id: a team that may name images of one slot cannot bring them into another;
     4. the security counter is the same in both and not below the device's fuses;
     5. the release document names this image for this slot, and its counter is not below the last one;
-    6. an image that is older than the one it replaces comes only by a release that goes back from that one.
+    6. an image that is older than the one it replaces comes only by a release that goes back from that one;
+    7. what the slot holds is not older than the image of a release that devices must pass through before this one.
 """
 
 import json
@@ -60,6 +61,10 @@ class WrongHardwareError(ProtocolError):
 
 class RollbackError(ProtocolError):
     """A counter would fall."""
+
+
+class JumpedReleaseError(ProtocolError):
+    """A release that a device must pass through would be jumped over."""
 
 
 ReleaseName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
@@ -129,6 +134,33 @@ class ReleaseImage(Document):
     length: Annotated[int, Field(gt=0)]
 
 
+class MustPass(Document):
+    """The image of an earlier release that a device must have confirmed in a slot, or a newer one of its component.
+
+    Attributes:
+        release: its name.
+        name: of the image, `name@version`.
+    """
+
+    release: ReleaseName
+    sha256: Sha256Hex
+    component_id: Guid
+    name: Annotated[str, Field(max_length=MAX_IMAGE_NAME_CHARACTERS)]
+    built_at: Moment | None = None
+
+    @property
+    def build(self) -> Build:
+        """The image as builds are compared."""
+        return Build(self.sha256, self.component_id, self.name, self.built_at)
+
+    def precedes(self, offered: Build) -> bool:
+        """Whether a release that brings an image must name this one: neither the same, nor a way back before it."""
+        must = self.build
+        return (
+            offered.component_id == must.component_id and offered.sha256 != must.sha256 and not is_older(offered, must)
+        )
+
+
 class ReleaseDocument(Document):
     """A named set of images that belong together, at most one per slot; signed as an Image repository target.
 
@@ -138,6 +170,8 @@ class ReleaseDocument(Document):
         goes_back: by slot, SHA-256 of the newer images that the release may replace by an older one.
         way_back_of: name of the release that this one undoes; signed together with it.
         support_ends: until when its maker mends it, UTC, aware.
+        must_pass: devices must pass through it: later releases name it in `after`.
+        after: by slot, what a device must have passed through before it takes this release.
         documents: target names of what is said of the release as a whole, by kind.
     """
 
@@ -148,6 +182,8 @@ class ReleaseDocument(Document):
     goes_back: Mapping[Slot, tuple[Sha256Hex, ...]] = Field(default_factory=dict)
     way_back_of: ReleaseName | None = None
     support_ends: Moment | None = None
+    must_pass: bool = False
+    after: Mapping[Slot, MustPass] = Field(default_factory=dict)
     documents: Mapping[DocumentKind, str] = Field(default_factory=dict)
 
 
@@ -243,6 +279,7 @@ def check_agreement(
         ReleaseMismatchError: disagreement in 5.
         WrongHardwareError: step 3.
         RollbackError: a counter of step 4 or 5 is below its floor, or step 6.
+        JumpedReleaseError: step 7.
     """
     # Step 1: existence.
     if image is None:
@@ -257,6 +294,7 @@ def check_agreement(
     _check_release(director, wanted.slot, release, release_floor)
     if installed is not None:
         check_going_back(offered.build(image.hashes["sha256"]), installed, wanted.slot, release)
+        check_passed(installed, wanted.slot, release.after, by=release.name)
     return wanted, offered
 
 
@@ -277,6 +315,27 @@ def check_going_back(offered: Build, installed: Build, slot: Slot, release: Rele
         raise RollbackError(
             f"slot {slot}: expected nothing older than {installed.name}, or a release that goes back from it, "
             f"found {offered.name}"
+        )
+
+
+def check_passed(installed: Build, slot: Slot, after: Mapping[Slot, MustPass], *, by: str) -> None:
+    """Check that a release jumps over none that devices must pass through.
+
+    Args:
+        installed: what the slot holds.
+        slot: where.
+        after: of the release document, verified.
+        by: name of the release.
+
+    Raises:
+        JumpedReleaseError: step 7 of the module's docstring.
+    """
+    # Step 7: passing through.
+    must = after.get(slot)
+    if must is not None and is_older(installed, must.build):
+        raise JumpedReleaseError(
+            f"slot {slot}: expected release {must.release} with {must.name} confirmed before {by}, "
+            f"found {installed.name}"
         )
 
 

@@ -86,6 +86,12 @@ class OlderImageError(UpdateError):
     attack = Attack.ROLLBACK
 
 
+class JumpedReleaseError(UpdateError):
+    """A release that the device must pass through would be jumped over."""
+
+    attack = Attack.MIX_AND_MATCH
+
+
 class MixedReleasesError(UpdateError):
     """The Director pairs images that no release holds together."""
 

@@ -45,6 +45,7 @@ from device_sim.update.errors import (
     EndlessMetadataError,
     EndlessTargetError,
     GoldenVectorsRefusedError,
+    JumpedReleaseError,
     MetadataExpiredError,
     MetadataMixError,
     MetadataRollbackError,
@@ -97,6 +98,7 @@ _LEAF_OF: tuple[tuple[type[ProtocolError], type[UpdateError]], ...] = (
     (updates.ReleaseMismatchError, MixedReleasesError),
     (updates.WrongHardwareError, WrongHardwareError),
     (updates.RollbackError, OlderImageError),
+    (updates.JumpedReleaseError, JumpedReleaseError),
     (ProtocolError, DisagreementError),
 )
 

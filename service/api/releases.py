@@ -38,6 +38,8 @@ class ReleaseModel(BaseModel):
         goes_back: by slot, SHA-256 of the newer images that it may replace by an older one.
         way_back_of: name of the release that this one undoes.
         support_ends: until when its maker mends it.
+        must_pass: devices must pass through it.
+        after: by slot, name of the release that devices must have passed through before.
     """
 
     id: str
@@ -51,6 +53,8 @@ class ReleaseModel(BaseModel):
     goes_back: dict[Slot, list[str]]
     way_back_of: str | None
     support_ends: datetime | None
+    must_pass: bool
+    after: dict[Slot, str]
 
 
 class NewRelease(RequestModel):
@@ -117,4 +121,6 @@ def _model(release: Release) -> ReleaseModel:
         goes_back={slot: list(digests) for slot, digests in release.goes_back.items()},
         way_back_of=release.way_back_of,
         support_ends=release.support_ends,
+        must_pass=release.must_pass,
+        after={slot: must.release for slot, must in release.after.items()},
     )

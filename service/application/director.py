@@ -6,10 +6,11 @@ changes or half of its lifetime is over.
 
 Before a device is given a release, what it will run is judged: the release's images beside what the device runs in its
 other slots, by its evidence, manifest or report. Where one requires another version of its neighbour, or one that is
-not there (`protocol.versions`), or would take the place of a newer one without its release's word (`goes_back`), the
-action fails instead, and its rollout goes on by its rules. A device that tries
-again and has come to run the release meanwhile is confirmed without work. One whose evidence shows the AppDevelopment
-capability is its developer's: as on Azure Sphere, no deployment reaches it, and its action is withdrawn. Outside its
+not there (`protocol.versions`), or would take the place of a newer one without its release's word (`goes_back`), or
+jump over a release that devices must pass through (`after`), the action fails instead, and its rollout goes on by its
+rules. A device that tries again and has come to run the release meanwhile is confirmed without work. One whose evidence
+shows the AppDevelopment capability is its developer's: as on Azure Sphere, no deployment reaches it, and its action is
+withdrawn. Outside its
 maintenance window, or while others of its place are at an update and no more may be, a device is given nothing, and its
 action waits (`service.application.timing`).
 
@@ -20,6 +21,7 @@ a database that was restored it may be older than what the device has seen. Nor 
 root in force does not name.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -31,7 +33,7 @@ from pki.next_state import trusted
 from protocol.evidence import LifeCycle
 from protocol.geometry import Slot
 from protocol.messages import ActionState
-from protocol.updates import DirectorDevice
+from protocol.updates import DirectorDevice, JumpedReleaseError, check_passed
 from protocol.versions import Build, is_older, unmet_requirements
 from service.application.clock import Clock
 from service.application.enrolment import runs
@@ -274,7 +276,17 @@ async def _unmet(work: UnitOfWork, installed: Mapping[Slot, str], release: Relea
     builds = {digest: target.custom.build(digest) for digest, target in targets.items()}
     runs_then = {slot: builds[digest] for slot, digest in together.items() if digest in builds}
     runs_now = {slot: builds[digest] for slot, digest in installed.items() if digest in builds}
-    return [*_going_back(release, runs_now, runs_then), *unmet_requirements(runs_then)]
+    reasons = (_going_back(release, runs_now, runs_then), _jumped(release, runs_now), unmet_requirements(runs_then))
+    return list(itertools.chain(*reasons))
+
+
+def _jumped(release: Release, now: Mapping[Slot, Build]) -> Iterator[str]:
+    """Yield the releases that the device must pass through first; it refuses to jump over them, too."""
+    for slot in release.after.keys() & now.keys():
+        try:
+            check_passed(now[slot], slot, release.after, by=release.name)
+        except JumpedReleaseError as error:
+            yield str(error)
 
 
 def _going_back(release: Release, now: Mapping[Slot, Build], then: Mapping[Slot, Build]) -> Iterator[str]:

@@ -2,7 +2,8 @@
 
 A device whose slots already run the release is confirmed without work, unless it is at another update of them. A
 device has one running action; others wait in line. Queued work collapses: a newer rollout of the same slots takes the
-place of what no device was given yet, and an older one that comes to a device later leaves it alone.
+place of what no device was given yet, and an older one that comes to a device later leaves it alone. Never past a
+release that devices must pass through: both wait, the older first.
 """
 
 from collections.abc import Mapping, Sequence
@@ -109,7 +110,8 @@ async def _supersede(
     busy: set[str] = set()
     for rollout_id, actions in found.items():
         other = await work.rollouts.get(rollout_id, lock=True)
-        if not await _shares_slots(work, other, release):
+        older = await work.releases.get(other.rollout.release_id)
+        if not older.digests.keys() & release.digests.keys():
             continue
         # A report may have come since they were found.
         locked = [await work.actions.get(action.action_id, lock=True) for action in actions]
@@ -117,7 +119,7 @@ async def _supersede(
         reason = f"superseded by rollout {stored.rollout.rollout_id}"
         queued = [action for action in locked if action.state is ActionState.SCHEDULED]
         changes = [(action, cancel(action, reason, now=now)) for action in queued]
-        if changes and other.number < stored.number:
+        if changes and other.number < stored.number and supersedes(release, older):
             await store_rollout(work, other, await store_actions(work, other.rollout, changes, now=now), now=now)
     return busy
 
@@ -133,12 +135,14 @@ async def newer_rollouts(
     )
     found: dict[str, str] = {}
     for other in others:
-        if other.number > stored.number and await _shares_slots(work, other, release):
+        newer = await work.releases.get(other.rollout.release_id)
+        if other.number > stored.number and supersedes(newer, release):
             known = await work.actions.known(other.rollout.rollout_id, device_ids)
             found |= dict.fromkeys(known, other.rollout.rollout_id)
     return found
 
 
-async def _shares_slots(work: UnitOfWork, other: StoredRollout, release: Release) -> bool:
-    found = await work.releases.get(other.rollout.release_id)
-    return bool(found.digests.keys() & release.digests.keys())
+def supersedes(newer: Release, older: Release) -> bool:
+    """Say whether a release takes the place of another that waits: in its slots, unless it must come after it."""
+    must_come_first = {must.release for must in newer.after.values()}
+    return bool(newer.digests.keys() & older.digests.keys()) and older.name not in must_come_first

@@ -4,7 +4,8 @@ Verification of an operator's publication, in this order:
     1. metadata: every file and every name (`service.application.role_changes`);
     2. targets, artifacts, release documents and fit (`service.domain.release_checks`);
     3. the release has the name that the operator gave it;
-    4. ways back (`service.domain.ways_back`).
+    4. ways back (`service.domain.ways_back`);
+    5. the releases that devices must pass through before it (there, too).
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from datetime import datetime
 from tuf.api.metadata import TargetFile
 
 from protocol.geometry import Slot
-from protocol.updates import ReleaseDocument
+from protocol.updates import MustPass, ReleaseDocument, ReleaseImage
 from protocol.versions import Build
 from service.application.audit import Change
 from service.application.clock import Clock
@@ -27,7 +28,7 @@ from service.domain.errors import JsonValue
 from service.domain.operator import Actor
 from service.domain.release import InvalidReleaseError, Release, target_sha256
 from service.domain.release_checks import Proposal, builds_of, check_targets, referenced
-from service.domain.ways_back import check_goes_back, check_no_way_back, check_way_back
+from service.domain.ways_back import check_after, check_goes_back, check_no_way_back, check_way_back
 
 _SHOWN_ROLES = 16
 
@@ -170,6 +171,8 @@ class Releases:
             goes_back=document.goes_back,
             way_back_of=document.way_back_of,
             support_ends=document.support_ends,
+            must_pass=document.must_pass,
+            after=document.after,
         )
 
     async def _note(self, work: UnitOfWork, actor: Actor, release: Release, change: VerifiedChange) -> None:
@@ -202,11 +205,27 @@ async def _check_ways_back(work: UnitOfWork, documents: Sequence[ReleaseDocument
     builds = builds_of(documents[0], proposal)
     if not documents[0].factory:
         check_goes_back(documents[0], builds, await _released(work, builds))
+        # Step 5: releases that devices must pass through.
+        must = {slot: await work.releases.must_pass(slot, build.component_id) for slot, build in builds.items()}
+        targets = await work.metadata.images_at([image.target for _, image in filter(None, must.values())])
+        check_after(documents[0], builds, {slot: _must_pass(found, targets) for slot, found in must.items() if found})
     for back in documents[1:]:
         check_way_back(back, documents[0], proposal)
         older = builds_of(back, proposal)
         released = await _released(work, older)
         check_goes_back(back, older, {slot: [*each, builds[slot]] for slot, each in released.items()})
+
+
+def _must_pass(found: tuple[str, ReleaseImage], targets: Mapping[str, ImageTarget]) -> MustPass:
+    name, image = found
+    build = targets[image.target].custom.build(image.sha256)
+    return MustPass(
+        release=name,
+        sha256=build.sha256,
+        component_id=build.component_id,
+        name=build.name,
+        built_at=build.built_at,
+    )
 
 
 async def _released(work: UnitOfWork, builds: Mapping[Slot, Build]) -> dict[Slot, Sequence[Build]]:

@@ -9,7 +9,7 @@ from typing import Protocol
 from protocol.geometry import Slot
 from protocol.messages import Cause
 from protocol.plan import Plan
-from protocol.updates import ImageCustom
+from protocol.updates import ImageCustom, ReleaseImage
 from protocol.versions import Build
 from service.domain.action import Action, Hold
 from service.domain.release import Artifact, Release
@@ -183,6 +183,9 @@ class ReleaseRepository(Protocol):
 
     async def page(self, *, before_counter: int | None, limit: int) -> Sequence[Release]:
         """Return at most `limit` releases, newest first, with counters below `before_counter`."""
+
+    async def must_pass(self, slot: Slot, component_id: str) -> tuple[str, ReleaseImage] | None:
+        """Return name and image of the newest release of a component that devices must pass through, or None."""
 
     async def way_back_of(self, name: str) -> Release | None:
         """Return the release that was signed to undo another, or None."""

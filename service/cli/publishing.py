@@ -25,6 +25,7 @@ from protocol.updates import (
     DocumentCustom,
     DocumentKind,
     ImageCustom,
+    MustPass,
     ReleaseDocument,
     ReleaseImage,
     golden_target_name,
@@ -33,6 +34,7 @@ from protocol.updates import (
     release_target_name,
     slot_of_image_target,
 )
+from protocol.versions import Build
 from service.cli.errors import BadArgumentError, CliError
 from service.cli.offered import OfferedImage
 from service.cli.settling import Draft, image_in_force
@@ -71,6 +73,8 @@ class NewRelease:
         support_ends: until when its maker mends it, UTC, aware.
         documents: what is said of it.
         goes_back: by slot, SHA-256 of newer images that it may replace by an older one, released or not.
+        must_pass: devices must pass through it.
+        after: by slot, what a device must have passed through before.
     """
 
     name: str
@@ -80,6 +84,14 @@ class NewRelease:
     support_ends: datetime | None = None
     documents: ReleaseDocuments = field(default_factory=ReleaseDocuments)
     goes_back: Mapping[Slot, tuple[str, ...]] = field(default_factory=dict)
+    must_pass: bool = False
+    after: Mapping[Slot, MustPass] = field(default_factory=dict)
+
+    @property
+    def builds(self) -> dict[Slot, Build]:
+        """Its images by their slots."""
+        new = {each.slot: _custom(each, {}).build(each.image.digest) for each in self.offered}
+        return new | {_slot_of(each): image_custom(each).build(each.hashes["sha256"]) for each in self.listed}
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +243,8 @@ def _document(release: NewRelease, *, counter: int) -> ReleaseDocument:
         images=dict(images),
         factory=release.factory,
         goes_back=release.goes_back,
+        must_pass=release.must_pass,
+        after=release.after,
         support_ends=release.support_ends,
         documents=release.documents.of_release,
     )

@@ -1,10 +1,13 @@
 """Draft a release on what is in force: fetch what it needs, work out its way back."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from tuf.api.metadata import TargetFile
 
 from pki.repository import RepositoryInForce
+from protocol.geometry import Slot
+from protocol.updates import MustPass, ReleaseDocument, image_custom
 from service.cli.client import JsonObject
 from service.cli.offered import OfferedImage
 from service.cli.options import one_id
@@ -35,6 +38,7 @@ def propose_release(session: Session, release: NewRelease, *, way_back: bool = F
     """
     names = [*new_names(release.offered, release.documents), *(target.path for target in release.listed)]
     in_force = session.working_copy.fetch(session.client, now=session.now, names=names)
+    release = replace(release, after=_after(session, in_force, release))
     if not way_back:
         return propose(in_force, release, now=session.now)
     back = _way_back(session, in_force, release, names)
@@ -78,6 +82,40 @@ def images_in_force(session: Session, image_ids: Sequence[str]) -> list[TargetFi
 
 def _image(session: Session, image_id: str) -> JsonObject:
     return session.client.get(f"/images/{one_id(image_id)}")
+
+
+def _after(session: Session, in_force: RepositoryInForce, release: NewRelease) -> Mapping[Slot, MustPass]:
+    """Return by slot the newest release in force of the component that devices must pass through before this one."""
+    if release.factory:
+        return {}
+    documents = [
+        session.working_copy.fetch_release(session.client, target) for target in release_targets(in_force.targets)
+    ]
+    must = [document for document in documents if document.must_pass]
+    names = [image.target for document in must for image in document.images.values()]
+    known = session.working_copy.fetch(session.client, now=session.now, names=names) if names else in_force
+    found: dict[Slot, MustPass] = {}
+    for slot, build in release.builds.items():
+        earlier = [_must_pass(known, document, slot) for document in must if slot in document.images]
+        same = [each for each in earlier if each.component_id == build.component_id]
+        if same and same[0].precedes(build):
+            found[slot] = same[0]
+    return found
+
+
+def _must_pass(in_force: RepositoryInForce, document: ReleaseDocument, slot: Slot) -> MustPass:
+    image = document.images[slot]
+    target = in_force.find(image.target)
+    if target is None:
+        raise WorkingCopyError(f"release {document.name}: expected {image.target} in force, found nothing")
+    custom = image_custom(target)
+    return MustPass(
+        release=document.name,
+        sha256=image.sha256,
+        component_id=custom.component_id,
+        name=custom.name,
+        built_at=custom.built_at,
+    )
 
 
 def _way_back(session: Session, in_force: RepositoryInForce, release: NewRelease, names: Sequence[str]) -> WayBack:

@@ -63,6 +63,9 @@ def create(
             help="A newer image that devices may leave for this release's older one; need not be in force.",
         ),
     ] = None,
+    must_pass: Annotated[
+        bool, typer.Option("--must-pass", help="Devices must pass through it: no later release jumps over it.")
+    ] = False,
     support_ends: Annotated[
         datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Last day on which you mend the release.")
     ] = None,
@@ -94,6 +97,7 @@ def create(
             support_ends=None if support_ends is None else datetime.combine(support_ends, LAST_SECOND, UTC),
             documents=_documents(session, name, origin, offered=offered, listed=listed),
             goes_back=newer,
+            must_pass=must_pass,
         )
         draft = propose_release(session, release, way_back=way_back)
         answer = settle(session, draft, Consent(yes=yes, propose=propose, quiet=as_json))

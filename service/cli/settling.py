@@ -226,6 +226,8 @@ def release_facts(document: ReleaseDocument) -> JsonObject:
         "images": {slot: f"{short(image.sha256)}  {image.target}" for slot, image in document.images.items()},
         "way back of": document.way_back_of,
         "goes back from": {slot: ", ".join(map(short, digests)) for slot, digests in document.goes_back.items()},
+        "must pass": "yes" if document.must_pass else None,
+        "after": {slot: must.release for slot, must in document.after.items()},
         "support ends": None if document.support_ends is None else f"{document.support_ends:%F}",
         "documents": dict(document.documents),
     }

@@ -9,7 +9,7 @@ from tuf.api.metadata import TargetFile
 
 from protocol.geometry import Slot
 from protocol.image import ImageInfo
-from protocol.updates import ReleaseDocument, ReleaseImage
+from protocol.updates import MustPass, ReleaseDocument, ReleaseImage
 from service.domain.errors import ConflictError, InvalidError, NotFoundError
 
 
@@ -39,6 +39,10 @@ class ReleaseCounterError(ConflictError):
 
 class WayBackError(InvalidError):
     """The release would put an older image in a newer one's place and does not say so, or is no way back."""
+
+
+class MustPassError(InvalidError):
+    """The release does not say which earlier one devices must pass through before it."""
 
 
 class UnmetRequirementError(InvalidError):
@@ -114,6 +118,8 @@ class Release:
         goes_back: by slot, SHA-256 of the newer images that it may replace by an older one.
         way_back_of: name of the release that this one undoes.
         support_ends: until when its maker mends it, UTC, aware.
+        must_pass: devices must pass through it.
+        after: by slot, what a device must have passed through before.
     """
 
     release_id: str
@@ -127,6 +133,8 @@ class Release:
     goes_back: Mapping[Slot, tuple[str, ...]] = field(default_factory=dict)
     way_back_of: str | None = None
     support_ends: datetime | None = None
+    must_pass: bool = False
+    after: Mapping[Slot, MustPass] = field(default_factory=dict)
 
     @property
     def digests(self) -> dict[Slot, str]:

@@ -7,14 +7,17 @@ Checked of a release, in this order:
        counter after it, and brings only images that were in force before, each to a slot of that release;
     4. it goes back from the images of that release alone, and no security counter is below that release's, whose
        fuses a device may have burnt by then.
+
+And of the way forward: a release says in `after`, for each of its slots, the newest earlier one of the same component
+that devices must pass through, so that each device can tell by the release's own signature.
 """
 
 from collections.abc import Mapping, Sequence
 
 from protocol.geometry import Slot
-from protocol.updates import ReleaseDocument, image_custom
+from protocol.updates import MustPass, ReleaseDocument, image_custom
 from protocol.versions import Build, is_older
-from service.domain.release import WayBackError
+from service.domain.release import MustPassError, WayBackError
 from service.domain.release_checks import Proposal
 
 
@@ -42,6 +45,28 @@ def check_goes_back(
             raise WayBackError(
                 f"release {document.name}, {slot}: expected nothing older than {newest.name} "
                 f"({newest.sha256[:12]}…), or a release that goes back from it, found {build.name}"
+            )
+
+
+def check_after(document: ReleaseDocument, builds: Mapping[Slot, Build], must: Mapping[Slot, MustPass]) -> None:
+    """Check that a release says which ones devices must pass through before it.
+
+    Args:
+        document: the release.
+        builds: its images.
+        must: by slot, the newest earlier release of the component that devices must pass through.
+
+    Raises:
+        MustPassError: it names another one, or none.
+    """
+    expected = {slot: each for slot, each in must.items() if each.precedes(builds[slot])}
+    for slot in sorted(expected.keys() | document.after.keys()):
+        wanted, found = expected.get(slot), document.after.get(slot)
+        if wanted != found:
+            names = [each.release if each else "none" for each in (wanted, found)]
+            raise MustPassError(
+                f"release {document.name}, {slot}: expected to come after {names[0]}, which devices must pass through, "
+                f"found {names[1]}"
             )
 
 

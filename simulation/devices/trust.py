@@ -24,6 +24,7 @@ from device_sim.network.quality import NetworkPath
 from device_sim.network.tls import Credential
 from device_sim.update.errors import (
     DisagreementError,
+    JumpedReleaseError,
     MetadataExpiredError,
     MetadataRollbackError,
     OlderImageError,
@@ -54,6 +55,7 @@ CREDENTIAL = Credential(SOMEBODY, b"")
 _LEAF_OF: tuple[tuple[type[ProtocolError], type[UpdateError]], ...] = (
     (updates.WrongHardwareError, WrongHardwareError),
     (updates.RollbackError, OlderImageError),
+    (updates.JumpedReleaseError, JumpedReleaseError),
     (ProtocolError, DisagreementError),
 )
 

@@ -11,6 +11,7 @@ from protocol.messages import ActionState, Attack
 from protocol.signing import SoftwareSigner
 from protocol.updates import image_custom, image_target_name
 from tests.attack.drill import APPLICATION, FIRMWARE, Drill, open_drill
+from tests.integration.service_updates.update_world import must_pass_of, say
 from tests.unit.device_update.update_builder import info_of
 
 
@@ -137,3 +138,24 @@ async def test_thief_can_bring_forward_what_is_signed(drill: Drill) -> None:
     (event,) = await drill.security_events()
     assert event.change == "verification-failed"
     assert event.data["detail"].startswith("a7/application: expected digest")  # type: ignore[union-attr]  # text
+
+
+async def test_thief_cannot_have_a_release_jumped_over(drill: Drill) -> None:
+    """Devices must pass through `through`; he signs for the one beyond, whose own document tells the device so."""
+    world = drill.world
+    images = {
+        version: {slot: drill.image(slot, version) for slot in (APPLICATION, FIRMWARE)}
+        for version in ("4.0.0", "5.0.0")
+    }
+    through = await world.prepare("through", images["4.0.0"])
+    say(through, must_pass=True)
+    await world.hand_over(through)
+    beyond = await world.prepare("beyond", images["5.0.0"])
+    say(beyond, after=must_pass_of(through))
+    await world.hand_over(beyond)
+    action_id = await drill.roll_out("beyond")
+    targets, names = await drill.targets(), await names_of(drill, "beyond")
+    release = (await world.releases.get("beyond")).target
+    await drill.direct({slot: targets[name] for slot, name in names.items()}, release, action_id)
+    detail = "expected release through with"
+    await drill.assert_refused(action_id, Attack.MIX_AND_MATCH, detail, release="beyond")

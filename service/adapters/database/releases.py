@@ -1,5 +1,6 @@
 """Releases in the control database."""
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -8,8 +9,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from protocol.geometry import Slot
-from protocol.updates import ReleaseImage
-from service.adapters.database.update_tables import release_images, releases
+from protocol.updates import MustPass, ReleaseImage
+from service.adapters.database.update_tables import image_targets, release_images, releases
 from service.domain.errors import NameTakenError
 from service.domain.release import Release, UnknownReleaseError
 
@@ -33,6 +34,8 @@ class SqlReleases:
             "goes_back": {slot: list(digests) for slot, digests in release.goes_back.items()},
             "way_back_of": release.way_back_of,
             "support_ends": release.support_ends,
+            "must_pass": release.must_pass,
+            "after": {slot: must.model_dump(mode="json") for slot, must in release.after.items()},
         }
         try:
             await self._connection.execute(insert(releases), row)
@@ -58,6 +61,20 @@ class SqlReleases:
         if before_counter is not None:
             query = query.where(releases.c.counter < before_counter)
         return await self._with_images((await self._connection.execute(query)).all())
+
+    async def must_pass(self, slot: Slot, component_id: str) -> tuple[str, ReleaseImage] | None:
+        """See `ReleaseRepository.must_pass`."""
+        query = (
+            select(releases.c.name, release_images.c.target, release_images.c.sha256, release_images.c.length)
+            .select_from(releases)
+            .join(release_images)
+            .join(image_targets, image_targets.c.path == release_images.c.target)
+            .where(releases.c.must_pass, release_images.c.slot == slot, image_targets.c.component_id == component_id)
+        )
+        row = (await self._connection.execute(query.order_by(releases.c.counter.desc()).limit(1))).first()
+        return (
+            None if row is None else (row.name, ReleaseImage(target=row.target, sha256=row.sha256, length=row.length))
+        )
 
     async def way_back_of(self, name: str) -> Release | None:
         """See `ReleaseRepository.way_back_of`."""
@@ -105,4 +122,6 @@ def _release(row: Row[Any], images: Mapping[Slot, ReleaseImage]) -> Release:
         goes_back={Slot(slot): tuple(digests) for slot, digests in row.goes_back.items()},
         way_back_of=row.way_back_of,
         support_ends=row.support_ends,
+        must_pass=row.must_pass,
+        after={Slot(slot): MustPass.model_validate_json(json.dumps(must)) for slot, must in row.after.items()},
     )

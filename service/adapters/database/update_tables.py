@@ -78,6 +78,8 @@ releases = Table(
     Column("goes_back", JSON_TYPE, nullable=False, default=dict, server_default="{}"),
     Column("way_back_of", String(64)),  # name of the release that it undoes
     Column("support_ends", UtcDateTime),
+    Column("must_pass", Boolean, nullable=False, default=False, server_default=false()),
+    Column("after", JSON_TYPE, nullable=False, default=dict, server_default="{}"),  # by slot, what must be passed
     Column("created_at", UtcDateTime, nullable=False),
     Column("created_by", String(64), nullable=False),
 )

@@ -35,9 +35,11 @@ from protocol.model import (
 from protocol.signing import Signer, SoftwareSigner
 from protocol.updates import (
     ImageCustom,
+    MustPass,
     ReleaseDocument,
     ReleaseImage,
     golden_target_name,
+    image_custom,
     image_target_name,
     release_target_name,
 )
@@ -375,6 +377,30 @@ def open_log(world: UpdateWorld) -> tuple[Transparency, Checkpoints]:
     unit_of_work, clock = world.unit_of_work, world.clock
     checkpoints = Checkpoints(unit_of_work, signer=key, witnesses=(), client=HttpWitnesses(), clock=clock)
     return Transparency(unit_of_work, key=key.key, clock=clock), checkpoints
+
+
+def say(upload: Upload, **said: object) -> ReleaseDocument:
+    """Have the operator's release document say more than its images."""
+    document = ReleaseDocument.model_validate_json(upload.contents[upload.release_target]).model_copy(update=said)
+    upload.targets = [target for target in upload.targets if target.path != upload.release_target]
+    add_target(upload, upload.release_target, canonical_json(document))
+    return document
+
+
+def must_pass_of(upload: Upload) -> dict[Slot, MustPass]:
+    """Describe a release that devices must pass through, as those after it do."""
+    document = ReleaseDocument.model_validate_json(upload.contents[upload.release_target])
+    targets = {target.path: image_custom(target) for target in upload.targets if target.path.startswith("images/")}
+    return {
+        slot: MustPass(
+            release=document.name,
+            sha256=image.sha256,
+            component_id=targets[image.target].component_id,
+            name=targets[image.target].name,
+            built_at=targets[image.target].built_at,
+        )
+        for slot, image in document.images.items()
+    }
 
 
 def image_target(world: UpdateWorld, package: bytes, slot: Slot, golden: str | None) -> TargetFile:

@@ -17,6 +17,8 @@ from protocol.updates import (
     DocumentCustom,
     DocumentKind,
     ImageCustom,
+    JumpedReleaseError,
+    MustPass,
     ReleaseDocument,
     ReleaseImage,
     RollbackError,
@@ -231,3 +233,41 @@ def test_document_says_what_it_speaks_of() -> None:
     assert document_custom(target) == said
     with pytest.raises(UpdateMetadataError, match="expected DocumentCustom"):
         document_custom(_target(IMAGE))
+
+
+BEFORE = Build("b" * 64, IMAGE.component_id, "person@1.0.0")
+THROUGH = MustPass(release="through", sha256="c" * 64, component_id=IMAGE.component_id, name="person@1.5.0")
+
+
+def _with_passage(installed: Build | None) -> tuple[DirectorCustom, ImageCustom]:
+    release = RELEASE.model_copy(update={"after": {DIRECTOR.slot: THROUGH}})
+    return _check(release=release, installed=installed, image=_image(name="person@2.0.0"))
+
+
+def test_release_that_a_device_must_pass_through_is_not_jumped_over() -> None:
+    """Older than the image of that release: refused, and the error says which one comes first."""
+    with pytest.raises(JumpedReleaseError, match=r"expected release through with person@1\.5\.0 confirmed before main"):
+        _with_passage(BEFORE)
+
+
+@pytest.mark.parametrize(
+    "installed",
+    [THROUGH.build, replace(BEFORE, name="person@1.6.0"), replace(BEFORE, component_id="d" * 8), None],
+)
+def test_device_that_has_passed_through_or_never_had_the_component_goes_on(installed: Build | None) -> None:
+    """That image, a newer one, another component, or an empty slot."""
+    assert _with_passage(installed)[0] == DIRECTOR
+
+
+@pytest.mark.parametrize(
+    ("offered", "precedes"),
+    [
+        (replace(BEFORE, name="person@2.0.0"), True),
+        (BEFORE, False),
+        (THROUGH.build, False),
+        (replace(BEFORE, name="person@2.0.0", component_id="d" * 8), False),
+    ],
+)
+def test_release_names_what_precedes_it(offered: Build, precedes: bool) -> None:  # noqa: FBT001 - a parameter
+    """A newer image of the component does; a way back, the same image and another component do not."""
+    assert THROUGH.precedes(offered) is precedes
