@@ -2,7 +2,7 @@
 
 The update half in this process; SQLite with synchronous=FULL as in production, PostgreSQL as the tests start it. Every
 device of the group has an action of an older rollout. Flat is to be: creating a rollout, a tick with nothing due, a
-report, a device that joins, opening a stage. Starting a rollout counts the group by an index. No peer: hawkBit,
+report, a device that joins, opening a stage of ten. Starting a rollout counts the group by an index. No peer: hawkBit,
 Mender and the others are no Python packages, and gooseBit has no staged rollouts.
 
 `python -m tests.benchmarks.rollout_bench 10000 1000000` measures these sizes; a million takes longer than `make bench`
@@ -34,7 +34,12 @@ from tests.service_folder import make_folders  # noqa: E402
 FLEETS = (10_000, 100_000)
 TIMES = 100  # of each step that is to be flat
 FLAT = 2.0  # the largest fleet costs at most so many times what the smallest does
-PLAN = Plan(stages=(PlanStage(count=1000), PlanStage(percent=100)), pace=Pace(concurrency=400), gates=EvidenceGates())
+FIRST = 10
+PLAN = Plan(
+    stages=(PlanStage(count=FIRST), PlanStage(count=1000), PlanStage(percent=100)),
+    pace=Pace(concurrency=400),
+    gates=EvidenceGates(),
+)
 _SERIES = {
     True: "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :count) {insert} FROM n",
     False: "{insert} FROM generate_series(1, :count) AS n(i)",
@@ -103,7 +108,9 @@ async def measure(world: UpdateWorld, devices: int) -> Seconds:
     (view, *_) = await world.rollouts.page(before_number=None, limit=1)
     rollout_id = view.stored.rollout.rollout_id
     found["start (counts the group)"] = await seconds_of(lambda: world.rollouts.start(RELEASER, rollout_id))
-    found["let 400 of 1,000 in"] = await seconds_of(world.tick)
+    found["open a stage of 10"] = await seconds_of(world.tick)
+    await confirm(world, view, FIRST)
+    found["open the next, 400 of 1,000"] = await seconds_of(world.tick)
     lease = await world.lease("worker")
     if lease is None or await world.ticks.tick(lease) is not None:
         raise RuntimeError("tick: expected nothing due")

@@ -108,3 +108,18 @@ async def test_of_two_changes_at_once_none_is_lost(operator: Operator) -> None:
     done = {f"n{number}" for number, answer in enumerate(answers) if answer.status_code == 200}
     assert {answer.status_code for answer in answers} <= {200, 412}
     assert set(await attributes(operator, device_id)) == done
+
+
+async def test_plan_says_how_many_devices_it_is_for(operator: Operator, tmp_path: Path) -> None:
+    """Those of the group that match its target, by stages; a group that there is not is refused."""
+    for site in ("quay 1", "quay 2", "quay 2"):
+        device = await operator.service.claimed()
+        await operator.service.attest(device)
+        await operator.succeed("device", "attributes", "set", device.device_id, f"site={site}")
+    await operator.service.claimed()  # has never attested, so it takes no release
+    file = tmp_path / "plan.yaml"
+    file.write_text("stages: [{count: 1}, {percent: 100}]\ntarget: {attribute: site, is: quay 2}\n")
+    shown = await operator.succeed("rollout", "plan", str(file), "--group", "Production")
+    assert shown["reach"] == {"devices": 3, "matching": 2, "stages": [1, 1]}
+    assert shown["plan"]["target"] == {"attribute": "site", "is": "quay 2"}
+    assert isinstance(await operator.failure("rollout", "plan", str(file), "--group", "Nobody"), RefusedError)
