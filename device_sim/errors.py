@@ -57,6 +57,10 @@ class CoreLoadError(DeviceSimError):
     """A core cannot run the image: made for another core, not of the expected form, or over the memory budget."""
 
 
+class IncomparableModelError(DeviceSimError):
+    """A model cannot run in shadow beside the one that it is to replace."""
+
+
 class CoreStoppedError(DeviceSimError):
     """The core runs no model."""
 

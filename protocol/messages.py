@@ -26,6 +26,8 @@ from protocol.document import Document, Moment
 from protocol.geometry import Core, Slot
 from protocol.identity import Access
 from protocol.model import Guid, Sha256Hex
+from protocol.shadow import ShadowCounts
+from protocol.updates import Order
 from protocol.voucher import Base64Bytes
 
 MANIFEST_PAYLOAD_TYPE = "application/vnd.tinyfleet.version-manifest+json"
@@ -88,11 +90,13 @@ class PollReply(Document):
     Attributes:
         action_id: the action that waits, or None.
         attempt: of the action, from 1; one whose end the device knows begins anew with a higher one.
+        order: what the device is to do with it, as far as is known here; the Director's signed word decides.
         next_poll_seconds: paced and jittered by the server.
     """
 
     action_id: Guid | None = None
     attempt: AttemptNumber = 1
+    order: Order = Order.INSTALL
     next_poll_seconds: Annotated[float, Field(gt=0)]
 
 
@@ -102,6 +106,8 @@ class ActionState(StrEnum):
     SCHEDULED = "scheduled"
     OFFERED = "offered"
     DOWNLOADING = "downloading"
+    DOWNLOADED = "downloaded"  # verified, and waiting for the order to install
+    SHADOWING = "shadowing"  # runs unheard beside the model that it is to replace; then waits likewise
     INSTALLING = "installing"
     TRIAL = "trial"
     CONFIRMED = "confirmed"
@@ -175,6 +181,7 @@ class ActionReport(Document):
         attack: what the refusal indicates, or None.
         rule: what the update broke; empty where nothing was refused.
         defer_seconds: for how long the device's user puts the update off; with the state `scheduled`, and only there.
+        shadow: what a comparison that has ended came to; beside the state `shadowing` alone.
     """
 
     action_id: Guid
@@ -187,11 +194,18 @@ class ActionReport(Document):
     attack: Attack | None = None
     rule: Rule = ""
     defer_seconds: Annotated[float, Field(gt=0, le=MAX_DEFER_SECONDS)] | None = None
+    shadow: ShadowCounts | None = None
 
     @model_validator(mode="after")
     def _check_deferral(self) -> Self:
         if self.defer_seconds is not None and self.state is not ActionState.SCHEDULED:
             raise ValueError(f"defer_seconds: expected it with the state scheduled, found {self.state}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_shadow(self) -> Self:
+        if self.shadow is not None and self.state is not ActionState.SHADOWING:
+            raise ValueError(f"shadow: expected counts beside the state shadowing alone, found {self.state}")
         return self
 
 

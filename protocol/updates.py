@@ -1,7 +1,8 @@
 """Update metadata: what Director and Image repository say of a target, and that they agree.
 
 Both are TUF repositories (python-tuf). The Image repository lists every image, golden-vector document, release document
-and what is said of them, signed offline. The Director signs, for one device, which images it runs, in which slot.
+and what is said of them, signed offline. The Director signs, for one device, which images it runs, in which slot, and
+whether it installs them or waits with them (`Order`).
 
 Target names, where a delegation may stand for a part of them:
     images/{slot}/{image id}.img             an image package; the slot is one of `Slot`, such as m4-1/model
@@ -26,15 +27,16 @@ import json
 import re
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from tuf.api.metadata import TargetFile
 
 from protocol.document import Document, DocumentT, Moment
 from protocol.errors import MalformedError, ProtocolError
 from protocol.geometry import ImageKind, Slot
 from protocol.model import Guid, Sha256Hex
+from protocol.shadow import ShadowTask
 from protocol.versions import Build, Requirements, is_older
 
 DEVICE_FIELD = "tinyfleet"  # field of the Director's targets.signed that names the device, even with no target
@@ -118,12 +120,33 @@ class DirectorCustom(Document):
     release: str  # target name of the release document
 
 
+class Order(StrEnum):
+    """What a device is to do with the images that its Director lists."""
+
+    INSTALL = "install"
+    DOWNLOAD = "download"  # fetch and verify, report, and wait for another order
+    SHADOW = "shadow"  # run the model unheard beside the one that it is to replace, report, and wait
+
+
 class DirectorDevice(Document):
-    """Which device a Director's targets metadata is for, and the action and attempt it belongs to."""
+    """Which device a Director's targets metadata is for, the action and attempt it belongs to, and what is to be done.
+
+    Attributes:
+        order: what the device does with the images.
+        shadow: how long it compares; beside the order to shadow alone.
+    """
 
     device_id: Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
     action_id: str | None = None
     attempt: Annotated[int, Field(ge=1)] = 1
+    order: Order = Order.INSTALL
+    shadow: ShadowTask | None = None
+
+    @model_validator(mode="after")
+    def _check_task(self) -> Self:
+        if (self.order is Order.SHADOW) != (self.shadow is not None):
+            raise ValueError("shadow: expected a task beside the order to shadow, and beside no other")
+        return self
 
 
 class ReleaseImage(Document):

@@ -13,6 +13,7 @@ from device_sim.update.uptane import ARTIFACT_PATH, DIRECTOR_PATH
 from protocol.document import parse_document
 from protocol.identity import DeviceId
 from protocol.messages import ActionReport
+from protocol.updates import Order
 from service.application.attestation_round import Outcome
 from service.application.identity import CertificateRefusedError
 from service.domain.attestation import Appraisal
@@ -60,10 +61,10 @@ class DeviceApi:
         except ServiceError as error:
             return _problem(error)
 
-    def is_quiet(self, device_id: DeviceId) -> bool:
-        """Say whether a device that was just answered would be answered again, and that there is nothing for it."""
+    def is_quiet(self, device_id: DeviceId, held: tuple[str, Order] | None) -> bool:
+        """Say whether a device that was just answered would be answered again, and that there is nothing new for it."""
         service = self._service()
-        return service is not None and not service.has_word_for(device_id)
+        return service is not None and not service.has_word_for(device_id, held)
 
     def heard(self, device_id: DeviceId, at_seconds: float) -> None:
         """Note that a device has polled, at a time of the scenario."""

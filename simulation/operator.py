@@ -12,7 +12,8 @@ from service.application.events import StoredEvent
 from service.application.rollout_members import EmptyGroupError
 from service.application.rollouts import NewRollout, RolloutView
 from service.application.update_repositories import StoredRollout
-from service.domain.rollout import RolloutState, StageState
+from service.domain.rollout import RolloutState
+from service.domain.stage import StageState
 from simulation.devices.device import START_SPREAD_SECONDS
 from simulation.driving import drive
 from simulation.scheduler import NEVER
@@ -60,6 +61,20 @@ class VirtualOperator:
         except EmptyGroupError:
             return now + AGAIN_SECONDS
         self.started[view.stored.rollout.rollout_id] = declared
+        if declared.installs_after is not None:
+            rollout_id = view.stored.rollout.rollout_id
+            due = now + declared.installs_after.total_seconds()
+            self._world.scheduler.call(lambda later: self._install(rollout_id, later), due)
+        return NEVER
+
+    def _install(self, rollout_id: str, now: float) -> float:
+        """Have devices install what they were told to download, unless the rollout is over."""
+        service, rollout = self._world.service, drive(self._read(rollout_id)).rollout
+        if rollout.state.is_over:
+            return NEVER
+        if service is None or rollout.state is not RolloutState.RUNNING:
+            return now + AGAIN_SECONDS
+        drive(service.rollouts.install(OPERATOR, rollout_id))
         return NEVER
 
     def _hear(self, stored: StoredEvent) -> None:
@@ -94,7 +109,7 @@ def _has_ended(stored: StoredRollout) -> bool:
 
 def _new(declared: VirtualRollout) -> NewRollout:
     """Return the plan of a declared rollout."""
-    plan = Plan(
+    plan = declared.plan or Plan(
         stages=tuple(PlanStage(percent=stage.percent, soak=stage.soak) for stage in declared.stages),
         gates=ThresholdGates(
             success_percent=declared.success_percent,

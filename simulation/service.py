@@ -17,7 +17,7 @@ from protocol.document import parse_document
 from protocol.geometry import Slot
 from protocol.identity import DeviceId
 from protocol.messages import PollReply, VersionManifest
-from protocol.updates import DirectorDevice
+from protocol.updates import DirectorDevice, Order
 from service.application.clones import Clones
 from service.application.director import DirectedImage, Director, SignedSet
 from service.application.events import EventFeed, StoredEvent
@@ -79,6 +79,8 @@ class PlainDirector:
             "device_id": device.device_id,
             "action_id": device.action_id,
             "attempt": device.attempt,
+            "order": device.order.value,
+            "shadow": None if device.shadow is None else device.shadow.model_dump(),
             "version": version,
             "expires": expires.isoformat(),
         }
@@ -179,9 +181,10 @@ class Service:
         until = self._settings.tick_seconds if look is None else (look - self._clock.now()).total_seconds()
         return min(max(until, 0.0), self._settings.tick_seconds)
 
-    def has_word_for(self, device_id: str) -> bool:
-        """Say whether an action waits for a device."""
-        return self._pending.waiting(device_id) is not None
+    def has_word_for(self, device_id: str, held: tuple[str, Order] | None) -> bool:
+        """Say whether there is anything for a device but the action and the order that it obeys."""
+        found = self._pending.first(device_id)
+        return held != (None if found is None else (found.action_id, found.order))
 
     def devices_of(self, rollout_id: str) -> list[str]:
         """Return the devices with an unfinished action of a rollout."""

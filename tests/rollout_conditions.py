@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from protocol.plan import Plan, PlanStage, ThresholdGates
+from service.domain.conditions import Conditions
 from service.domain.membership import StagePlan
 from service.domain.policy import ThresholdPolicy
-from service.domain.rollout import Conditions
 
 
 def thresholds(

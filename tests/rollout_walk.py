@@ -3,7 +3,8 @@
 from collections.abc import Collection, Iterable
 
 from service.application.rollout_members import Walk
-from service.domain.rollout import Rollout, Stage
+from service.domain.rollout import Rollout
+from service.domain.stage import Stage
 
 
 def walk_list(rollout: Rollout, stage: Stage, devices: Iterable[str], known: Collection[str], limit: int) -> Walk:

@@ -6,11 +6,15 @@ it. Whatever a kernel does stays in its core: `infer` reports it in the outcome,
 knows nothing. A watchdog reset re-vectors the core and leaves its memory as it is, so a fault that struck strikes
 again; what was half received from the A7 is dropped.
 
+A second model may run in shadow: unheard, after the first one, on the same samples, in the same arena. A fault of it
+resets the core like any other and is reported as its own; a hang costs no more than twice its modelled time, after
+which the runtime takes the core back.
+
 The firmware image is verified, measured and named, but its code does not run: TFLM on the host stands in for it.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -26,7 +30,13 @@ from device_sim.cores.kernels import (
     load_model,
 )
 from device_sim.cores.memory import RUNTIME_BYTES, SYSRAM, TCM, MemoryBudget
-from device_sim.errors import CoreFaultError, CoreLoadError, CoreStoppedError, IntercoreMessageError
+from device_sim.errors import (
+    CoreFaultError,
+    CoreLoadError,
+    CoreStoppedError,
+    IncomparableModelError,
+    IntercoreMessageError,
+)
 from device_sim.learning.learner import Learner, PriorJudge
 from device_sim.learning.states import LearnedStates
 from protocol.geometry import M4_CLOCK_HZ, Core
@@ -39,6 +49,7 @@ from tinyml.latency import Profile
 from tinyml.preprocess import label_scores
 
 _REPLY_TYPE = "<f4"
+_SLICE_FACTOR = 2  # of its modelled latency, that a model in shadow may take
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +122,7 @@ class M4Core:
         self._learner: Learner | None = None
         self._firmware: VerifiedImage | None = None
         self._kernels: Kernels | None = None  # answer the sensors
+        self._candidate: Kernels | None = None  # in shadow
         self._test_kernels: Kernels | None = None  # answer test inputs; the same ones, but for a learning template
         self._received = bytearray()
         self._resets = 0
@@ -152,6 +164,16 @@ class M4Core:
         return 0.0 if self._kernels is None else min(self._kernels.latency_ms, WATCHDOG_MS) / 1000
 
     @property
+    def has_candidate(self) -> bool:
+        """Whether a model is ready to run in shadow."""
+        return self._candidate is not None
+
+    @property
+    def candidate_seconds(self) -> float:
+        """Modelled latency of one inference of the model in shadow; 0 without one."""
+        return 0.0 if self._candidate is None else self._candidate.latency_ms / 1000
+
+    @property
     def memory(self) -> MemoryBudget:
         """What the core's data memory is given to; a start of the core gives it anew."""
         return self._memory
@@ -181,7 +203,7 @@ class M4Core:
 
     def stop(self) -> None:
         """Stop the core; it forgets what it ran."""
-        self._firmware, self._kernels, self._resets = None, None, 0
+        self._firmware, self._kernels, self._candidate, self._resets = None, None, None, 0
         self._test_kernels = self._learner = None
         self._received.clear()
         self._memory.clear()
@@ -196,7 +218,56 @@ class M4Core:
             CoreStoppedError: the core runs no model.
             PoolBusyError, PoolClosedError: the host, not the core, gave no answer.
         """
-        kernels = self._require_kernels()
+        return self._infer(self._require_kernels(), sample)
+
+    def infer_candidate(self, sample: np.ndarray) -> InferenceOutcome:
+        """Run the model in shadow on what the sensor took; raises as `infer`."""
+        if self._candidate is None:
+            raise CoreStoppedError(f"{self._core}: expected a model in shadow, found none")
+        outcome = self._infer(self._candidate, sample)
+        slice_ms = min(WATCHDOG_MS, _SLICE_FACTOR * self._candidate.latency_ms)
+        return replace(outcome, m4_ms=slice_ms) if outcome.cause is Cause.HANG else outcome
+
+    def load_candidate(self, model: VerifiedImage) -> ModelCard:
+        """Have a model ready to run in shadow.
+
+        Returns:
+            Its card.
+
+        Raises:
+            IncomparableModelError: nothing to compare it with, another sensor, or a model whose state the other's
+                arena would overwrite.
+            CoreLoadError: it is for another core, or malformed.
+            OutOfMemoryError: of these, its arena does not fit beside the runtime.
+        """
+        self._candidate = None
+        loaded = load_model(model, self._core)
+        self._require_comparable(loaded)
+        alone = MemoryBudget(self._core)
+        alone.claim("runtime", RUNTIME_BYTES, regions=(SYSRAM, TCM))
+        alone.claim("arena", loaded.card.measured.arena_bytes)
+        self._candidate = self._kernels_of(loaded, self._pool)
+        return loaded.card
+
+    def drop_candidate(self) -> None:
+        """Forget the model in shadow."""
+        self._candidate = None
+
+    def _require_comparable(self, candidate: LoadedModel) -> None:
+        if self._kernels is None:
+            raise IncomparableModelError(f"{self._core}: expected a model to compare with, found none")
+        incumbent = self._kernels.model
+        for loaded in (incumbent, candidate):
+            if loaded.template is not None or loaded.is_stateful:
+                name = f"{loaded.card.name}@{loaded.card.version}"
+                raise IncomparableModelError(f"{self._core}: expected models without a state, found {name}")
+        if _senses(incumbent.card.input) != _senses(candidate.card.input):
+            raise IncomparableModelError(
+                f"{self._core}: expected samples as {incumbent.card.name} takes, {_senses(incumbent.card.input)}, "
+                f"found {_senses(candidate.card.input)}"
+            )
+
+    def _infer(self, kernels: Kernels, sample: np.ndarray) -> InferenceOutcome:
         card = kernels.model.card
         try:
             answer = kernels.infer(sample)
@@ -314,6 +385,13 @@ class M4Core:
             cause=cause,
             error=error,
         )
+
+
+def _senses(contract: InputContract) -> tuple[str, int, int]:
+    """Return what of a sensor's signal a model takes."""
+    signal = contract.signal
+    rate, window = (0, 0) if signal is None else (signal.sample_rate_hz, signal.window_samples)
+    return contract.sensor.value, rate, window
 
 
 def _input_bytes(contract: InputContract) -> int:

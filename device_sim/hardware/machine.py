@@ -8,6 +8,7 @@ The way of an update, driven by device_sim/update:
 
     there = machine.spare_begin(slot, digest, length)     resumes where a cut download ended
     machine.spare_write(there, chunk) …                   whole rows of the flash, except the last
+    machine.begin_shadow(slot, task)                      verifies, then runs a model unheard; only where it is ordered
     machine.start_trial(slot)                             verifies, then restarts only the slot's core from the spare
     machine.run_golden(core, vectors)                     models only
     machine.confirm(slot)  or  machine.revert(slot, "…")  confirm settles the image, raises the fuse
@@ -23,7 +24,8 @@ from device_sim.cores.device_time import DeviceTime, FlashPlacement
 from device_sim.cores.faults import faults_of
 from device_sim.cores.kernels import Inference, Strain
 from device_sim.cores.m4 import M4Core
-from device_sim.errors import DeviceFolderError, SpareContentError, SpareStateError, WornSectorError
+from device_sim.cores.shadow import Comparison
+from device_sim.errors import CoreLoadError, DeviceFolderError, SpareContentError, SpareStateError, WornSectorError
 from device_sim.hardware.boot import BootReport, Revert, measured_boot
 from device_sim.hardware.clock import Clock, DeviceClock
 from device_sim.hardware.factory import IDEVID_FILE, flash_images, make_device, recover_images, tampered
@@ -42,6 +44,7 @@ from protocol.geometry import M4_CLOCK_HZ, Core, Slot
 from protocol.identity import DeviceId
 from protocol.model import GoldenVectors
 from protocol.scenario import Scenario
+from protocol.shadow import ShadowTask
 from protocol.voucher import Voucher
 from tinyml.latency import Profile
 
@@ -59,6 +62,7 @@ class Machine:
         self._cores = cores
         self._running = Running(parts, cores)
         self._report: BootReport | None = None
+        self._shadow: Comparison | None = None
 
     @classmethod
     def manufacture(cls, devices: Path, *, seed: bytes | None = None, layout: FlashLayout | None = None) -> Path:
@@ -317,6 +321,42 @@ class Machine:
         """Read from the confirmed image in a home slot; fewer bytes at its end."""
         return self._parts.slots.read_home_part(slot, offset, length)
 
+    @property
+    def shadow(self) -> Comparison | None:
+        """The comparison that runs or has ended; None after `end_shadow` and after a start of its core."""
+        shadow = self._shadow
+        is_there = shadow is not None and (shadow.has_ended or self._cores[shadow.slot.core].has_candidate)
+        return shadow if is_there else None
+
+    def begin_shadow(self, slot: Slot, task: ShadowTask) -> None:
+        """Verify the model in the spare and run it in shadow beside the one that the slot's core runs.
+
+        A model that the core cannot run ends the comparison at once, which says so.
+
+        Raises:
+            SpareStateError: the spare holds no image for the slot.
+            SpareContentError: the bytes do not have the announced digest; the spare is empty afterwards.
+            BootStoppedError: signature, kind or fuse refuse it; the spare is empty.
+            IncomparableModelError: it cannot be compared with what the core runs.
+        """
+        image = self._running.candidate(slot)
+        core = self._cores[slot.core]
+        incumbent = core.card
+        try:
+            card = core.load_candidate(image)
+        except CoreLoadError as error:
+            self._shadow = Comparison(slot, image.digest, task, time=self._time, by_score=False)
+            self._shadow.fail(str(error))
+            return
+        by_score = incumbent is not None and len(incumbent.labels) == len(card.labels) == 1
+        self._shadow = Comparison(slot, image.digest, task, time=self._time, by_score=by_score)
+
+    def end_shadow(self) -> None:
+        """Forget the model in shadow and its comparison."""
+        if self._shadow is not None:
+            self._cores[self._shadow.slot.core].drop_candidate()
+            self._shadow = None
+
     def start_trial(self, slot: Slot) -> None:
         """Verify the image in the spare and restart only the slot's core with it.
 
@@ -442,4 +482,4 @@ class Machine:
 
     def _stop(self) -> None:
         self._running.stop()
-        self._report = None
+        self._report = self._shadow = None

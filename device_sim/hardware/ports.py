@@ -17,6 +17,7 @@ from protocol.document import Document, DocumentT
 from protocol.geometry import Core, Slot
 from protocol.identity import DeviceId
 from protocol.model import GoldenVectors, ModelCard
+from protocol.shadow import ShadowCounts, ShadowTask
 from protocol.voucher import Voucher
 
 
@@ -72,8 +73,45 @@ class RealTimeCore(Protocol):
     def latency_seconds(self) -> float:
         """Modelled latency of one inference; 0 without a model."""
 
+    @property
+    def candidate_seconds(self) -> float:
+        """Modelled latency of one inference of the model in shadow; 0 without one."""
+
     def infer(self, frame: np.ndarray) -> InferenceOutcome:
         """Run one inference."""
+
+    def infer_candidate(self, frame: np.ndarray) -> InferenceOutcome:
+        """Run one inference of the model in shadow."""
+
+
+class Shadow(Protocol):
+    """A comparison of a model in shadow with the one that it is to replace; see `device_sim.cores.shadow`."""
+
+    @property
+    def slot(self) -> Slot:
+        """Of the model."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the candidate's package, 64 hex digits."""
+
+    @property
+    def due(self) -> float:
+        """When it ends at the latest, on the clock that drives the device."""
+
+    @property
+    def refusal(self) -> str:
+        """Why there is nothing to report although it has ended, or an empty string."""
+
+    @property
+    def result(self) -> ShadowCounts | None:
+        """What it came to, once it has ended."""
+
+    def takes_frame(self, *, period: float, incumbent: float, candidate: float) -> bool:
+        """Say whether the candidate is to look at the frame that was just answered."""
+
+    def add(self, incumbent: InferenceOutcome, candidate: InferenceOutcome) -> None:
+        """Count two answers to one frame."""
 
 
 class DeviceMachine(Protocol):
@@ -134,6 +172,16 @@ class DeviceMachine(Protocol):
 
     def home_read(self, slot: Slot, offset: int, length: int) -> bytes:
         """Read from the confirmed image in a home slot."""
+
+    @property
+    def shadow(self) -> Shadow | None:
+        """The comparison that runs or has ended, until `end_shadow` or a restart."""
+
+    def begin_shadow(self, slot: Slot, task: ShadowTask) -> None:
+        """Verify the model in the spare and run it in shadow beside the one that the slot's core runs."""
+
+    def end_shadow(self) -> None:
+        """Forget the model in shadow and its comparison."""
 
     def start_trial(self, slot: Slot) -> None:
         """Verify the image in the spare and restart only the slot's core with it."""

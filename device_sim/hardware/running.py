@@ -104,14 +104,24 @@ class Running:
         Raises:
             BootStoppedError: signature, kind or fuse refuse it; the spare is empty.
         """
+        image = self.candidate(slot)
+        self._parts.slots.mark_trial(slot)
+        self._trial = (slot, _measured(slot, image))
+
+    def candidate(self, slot: Slot) -> VerifiedImage:
+        """Return the image in the spare, verified as for a trial; nothing changes what runs.
+
+        Raises:
+            SpareStateError: the spare holds no image for the slot.
+            SpareContentError: the bytes do not have the announced digest; the spare is empty afterwards.
+            BootStoppedError: signature, kind or fuse refuse it; the spare is empty.
+        """
         unverified_image = self._parts.slots.require_complete(slot)
         try:
-            image = self._verify_bytes(slot, unverified_image, is_home=False)
+            return self._verify_bytes(slot, unverified_image, is_home=False)
         except BootStoppedError:
             self._parts.slots.drop()
             raise
-        self._parts.slots.mark_trial(slot)
-        self._trial = (slot, _measured(slot, image))
 
     def keep_trial(self, slot: Slot) -> None:
         """Take the image on trial, which is settled, as confirmed, and burn its security version."""

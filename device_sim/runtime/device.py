@@ -35,6 +35,7 @@ from protocol.geometry import Core
 from protocol.identity import Access
 from protocol.learned_backup import LEARNED_ORDERS
 from protocol.messages import CHECK_UPDATE, ActionReport, ActionState
+from protocol.updates import Order
 from protocol.voucher import Voucher, public_keys
 
 
@@ -126,6 +127,11 @@ class Device:
     def polls_alone_until(self) -> float:
         """Until when it has nothing to do but to poll; 0 where it is not let in."""
         return self._work.polls_alone_until if self._work is not None and self._phase == self._live else 0.0
+
+    @property
+    def holds(self) -> tuple[str, Order] | None:
+        """The action with which it waits for another order, and the one that it obeys; None where there is none."""
+        return None if self._work is None else self._work.holds
 
     def poll_at(self, due: float) -> None:
         """Have it poll at a time, after somebody else has found that its polls before that brought nothing."""

@@ -3,6 +3,9 @@
 In device time (`cores.device_time`) one inference begins every period, takes as long as the model is modelled to take
 on the core, longer where the flash stops the core, and is run by the host when it ends. After a reset the core starts
 anew. A host that is late by more than a period moves the line.
+
+A model in shadow looks at a frame when the core has answered it, and takes the core from then on. What it answers is
+counted and not told. An inference that was due meanwhile begins later, and the ones after it catch up with the line.
 """
 
 import statistics
@@ -11,9 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import numpy as np
+
 from device_sim.cores.device_time import RESOLUTION_SECONDS, DeviceTime, Routine
+from device_sim.cores.kernels import RESET_MS
 from device_sim.cores.m4 import InferenceOutcome
-from device_sim.hardware.ports import DeviceMachine, RealTimeCore
+from device_sim.hardware.ports import DeviceMachine, RealTimeCore, Shadow
 from device_sim.hardware.spare import SpareState
 from device_sim.sensors.ports import Sensors
 from protocol.geometry import Core
@@ -67,6 +73,7 @@ class CoreWatch:
         self._period = period_seconds
         self._hear = hear
         self._begin: float | None = None  # of the inference that is due next, in device time
+        self._late = 0.0  # by how much that is behind its line, because of a model in shadow
         self._events = 0
         self._core_ms = 0.0
         self._model = ("", "")
@@ -104,12 +111,15 @@ class CoreWatch:
         if end > now + RESOLUTION_SECONDS:
             return None
         try:
-            outcome = self._infer(end)
+            sample = self._sense(end)
+            outcome = self._core.infer(sample)
         except PoolBusyError:
             self._go_on(begin, end)
             return None
+        self._remember(outcome)
         end = self._time.end_of(begin, outcome.m4_ms / 1000)
-        self._go_on(begin, self._time.end_of(begin, outcome.busy_seconds))
+        free = self._time.end_of(begin, outcome.busy_seconds)
+        self._go_on(begin, free if outcome.cause else self._after_shadow(outcome, sample, free))
         at = self._machine.clock.now() + timedelta(seconds=end - now)
         self._hear(self._name, outcome, at)
         return self._record(outcome, at, end)
@@ -128,32 +138,58 @@ class CoreWatch:
         return spare.state is SpareState.TRIAL and spare.slot is not None and spare.slot.core is self._name
 
     def _rest(self) -> None:
-        self._begin = None
+        self._begin, self._late = None, 0.0
         self._time.expect(self._name, None)
 
     def _due(self, now: float) -> float:
         """Return when the inference begins that is due; a core that has rested, or a host that is late, begins now."""
         begin = self._begin
         if begin is None or now > self._time.end_of(begin, self._core.latency_seconds) + self._period:
-            begin = now
+            begin, self._late = now, 0.0
         begin = self._time.free_from(self._name, begin)
         self._plan(begin)
         return begin
 
     def _go_on(self, begin: float, free: float) -> None:
-        self._plan(max(begin + self._period, free))
+        on_line = begin - self._late + self._period
+        self._plan(max(on_line, free))
+        self._late = 0.0 if self._shadow is None else max(0.0, free - on_line)
 
     def _plan(self, begin: float) -> None:
         self._begin = begin
-        self._time.expect(self._name, Routine(begin, self._core.latency_seconds, self._period))
+        both = self._core.latency_seconds + (0.0 if self._shadow is None else self._core.candidate_seconds)
+        length = both if both < self._period else self._core.latency_seconds
+        self._time.expect(self._name, Routine(begin, length, self._period))
 
-    def _infer(self, at_seconds: float) -> InferenceOutcome:
+    def _sense(self, at_seconds: float) -> np.ndarray:
         card = self._core.card
         if card is None:
             raise AssertionError("a core that runs a model has its card")
-        outcome = self._core.infer(self._sensors.take(self._name, card.input, at_seconds=at_seconds))
-        self._remember(outcome)
-        return outcome
+        return self._sensors.take(self._name, card.input, at_seconds=at_seconds)
+
+    @property
+    def _shadow(self) -> Shadow | None:
+        shadow = self._machine.shadow
+        return shadow if shadow is not None and shadow.slot.core is self._name else None
+
+    def _after_shadow(self, incumbent: InferenceOutcome, sample: np.ndarray, end: float) -> float:
+        """Let a model in shadow look at the frame that was answered; return when the core is free."""
+        shadow, core = self._shadow, self._core
+        if shadow is None or incumbent.error:
+            return end
+        wants = shadow.takes_frame(
+            period=self._period, incumbent=core.latency_seconds, candidate=core.candidate_seconds
+        )
+        if not wants:
+            return end
+        try:
+            candidate = core.infer_candidate(sample)
+        except PoolBusyError:
+            return end  # the host's, so the frame is not compared
+        shadow.add(incumbent, candidate)
+        self._core_ms += candidate.m4_ms
+        reset = RESET_MS / 1000 if candidate.cause else 0.0
+        return self._time.end_of(end, candidate.m4_ms / 1000 + reset)  # a hang ends with its slice
 
     def _remember(self, outcome: InferenceOutcome) -> None:
         model = (outcome.model, outcome.model_sha256)

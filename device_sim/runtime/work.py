@@ -23,8 +23,10 @@ from protocol.document import canonical_json
 from protocol.geometry import Core
 from protocol.health import HEALTH_STREAM, WINDOW
 from protocol.identity import Access
-from protocol.messages import INFERENCE_STREAM, ActionReport, ActionState
+from protocol.messages import INFERENCE_STREAM, ActionReport, ActionState, Cause
+from protocol.shadow import ShadowCounts
 from protocol.topics import telemetry_topic
+from protocol.updates import Order
 
 Emit = Callable[..., None]
 RENEWAL_JITTER = 0.1  # share of half a certificate's life
@@ -118,6 +120,7 @@ class Work:
         if self._update is None and self._progress.unfinished_action is not None:
             self._update = self._client.run(self._progress.unfinished_action, self._progress.attempt)
         self._timetable.set("update", self._go_on_with_update, due=NEVER if self._update is None else now)
+        self._timetable.set("shadow", self._look_at_shadow, due=now)
         # Both cores begin together: where both rest, there is room for flash work.
         first = now + self._rng.uniform(0, self._behaviour.inference_period_seconds)
         self._timetable.set("health", self._tell_health, due=now if self._watches else NEVER)
@@ -151,6 +154,11 @@ class Work:
         """Until when it has nothing to do but to poll."""
         return 0.0 if self._poll_requested or self._orders_requested else self._timetable.due_apart_from("poll")
 
+    @property
+    def holds(self) -> tuple[str, Order] | None:
+        """The action with which it waits for another order, and the one that it obeys; None where there is none."""
+        return self._progress.holds
+
     def poll_at(self, due: float) -> None:
         """Have it poll at a time, after somebody else has found that its polls before that brought nothing."""
         self._timetable.set("poll", self._poll, due=due)
@@ -183,10 +191,35 @@ class Work:
         except NetworkError as error:
             return now + self._pause_after("poll", error)
         self._failures.pop("poll", None)
-        if reply.action_id is not None:
-            self._update = self._client.run(reply.action_id, reply.attempt)
-            self._timetable.advance("update", now)
+        held = self._progress.holds
+        wanted = None if reply.action_id is None else (reply.action_id, reply.order)
+        if wanted is None and held is not None:
+            self._take_up(held[0], self._progress.attempt, now)  # to find out that it was taken back
+        elif reply.action_id is not None and wanted != held:  # else it does already what it is to do
+            self._take_up(reply.action_id, reply.attempt, now)
         return now + reply.next_poll_seconds
+
+    def _take_up(self, action_id: str, attempt: int, now: float) -> None:
+        self._update = self._client.run(action_id, attempt)
+        self._timetable.advance("update", now)
+
+    def _look_at_shadow(self, now: float) -> float:
+        """Report what a model in shadow came to, once that is known; one whose core was restarted begins anew."""
+        held, shadow = self._progress.holds, self._machine.shadow
+        if held is None or held[1] is not Order.SHADOW or self._progress.has_compared or self._update is not None:
+            return NEVER
+        if shadow is None:
+            self._take_up(held[0], self._progress.attempt, now)
+            return NEVER
+        result = shadow.result
+        if result is None and not shadow.refusal:
+            return shadow.due
+        self._machine.end_shadow()
+        if result is not None:
+            self._progress.report(ActionState.SHADOWING, shadow=result, detail=_summary(result))
+        else:
+            self._progress.report(ActionState.FAILED, cause=Cause.REQUIREMENT, detail=shadow.refusal)
+        return NEVER
 
     def _go_on_with_update(self, now: float) -> float:
         pause = None if self._update is None else next(self._update, None)
@@ -194,6 +227,7 @@ class Work:
             busy = self._machine.time.busy_seconds if self._behaviour.waits_for_flash else 0.0
             return now + max(pause, busy)
         self._update = None
+        self._timetable.advance("shadow", now)
         self._timetable.advance("poll", now + self._behaviour.retry_seconds[0])
         return NEVER
 
@@ -279,6 +313,8 @@ class Work:
         def infer(now: float) -> float:
             del now  # the watch keeps the device's own time
             record = watch.run()
+            if self._machine.shadow is not None:
+                self._timetable.advance("shadow", 0.0)
             if record is not None and self._access.reach is Access.FULL:
                 self._access.link.publish(topic, canonical_json(record))
             return watch.due
@@ -290,6 +326,12 @@ class Work:
         self._emit("retry", what=what, attempt=failures, reason=str(error))
         wanted = error.retry_after_seconds if isinstance(error, NetworkError) else 0.0
         return wanted + self._retry.pause_seconds(failures)
+
+
+def _summary(shadow: ShadowCounts) -> str:
+    if shadow.failure:
+        return shadow.failure
+    return f"{shadow.agreements} of {shadow.frames} frames answered alike"
 
 
 def renewal_seconds(validity: Validity, rng: random.Random, *, jitter: float) -> float:

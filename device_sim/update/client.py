@@ -5,15 +5,22 @@ restart at any point takes the action up again, unless the service has taken it 
 with the AppDevelopment capability belongs to its developer: as on Azure Sphere, it takes nothing over the air. Images
 of a release are installed one after the other, because they share one spare: if a later one fails, the earlier ones
 stay, and the report's digests say so. Whatever goes wrong ends the action with a report, so that the
-next one can begin.
+next one can begin. An action may be ordered to wait: with the first image of its release in the spare, verified, or
+with a model in shadow; then `run` ends, and is called again when the order changes. Nobody is asked to put that off.
 """
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from device_sim.errors import DeviceSimError, PowerCutError
+from device_sim.errors import (
+    BootStoppedError,
+    DeviceSimError,
+    IncomparableModelError,
+    PowerCutError,
+    SpareContentError,
+)
 from device_sim.hardware.installed import InstalledImage
 from device_sim.hardware.ports import DeviceMachine
 from device_sim.network.ports import (
@@ -25,12 +32,21 @@ from device_sim.network.ports import (
 )
 from device_sim.update.deferring import LETS_BEGIN, UpdateListener
 from device_sim.update.download import WrongRangeError
-from device_sim.update.errors import DevelopmentDeviceError, SlowTargetError, TargetRefusedError, UpdateError
+from device_sim.update.errors import (
+    BootRefusedError,
+    DevelopmentDeviceError,
+    ShadowRefusedError,
+    SlowTargetError,
+    TargetRefusedError,
+    UpdateError,
+)
 from device_sim.update.installer import NOW, Installer, TrialFailedError
 from device_sim.update.progress import Deferral, Progress, Refusal
-from device_sim.update.uptane import Floors, Instruction
-from protocol.geometry import Slot
+from device_sim.update.uptane import Floors, ImageTarget, Instruction
+from protocol.geometry import ImageKind, Slot
 from protocol.messages import ActionState, Attack, Cause
+from protocol.shadow import ShadowTask
+from protocol.updates import Order
 
 ANSWER_PAUSE_SECONDS = 2.0  # between two looks whether the service has answered
 MAX_SLOW_ANSWERS = 3  # of one action; then slow retrieval ends it
@@ -115,13 +131,19 @@ class UpdateClient:
         instruction = self._check()
         yield NOW
         if not instruction.targets:
+            self._let_go()
             return
         if instruction.action_id is not None and not self.progress.begin(
             instruction.action_id, attempt=instruction.attempt
         ):
             return
+        missing = [target for target in instruction.targets if self.installer.lacks(target)]
+        if missing and instruction.order is not Order.INSTALL:
+            yield from self._hold(instruction, missing)
+            return
         if (yield from self._is_put_off()):
             return
+        self.machine.end_shadow()
         for target in instruction.targets:
             yield from self.installer.install(target, self.transport())
         self.progress.report(ActionState.CONFIRMED)
@@ -135,6 +157,41 @@ class UpdateClient:
         while self.progress.deferral is Deferral.ASKED:
             yield ANSWER_PAUSE_SECONDS
         return self.progress.deferral is Deferral.TAKEN
+
+    def _let_go(self) -> None:
+        """Free the spare of an image that was to wait in it, for an action that was taken back."""
+        if self.progress.has_held:
+            self.machine.end_shadow()
+            self.machine.spare_drop()
+            self.progress.forget()
+
+    def _hold(self, instruction: Instruction, missing: Sequence[ImageTarget]) -> Iterator[float]:
+        """Fetch the first image that is missing, for which there is room, and do with it what the order says."""
+        target = missing[0]
+        yield from self.installer.keep(target, self.transport())
+        if instruction.shadow is not None:
+            self._shadow(target, instruction.shadow, alone=len(instruction.targets) == 1)
+        else:
+            self.machine.end_shadow()
+            others = f"; {len(missing) - 1} more when it is installed" if len(missing) > 1 else ""
+            self.progress.report(ActionState.DOWNLOADED, detail=f"{target.custom.name}: verified{others}")
+        self.progress.hold(instruction.order)
+
+    def _shadow(self, target: ImageTarget, task: ShadowTask, *, alone: bool) -> None:
+        running = self.machine.shadow
+        if self.progress.has_compared or (running is not None and running.digest == target.sha256):
+            return
+        if not alone or target.slot.kind is not ImageKind.MODEL:
+            raise ShadowRefusedError(f"{target.name}: expected a model that comes alone, found another release")
+        try:
+            self.machine.begin_shadow(target.slot, task)
+        except SpareContentError as error:
+            raise TargetRefusedError(str(error)) from error
+        except BootStoppedError as error:
+            raise BootRefusedError(str(error)) from error
+        except IncomparableModelError as error:
+            raise ShadowRefusedError(str(error)) from error
+        self.progress.report(ActionState.SHADOWING, detail=f"{target.custom.name}: to compare {task.frames} frames")
 
     def _check(self) -> Instruction:
         floors = Floors(security=self.machine.rot.fuse, release=self.installer.release_floor)

@@ -111,6 +111,13 @@ class RequirementError(UpdateError):
     attack = None
 
 
+class ShadowRefusedError(UpdateError):
+    """The release cannot be compared in shadow with what it is to replace."""
+
+    cause = Cause.REQUIREMENT
+    attack = None
+
+
 class DevelopmentDeviceError(UpdateError):
     """The device has the AppDevelopment capability, so it takes nothing over the air."""
 

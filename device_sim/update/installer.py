@@ -33,6 +33,7 @@ from device_sim.errors import (
 )
 from device_sim.hardware.ports import DeviceMachine, RealTimeCore
 from device_sim.hardware.secure_storage import CONFIRMING, RELEASE_FLOOR
+from device_sim.hardware.spare import SpareState
 from device_sim.network.ports import HttpTransport, NetworkError
 from device_sim.update.download import Verify, verify_spare
 from device_sim.update.errors import BootRefusedError, NoRoomError, PackageRefusedError, TargetRefusedError
@@ -115,27 +116,42 @@ class Installer:
             UpdateError: refused before it ran.
             TrialFailedError: it ran and was reverted.
         """
-        installed = self._machine.installed().get(target.slot)
-        if installed is None or installed.digest != target.sha256:
+        if self.lacks(target):
             yield from self._bring(target, transport)
             yield from self._trial(target)
         else:
             self._keep_release(target)
             self._raise_floor()
 
-    def _bring(self, target: ImageTarget, transport: HttpTransport) -> Iterator[float]:
+    def lacks(self, target: ImageTarget) -> bool:
+        """Whether an image is to be installed: it is not the confirmed one of its slot."""
+        installed = self._machine.installed().get(target.slot)
+        return installed is None or installed.digest != target.sha256
+
+    def keep(self, target: ImageTarget, transport: HttpTransport) -> Iterator[float]:
+        """Bring one image into the spare, verified, and leave it there: what runs runs on. Raises as `install`."""
+        if not (self._progress.has_held and self._is_kept(target)):
+            yield from self._bring(target, transport, reports=False)
+
+    def _is_kept(self, target: ImageTarget) -> bool:
+        spare = self._machine.spare
+        is_named = (spare.state, spare.slot, spare.digest) == (SpareState.FILLING, target.slot, target.sha256)
+        return is_named and self._machine.spare_digest(target.length) == target.sha256
+
+    def _bring(self, target: ImageTarget, transport: HttpTransport, *, reports: bool = True) -> Iterator[float]:
         try:
-            yield from self._fetch(target, transport)
+            yield from self._fetch(target, transport, reports=reports)
         except (TargetRefusedError, PackageRefusedError) as error:
             self._tell(target, f"full image anew: {error}")
-            yield from self._fetch(replace(target, patch=None), transport)
+            yield from self._fetch(replace(target, patch=None), transport, reports=reports)
 
-    def _fetch(self, target: ImageTarget, transport: HttpTransport) -> Iterator[float]:
+    def _fetch(self, target: ImageTarget, transport: HttpTransport, *, reports: bool) -> Iterator[float]:
         fetch = Fetch(self._machine, transport, target, self._progress, partial(self._tell, target))
         for _ in fetch.run():
             yield NOW
         detail = f"{target.custom.name}: {fetch.received} bytes received of {target.length}"
-        self._progress.report(ActionState.INSTALLING, detail=detail)
+        if reports:
+            self._progress.report(ActionState.INSTALLING, detail=detail)
         self._verify(self._machine, target, package_keys=self._package_keys)
 
     def _tell(self, target: ImageTarget, way: str) -> None:

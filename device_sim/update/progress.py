@@ -27,6 +27,8 @@ from protocol.messages import (
     VersionManifest,
 )
 from protocol.model import Sha256Hex
+from protocol.shadow import ShadowCounts
+from protocol.updates import Order
 
 REPORTS_PATH = "/device/v1/reports"
 MANIFEST_PATH = "/device/v1/manifest"
@@ -38,6 +40,7 @@ SENT = range(200, 300)
 NO_CONTENT = 204
 CLIENT_ERRORS = range(400, 500)
 WORTH_TRYING_AGAIN = frozenset({401, 403, 408, 425, 429})
+_HELD = frozenset({ActionState.DOWNLOADED, ActionState.SHADOWING})
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,7 @@ class Progress:
     def __init__(self, machine: DeviceMachine, *, observe: Callable[[ActionReport], None]) -> None:
         self._machine = machine
         self._observe = observe
+        self._holds: Order | None = None
         self._state = machine.storage.get_document(STORAGE_NAME, _Progress) or _Progress()
 
     @property
@@ -140,6 +144,23 @@ class Progress:
         return self._state.deferrals
 
     @property
+    def holds(self) -> tuple[str, Order] | None:
+        """The action that waits for another order, and the one it waits with; None while it is at work."""
+        action_id = self.unfinished_action
+        return None if action_id is None or self._holds is None else (action_id, self._holds)
+
+    @property
+    def has_held(self) -> bool:
+        """Whether the action has come so far that it waits for an order; survives a restart."""
+        latest = self._state.latest
+        return latest is not None and latest.state in _HELD
+
+    @property
+    def has_compared(self) -> bool:
+        """Whether what a model in shadow came to has been reported."""
+        return self._state.latest is not None and self._state.latest.shadow is not None
+
+    @property
     def has_mail(self) -> bool:
         """Whether a report or a manifest waits to be sent."""
         return bool(self._state.waiting) or self._state.is_manifest_due
@@ -151,7 +172,7 @@ class Progress:
 
     def begin(self, action_id: str, *, attempt: int = 1) -> bool:
         """Take up an action, or a further attempt at it; False when its end is known, which is then reported again."""
-        state = self._state
+        state, self._holds = self._state, None
         if state.action_id != action_id or state.attempt < attempt:
             deferrals = state.deferrals if state.action_id == action_id else 0
             begun = _Progress(action_id=action_id, attempt=attempt, deferrals=deferrals)
@@ -163,6 +184,15 @@ class Progress:
             self._keep(waiting=_with(state.waiting, state.outcome))
         return state.outcome is None
 
+    def hold(self, order: Order) -> None:
+        """Keep in mind that an order is obeyed, until the action goes on."""
+        self._holds = order
+
+    def forget(self) -> None:
+        """Forget an action that was taken back."""
+        self._holds = None
+        self._keep(action_id=None, latest=None, outcome=None)
+
     def count_trial(self, digest: str) -> None:
         """Keep that the trial of an image begins, before it does."""
         self._keep(trials={**self._state.trials, digest: self.trials(digest) + 1})
@@ -172,7 +202,13 @@ class Progress:
         self._keep(patch_failures=self._state.patch_failures + 1)
 
     def report(
-        self, state: ActionState, *, cause: Cause | None = None, detail: str = "", refusal: Refusal | None = None
+        self,
+        state: ActionState,
+        *,
+        cause: Cause | None = None,
+        detail: str = "",
+        refusal: Refusal | None = None,
+        shadow: ShadowCounts | None = None,
     ) -> None:
         """Keep a report of a new state, unless it says what the last one said; `send` sends it.
 
@@ -181,6 +217,7 @@ class Progress:
             cause: of a failure.
             detail: what was expected and found.
             refusal: when verification refused something; an attack goes into the manifest, too.
+            shadow: what a comparison that has ended came to.
         """
         if self._state.action_id is None:
             return
@@ -194,6 +231,7 @@ class Progress:
             digests=self._digests() if state.is_final else {},
             attack=refusal.attack if refusal else None,
             rule=refusal.rule if refusal else "",
+            shadow=shadow,
         )
         if _is_said(report, self._state.latest):
             return

@@ -68,12 +68,14 @@ from protocol.errors import ProtocolError
 from protocol.geometry import HOME_BYTES, ImageKind, Slot
 from protocol.identity import DeviceId
 from protocol.model import GOLDEN_PAYLOAD_TYPE, GoldenVectors
+from protocol.shadow import ShadowTask
 from protocol.updates import (
     DEVICE_FIELD,
     MAX_RELEASE_BYTES,
     DirectorCustom,
     DirectorDevice,
     ImageCustom,
+    Order,
     ReleaseDocument,
     check_agreement,
     delta_target_name,
@@ -153,11 +155,15 @@ class Instruction:
         action_id: of the rollout's action, or None.
         targets: one per slot, in the order in which they are installed; the A7 application comes last.
         attempt: of the action, from 1.
+        order: what is to be done with them.
+        shadow: how long a model is compared, beside the order to shadow.
     """
 
     action_id: str | None
     targets: tuple[ImageTarget, ...]
     attempt: int = 1
+    order: Order = Order.INSTALL
+    shadow: ShadowTask | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +241,7 @@ class UptaneClient:
         log = LogGate(self._storage, transport, required_policy(images.root))
         known = KnownBuilds(self._storage, floors.release)
         check = _ReleaseCheck(transport, images, floors, installed, known, self._golden_keys, log)
-        return Instruction(device.action_id, check.verify(wanted), device.attempt)
+        return Instruction(device.action_id, check.verify(wanted), device.attempt, device.order, device.shadow)
 
     def _check_device(self, director: Targets) -> None:
         # Step 3: this device, no delegations.

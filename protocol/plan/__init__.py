@@ -7,6 +7,7 @@
     retries     which failed devices are given it again
     timing      when a device gets it: maintenance windows, disruption budget, deferral
     gates       what halts the rollout and what lets a stage pass
+    shadow      what a model must show unheard before any device runs it
     presets     plans to begin with: careful, standard, emergency
 
 An unknown key, a number that makes no test, or stages that do not rise are errors that say where.
@@ -26,6 +27,7 @@ from protocol.plan.hold_out import HoldOut
 from protocol.plan.pace import Pace
 from protocol.plan.presets import PRESETS, merge_preset
 from protocol.plan.retries import Retries
+from protocol.plan.shadow import Shadow
 from protocol.plan.stages import PlanStage
 from protocol.plan.timing import Deferral, Disruption, Weekday, Window
 
@@ -44,6 +46,7 @@ __all__ = [
     "Plan",
     "PlanStage",
     "Retries",
+    "Shadow",
     "ThresholdGates",
     "Weekday",
     "Window",

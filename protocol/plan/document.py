@@ -11,11 +11,14 @@ from protocol.plan.gates import EvidenceGates, Gates
 from protocol.plan.hold_out import HoldOut
 from protocol.plan.pace import Pace
 from protocol.plan.retries import Retries
+from protocol.plan.shadow import Shadow
 from protocol.plan.stages import MAX_STAGES, PlanStage
 from protocol.plan.targets import BoundedTarget
 from protocol.plan.timing import MAX_WINDOWS, Deferral, Disruption, TimeZone, Window
 
 WHOLE_PERCENT = 100
+
+SHADOW_GATE = "shadow"  # the name by which shadow has its part of alpha
 
 
 class Plan(Document):
@@ -39,6 +42,8 @@ class Plan(Document):
         disruption: how many devices that belong together may be at an update at once; None sets no limit.
         deferral: how far a device's user may put it off; None: not at all.
         forced: windows and deferral do not hold. The disruption budget does.
+        download_only: devices fetch and verify the release and wait with it, until an operator has them install it.
+        shadow: what the release, whose only image is a model, must show on the first stage before it is run; or None.
     """
 
     version: Literal[1] = 1
@@ -59,6 +64,8 @@ class Plan(Document):
     disruption: Disruption | None = None
     deferral: Deferral | None = None
     forced: bool = False
+    download_only: bool = False
+    shadow: Shadow | None = None
 
     @model_validator(mode="after")
     def _check_stages(self) -> Self:
@@ -71,6 +78,25 @@ class Plan(Document):
         last = self.stages[-1]
         if self.hold_out is not None and (last.percent != WHOLE_PERCENT or last.where is not None):
             raise ValueError("hold_out: expected a last stage of 100 percent before it, found another")
+        return self
+
+    @model_validator(mode="after")
+    def _check_shadow(self) -> Self:
+        if self.shadow is None:
+            return self
+        if self.gates.kind == "thresholds":
+            raise ValueError("shadow: expected evidence gates, whose alpha it shares, found raw thresholds")
+        if SHADOW_GATE in self.gates.names:
+            raise ValueError(f"gates: expected no gate {SHADOW_GATE} beside shadow, found one")
+        return self
+
+    @model_validator(mode="after")
+    def _check_waiting(self) -> Self:
+        waits = self.download_only or self.shadow is not None
+        beside = {"maintenance": self.maintenance, "disruption": self.disruption, "deferral": self.deferral}
+        found = ", ".join(key for key, value in beside.items() if value)
+        if waits and found:  # they hold when a device is given the release, and not when it is to run it
+            raise ValueError(f"download_only and shadow: expected them without {found}, found both")
         return self
 
 

@@ -144,6 +144,12 @@ class EvidenceGates(Document):
             raise ValueError(f"gates: expected each name once, found {names}")
         return self
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The names by which gates have their parts of alpha."""
+        gates: tuple[FailureGate | ControlGate | MeanGate, ...] = (*self.failures, *self.control, *self.means)
+        return frozenset(gate.name for gate in gates)
+
 
 class ThresholdGates(Document):
     """Raw shares, looked at after every report, as other update servers have them.

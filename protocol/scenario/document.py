@@ -82,7 +82,8 @@ class Scenario(Document):
 
     def _check_rollout(self, where: str, rollout: VirtualRollout) -> None:
         percents = [stage.percent for stage in rollout.stages]
-        if percents != sorted(set(percents)) or percents[-1] != WHOLE_GROUP:
+        is_planned = rollout.plan is not None
+        if not is_planned and (percents != sorted(set(percents)) or percents[-1] != WHOLE_GROUP):
             raise ValueError(f"{where}.stages: expected percentages that rise to 100, found {percents}")
         groups = {(fleet.product, fleet.group) for fleet in self.fleets}
         if groups and (rollout.product, rollout.group) not in groups:

@@ -54,6 +54,7 @@ class ReleaseFaultKind(StrEnum):
     BRICK = "brick"  # goes silent in mid update and stays so
     SLOW = "slow"  # confirmed, but inference takes longer
     DRIFT = "drift"  # confirmed, and its answers drift away
+    DISAGREE = "disagree"  # in shadow, the model answers otherwise than the one that it is to replace
 
 
 class ReleaseFault(Document):
@@ -65,7 +66,8 @@ class ReleaseFault(Document):
         hardware, region: only there.
         after: from the device's confirmed run to the moment when it strikes; for crash-loop, slow, drift and brick.
         only_in_the_dark: strikes while the lighting is low.
-        factor: of latency where it is slow; of confidence where it drifts, there at most 1.
+        factor: of latency where it is slow; of confidence where it drifts, there at most 1; share of frames where it
+            disagrees, at most 1.
     """
 
     release: Name
@@ -81,10 +83,12 @@ class ReleaseFault(Document):
     def _check_factor(self) -> Self:
         if self.kind is ReleaseFaultKind.DRIFT and self.strength > 1:
             raise ValueError(f"factor: expected at most 1, which is all of the confidence, found {self.strength:g}")
+        if self.kind is ReleaseFaultKind.DISAGREE and self.strength > 1:
+            raise ValueError(f"factor: expected at most 1, which is every frame, found {self.strength:g}")
         return self
 
     @property
     def strength(self) -> float:
-        """The factor; where none is given, twice the latency or half the confidence."""
-        usual = 0.5 if self.kind is ReleaseFaultKind.DRIFT else 2.0
+        """The factor; where none is given, twice the latency, half the confidence or half of the frames."""
+        usual = 2.0 if self.kind is ReleaseFaultKind.SLOW else 0.5
         return usual if self.factor is None else self.factor

@@ -8,6 +8,8 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from protocol.messages import ActionState, Cause
 from protocol.plan import Plan, PlanStage, ThresholdGates
+from protocol.shadow import ShadowCounts
+from protocol.updates import Order
 from service.api.approvals import PENDING_RESPONSE, ApprovalModel, answer_to, approval_model
 from service.api.auth import OperatorActor, ViewerActor
 from service.api.conditions import set_etag
@@ -21,7 +23,8 @@ from service.application.update_repositories import NumberedAction, StoredVerdic
 from service.domain.action import Hold
 from service.domain.approval import Approval
 from service.domain.membership import MAX_STAGES
-from service.domain.rollout import RolloutState, Stage, StageState
+from service.domain.rollout import RolloutState
+from service.domain.stage import Stage, StageState
 from service.domain.verdict import Decision, Figure
 
 router = APIRouter(prefix="/rollouts", tags=["rollouts"], route_class=IdempotentRoute)
@@ -117,6 +120,8 @@ class StageModel(BaseModel):
     Attributes:
         held: of those that are scheduled, the ones that wait for a window, their user or their place.
         failed: every failure, reverted and silent devices included.
+        waiting: of those in progress, the ones that wait for the word to install.
+        agreed: devices on which a model in shadow answered as it is to; `disagreed` are the others.
         reason: the engine's last decision about it.
     """
 
@@ -130,6 +135,9 @@ class StageModel(BaseModel):
     succeeded: int
     failed: int
     cancelled: int
+    waiting: int
+    agreed: int
+    disagreed: int
     soak_ends_at: datetime | None
     reason: str
 
@@ -198,6 +206,9 @@ class ActionModel(BaseModel):
         hold: what it waits for while it is scheduled; the detail says it for people.
         not_before: until when it does; None where no clock ends it.
         deferrals: how often the device's user has put it off.
+        order: what the device was last told to do; None before it was given the release.
+        shadow: what its comparison came to.
+        agrees: whether that is within the plan's tolerance.
     """
 
     id: str
@@ -212,6 +223,9 @@ class ActionModel(BaseModel):
     hold: Hold | None
     not_before: datetime | None
     deferrals: int
+    order: Order | None
+    shadow: ShadowCounts | None
+    agrees: bool | None
 
 
 @router.post("", status_code=status.HTTP_201_CREATED, dependencies=[Depends(idempotency_header)])
@@ -302,6 +316,14 @@ async def retry_rollout(
     return _answer(await services.rollouts.retry(actor, rollout_id), response)
 
 
+@router.post("/{rollout_id}/install")
+async def install_rollout(
+    actor: OperatorActor, services: ServicesParameter, rollout_id: RolloutId, response: Response
+) -> RolloutModel:
+    """Have devices install what they were told to download, stage by stage."""
+    return _answer(await services.rollouts.install(actor, rollout_id), response)
+
+
 @router.post("/{rollout_id}/roll-back")
 async def roll_back_rollout(
     actor: OperatorActor, services: ServicesParameter, rollout_id: RolloutId, response: Response
@@ -366,6 +388,9 @@ def _stage_model(stage: Stage, plan: PlanStage) -> StageModel:
         succeeded=counts.succeeded,
         failed=counts.failed,
         cancelled=counts.cancelled,
+        waiting=counts.waiting,
+        agreed=counts.agreed,
+        disagreed=counts.disagreed,
         soak_ends_at=stage.soak_ends_at,
         reason=stage.reason,
     )
@@ -400,4 +425,7 @@ def _action_model(numbered: NumberedAction) -> ActionModel:
         hold=action.hold if action.is_held else None,
         not_before=action.not_before if action.is_held else None,
         deferrals=action.deferrals,
+        order=action.order if action.offered else None,
+        shadow=action.shadow,
+        agrees=action.agrees,
     )

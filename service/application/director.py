@@ -1,8 +1,8 @@
 """The Director: signs for one device which images it is to run, on demand.
 
 A device that asks for its timestamp gets the metadata of the action that waits for it, or metadata without a target;
-both name the device (`protocol.updates.DEVICE_FIELD`). What was signed is kept and served again until the action
-changes or half of its lifetime is over.
+both name the device (`protocol.updates.DEVICE_FIELD`) and say what it is to do. What was signed is kept and served
+again until the action or the order changes or half of its lifetime is over.
 
 Before a device is given a release, what it will run is judged: the release's images beside what the device runs in its
 other slots, by its evidence, manifest or report. Where one requires another version of its neighbour, or one that is
@@ -33,7 +33,8 @@ from pki.next_state import trusted
 from protocol.evidence import LifeCycle
 from protocol.geometry import Slot
 from protocol.messages import ActionState
-from protocol.updates import DirectorDevice, JumpedReleaseError, check_passed
+from protocol.shadow import ShadowTask
+from protocol.updates import DirectorDevice, JumpedReleaseError, Order, check_passed
 from protocol.versions import Build, is_older, unmet_requirements
 from service.application.clock import Clock
 from service.application.enrolment import runs
@@ -43,6 +44,7 @@ from service.application.timing import held_back
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.application.update_repositories import DirectorSet, ImageTarget, MetadataRole, RepositoryName
 from service.domain.action import Action, cancel, confirm_without_work, offer, refuse, withdraw
+from service.domain.conditions import Conditions
 from service.domain.release import Release
 
 DIRECTOR_LIFETIME = timedelta(days=1)
@@ -67,10 +69,18 @@ class SignedSet:
 
 @dataclass(frozen=True, slots=True)
 class OfferedRelease:
-    """An action and the release that it brings its device."""
+    """An action, the release that it brings its device, and what that is to do with it."""
 
     action: Action
     release: Release
+    order: Order = Order.INSTALL
+    task: ShadowTask | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    action: Action
+    order: Order
 
 
 class DirectorSigner(Protocol):
@@ -118,10 +128,11 @@ class Director:
         now = self._clock.now()
         async with self._unit_of_work(read_only=True) as work:
             last = await work.director.find(device_id)
-            action = await _waiting(work, device_id)
+            waiting = await _waiting(work, device_id)
             await self._follow_root(work)
-        is_scheduled = action is not None and action.state is ActionState.SCHEDULED  # put off since it was offered, too
-        if last is not None and not is_scheduled and self._is_current(last, action, now):
+        # put off since it was offered, too
+        is_scheduled = waiting is not None and waiting.action.state is ActionState.SCHEDULED
+        if last is not None and not is_scheduled and self._is_current(last, waiting, now):
             return last.timestamp
         return (await self._sign_next(device_id, now)).timestamp
 
@@ -151,7 +162,7 @@ class Director:
             await self._follow_root(work)
             offered = await self._offer(work, device_id, now)
             last = await work.director.find(device_id)
-            if last is not None and self._is_current(last, None if offered is None else offered.action, now):
+            if last is not None and self._is_current(last, offered, now):
                 await work.commit()  # of an action that was refused
                 return last
             version = max(last.version + 1 if last else 1, int(now.timestamp()))
@@ -160,9 +171,9 @@ class Director:
             await work.commit()
             return signed
 
-    def _is_current(self, last: DirectorSet, action: Action | None, now: datetime) -> bool:
+    def _is_current(self, last: DirectorSet, waiting: "_Waiting | OfferedRelease | None", now: datetime) -> bool:
         signed_at = last.renew_at - DIRECTOR_LIFETIME / 2
-        is_for_action = (last.action_id, last.attempt) == _named(action)
+        is_for_action = (last.action_id, last.attempt, last.order) == _named(waiting)
         is_by_key_in_force = last.root_version == self._root_version
         return is_for_action and is_by_key_in_force and self._began <= signed_at and now < last.renew_at
 
@@ -177,14 +188,15 @@ class Director:
             self._root_version = version
 
     async def _withdraw_ended(self, device_id: str, now: datetime) -> None:
-        """Cancel what a rollout offered and has given up: the device asks anew, so it has not begun it."""
+        """Cancel what a rollout offered and has given up: the device asks anew, so it has not begun to install it."""
         async with self._unit_of_work(read_only=True) as work:
             queue = await work.actions.queue(device_id)
-        for found in [action for action in queue if action.heals or action.state is ActionState.OFFERED]:
+        for found in [a for a in queue if a.heals or a.is_kept or a.state is ActionState.OFFERED]:
             async with self._unit_of_work() as work:
                 stored = await work.rollouts.get(found.rollout_id, lock=True)
                 action = await work.actions.get(found.action_id, lock=True)
-                if not action.is_started and stored.rollout.has_given_up(action):
+                has_begun = action.is_started and not action.is_kept
+                if not has_begun and stored.rollout.has_given_up(action):
                     gone = cancel(action, f"rollout {stored.rollout.state}", now=now)
                     rollout = await store_actions(work, stored.rollout, [(action, gone)], now=now)
                     await store_rollout(work, stored, rollout, now=now)
@@ -192,29 +204,31 @@ class Director:
 
     async def _offer(self, work: UnitOfWork, device_id: str, now: datetime) -> OfferedRelease | None:
         """Return what waits for the device, marked as offered; None if nothing does or it is refused."""
-        found = await _waiting(work, device_id)
-        if found is None:
+        waiting = await _waiting(work, device_id)
+        if waiting is None:
             return None
-        stored = await work.rollouts.get(found.rollout_id, lock=True)
-        action = await work.actions.get(found.action_id, lock=True)
+        stored = await work.rollouts.get(waiting.action.rollout_id, lock=True)
+        action = await work.actions.get(waiting.action.action_id, lock=True)
         if not stored.rollout.offers(action):
             return None
-        release = await work.releases.get(stored.rollout.release_id)
-        if action.state is not ActionState.SCHEDULED:
-            return OfferedRelease(action, release)
-        judged = await _judge(work, action, release, timeout=stored.rollout.conditions.action_timeout, now=now)
-        if not judged.state.is_final:
+        release, order = await work.releases.get(stored.rollout.release_id), stored.rollout.order_of(action)
+        judged = await _judge(work, action, release, order=order, conditions=stored.rollout.conditions, now=now)
+        if action.state is ActionState.SCHEDULED and not judged.state.is_final:
             judged = await held_back(work, stored.rollout, action, now=now) or judged
-        rollout = await store_actions(work, stored.rollout, [(action, judged)], now=now)
-        await store_rollout(work, stored, rollout, now=now)
-        return OfferedRelease(judged, release) if judged.state is ActionState.OFFERED else None
+        if judged != action:
+            rollout = await store_actions(work, stored.rollout, [(action, judged)], now=now)
+            await store_rollout(work, stored, rollout, now=now)
+        if judged.state.is_final or judged.state is ActionState.SCHEDULED:
+            return None
+        return OfferedRelease(judged, release, order, _task(stored.rollout.conditions, order))
 
     async def _sign(
         self, work: UnitOfWork, device_id: str, offered: OfferedRelease | None, *, version: int, now: datetime
     ) -> DirectorSet:
-        action_id, attempt = _named(None if offered is None else offered.action)
+        action_id, attempt, order = _named(offered)
+        task = None if offered is None else offered.task
         signed = self._signer.sign_director_set(
-            DirectorDevice(device_id=device_id, action_id=action_id, attempt=attempt),
+            DirectorDevice(device_id=device_id, action_id=action_id, attempt=attempt, order=order, shadow=task),
             [] if offered is None else await _images(work, offered.release),
             release="" if offered is None else offered.release.target,
             version=version,
@@ -225,6 +239,7 @@ class Director:
             version=version,
             action_id=action_id,
             attempt=attempt,
+            order=order,
             targets=signed.targets,
             snapshot=signed.snapshot,
             timestamp=signed.timestamp,
@@ -233,31 +248,42 @@ class Director:
         )
 
 
-def _named(action: Action | None) -> tuple[str | None, int]:
-    """Return which action and attempt metadata is for; the first attempt where nothing waits."""
-    return (None, 1) if action is None else (action.action_id, action.attempt)
+def _named(waiting: "_Waiting | OfferedRelease | None") -> tuple[str | None, int, Order]:
+    """Return which action, attempt and order metadata is for; the first attempt where nothing waits."""
+    if waiting is None:
+        return None, 1, Order.INSTALL
+    return waiting.action.action_id, waiting.action.attempt, waiting.order
 
 
-async def _waiting(work: UnitOfWork, device_id: str) -> Action | None:
+async def _waiting(work: UnitOfWork, device_id: str) -> _Waiting | None:
     """Return the action that the device may have now: the one it works on, else the first in line that is offered."""
     for action in await work.actions.queue(device_id):
         rollout = (await work.rollouts.get(action.rollout_id)).rollout
         if rollout.offers(action):
-            return action
+            return _Waiting(action, rollout.order_of(action))
         if action.state is ActionState.OFFERED and not rollout.has_given_up(action):
             return None  # given to the device before a pause: it may be at work on it
     return None
 
 
-async def _judge(work: UnitOfWork, action: Action, release: Release, *, timeout: timedelta, now: datetime) -> Action:
-    """Return an action that no device was given yet as offered, or as it ends without."""
+def _task(conditions: Conditions, order: Order) -> ShadowTask | None:
+    return conditions.shadow.task if conditions.shadow is not None and order is Order.SHADOW else None
+
+
+async def _judge(
+    work: UnitOfWork, action: Action, release: Release, *, order: Order, conditions: Conditions, now: datetime
+) -> Action:
+    """Return an action as it is offered with an order; one that no device was given yet may end without."""
+    offered = offer(action, now, timeout=conditions.action_timeout, order=order)
+    if action.state is not ActionState.SCHEDULED:
+        return offered
     if await _is_developers(work, action.device_id):
         return withdraw(action, "the device has the AppDevelopment capability: no deployment reaches it", now=now)
     installed = (await work.installed.of([action.device_id])).get(action.device_id, {})
     if action.past and runs(release, installed):
         return confirm_without_work(action, now)
     unmet = await _unmet(work, installed, release)
-    return refuse(action, unmet, now=now) if unmet else offer(action, now, timeout=timeout)
+    return refuse(action, unmet, now=now) if unmet else offered
 
 
 async def _is_developers(work: UnitOfWork, device_id: str) -> bool:

@@ -3,7 +3,8 @@
 A device whose slots already run the release is confirmed without work, unless it is at another update of them. A
 device has one running action; others wait in line. Queued work collapses: a newer rollout of the same slots takes the
 place of what no device was given yet, and an older one that comes to a device later leaves it alone. Never past a
-release that devices must pass through: both wait, the older first.
+release that devices must pass through: both wait, the older first. What a device was told to keep in its spare makes
+room for any newer rollout, which needs the spare.
 """
 
 from collections.abc import Mapping, Sequence
@@ -98,7 +99,7 @@ def _action(
 async def _supersede(
     work: UnitOfWork, stored: StoredRollout, release: Release, device_ids: Sequence[str], *, now: datetime
 ) -> set[str]:
-    """Cancel queued actions of older rollouts of the same slots.
+    """Cancel queued actions of older rollouts of the same slots, and what waits in the spare, which is to be used.
 
     Returns:
         Devices that work on another rollout of the same slots: what they run now is not what they will run.
@@ -111,15 +112,19 @@ async def _supersede(
     for rollout_id, actions in found.items():
         other = await work.rollouts.get(rollout_id, lock=True)
         older = await work.releases.get(other.rollout.release_id)
-        if not older.digests.keys() & release.digests.keys():
-            continue
+        shares_slots, is_older = bool(older.digests.keys() & release.digests.keys()), other.number < stored.number
+        makes_room = is_older and (supersedes(release, older) or not shares_slots)
         # A report may have come since they were found.
         locked = [await work.actions.get(action.action_id, lock=True) for action in actions]
-        busy |= {a.device_id for a in locked if not a.state.is_final and a.state is not ActionState.SCHEDULED}
+        queued = [
+            a for a in locked if (shares_slots and a.state is ActionState.SCHEDULED) or (makes_room and a.is_kept)
+        ]
+        if shares_slots:
+            at_it = [a for a in locked if not a.state.is_final and a.state is not ActionState.SCHEDULED]
+            busy |= {a.device_id for a in at_it} - {a.device_id for a in queued if makes_room}
         reason = f"superseded by rollout {stored.rollout.rollout_id}"
-        queued = [action for action in locked if action.state is ActionState.SCHEDULED]
         changes = [(action, cancel(action, reason, now=now)) for action in queued]
-        if changes and other.number < stored.number and supersedes(release, older):
+        if changes and makes_room:
             await store_rollout(work, other, await store_actions(work, other.rollout, changes, now=now), now=now)
     return busy
 

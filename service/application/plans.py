@@ -1,9 +1,15 @@
 """Plans as the rollout engine takes them."""
 
+from collections.abc import Mapping
 from datetime import timedelta
+from math import ceil
 
-from protocol.plan import Disruption, EvidenceGates, Metric, Plan, PlanStage, ThresholdGates, Weekday
+from protocol.geometry import ImageKind
+from protocol.plan import Disruption, EvidenceGates, Metric, Plan, PlanStage, Shadow, ThresholdGates, Weekday
 from protocol.plan import Retries as PlanRetries
+from protocol.shadow import ShadowTask
+from service.domain.conditions import Conditions
+from service.domain.errors import InvalidError
 from service.domain.gates.arms import EventGate
 from service.domain.gates.averages import AverageGate
 from service.domain.gates.control import ControlGate
@@ -14,10 +20,16 @@ from service.domain.membership import StagePlan
 from service.domain.model_health import Limits
 from service.domain.pacing import Pacing
 from service.domain.policy import CauseGate, EvidencePolicy, Policy, ThresholdPolicy
+from service.domain.release import Release
 from service.domain.retries import Retries
-from service.domain.rollout import Conditions, Stage
+from service.domain.shadowing import SHADOW, ShadowGate
+from service.domain.stage import Stage
 from service.domain.timing import Budget, DeferralLimits, Timing
 from service.domain.windows import Maintenance, Window
+
+
+class ShadowReleaseError(InvalidError):
+    """The plan wants a shadow, and the release is not one model alone."""
 
 
 def conditions_of(plan: Plan) -> Conditions:
@@ -27,8 +39,10 @@ def conditions_of(plan: Plan) -> Conditions:
         InvalidPlanError, InvalidGateError: numbers that make no rollout.
     """
     pace = plan.pace
+    others = {} if plan.shadow is None else {SHADOW: plan.shadow.weight}
+    policy = _policy(plan.gates, silent_after=plan.device_timeout, others=others)
     return Conditions(
-        policy=_policy(plan.gates, silent_after=plan.device_timeout),
+        policy=policy,
         action_timeout=plan.device_timeout,
         pacing=Pacing(
             per_minute=pace.per_minute,
@@ -42,6 +56,8 @@ def conditions_of(plan: Plan) -> Conditions:
         roll_back=plan.roll_back,
         retries=_retries(plan.retries),
         timing=timing_of(plan),
+        download_only=plan.download_only,
+        shadow=_shadow(plan.shadow, policy),
     )
 
 
@@ -64,6 +80,19 @@ def _budget(disruption: Disruption) -> Budget:
     if isinstance(found, int):
         return Budget(disruption.group_by, found)
     return Budget(disruption.group_by, None, int(found.removesuffix("%")))
+
+
+def check_shadow(plan: Plan, release: Release) -> None:
+    """Check that what a plan wants in shadow can run there.
+
+    Raises:
+        ShadowReleaseError: the release is not one model alone.
+    """
+    slots = sorted(release.digests)
+    if plan.shadow is not None and [slot.kind for slot in slots] != [ImageKind.MODEL]:
+        raise ShadowReleaseError(
+            f"release {release.name}: expected a model alone, which can run in shadow, found {', '.join(slots)}"
+        )
 
 
 def stage_plans(plan: Plan) -> tuple[StagePlan, ...]:
@@ -98,7 +127,20 @@ def _retries(plan: PlanRetries | None) -> Retries | None:
     return None if plan is None else Retries(plan.most, plan.pause, frozenset(plan.causes))
 
 
-def _policy(gates: EvidenceGates | ThresholdGates, *, silent_after: timedelta) -> Policy:
+def _shadow(shadow: Shadow | None, policy: Policy) -> ShadowGate | None:
+    if shadow is None or not isinstance(policy, EvidencePolicy):
+        return None
+    return ShadowGate(
+        ShadowTask(frames=shadow.frames, longest_seconds=ceil(shadow.longest.total_seconds())),
+        tolerated=shadow.tolerated,
+        rate=FailureRateGate(acceptable=shadow.acceptable, worst=shadow.worst),
+        alpha=policy.budget.part(SHADOW),
+        beta=policy.beta,
+        small_stage_rule=policy.small_stage_rule,
+    )
+
+
+def _policy(gates: EvidenceGates | ThresholdGates, *, silent_after: timedelta, others: Mapping[str, float]) -> Policy:
     if isinstance(gates, ThresholdGates):
         return ThresholdPolicy(
             gates.success_percent,
@@ -122,6 +164,7 @@ def _policy(gates: EvidenceGates | ThresholdGates, *, silent_after: timedelta) -
         beta=gates.beta,
         small_stage_rule=gates.small_stage_rule,
         kept_gates=_kept_gates(gates, silent_after=silent_after),
+        others=others,
     )
 
 

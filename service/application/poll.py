@@ -5,10 +5,12 @@ event feed from then on, which brings the changes of other processes too (Postgr
 may have to poll once more). It is a hint, not a permission: the Director reads the database before it signs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from protocol.messages import PollReply
+from protocol.updates import Order
 from service.application.entropy import Entropy
 from service.application.events import EventType, StoredEvent
 from service.application.unit_of_work import UnitOfWorkFactory
@@ -37,19 +39,48 @@ class PollPacing:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """What a device may have now: an action, which attempt at it, and what the device is to do."""
+
+    action_id: str
+    attempt: int
+    order: Order
+
+
+@dataclass(frozen=True, slots=True)
 class PendingAction:
     """What is known of an unfinished action without reading a row.
 
     Attributes:
         is_independent: its device may have it whatever becomes of its rollout.
         is_held: its device may not have it yet.
+        kept: what the device was told to do, if that was not to install.
     """
 
     action_id: str
     rollout_id: str
+    stage_index: int
     is_independent: bool
     is_held: bool
     attempt: int
+    kept: Order | None
+
+    def to(self, order: Order) -> Waiting:
+        """Return it with what its device is to do."""
+        return Waiting(self.action_id, self.attempt, order)
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """A rollout that runs or is paused: what devices of each stage are to do."""
+
+    is_running: bool
+    orders: tuple[Order, ...]
+
+    def waiting(self, entry: PendingAction) -> Waiting | None:
+        if self.is_running:
+            return entry.to(self.orders[entry.stage_index])
+        return None if entry.kept is None else entry.to(entry.kept)
 
 
 class PendingActions:
@@ -57,18 +88,19 @@ class PendingActions:
 
     def __init__(self) -> None:
         self._queues: dict[str, tuple[PendingAction, ...]] = {}
-        self._running: set[str] = set()  # ids of running rollouts
+        self._open: dict[str, _Open] = {}  # by rollout id
 
     @property
     def any_running(self) -> bool:
         """Whether a rollout runs."""
-        return bool(self._running)
+        return any(rollout.is_running for rollout in self._open.values())
 
     async def load(self, unit_of_work: UnitOfWorkFactory) -> None:
         """Read what is unfinished; at start, after the feed has taken its position."""
         async with unit_of_work(read_only=True) as work:
-            states = await work.rollouts.states()
-            self._running = {id_ for id_, (state, _) in states.items() if state is RolloutState.RUNNING}
+            for rollout_id in await work.rollouts.states():
+                rollout = (await work.rollouts.get(rollout_id)).rollout
+                self._note(rollout_id, rollout.state, rollout.orders)
             number = 0
             while page := await work.actions.page_unfinished(after_number=number, limit=ACTIONS_PER_PAGE):
                 for numbered in page:
@@ -80,28 +112,30 @@ class PendingActions:
         """Follow the event feed."""
         event = stored.event
         if event.type is EventType.ROLLOUT:
-            if event.data.get("state") == RolloutState.RUNNING:
-                self._running.add(event.subject_id)
-            else:
-                self._running.discard(event.subject_id)
+            orders = tuple(Order(str(order)) for order in cast("Sequence[JsonValue]", event.data["orders"]))
+            self._note(event.subject_id, RolloutState(str(event.data["state"])), orders)
         elif event.type is EventType.ACTION:
-            device_id, rollout_id = str(event.data["device_id"]), str(event.data["rollout_id"])
+            device_id = str(event.data["device_id"])
             if event.data["is_final"]:
                 self._drop(device_id, event.subject_id)
             else:
-                self._put(device_id, _told(event.subject_id, rollout_id, event.data))
+                self._put(device_id, _told(event.subject_id, str(event.data["rollout_id"]), event.data))
 
     def waiting(self, device_id: str) -> str | None:
         """Return the id of the action that the device may have now, or None."""
         found = self.first(device_id)
         return None if found is None else found.action_id
 
-    def first(self, device_id: str) -> PendingAction | None:
-        """Return the action that the device may have now, or None."""
+    def first(self, device_id: str) -> Waiting | None:
+        """Return what the device may have now, or None."""
         queue = [entry for entry in self._queues.get(device_id, ()) if not entry.is_held]
-        offered = [entry for entry in queue if entry.is_independent or entry.rollout_id in self._running]
-        first = [entry for entry in offered if entry.is_independent]
-        return next(iter((*first, *offered)), None)
+        begun = [entry.to(Order.INSTALL) for entry in queue if entry.is_independent]
+        if begun:
+            return begun[0]
+        given = sorted(queue, key=lambda entry: entry.kept is None)  # what it was given first
+        opened = [(self._open.get(entry.rollout_id), entry) for entry in given]
+        found = (rollout.waiting(entry) for rollout, entry in opened if rollout is not None)
+        return next(filter(None, found), None)
 
     def devices_of(self, rollout_id: str) -> list[str]:
         """Return the devices with an unfinished action of a rollout."""
@@ -110,6 +144,12 @@ class PendingActions:
             for device_id, queue in self._queues.items()
             if any(entry.rollout_id == rollout_id for entry in queue)
         ]
+
+    def _note(self, rollout_id: str, state: RolloutState, orders: tuple[Order, ...]) -> None:
+        if state in {RolloutState.RUNNING, RolloutState.PAUSED}:
+            self._open[rollout_id] = _Open(state is RolloutState.RUNNING, orders)
+        else:
+            self._open.pop(rollout_id, None)
 
     def _put(self, device_id: str, entry: PendingAction) -> None:
         queue = self._queues.get(device_id, ())
@@ -130,7 +170,13 @@ class PendingActions:
 
 def _entry(action: Action) -> PendingAction:
     return PendingAction(
-        action.action_id, action.rollout_id, action.is_independent, is_held=action.is_held, attempt=action.attempt
+        action.action_id,
+        action.rollout_id,
+        action.stage_index,
+        action.is_independent,
+        is_held=action.is_held,
+        attempt=action.attempt,
+        kept=action.order if action.is_kept else None,
     )
 
 
@@ -139,9 +185,11 @@ def _told(action_id: str, rollout_id: str, data: Mapping[str, JsonValue]) -> Pen
     return PendingAction(
         action_id,
         rollout_id,
+        int(str(data["stage_index"])),
         bool(data["is_independent"]),
         is_held=bool(data.get("is_held")),
         attempt=attempt if isinstance(attempt, int) else 1,
+        kept=None if data["order"] is None else Order(str(data["order"])),
     )
 
 
@@ -165,7 +213,9 @@ class Poll:
         next_poll, waiting = round(seconds, 3), self._pending.first(device_id)
         if waiting is None:
             return PollReply(next_poll_seconds=next_poll)
-        return PollReply(action_id=waiting.action_id, attempt=waiting.attempt, next_poll_seconds=next_poll)
+        return PollReply(
+            action_id=waiting.action_id, attempt=waiting.attempt, order=waiting.order, next_poll_seconds=next_poll
+        )
 
     def interval_seconds(self, *, fleet_size: int) -> float:
         """Return the mean time between two polls of a device, as things stand."""

@@ -23,6 +23,7 @@ from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.application.update_repositories import StoredManifest, StoredRollout
 from service.domain.action import Action, UnknownActionError, apply_report
 from service.domain.clone import manifest_suspicion
+from service.domain.conditions import Conditions
 from service.domain.device import Device, UnknownDeviceError
 from service.domain.errors import ConflictError, ForbiddenError
 from service.domain.holding import put_off
@@ -94,11 +95,11 @@ class Reports:
         async with self._unit_of_work() as work:
             stored, action = await _part_of(work, device_id, report.action_id)
             release = await self._release(work, stored.rollout.release_id)
-            timeout = stored.rollout.conditions.action_timeout
+            conditions, timeout = stored.rollout.conditions, stored.rollout.conditions.action_timeout
             if report.defer_seconds is None:
-                after = apply_report(action, report, release.digests, now=now, timeout=timeout)
+                after = _reported(action, report, release, conditions, now=now)
             else:
-                after = put_off(action, report, stored.rollout.conditions.timing, now=now, timeout=timeout)
+                after = put_off(action, report, conditions.timing, now=now, timeout=timeout)
             is_newest = report.attempt == action.attempt and report.sequence > action.sequence
             if report.state.is_final and is_newest:
                 await work.installed.put(device_id, report.digests, at=now)
@@ -159,6 +160,17 @@ class Reports:
         if manifest.counter == stored.counter or manifest.reported_at > stored.reported_at:
             suspicion = manifest_suspicion(last=stored.counter, found=manifest.counter)
             await self._clones.suspect(work, device, suspicion)
+
+
+def _reported(
+    action: Action, report: ActionReport, release: Release, conditions: Conditions, *, now: datetime
+) -> Action:
+    """Return the action after a report; a device that compares models has the time for it, too."""
+    timeout, gate = conditions.action_timeout, conditions.shadow
+    if gate is not None and report.state is ActionState.SHADOWING and report.shadow is None:
+        timeout += gate.longest
+    tolerated = 0.0 if gate is None else gate.tolerated
+    return apply_report(action, report, release.digests, now=now, timeout=timeout, tolerated=tolerated)
 
 
 async def _part_of(work: UnitOfWork, device_id: str, action_id: str) -> tuple[StoredRollout, Action]:

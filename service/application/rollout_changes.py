@@ -12,7 +12,7 @@ from service.application.events import Event, EventType
 from service.application.site_evidence import tell_sites
 from service.application.unit_of_work import UnitOfWork
 from service.application.update_repositories import StoredRollout
-from service.domain.action import Action, Hold
+from service.domain.action import Action
 from service.domain.errors import JsonValue
 from service.domain.operator import Actor
 from service.domain.retries import retried
@@ -43,7 +43,13 @@ async def store_rollout(work: UnitOfWork, before: StoredRollout, after: Rollout,
 
 
 async def store_step(
-    work: UnitOfWork, actor: Actor, before: StoredRollout, after: Rollout, *, name: str, now: datetime
+    work: UnitOfWork,
+    actor: Actor,
+    before: StoredRollout,
+    after: Rollout,
+    *,
+    name: str,
+    now: datetime,
 ) -> None:
     """Store what an operator's step made of a rollout, with its audit record."""
     changed = await store_rollout(work, before, after, now=now)
@@ -73,6 +79,8 @@ def action_event(action: Action, now: datetime) -> Event:
         "is_held": action.is_held,
         "attempt": action.attempt,
         "hold": str(action.hold) if action.hold is not None and action.is_held else None,
+        "stage_index": action.stage_index,
+        "order": str(action.order) if action.is_kept else None,
         "cause": None if action.cause is None else str(action.cause),
         "detail": action.detail,
     }
@@ -96,7 +104,7 @@ async def store_actions(
     await work.actions.save([last for _, _, last in changed])
     for before, after, last in changed:
         rollout = rollout.with_moved(before, last)
-        if before.state is not after.state or _hold(before) != _hold(after):
+        if _stands(before) != _stands(after):
             work.record(action_event(after, now))
         if last is not after:
             work.record(action_event(last, now))
@@ -110,8 +118,9 @@ def _tried_again(rollout: Rollout, action: Action, now: datetime) -> Action:
     return retried(action, now=now, pause=conditions.retries.pause, timeout=conditions.action_timeout)
 
 
-def _hold(action: Action) -> tuple[Hold | None, datetime | None]:
-    return action.hold, action.not_before
+def _stands(action: Action) -> tuple[object, ...]:
+    """Return what of an action others are told."""
+    return action.state, action.hold, action.not_before, action.order
 
 
 def _summary(rollout: Rollout) -> dict[str, JsonValue]:
@@ -120,4 +129,5 @@ def _summary(rollout: Rollout) -> dict[str, JsonValue]:
         "group_id": rollout.group_id,
         "halted_reason": rollout.halted_reason,
         "stages": [str(stage.state) for stage in rollout.stages],
+        "orders": [str(order) for order in rollout.orders],
     }

@@ -31,7 +31,8 @@ from service.domain.deadline import at_deadline
 from service.domain.device import Device, DeviceState
 from service.domain.holding import release
 from service.domain.membership import ENROLLED_STATES
-from service.domain.rollout import Rollout, RolloutState, Stage, StageState
+from service.domain.rollout import Rollout, RolloutState
+from service.domain.stage import Stage, StageState
 
 IDS_PER_STEP = 10_000  # that one step of an opening stage reads, to the end of a bucket
 DEVICES_PER_STEP = 500
@@ -173,7 +174,8 @@ class RolloutTicks:
             stage = stored.rollout.stage_at(position, await filters_of(work, stored.rollout, device.device_id))
             known = await work.actions.known(stored.rollout.rollout_id, [device.device_id])
             # A stage that waits, or is being opened, finds the device by itself.
-            if stage is None or stage.state is StageState.WAITING or known or stage.will_find(position):
+            is_untouched = stage is not None and stage.state is StageState.WAITING and not stage.is_open
+            if stage is None or is_untouched or known or stage.will_find(position):
                 continue
             if not stored.rollout.state.is_over and await is_member(work, stored.rollout, device.device_id):
                 await self._let_in(work, stored, stage, device.device_id)

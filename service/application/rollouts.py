@@ -8,7 +8,7 @@ from protocol.plan import Plan
 from service.application.audit import Change
 from service.application.clock import Clock
 from service.application.entropy import Entropy
-from service.application.plans import conditions_of, stage_plans, stages_of
+from service.application.plans import check_shadow, conditions_of, stage_plans, stages_of
 from service.application.rollbacks import undo
 from service.application.rollout_changes import rollout_event, store_step
 from service.application.rollout_explanation import RolloutExplanation, explain_rollout
@@ -21,7 +21,7 @@ from service.domain.membership import check_plans
 from service.domain.operator import Actor
 from service.domain.product import DeviceGroup
 from service.domain.release import FactoryReleaseError, Release
-from service.domain.rollout import Rollout, RolloutState, abort, pause, resume, retry
+from service.domain.rollout import Rollout, RolloutState, abort, install, pause, resume, retry
 
 
 class GroupPolicyError(ConflictError):
@@ -90,6 +90,7 @@ class Rollouts:
 
         Raises:
             InvalidPlanError, InvalidGateError: the plan makes no rollout.
+            ShadowReleaseError: it wants a shadow of another release than one model.
             UnknownReleaseError, UnknownGroupError, AmbiguousGroupError: release or group.
             FactoryReleaseError: the release is what devices are made with.
             GroupPolicyError: the group takes no updates.
@@ -98,6 +99,7 @@ class Rollouts:
         check_plans(stage_plans(new.plan))
         async with self._unit_of_work() as work:
             release, group = await self._target(work, new)
+            check_shadow(new.plan, release)
             stored = self._draft(actor, new.plan, release, group)
             await work.rollouts.add(stored)
             facts = {"release": release.name, "group": group.name, "product": group.product_name}
@@ -243,6 +245,15 @@ class Rollouts:
                 await work.commit()
         return await self.get(rollout_id)
 
+    async def install(self, actor: Actor, rollout_id: str) -> RolloutView:
+        """Have devices install what they were told to download, stage by stage; asked twice, nothing more happens.
+
+        Raises:
+            UnknownRolloutError: there is none.
+            RolloutStateError: it does not run, or its plan has nothing wait.
+        """
+        return await self._step(actor, rollout_id, "install", install)
+
     async def roll_back(self, actor: Actor, rollout_id: str) -> RolloutView:
         """Bring back every device that was given the release, by the way back that was signed with it.
 
@@ -262,7 +273,11 @@ class Rollouts:
         return await self.get(undoing)
 
     async def _step(
-        self, actor: Actor, rollout_id: str, name: str, step: Callable[[Rollout, datetime], Rollout]
+        self,
+        actor: Actor,
+        rollout_id: str,
+        name: str,
+        step: Callable[[Rollout, datetime], Rollout],
     ) -> RolloutView:
         now = self._clock.now()
         async with self._unit_of_work() as work:

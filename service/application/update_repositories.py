@@ -9,7 +9,7 @@ from typing import Protocol
 from protocol.geometry import Slot
 from protocol.messages import Cause
 from protocol.plan import Plan
-from protocol.updates import ImageCustom, ReleaseImage
+from protocol.updates import ImageCustom, Order, ReleaseImage
 from protocol.versions import Build
 from service.domain.action import Action, Hold
 from service.domain.release import Artifact, Release
@@ -386,6 +386,7 @@ class DirectorSet:
         version: of all three files.
         action_id: the action that it is for; None where nothing waits.
         attempt: of the action.
+        order: what the device is to do.
         root_version: of the Director's root whose key signed it.
         renew_at: from when on a new one is signed, UTC, aware.
     """
@@ -399,6 +400,7 @@ class DirectorSet:
     root_version: int
     renew_at: datetime
     attempt: int = 1
+    order: Order = Order.INSTALL
 
 
 class DirectorRepository(Protocol):

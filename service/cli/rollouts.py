@@ -201,6 +201,16 @@ def _print_counted(counted: list[JsonObject]) -> None:
     print_table("Counted by gates", ("gate", "device", "arm", "what", "when", "detail"), rows)
 
 
+def _device_row(action: JsonObject) -> tuple[object, ...]:
+    shadow = action.get("shadow")
+    agrees = "agrees" if action.get("agrees") else "disagrees"
+    said = f"{agrees}: {shadow['agreements']} of {shadow['frames']}" if shadow else None
+    if shadow and (failure := shadow.get("failure")):
+        said = f"broke: {failure}"
+    facts = (action.get("stage"), action["state"], said, action.get("cause"), action.get("detail"))
+    return (short(action["device_id"]), *facts)
+
+
 @app.command("roll-back")
 def roll_back(
     rollout: RolloutArgument, *, operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR, as_json: JsonOption = False
@@ -230,6 +240,12 @@ def retry(rollout: RolloutArgument, *, operator_dir: OperatorDirOption = DEFAULT
 
 
 @app.command()
+def install(rollout: RolloutArgument, *, operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR) -> None:
+    """Have devices install what a rollout that only downloads has brought them, stage by stage."""
+    _command(rollout, "install", operator_dir=operator_dir)
+
+
+@app.command()
 def abort(rollout: RolloutArgument, *, operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR) -> None:
     """Abort a rollout for good."""
     _command(rollout, "abort", operator_dir=operator_dir)
@@ -253,6 +269,6 @@ def _print_rollout(rollout: JsonObject, *, as_json: bool) -> None:
     if request := rollout.get("approval"):
         asked = f"{request['action']}, asked for by {request['requested_by']}"
         print_line(f"waits for another operator ({asked}): tinyfleet approval approve {request['id']}")
-    columns = ("index", "state", "size", "scheduled", "held", "in_progress", "succeeded", "failed")
+    columns = ("index", "state", "size", "scheduled", "held", "in_progress", "waiting", "succeeded", "failed")
     rows = ([stage.get(column) for column in columns] for stage in rollout.get("stages", []))
     print_table("Stages", columns, rows)

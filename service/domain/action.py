@@ -12,12 +12,16 @@ from enum import StrEnum
 
 from protocol.geometry import Slot
 from protocol.messages import MAX_DETAIL_CHARACTERS, ActionReport, ActionState, Cause
+from protocol.shadow import ShadowCounts
+from protocol.updates import Order
 from service.domain.errors import InvalidError, NotFoundError
 
 _RANK = {state: rank for rank, state in enumerate(ActionState)}
 _REPORTABLE = frozenset(
     {
         ActionState.DOWNLOADING,
+        ActionState.DOWNLOADED,
+        ActionState.SHADOWING,
         ActionState.INSTALLING,
         ActionState.TRIAL,
         ActionState.CONFIRMED,
@@ -101,6 +105,9 @@ class Action:
         not_before: until when it does, UTC, aware; None where no clock ends it.
         place: attribute and value, as in `site=harbour-3`, whose disruption budget it waits for or has last asked.
         deferrals: how often the device's user has put it off.
+        order: what the device was last told to do with the release.
+        shadow: what its comparison came to, or None.
+        agrees: whether that is within the plan's tolerance; None before there is anything to judge.
     """
 
     action_id: str
@@ -120,6 +127,9 @@ class Action:
     not_before: datetime | None = None
     place: str = ""
     deferrals: int = 0
+    order: Order = Order.INSTALL
+    shadow: ShadowCounts | None = None
+    agrees: bool | None = None
 
     @property
     def attempt(self) -> int:
@@ -176,8 +186,19 @@ class Action:
 
     @property
     def is_independent(self) -> bool:
-        """Whether the device may have it whatever becomes of its rollout: it has begun it, or it heals by it."""
-        return self.is_started or self.heals
+        """Whether the device may have it whatever becomes of its rollout: it has begun to install, or heals by it."""
+        return self.heals or (self.is_started and self.order is Order.INSTALL)
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the device was given the release, and not to install: it still runs what it ran."""
+        is_given = self.state is not ActionState.SCHEDULED and not self.state.is_final
+        return is_given and self.order is not Order.INSTALL
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the device has done what it was told and waits for the next word."""
+        return self.state is ActionState.DOWNLOADED or (self.state is ActionState.SHADOWING and self.shadow is not None)
 
     @property
     def halts_small_stage(self) -> bool:
@@ -185,13 +206,13 @@ class Action:
         return any(each.is_ruled for each in self.attempts)
 
 
-def offer(action: Action, now: datetime, *, timeout: timedelta) -> Action:
-    """Record that the device was given the release; no change once it was."""
-    if action.state is not ActionState.SCHEDULED:
+def offer(action: Action, now: datetime, *, timeout: timedelta, order: Order = Order.INSTALL) -> Action:
+    """Record that the device was given the release, and what it is to do with it; no change once it was told so."""
+    if action.state is ActionState.SCHEDULED:
+        action = replace(action, state=ActionState.OFFERED, progressed_at=now, offered=True, not_before=None)
+    elif action.state.is_final or action.order is order:
         return action
-    return replace(
-        action, state=ActionState.OFFERED, progressed_at=now, due_at=now + timeout, offered=True, not_before=None
-    )
+    return replace(action, order=order, due_at=now + timeout)
 
 
 def confirm_without_work(action: Action, now: datetime) -> Action:
@@ -221,6 +242,7 @@ def apply_report(
     *,
     now: datetime,
     timeout: timedelta,
+    tolerated: float = 0.0,
 ) -> Action:
     """Return the action after a report; the same object if the report changes nothing, or is of an earlier attempt.
 
@@ -230,6 +252,7 @@ def apply_report(
         expected_digests: SHA-256 of the release's image in each slot that it changes.
         now: UTC, aware.
         timeout: time to the next report after each advance.
+        tolerated: share of the frames that a model in shadow may answer otherwise than the one that it is to replace.
 
     Raises:
         InvalidReportError: a state that only the service sets.
@@ -240,10 +263,13 @@ def apply_report(
         return action
     if report.state.is_final:
         return _finish(action, report, expected_digests, now)
-    if _RANK[report.state] <= _RANK[action.state] or report.sequence <= action.sequence:
+    is_result = report.shadow is not None and action.shadow is None and action.state is report.state
+    if report.sequence <= action.sequence or (_RANK[report.state] <= _RANK[action.state] and not is_result):
         return action
     return replace(
         action,
+        shadow=report.shadow or action.shadow,
+        agrees=action.agrees if report.shadow is None else _agrees(report.shadow, tolerated),
         state=report.state,
         sequence=report.sequence,
         detail=report.detail,
@@ -253,6 +279,11 @@ def apply_report(
         hold=None,
         not_before=None,
     )
+
+
+def _agrees(shadow: ShadowCounts, tolerated: float) -> bool:
+    """Whether a device's candidate ran to the end and answered as the incumbent did, but for a tolerated share."""
+    return not shadow.failure and shadow.differs <= tolerated
 
 
 def _finish(action: Action, report: ActionReport, expected_digests: Mapping[Slot, str], now: datetime) -> Action:
@@ -309,5 +340,5 @@ def withdraw(action: Action, reason: str, *, now: datetime) -> Action:
 
 
 def cancel(action: Action, reason: str, *, now: datetime) -> Action:
-    """Cancel an action that the device has not started; no change once it has."""
-    return action if action.is_started else withdraw(action, reason, now=now)
+    """Cancel an action that the device has not begun to install; no change once it has."""
+    return action if action.is_started and not action.is_kept else withdraw(action, reason, now=now)

@@ -4,7 +4,8 @@ In this order:
     1. a final action stays;
     2. an action that was not begun is cancelled when its rollout is over or its device may not take it any more;
     3. one whose pause before a retry is over may be given to its device; one that is held otherwise waits on;
-    4. it waits on while the rollout is paused, the device works on another action, or is to heal by it;
+    4. it waits on while the rollout is paused, the device works on another action, or is to heal by it, or waits with
+       the release for the word to install it;
     5. a device that waited through a pause, or through an outage of the service, gets its whole time again;
     6. within its maintenance window a device is not silent, and by the end of it only once its whole time is over;
     7. otherwise the device is silent, for good.
@@ -44,16 +45,18 @@ def at_deadline(
     """
     if action.state.is_final:  # 1
         return action
-    if not action.is_started and rollout.has_given_up(action):  # 2
+    has_begun = action.is_started and not action.is_kept
+    if not has_begun and rollout.has_given_up(action):  # 2
         return cancel(action, f"rollout {rollout.state}", now=now)
-    if not action.is_started and not is_eligible:
+    if not has_begun and not is_eligible:
         return cancel(action, "expected an attested device of the group, found it otherwise", now=now)
     timeout = rollout.conditions.action_timeout
     if action.is_held:  # 3
         return _held_on(action, span, now=now, timeout=timeout)
     waits_since = max(action.progressed_at, listening_since)
-    if not action.is_started:
-        waits = rollout.state is RolloutState.PAUSED or is_busy or action.heals  # 4
+    if not has_begun:
+        does_as_told = action.is_waiting and rollout.order_of(action) is action.order
+        waits = rollout.state is RolloutState.PAUSED or is_busy or action.heals or does_as_told  # 4
         waits_since = now if waits else max(waits_since, rollout.resumed_at or waits_since)
     due_at = waits_since + timeout  # 5
     if span is not None and action.state is ActionState.SCHEDULED and (span.holds(now) or now < due_at):  # 6

@@ -4,8 +4,8 @@ Both are pure functions of what was counted. Rules that both share: a stage belo
 halts at one revert or one failure of boot or golden vectors, and passes when all its devices have confirmed.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from fractions import Fraction
 from functools import lru_cache
@@ -225,6 +225,7 @@ class EvidencePolicy:
         alpha: error budget of the rollout, split over the gates by their weights.
         beta: chance that a stage passes although a gate's rate is at its worst.
         kept_gates: that look at more than counts; they halt, and no stage has to pass them.
+        others: weights of what else draws on alpha, by name.
     """
 
     gates: tuple[CauseGate, ...]
@@ -232,12 +233,13 @@ class EvidencePolicy:
     beta: float = 0.05
     small_stage_rule: bool = True
     kept_gates: tuple[KeptGate, ...] = ()
+    others: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def budget(self) -> ErrorBudget:
-        """α and its split over all gates."""
-        weights = {gate.name: gate.weight for gate in self.gates}
-        return ErrorBudget(self.alpha, weights | {gate.name: gate.weight for gate in self.kept_gates})
+        """α and its split over all gates, and over what else draws on it."""
+        weights = {gate.name: gate.weight for gate in self.gates} | {gate.name: gate.weight for gate in self.kept_gates}
+        return ErrorBudget(self.alpha, {**weights, **self.others})
 
     @property
     def keeps_evidence(self) -> bool:

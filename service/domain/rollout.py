@@ -19,20 +19,21 @@ Invariants:
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 
+from protocol.messages import ActionState
 from protocol.plan.targets import InstalledTest, Target, leaves_of
+from protocol.updates import Order as DeviceOrder
 from service.domain.action import Action
+from service.domain.conditions import Conditions
 from service.domain.errors import ConflictError, NotFoundError
 from service.domain.gates.kept import AllKept
-from service.domain.membership import InvalidPlanError, StageCut
+from service.domain.membership import StageCut
 from service.domain.order import MAX_POSITION, NO_POSITION, Order
-from service.domain.pacing import NO_LIMIT, Pacing
-from service.domain.policy import Policy, Shown, ThresholdPolicy, result
-from service.domain.retries import Retries
-from service.domain.rollout_counts import StageCounts
-from service.domain.timing import Timing
+from service.domain.policy import Shown, result
+from service.domain.shadowing import agreement, has_compared
+from service.domain.stage import UNSEEN, Stage, StageState
 from service.domain.verdict import Decision, Figure, Verdict
 
 APPROVAL = "approval"
@@ -62,147 +63,6 @@ class RolloutState(StrEnum):
         return self in {RolloutState.HALTED, RolloutState.FINISHED, RolloutState.ABORTED}
 
 
-class StageState(StrEnum):
-    """Where a stage stands."""
-
-    WAITING = "waiting"
-    RUNNING = "running"
-    SOAKING = "soaking"
-    PASSED = "passed"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class Conditions:
-    """What a plan demands, apart from its stages.
-
-    Attributes:
-        policy: what halts the rollout and what a stage must show.
-        soak: how long a stage is watched after that, where the stage does not say it itself.
-        action_timeout: time that a device has to its next report.
-        pacing: how fast devices are given the release.
-        deadline: from the start; a rollout that still runs then pauses and asks. None never.
-        target: devices of the group that it is for; None all.
-        roll_back: after a halt, devices that were given the release are brought back.
-        retries: which failures are tried again by themselves; None none.
-        timing: when a device may be given it.
-    """
-
-    policy: Policy = field(default_factory=ThresholdPolicy)
-    soak: timedelta = timedelta(0)
-    action_timeout: timedelta = timedelta(hours=24)
-    pacing: Pacing = field(default_factory=Pacing)
-    deadline: timedelta | None = None
-    target: Target | None = None
-    roll_back: bool = False
-    retries: Retries | None = None
-    timing: Timing = field(default_factory=Timing)
-
-    def __post_init__(self) -> None:
-        if self.soak < timedelta(0):
-            raise InvalidPlanError(f"soak: expected no negative time, found {self.soak.total_seconds()} s")
-        if self.action_timeout <= timedelta(0):
-            raise InvalidPlanError(f"time-out: expected above 0, found {self.action_timeout.total_seconds()} s")
-        if self.deadline is not None and self.deadline <= timedelta(0):
-            raise InvalidPlanError(f"deadline: expected above 0, found {self.deadline.total_seconds()} s")
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """One stage of a rollout.
-
-    Attributes:
-        cut: where it ends in the group; None in a draft.
-        walked: position up to which every member has its action, while it is being opened.
-        is_open: every member has its action.
-        soak_ends_at: UTC, aware; None before it soaks.
-        reason: why it stands where it stands, for an operator.
-        soak: how long it is watched, or None for what the conditions say.
-        resolved: share of its devices that must have a result before evidence lets it pass.
-        is_approved: a person's word stands in for what it did not show.
-        where: it holds devices that match alone; None all.
-        is_control: the last one, of devices that are held out until all others have shown the release.
-    """
-
-    index: int
-    cut: StageCut | None = None
-    state: StageState = StageState.WAITING
-    walked: int = NO_POSITION
-    is_open: bool = False
-    counts: StageCounts = field(default_factory=StageCounts)
-    soak_ends_at: datetime | None = None
-    reason: str = ""
-    soak: timedelta | None = None
-    resolved: float = 0.0
-    is_approved: bool = False
-    where: Target | None = None
-    is_control: bool = False
-
-    @property
-    def threshold(self) -> int:
-        """Highest position of the stage."""
-        return self.cut.threshold if self.cut else NO_POSITION
-
-    @property
-    def is_full(self) -> bool:
-        """Whether its plan lets no further device in."""
-        return self.cut is not None and self.cut.is_capped and not self.room
-
-    @property
-    def room(self) -> int:
-        """How many further devices it may let in."""
-        if self.cut is None:
-            return 0
-        if self.cut.is_settled and not self.cut.is_capped:
-            return NO_LIMIT
-        # One that was given the release and withdrawn keeps its place, or exposure would pass the plan.
-        return max(0, self.cut.planned - self.counts.size - self.counts.withdrawn)
-
-    @property
-    def until(self) -> int:
-        """Highest position that it may come to."""
-        return self.cut.threshold if self.cut and self.cut.is_settled else MAX_POSITION
-
-    def will_find(self, position: int) -> bool:
-        """Whether it will come to a device by itself, because it is not open and has not come so far."""
-        return self.state is not StageState.WAITING and not self.is_open and position > self.walked
-
-    def walked_to(self, position: int, *, is_end: bool, elsewhere: int = 0) -> "Stage":
-        """Return the stage once it has let in what it lets in up to a position.
-
-        Args:
-            position: of the last device that it has looked at.
-            is_end: nothing of it lies beyond.
-            elsewhere: devices on the way that count for its reach, and that stages of other filters have let in.
-        """
-        stage = replace(self, walked=position)
-        if self.cut is not None and not self.cut.is_settled:
-            cut = replace(self.cut, planned=max(0, self.cut.planned - elsewhere))
-            is_settled = is_end or not replace(self, cut=cut).room
-            cut = replace(cut, threshold=max(self.threshold, position), is_settled=is_settled)
-            stage = replace(stage, cut=cut)
-        # One that was set back for devices which joined has yet to come to where it was.
-        is_open = is_end or stage.is_full or (stage.room > 0 and position >= stage.until)
-        return replace(stage, is_open=is_open)
-
-    def reopened(self, position: int) -> "Stage":
-        """Return the stage as one that has yet to come to the device at a position."""
-        return replace(self, is_open=False, walked=min(self.walked, position - 1))
-
-    @property
-    def devices(self) -> int:
-        """Its devices; while it is being opened, at least as many as were planned."""
-        if self.is_open or self.cut is None:
-            return self.counts.size
-        return max(self.counts.size, self.cut.planned)
-
-    @property
-    def shown(self) -> Shown:
-        """What the policy looks at."""
-        planned = self.cut.planned if self.cut else 0
-        return Shown(self.index, self.counts, self.devices, self.is_open, self.resolved, planned)
-
-
 @dataclass(frozen=True, slots=True)
 class Rollout:
     """A staged plan that brings a release to a device group.
@@ -218,6 +78,7 @@ class Rollout:
         retry_cursor: last action that a retry has looked at, by number; None while an operator has asked for none.
         bucket_digits: of device ids, for its order; see service/domain/order.py.
         held_until: no held action's time comes before, UTC, aware; None where no clock ends a hold.
+        is_released: an operator has had devices install what they wait with.
         verdicts: decided since it was read, oldest first; whoever stores it keeps them.
         kept: evidence that gates keep beside the counts, by name.
     """
@@ -238,6 +99,7 @@ class Rollout:
     retry_cursor: int | None = None
     bucket_digits: int = 0
     held_until: datetime | None = None
+    is_released: bool = False
     verdicts: tuple[Verdict, ...] = ()
     kept: AllKept = field(default_factory=dict)
 
@@ -291,8 +153,27 @@ class Rollout:
 
     @property
     def in_flight(self) -> int:
-        """Devices with the release, or that may have it now, and no result yet."""
-        return self.unresolved - self.held
+        """Devices that are at it, or may begin: who waits for a time or the next word leaves their place to others."""
+        return sum(stage.counts.busy for stage in self.stages) - self.held
+
+    @property
+    def only_downloads(self) -> bool:
+        """Whether devices wait with the release for an operator's word."""
+        return self.conditions.download_only and not self.is_released
+
+    @property
+    def orders(self) -> tuple[DeviceOrder, ...]:
+        """What devices of each stage are to do with the release while it runs."""
+        return tuple(stage.order(downloads=self.conditions.download_only) for stage in self.stages)
+
+    def order_of(self, action: Action) -> DeviceOrder:
+        """Return what a device is to do with the release; nothing takes back the word to install."""
+        was_given = action.state is not ActionState.SCHEDULED
+        if action.heals or (was_given and action.order is DeviceOrder.INSTALL):
+            return DeviceOrder.INSTALL
+        if was_given and self.state is not RolloutState.RUNNING:
+            return action.order
+        return self.orders[action.stage_index]
 
     @property
     def is_to_be_undone(self) -> bool:
@@ -307,13 +188,15 @@ class Rollout:
 
     @property
     def opened(self) -> list[Shown]:
-        """The stages that have been opened, as the policy looks at them."""
-        return [stage.shown for stage in self.stages if stage.state is not StageState.WAITING]
+        """The stages whose devices may run the release, or have it in shadow, as the policy looks at them."""
+        return [stage.shown for stage in self.stages if stage.state not in UNSEEN]
 
     @property
     def figures(self) -> dict[str, Figure]:
-        """The evidence so far, by name, for people."""
-        return self.conditions.policy.figures(self.opened, self.kept) if self.opened else {}
+        """The evidence so far, by name, for people; that of a shadow also after it."""
+        opened, shadow = self.opened, self.conditions.shadow
+        figures = self.conditions.policy.figures(opened, self.kept) if opened else {}
+        return figures | (shadow.figures(opened[0]) if shadow is not None and opened else {})
 
     def allowed(self, now: datetime) -> int:
         """Return how many further devices the pace lets in by now."""
@@ -356,9 +239,11 @@ class Rollout:
         return ahead, True
 
     def offers(self, action: Action) -> bool:
-        """Whether the device may be given the release now; what it has begun, it may finish."""
+        """Whether the device may be given the release now; what it has begun, it may finish, or keep in a pause."""
         if action.state.is_final or action.is_held:
             return False
+        if action.is_kept:
+            return self.state in {RolloutState.RUNNING, RolloutState.PAUSED}
         return action.is_started or self.lets_begin(action)
 
     def lets_begin(self, action: Action) -> bool:
@@ -439,7 +324,7 @@ def resume(rollout: Rollout, now: datetime) -> Rollout:
     _expect(rollout, RolloutState.PAUSED)
     is_late = rollout.deadline_at is not None and rollout.deadline_at <= now
     resumed = replace(
-        _answered(rollout),
+        _answered(rollout, now),
         state=RolloutState.RUNNING,
         question="",
         resumed_at=now,
@@ -484,6 +369,24 @@ def abort(rollout: Rollout) -> Rollout:
     return replace(rollout, state=RolloutState.ABORTED, question="")
 
 
+def install(rollout: Rollout, now: datetime) -> Rollout:
+    """Have devices install what they wait with, stage by stage; no change once that was said.
+
+    Raises:
+        RolloutStateError: it does not run, or its plan has nothing wait.
+    """
+    if rollout.is_released:
+        return rollout
+    _expect(rollout, RolloutState.RUNNING)
+    if not rollout.conditions.download_only:
+        raise RolloutStateError("rollout: expected one that only downloads, found one that installs by itself")
+    waiting = tuple(
+        replace(stage, state=StageState.WAITING, reason="") if stage.state is StageState.DOWNLOADING else stage
+        for stage in rollout.stages
+    )
+    return evaluate(replace(rollout, stages=waiting, is_released=True, resumed_at=now), now)
+
+
 def mark_undone(rollout: Rollout, by: str, *, reason: str = "") -> Rollout:
     """Record that the devices which were given the release are brought back.
 
@@ -505,10 +408,15 @@ def _expect(rollout: Rollout, *states: RolloutState) -> None:
         raise RolloutStateError(f"rollout: expected {expected}, found {rollout.state}{reason}")
 
 
-def _answered(rollout: Rollout) -> Rollout:
+def _answered(rollout: Rollout, now: datetime) -> Rollout:
     """Take a person's yes for the stage that was asked about, if one was; its reason is the question then."""
     asked = [stage for stage in rollout.stages if rollout.question and stage.reason == rollout.question]
-    return rollout.with_stage(replace(asked[0], is_approved=True)) if asked else rollout
+    if not asked:
+        return rollout
+    if asked[0].state is StageState.SHADOWING:
+        promoted = Verdict(Decision.PROMOTED, f"{agreement(asked[0].counts)}; approved by a person", asked[0].index)
+        return _promoted(rollout, replace(promoted, gate=APPROVAL), now)
+    return rollout.with_stage(replace(asked[0], is_approved=True))
 
 
 def evaluate(rollout: Rollout, now: datetime) -> Rollout:
@@ -522,7 +430,7 @@ def evaluate(rollout: Rollout, now: datetime) -> Rollout:
         return rollout
     rollout = _on_the_clock(rollout, now)
     opened = rollout.opened
-    halt = rollout.conditions.policy.halt(opened, rollout.kept) if opened else None
+    halt = (rollout.conditions.policy.halt(opened, rollout.kept) or _halt_in_shadow(rollout)) if opened else None
     if halt is not None:
         return _halted(rollout, halt)
     if rollout.state is RolloutState.RUNNING:
@@ -573,11 +481,15 @@ def _halted(rollout: Rollout, verdict: Verdict) -> Rollout:
 def _advanced(rollout: Rollout, index: int, now: datetime) -> Rollout:
     """Move one stage as far as it goes now, after the stages before it."""
     stage = rollout.stages[index]
-    before = rollout.stages[index - 1].state if index else StageState.PASSED
-    if stage.state is StageState.WAITING and before is StageState.PASSED:
-        walked = _all_in([before for before in rollout.stages[:index] if before.where == stage.where])
-        stage = replace(stage, state=StageState.RUNNING, walked=walked, reason=f"opened {now:%FT%TZ}")
+    if stage.state is StageState.WAITING and (first := _first_state(rollout, index)) is not None:
+        alike = [before for before in rollout.stages[:index] if before.where == stage.where]
+        walked = stage.walked if stage.is_open else _all_in(alike)
+        stage = replace(stage, state=first, walked=walked, reason=f"opened {now:%FT%TZ}")
+        rollout = replace(rollout, resumed_at=now) if rollout.is_released else rollout
         rollout = rollout.with_stage(stage).decided(Verdict(Decision.OPENED, stage.reason, index))
+    if stage.state is StageState.SHADOWING and (promoted := _promotion(rollout, stage)) is not None:
+        rollout = _promoted(rollout, promoted, now)
+        stage = rollout.stages[index]
     shown = _what_it_shows(rollout, stage)
     if shown is not None and stage.state is StageState.RUNNING:
         soak = rollout.conditions.soak if stage.soak is None else stage.soak
@@ -596,6 +508,32 @@ def _advanced(rollout: Rollout, index: int, now: datetime) -> Rollout:
 def _all_in(stages: Sequence[Stage]) -> int:
     """Return up to which position every device is in a stage; one by count leaves devices that join to the next."""
     return next((stage.threshold for stage in reversed(stages) if stage.cut and not stage.cut.is_capped), NO_POSITION)
+
+
+def _first_state(rollout: Rollout, index: int) -> StageState | None:
+    """Return what a stage begins with if it may open, or None; fetching harms nobody, so it asks for no evidence."""
+    before = rollout.stages[index - 1] if index else None
+    if rollout.only_downloads:
+        return StageState.DOWNLOADING if before is None or before.is_open else None
+    if before is not None and before.state is not StageState.PASSED:
+        return None
+    return StageState.SHADOWING if rollout.conditions.shadow is not None and before is None else StageState.RUNNING
+
+
+def _halt_in_shadow(rollout: Rollout) -> Verdict | None:
+    gate, stage = rollout.conditions.shadow, rollout.stages[0]
+    return gate.halt(stage.shown) if gate is not None and stage.state is StageState.SHADOWING else None
+
+
+def _promotion(rollout: Rollout, stage: Stage) -> Verdict | None:
+    gate = rollout.conditions.shadow
+    return None if gate is None else gate.promotes(stage.shown)
+
+
+def _promoted(rollout: Rollout, verdict: Verdict, now: datetime) -> Rollout:
+    """Let the first stage run what it had in shadow; its devices have their whole time from now on."""
+    running = replace(rollout.stages[0], state=StageState.RUNNING, reason=verdict.reason)
+    return replace(rollout.with_stage(running), resumed_at=now).decided(verdict)
 
 
 def _what_it_shows(rollout: Rollout, stage: Stage) -> Verdict | None:
@@ -618,6 +556,8 @@ def _has_soaked(stage: Stage, now: datetime) -> bool:
 
 def _is_stuck(rollout: Rollout, stage: Stage) -> bool:
     """Whether a stage has every result that it will have, and neither halts nor passes."""
+    if stage.state is StageState.SHADOWING:
+        return stage.is_open and has_compared(stage.counts) and _promotion(rollout, stage) is None
     is_watched = stage.state in {StageState.RUNNING, StageState.SOAKING}
     return is_watched and stage.is_open and not stage.counts.unresolved and _what_it_shows(rollout, stage) is None
 
@@ -628,9 +568,9 @@ def _asking(rollout: Rollout, now: datetime) -> Rollout:
     if stuck is not None and rollout.is_retrying:
         return rollout
     if stuck is not None:
-        question = (
-            f"stage {stuck.index + 1}: {result(stuck.shown)} and no result outstanding, which neither halts nor passes"
-        )
+        is_shadow = stuck.state is StageState.SHADOWING
+        said = agreement(stuck.counts) if is_shadow else result(stuck.shown)
+        question = f"stage {stuck.index + 1}: {said} and no result outstanding, which neither halts nor passes"
         rollout = rollout.with_stage(replace(stuck, reason=question))
     elif rollout.deadline_at is not None and rollout.deadline_at <= now:
         question = f"deadline {rollout.deadline_at:%FT%TZ}: expected the rollout to be over, found it running"

@@ -57,6 +57,11 @@ class StageCounts:
         proved: of these, the ones that confirmed it.
         again: of those that are scheduled, the ones that were given it before.
         causes: of the exposed, the ones that failed at any attempt; a device that was never reached failed nothing.
+        downloaded: devices that wait with the release for the next word.
+        compared: devices without a result that have said whether a model in shadow agrees.
+        agreed: devices on which a model in shadow answered as it is to.
+        disagreed: devices on which it did not, those where it failed included.
+        broke: of these, the ones where it crashed, hung or did not start.
     """
 
     scheduled: int = 0
@@ -71,6 +76,11 @@ class StageCounts:
     proved: int = 0
     again: int = 0
     causes: Mapping[Trace, int] = field(default_factory=dict)
+    downloaded: int = 0
+    compared: int = 0
+    agreed: int = 0
+    disagreed: int = 0
+    broke: int = 0
 
     @property
     def size(self) -> int:
@@ -81,6 +91,16 @@ class StageCounts:
     def unresolved(self) -> int:
         """Devices without a result."""
         return self.scheduled + self.in_progress
+
+    @property
+    def waiting(self) -> int:
+        """Devices without a result that have done what they were told and wait for the next word."""
+        return self.downloaded + self.compared
+
+    @property
+    def busy(self) -> int:
+        """Devices without a result that are at it, or are to begin."""
+        return self.unresolved - self.waiting
 
     @property
     def withdrawn(self) -> int:
@@ -109,6 +129,11 @@ class StageCounts:
             proved=self.proved + times * (action.offered and bucket is Bucket.SUCCEEDED),
             again=self.again + times * (action.offered and bucket is Bucket.SCHEDULED),
             causes=self._causes(action, times),
+            downloaded=self.downloaded + times * (action.state is ActionState.DOWNLOADED),
+            compared=self.compared + times * (action.is_waiting and action.state is ActionState.SHADOWING),
+            agreed=self.agreed + times * (action.agrees is True),
+            disagreed=self.disagreed + times * (action.agrees is False),
+            broke=self.broke + times * bool(action.shadow is not None and action.shadow.failure),
         )
 
     def _causes(self, action: Action, times: int) -> Mapping[Trace, int]:

@@ -11,6 +11,7 @@ class Decision(StrEnum):
     """What can be decided."""
 
     OPENED = "opened"  # a stage
+    PROMOTED = "promoted"  # the stage's devices may run the model that they had in shadow
     SHOWN = "shown"  # the stage has shown what it must, and is watched for its soak
     PASSED = "passed"  # the stage
     HALTED = "halted"  # the rollout, for good

@@ -256,15 +256,18 @@ class VirtualDevice(Entry):
             return self.switch_off(now, NEVER if self.machine.is_bricked else self._mains.off_seconds())
         self._owed_until = now + self._path.settle()
         due = min(max(due, self._owed_until), self._next_cut)
-        return self._dozes_until(now, due, device.polls_alone_until)
+        return self._dozes_until(now, due, device)
 
-    def _dozes_until(self, now: float, due: float, busy_at: float) -> float:
+    def _dozes_until(self, now: float, due: float, device: Device) -> float:
         """Return `due`, or when there will be more to do than a poll that brings nothing."""
-        until = min(busy_at, self._next_cut, self._region.changes_at(now))
-        if not now < due < until or self._region.is_counted or not self._ground.api.is_quiet(self.device_id):
+        until = min(device.polls_alone_until, self._next_cut, self._region.changes_at(now))
+        if not now < due < until or self._region.is_counted or not self._is_quiet(device):
             return due
         self._dozes, self._poll_at = True, due
         return until
+
+    def _is_quiet(self, device: Device) -> bool:
+        return self._ground.api.is_quiet(self.device_id, device.holds)
 
     def _switch_on(self, now: float) -> None:
         ground = self._ground

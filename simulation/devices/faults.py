@@ -50,6 +50,15 @@ class Faults:
             for fault, digests in self.release_faults
         )
 
+    def disagrees(self, digest: str) -> float:
+        """Return the share of frames on which a model in shadow answers otherwise."""
+        strengths = (
+            fault.strength
+            for fault, digests in self.release_faults
+            if fault.kind is ReleaseFaultKind.DISAGREE and digest in digests
+        )
+        return max(strengths, default=0.0)
+
     def afterwards(self, digests: Sequence[str]) -> list[ReleaseFault]:
         """Return what will go wrong some time after these images were confirmed."""
         return [

@@ -43,11 +43,13 @@ from protocol.identity import DeviceId
 from protocol.messages import Cause
 from protocol.model import GoldenVectors
 from protocol.scenario.faults import ReleaseFault, ReleaseFaultKind
+from protocol.shadow import ShadowTask
 from protocol.voucher import Voucher
 from simulation.admission import Shown
 from simulation.devices.faults import Faults
 from simulation.devices.flash import VirtualFlash, brown_out
 from simulation.devices.inference import Load, Slowness, VirtualInference
+from simulation.devices.shadow import VirtualShadow
 from simulation.images import Catalogue, VirtualImage
 
 BOOT_SEED_BYTES = 32
@@ -117,7 +119,11 @@ class VirtualCore:
     is_running = False
     card = None
     learner = None
-    latency_seconds = 0.0
+    latency_seconds = candidate_seconds = 0.0
+
+    def infer_candidate(self, frame: np.ndarray) -> InferenceOutcome:
+        """Refuse, as a core without a model in shadow does."""
+        return self.infer(frame)
 
     def infer(self, frame: np.ndarray) -> InferenceOutcome:
         """Refuse, as a core without a model does."""
@@ -160,6 +166,7 @@ class VirtualMachine:
         "flash",
         "lifecycle",
         "rot",
+        "shadow",
         "spare",
         "storage",
         "voucher",
@@ -194,6 +201,7 @@ class VirtualMachine:
         self._is_cut = False  # whether the power failed while the spare was written
         self._home = images
         self._trial: Slot | None = None
+        self.shadow: VirtualShadow | None = None
         self._catalogue = catalogue
         self._driver = clock
         self._clock = DeviceClock(clock)
@@ -251,7 +259,7 @@ class VirtualMachine:
             self.spare_drop()
         elif self.spare.state is SpareState.CONFIRMED and self.spare.slot is not None:
             self._copy_home(self.spare.slot)
-        self._trial = None
+        self._trial = self.shadow = None
         self._clock = DeviceClock(self._driver, floor=self._clock.floor)
         self.boot_seed = self._rng.randbytes(BOOT_SEED_BYTES)
         return BootReport(self.components(), is_claimed=True, voucher_refusal="", stopped_cores={}, reverted=reverted)
@@ -381,6 +389,29 @@ class VirtualMachine:
         if self._strikes(ReleaseFaultKind.BRICK):
             self._faults.brick()
             raise PowerCutError(f"{slot}: the device went silent in its trial")
+
+    def begin_shadow(self, slot: Slot, task: ShadowTask) -> None:
+        """See `Machine.begin_shadow`; what the comparison will come to is drawn up from the faults.
+
+        Raises:
+            SpareStateError: the spare holds no whole image for the slot.
+        """
+        if (self.spare.state, self.spare.slot, self.written) != (SpareState.FILLING, slot, self.spare.length):
+            raise SpareStateError(f"{slot}: expected a whole image in the spare, found {self.spare.state.name}")
+        kernel = self._faults.of_kernel(slot.core, self._catalogue.image(self.spare.digest).name)
+        self.shadow = VirtualShadow(
+            slot,
+            self.spare.digest,
+            task,
+            begun=self._driver.monotonic(),
+            now=self._driver.monotonic,
+            differs=1.0 if kernel is Cause.GOLDEN_VECTORS else self._faults.disagrees(self.spare.digest),
+            failure="" if kernel in {None, Cause.GOLDEN_VECTORS} else f"{kernel}: a fault of the core",
+        )
+
+    def end_shadow(self) -> None:
+        """See `Machine.end_shadow`."""
+        self.shadow = None
 
     def run_golden(self, core: Core, vectors: GoldenVectors) -> GoldenOutcome:
         """See `Machine.run_golden`; a model passes unless a fault strikes."""

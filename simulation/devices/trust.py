@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -39,6 +40,8 @@ from protocol import updates
 from protocol.errors import ProtocolError
 from protocol.geometry import Slot
 from protocol.identity import DeviceId
+from protocol.shadow import ShadowTask
+from protocol.updates import Order
 from protocol.versions import unmet_requirements
 from service.application.attestation_round import Outcome
 from simulation.admission import SOMEBODY, Shown
@@ -131,7 +134,14 @@ class VirtualTrust:
         found = {Slot(slot): sha256 for slot, sha256 in wanted["images"].items()}
         if found != release.stored.digests:
             raise PartialBundleError(f"release {release.document.name}: expected its images, found others")
-        return Instruction(action_id, self._targets(release, floors, installed), int(head["attempt"]))
+        task = head["shadow"]
+        return Instruction(
+            action_id,
+            self._targets(release, floors, installed),
+            int(head["attempt"]),
+            Order(head["order"]),
+            None if task is None else ShadowTask.model_validate(task),
+        )
 
     def verify(
         self, machine: DeviceMachine, target: ImageTarget, *, package_keys: Sequence[ec.EllipticCurvePublicKey]
@@ -154,7 +164,7 @@ class VirtualTrust:
             if not crossing.answer_arrives:
                 raise SlowRetrievalError(f"attestation: expected an answer within {TIME_LIMIT_SECONDS:g} s, found none")
 
-    def _check_head(self, head: Mapping[str, str], now: datetime) -> None:
+    def _check_head(self, head: Mapping[str, Any], now: datetime) -> None:
         if head["device_id"] != self._machine.device_id:
             raise WrongDeviceError(f"Director: expected this device, found {head['device_id'][:16]}")
         version, last = int(head["version"]), int(self._machine.storage.get(LAST_VERSION) or b"0")

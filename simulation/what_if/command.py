@@ -52,6 +52,7 @@ def run(options: argparse.Namespace) -> int:
         base_failure=options.base_failure, failure_rate=options.failure_rate, replications=options.replications
     )
     plan, scenario = read_plan(options.plan), _read_fleet(options.fleet)
+    _check_plan(plan)
     model_of(scenario, base_failure=options.base_failure)
     for path in filter(None, (options.html, options.png)):
         _check_place(path)
@@ -100,6 +101,19 @@ def read_plan(name: str) -> Plan:
         return parse_document(json.dumps(merge_preset(content)).encode(), Plan)
     except (DocumentError, ValueError) as error:
         raise WhatIfError(f"{name}: {error}") from error
+
+
+def _check_plan(plan: Plan) -> None:
+    """Refuse what no synthetic device does: a plan that is left half would be answered wrongly.
+
+    Raises:
+        WhatIfError: the plan has devices wait for a person, or compares models.
+    """
+    for key, is_set in (("download_only", plan.download_only), ("shadow", plan.shadow is not None)):
+        if is_set:
+            raise WhatIfError(
+                f"plan: expected none with {key}, found one; try it on virtual devices: python -m simulation run"
+            )
 
 
 def _read_fleet(path: Path) -> Scenario:

@@ -13,8 +13,9 @@ from math import inf
 from protocol.plan import Plan
 from service.application.plans import conditions_of, stage_plans, stages_of
 from service.domain.membership import HeldOut, StageCut, cut_stages, held_out
-from service.domain.rollout import Rollout, RolloutState, Stage, evaluate, next_look, start
+from service.domain.rollout import Rollout, RolloutState, evaluate, next_look, start
 from service.domain.rollout_counts import Exposure
+from service.domain.stage import Stage
 from simulation.what_if.fleet import FleetModel
 from simulation.what_if.sampling import Sampler
 from simulation.what_if.tally import StageTally

@@ -21,6 +21,8 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from protocol.messages import ActionState, Cause
+from protocol.shadow import ShadowCounts
+from protocol.updates import Order
 from service.adapters.database.conditions import meets
 from service.adapters.database.device_tables import devices
 from service.adapters.database.one_of import one_of
@@ -49,6 +51,9 @@ _MUTABLE = (
     "deferrals",
     "progressed_at",
     "due_at",
+    "order",
+    "shadow",
+    "agrees",
 )
 _IS_SCHEDULED = actions.c.state == literal_column(f"'{ActionState.SCHEDULED}'")
 _HOLDING = (_IS_SCHEDULED, actions.c.hold.is_not(None))
@@ -234,6 +239,7 @@ def _mutable(action: Action) -> dict[str, Any]:
     derived = {
         "past": [_attempt_row(each) for each in action.past],
         "blames": "+".join(sorted(action.all_blames)) or None,
+        "shadow": None if action.shadow is None else action.shadow.model_dump(mode="json"),
     }
     return {name: derived[name] if name in derived else getattr(action, name) for name in _MUTABLE}
 
@@ -278,4 +284,7 @@ def action_of(row: Row[Any]) -> Action:
         hold=None if row.hold is None else Hold(row.hold),
         place=row.place,
         deferrals=row.deferrals,
+        order=Order(row.order),
+        shadow=None if row.shadow is None else ShadowCounts.model_validate(row.shadow),
+        agrees=row.agrees,
     )

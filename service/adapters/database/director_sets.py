@@ -8,6 +8,7 @@ from sqlalchemy import Table, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from protocol.geometry import Slot
+from protocol.updates import Order
 from service.adapters.database.update_tables import director_sets, installed_images, version_manifests
 from service.adapters.database.upsert import upsert
 from service.application.update_repositories import DirectorSet, StoredManifest
@@ -23,7 +24,9 @@ class SqlDirectorSets:
         """See `DirectorRepository.find`."""
         query = select(director_sets).where(director_sets.c.device_id == device_id)
         row = (await self._connection.execute(query)).first()
-        return None if row is None else DirectorSet(**row._mapping)  # noqa: SLF001 - the row's public mapping
+        if row is None:
+            return None
+        return DirectorSet(**{**row._mapping, "order": Order(row.order)})  # noqa: SLF001 - the row's public mapping
 
     async def put(self, director_set: DirectorSet) -> bool:
         """See `DirectorRepository.put`."""

@@ -21,10 +21,12 @@ from service.adapters.database.update_tables import (
 from service.adapters.database.upsert import upsert
 from service.application.plans import all_stages, conditions_of, stages_of
 from service.application.update_repositories import StoredRollout, StoredVerdict
+from service.domain.conditions import Conditions
 from service.domain.gates.kept import AllKept, Kept
 from service.domain.membership import StageCut
-from service.domain.rollout import Conditions, Rollout, RolloutState, Stage, StageState, UnknownRolloutError
+from service.domain.rollout import Rollout, RolloutState, UnknownRolloutError
 from service.domain.rollout_counts import StageCounts, Trace
+from service.domain.stage import Stage, StageState
 from service.domain.verdict import Decision, Verdict
 
 PLANS_KEPT = 256
@@ -185,6 +187,7 @@ def _values(stored: StoredRollout) -> dict[str, Any]:
         "retry_cursor": stored.rollout.retry_cursor,
         "bucket_digits": stored.rollout.bucket_digits,
         "held_until": stored.rollout.held_until,
+        "is_released": stored.rollout.is_released,
         "look_at": stored.look_at,
     }
 
@@ -250,6 +253,7 @@ def _stored(row: Row[Any], stages: Sequence[Row[Any]], kept: AllKept) -> StoredR
         kept=kept,
         retry_cursor=row.retry_cursor,
         held_until=row.held_until,
+        is_released=row.is_released,
     )
     return StoredRollout(
         rollout=rollout,

@@ -114,6 +114,7 @@ rollouts = Table(
     Column("undoes", GUID_TYPE, index=True),  # id of the rollout whose devices it brings back
     Column("is_undone", Boolean, nullable=False, server_default=false()),
     Column("bucket_digits", Integer, nullable=False, server_default="0"),
+    Column("is_released", Boolean, nullable=False, server_default=false()),
     Column("look_at", UtcDateTime),  # when the worker must look at it, if ever
     Column("created_at", UtcDateTime, nullable=False),
     Column("created_by", String(64), nullable=False),
@@ -154,6 +155,11 @@ rollout_stages = Table(
     Column("proved", Integer, nullable=False, server_default="0"),
     Column("again", Integer, nullable=False, server_default="0"),
     Column("causes", JSON_TYPE, nullable=False, server_default="{}"),
+    Column("downloaded", Integer, nullable=False, server_default="0"),
+    Column("compared", Integer, nullable=False, server_default="0"),
+    Column("agreed", Integer, nullable=False, server_default="0"),
+    Column("disagreed", Integer, nullable=False, server_default="0"),
+    Column("broke", Integer, nullable=False, server_default="0"),
     Column("is_approved", Boolean, nullable=False, server_default=false()),
     Column("held", Integer, nullable=False, server_default="0"),
 )
@@ -198,7 +204,7 @@ rollout_sites = Table(
 )
 
 _UNFINISHED = text("due_at IS NOT NULL")
-RUNNING = text("state IN ('offered', 'downloading', 'installing', 'trial')")
+RUNNING = text("state IN ('offered', 'downloading', 'downloaded', 'shadowing', 'installing', 'trial')")
 _SCHEDULED = text("state = 'scheduled'")
 _COUNTED = text("NOT heals")
 _OFFERED = text("offered")
@@ -226,6 +232,9 @@ actions = Table(
     Column("blames", String(200)),  # causes of all its failures, joined by +; None if it has never failed
     Column("failed_at", UtcDateTime),  # first
     Column("not_before", UtcDateTime),
+    Column("order", String(16), nullable=False, server_default="install"),
+    Column("shadow", JSON_TYPE),
+    Column("agrees", Boolean),
     Column("created_at", UtcDateTime, nullable=False),
     Column("progressed_at", UtcDateTime, nullable=False),
     Column("due_at", UtcDateTime),  # None once final
@@ -270,6 +279,7 @@ director_sets = Table(
     Column("timestamp", LargeBinary, nullable=False),
     Column("root_version", BigInteger, nullable=False, server_default="1"),
     Column("renew_at", UtcDateTime, nullable=False),
+    Column("order", String(16), nullable=False, server_default="install"),
 )
 
 installed_images = Table(

@@ -9,7 +9,8 @@ import pytest
 from protocol.messages import ActionState
 from protocol.plan import HoldOut, Plan, PlanStage, ThresholdGates
 from service.application.rollouts import NewRollout
-from service.domain.rollout import RolloutState, StageState
+from service.domain.rollout import RolloutState
+from service.domain.stage import StageState
 from tests.integration.service_updates.update_world import RELEASER, UpdateWorld, open_world
 from tests.service_folder import make_folders
 

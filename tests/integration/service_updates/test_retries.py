@@ -168,7 +168,7 @@ async def test_poll_cache_of_a_new_process_knows_the_attempt(world: UpdateWorld)
     await fresh.load(world.unit_of_work)
     entry = fresh.first(first.device_id)
     assert entry is not None
-    assert (entry, entry.attempt, entry.is_held) == (world.pending.first(first.device_id), 2, False)
+    assert (entry, entry.attempt) == (world.pending.first(first.device_id), 2)
 
 
 async def test_operator_has_those_that_failed_try_again(world: UpdateWorld) -> None:

@@ -8,7 +8,8 @@ from protocol.geometry import Slot
 from protocol.messages import ActionState, Cause
 from service.application.rollout_ticks import RolloutTicks
 from service.domain.membership import StagePlan
-from service.domain.rollout import RolloutState, StageState
+from service.domain.rollout import RolloutState
+from service.domain.stage import StageState
 from tests.integration.service_updates.update_world import RELEASER, UpdateWorld
 
 STAGES = (StagePlan(count=1), StagePlan(percent=25), StagePlan(percent=100))

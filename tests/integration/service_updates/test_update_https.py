@@ -105,7 +105,12 @@ async def _update(https: httpx.AsyncClient, device: AttestingDevice, action_id: 
     """Do what a device does, short of verifying: that is the simulator's part."""
     files = [await https.get(f"/uptane/director/{role}.json") for role in ("timestamp", "snapshot", "targets")]
     signed = Metadata[Targets].from_bytes(files[2].content).signed
-    assert signed.unrecognized_fields[DEVICE_FIELD] == {"device_id": device.device_id, "action_id": action_id}
+    assert signed.unrecognized_fields[DEVICE_FIELD] == {
+        "device_id": device.device_id,
+        "action_id": action_id,
+        "order": "install",
+        "shadow": None,
+    }
     missing = await https.get("/uptane/director/2.root.json")
     assert (missing.status_code, missing.headers["content-type"]) == (404, "application/problem+json")
     versioned = await https.get(f"/uptane/director/{signed.version}.targets.json")

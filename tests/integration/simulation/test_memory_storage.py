@@ -33,8 +33,9 @@ from service.domain.operator import SERVICE
 from service.domain.product import DeviceGroup, GroupPolicy, Product, UnknownGroupError
 from service.domain.release import Release, UnknownReleaseError
 from service.domain.retries import retried
-from service.domain.rollout import Rollout, RolloutState, Stage, UnknownRolloutError
+from service.domain.rollout import Rollout, RolloutState, UnknownRolloutError
 from service.domain.sites import SiteDevice
+from service.domain.stage import Stage
 from simulation.images import VirtualImage
 from simulation.storage.database import MemoryDatabase
 from tests.rollout_conditions import threshold_plan, thresholds

@@ -45,10 +45,12 @@ from protocol.image import ImageInfo
 from protocol.messages import ActionReport, ActionState, PollReply
 from protocol.model import GOLDEN_PAYLOAD_TYPE, GoldenVector, GoldenVectors, Sha256Hex
 from protocol.scenario import Scenario
+from protocol.shadow import ShadowTask
 from protocol.signing import SoftwareSigner
 from protocol.updates import (
     DirectorDevice,
     ImageCustom,
+    Order,
     ReleaseDocument,
     ReleaseImage,
     golden_target_name,
@@ -93,6 +95,8 @@ class Catalog:
         self.files: dict[str, bytes] = {}
         self.version = 0
         self.action_id = ACTION
+        self.order = Order.INSTALL
+        self.shadow: ShadowTask | None = None
         far = NOW + timedelta(days=365)
         self.director_root = director_root(self.keys.root, director=self.keys.director.public_key, expires=far)
         self.image_root = image_root(
@@ -169,7 +173,9 @@ class Catalog:
         """Sign the next version of all metadata."""
         self.version += 1
         moment, version = expires or self.expires, self.version
-        device = DirectorDevice(device_id=device_id or self.device_id, action_id=self.action_id)
+        device = DirectorDevice(
+            device_id=device_id or self.device_id, action_id=self.action_id, order=self.order, shadow=self.shadow
+        )
         director = DirectorSigner(self.keys.director).sign_set(
             device, self.director_targets, version=version, expires=moment
         )

@@ -261,7 +261,12 @@ def test_director_set_names_the_device_even_without_targets() -> None:
     root = verify_root(director_root(root_signer, director=director.public_key, expires=EXPIRES), now=NOW)
     files = DirectorSigner(director).sign_set(DirectorDevice(device_id="a" * 128), [], version=5, expires=EXPIRES)
     targets = verify_targets(files.targets, root=root, now=NOW, version=5)
-    assert targets.unrecognized_fields[DEVICE_FIELD] == {"device_id": "a" * 128, "action_id": None}
+    assert targets.unrecognized_fields[DEVICE_FIELD] == {
+        "device_id": "a" * 128,
+        "action_id": None,
+        "order": "install",
+        "shadow": None,
+    }
     for content, role in ((files.snapshot, Snapshot), (files.timestamp, Timestamp)):
         metadata: Metadata[Any] = Metadata.from_bytes(content)
         assert isinstance(metadata.signed, role)

@@ -12,8 +12,9 @@ from protocol.plan import PRESETS, EvidenceGates, FailureGate, Plan, PlanStage, 
 from service.application.plans import conditions_of, stage_plans, stages_of
 from service.domain.action import Action
 from service.domain.membership import StageCut
-from service.domain.rollout import Rollout, RolloutState, StageState, evaluate, next_look, resume, start
+from service.domain.rollout import Rollout, RolloutState, evaluate, next_look, resume, start
 from service.domain.rollout_counts import Exposure, StageCounts
+from service.domain.stage import StageState
 from service.domain.verdict import Decision
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)

@@ -6,12 +6,14 @@ from datetime import UTC, datetime
 
 import pytest
 
+from service.domain.conditions import Conditions
 from service.domain.gates.failure_rate import FailureRateGate, threshold
 from service.domain.gates.kept import Kept
 from service.domain.membership import StageCut
 from service.domain.policy import CauseGate, EvidencePolicy
-from service.domain.rollout import Conditions, Rollout, RolloutState, Stage, evaluate, start
+from service.domain.rollout import Rollout, RolloutState, evaluate, start
 from service.domain.rollout_counts import StageCounts
+from service.domain.stage import Stage
 from service.domain.verdict import Figure
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)

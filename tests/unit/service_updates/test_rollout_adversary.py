@@ -9,18 +9,9 @@ from service.application.plans import conditions_of, stages_of
 from service.domain.action import Action
 from service.domain.membership import StageCut
 from service.domain.pacing import LONGEST_BURST, Pacing
-from service.domain.rollout import (
-    Rollout,
-    RolloutState,
-    StageState,
-    abort,
-    evaluate,
-    next_look,
-    pause,
-    resume,
-    start,
-)
+from service.domain.rollout import Rollout, RolloutState, abort, evaluate, next_look, pause, resume, start
 from service.domain.rollout_counts import StageCounts
+from service.domain.stage import StageState
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -9,15 +9,13 @@ import pytest
 from protocol.geometry import Slot
 from protocol.messages import ActionReport, ActionState, Cause
 from service.domain.action import Action, InvalidReportError, apply_report, cancel, offer, time_out
+from service.domain.conditions import Conditions
 from service.domain.deadline import at_deadline
 from service.domain.membership import InvalidPlanError, StageCut, StagePlan, check_plans, cut_stages
 from service.domain.rollout import (
-    Conditions,
     Rollout,
     RolloutState,
     RolloutStateError,
-    Stage,
-    StageState,
     abort,
     evaluate,
     next_look,
@@ -25,6 +23,7 @@ from service.domain.rollout import (
     resume,
     start,
 )
+from service.domain.stage import Stage, StageState
 from tests.rollout_conditions import thresholds
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)

@@ -30,8 +30,6 @@ from service.domain.retries import let_go, may_be_retried, retried
 from service.domain.rollout import (
     Rollout,
     RolloutState,
-    Stage,
-    StageState,
     abort,
     evaluate,
     next_look,
@@ -41,6 +39,7 @@ from service.domain.rollout import (
     start,
 )
 from service.domain.rollout_counts import Exposure, Fate, Trace
+from service.domain.stage import Stage, StageState
 from service.domain.verdict import Decision, Verdict
 from tests.rollout_walk import walk_list
 

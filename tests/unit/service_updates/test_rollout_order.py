@@ -11,7 +11,8 @@ from service.application.rollout_members import begin, walk
 from service.domain.device import Device
 from service.domain.membership import StagePlan
 from service.domain.order import MAX_POSITION, NO_POSITION, Order, digits_for
-from service.domain.rollout import Rollout, Stage, StageState
+from service.domain.rollout import Rollout
+from service.domain.stage import Stage, StageState
 from simulation.storage.database import MemoryDatabase
 from tests.rollout_conditions import threshold_plan, thresholds
 

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from protocol.geometry import Slot
 from protocol.messages import ActionReport, ActionState, Cause
 from service.domain.action import Action, apply_report
+from service.domain.conditions import Conditions
 from service.domain.membership import StagePlan, cut_stages
-from service.domain.rollout import Conditions, Rollout, RolloutState, Stage, StageState, evaluate, start
+from service.domain.rollout import Rollout, RolloutState, evaluate, start
+from service.domain.stage import Stage, StageState
 from tests.rollout_conditions import thresholds
 from tests.rollout_walk import walk_list
 
