@@ -86,6 +86,17 @@ async def is_member(work: UnitOfWork, rollout: Rollout, device_id: str) -> bool:
     return bool(await _members(work, rollout, device_id, await _condition(work, rollout)))
 
 
+async def last_members(work: UnitOfWork, rollout: Rollout, *, fewest: int) -> Sequence[str]:
+    """Return the devices that a rollout comes to last, or holds out: at least so many, or all."""
+    found: list[str] = []
+    condition = await _condition(work, rollout)
+    for prefix in reversed(rollout.order.prefixes()):
+        found += await _members(work, rollout, prefix, condition)
+        if len(found) >= fewest:
+            break
+    return found
+
+
 async def filters_of(work: UnitOfWork, rollout: Rollout, device_id: str) -> Sequence[Target]:
     """Return the filters of a rollout's stages that match a device of its group."""
     conditions = {where: await _condition(work, rollout, where) for where in rollout.filters}

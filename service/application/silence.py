@@ -10,6 +10,7 @@ from datetime import datetime
 
 from service.application.health_repository import Counted
 from service.application.model_health import kept_gates
+from service.application.rollout_members import last_members
 from service.application.unit_of_work import UnitOfWork
 from service.domain.gates.arms import Arm, EventGate, Tally
 from service.domain.gates.kept import Kept
@@ -58,7 +59,7 @@ async def _look(work: UnitOfWork, rollout: Rollout, gate: EventGate, *, now: dat
 async def _arms(work: UnitOfWork, rollout: Rollout, gate: EventGate) -> dict[Arm, dict[str, datetime]]:
     """Return when sampled devices were last heard of, by arm, without those that the gate has counted."""
     first = await work.actions.page(rollout.rollout_id, after_number=0, limit=SAMPLE)
-    sampled = sorted({*(each.action.device_id for each in first), *await _last_members(work, rollout)})
+    sampled = sorted({*(each.action.device_id for each in first), *await last_members(work, rollout, fewest=SAMPLE)})
     actions = await work.actions.of_devices(rollout.rollout_id, sampled)
     counted = await work.health.counted(rollout.rollout_id, sampled)
     heard = await work.devices.last_seen(rollout.group_id, sampled)
@@ -70,16 +71,6 @@ async def _arms(work: UnitOfWork, rollout: Rollout, gate: EventGate) -> dict[Arm
         is_canary = device_id in actions and actions[device_id].offered
         arms[Arm.CANARY if is_canary else Arm.CONTROL][device_id] = at
     return arms
-
-
-async def _last_members(work: UnitOfWork, rollout: Rollout) -> list[str]:
-    """Return devices that the rollout comes to last, or never."""
-    found: list[str] = []
-    for prefix in reversed(rollout.order.prefixes()):
-        found += await work.actions.members(rollout.group_id, begins=prefix)
-        if len(found) >= SAMPLE:
-            break
-    return found
 
 
 def _with_kept(rollout: Rollout, gate: EventGate, kept: Kept) -> Rollout:
