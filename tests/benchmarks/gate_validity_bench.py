@@ -22,7 +22,7 @@ from tests.gate_simulation import GATES, Delays, Halts, Sites, halts, looks  # n
 RUNS = 2000
 PER_CHUNK = 200
 SEED = 20_301
-ALPHA, ARM_RUNS = 0.01, 60
+ALPHA, ARM_RUNS = 0.01, 100
 ARMS = (
     ("events, healthy", Fleet()),
     ("events, at the tolerated ratio", Fleet(ratio=1.5)),
