@@ -110,6 +110,7 @@ async def _update(https: httpx.AsyncClient, device: AttestingDevice, action_id: 
         "action_id": action_id,
         "order": "install",
         "shadow": None,
+        "attempt": 1,
     }
     missing = await https.get("/uptane/director/2.root.json")
     assert (missing.status_code, missing.headers["content-type"]) == (404, "application/problem+json")

@@ -266,6 +266,7 @@ def test_director_set_names_the_device_even_without_targets() -> None:
         "action_id": None,
         "order": "install",
         "shadow": None,
+        "attempt": 1,
     }
     for content, role in ((files.snapshot, Snapshot), (files.timestamp, Timestamp)):
         metadata: Metadata[Any] = Metadata.from_bytes(content)
