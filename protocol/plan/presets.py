@@ -10,28 +10,30 @@ CAREFUL: Mapping[str, Any] = MappingProxyType(
         "description": "A canary by hand, then ever larger shares, each watched for a day or more.",
         "stages": [
             {"count": 10, "soak": "4h", "resolved": 1.0},
-            {"percent": 1, "soak": "1d", "resolved": 0.8},
-            {"percent": 10, "soak": "1d", "resolved": 0.8},
-            {"percent": 50, "soak": "1d", "resolved": 0.8},
+            {"percent": 1, "soak": "26h", "resolved": 0.8},
+            {"percent": 10, "soak": "26h", "resolved": 0.8},
+            {"percent": 50, "soak": "26h", "resolved": 0.8},
             {"percent": 100},
         ],
-        "pace": {"per_minute": 20, "growth": 1.5, "every": 500, "most_per_minute": 1000},
+        "pace": {"per_minute": 5, "growth": 1.5, "every": 100, "most_per_minute": 1000},
         "gates": {
             "kind": "evidence",
             "alpha": 0.01,
             "beta": 0.01,
             "failures": [
-                {"name": "failures", "acceptable": 0.02, "worst": 0.05, "weight": 2},
+                {"name": "failures", "acceptable": 0.02, "worst": 0.05, "weight": 1},
                 {
                     "name": "broken",
                     "causes": ["boot", "golden-vectors", "hang", "crash"],
                     "acceptable": 0.005,
                     "worst": 0.03,
-                    "weight": 1,
+                    "weight": 2,
                 },
             ],
+            "control": [{"name": "health", "events": ["drift", "crash"], "tolerated": 1.5, "weight": 1}],
         },
         "device_timeout": "1d",
+        "retries": {"most": 2, "pause": "1h", "causes": ["download", "flash"]},
         "roll_back": True,
     }
 )

@@ -490,6 +490,8 @@ def _advanced(rollout: Rollout, index: int, now: datetime) -> Rollout:
     if stage.state is StageState.SHADOWING and (promoted := _promotion(rollout, stage)) is not None:
         rollout = _promoted(rollout, promoted, now)
         stage = rollout.stages[index]
+    if stage.state is StageState.SOAKING and not _has_soaked(stage, now):
+        return rollout
     shown = _what_it_shows(rollout, stage)
     if shown is not None and stage.state is StageState.RUNNING:
         soak = rollout.conditions.soak if stage.soak is None else stage.soak

@@ -5,13 +5,14 @@ that uses the time which is left; both then take equally long, and what they exp
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from itertools import islice
 
 import numpy as np
 
 from protocol.document import Document
-from protocol.plan import Plan
+from protocol.plan import Pace, Plan
 from protocol.scenario import Scenario
 from protocol.scenario.faults import ReleaseFault, ReleaseFaultKind
 from protocol.scenario.network import Outage
@@ -19,15 +20,18 @@ from service.domain.rollout import RolloutState
 from simulation.errors import WhatIfError
 from simulation.what_if.answer import check_numbers, replicate, share
 from simulation.what_if.fleet import FleetModel, model_of, plain_fault
-from simulation.what_if.policies import PACES, ours, presets, rivals
+from simulation.what_if.policies import PACES, REACHES, ours, presets, rivals
+from simulation.what_if.retrying import tried_again
 
 HEALTHY = "healthy"
 OUTAGE = Outage(start=timedelta(minutes=15), lasts=timedelta(hours=36))
 BAD_SHARE = 0.1  # of the devices that brick
 MATCHING = 1_000_000  # purpose of random numbers, beyond the numbers of the cases
 MATCHING_RUNS = 3
+HEALTHY_TIMES = 4  # as many replications where halts are false, and rare
 MATCHING_STEPS = 14  # halvings of the soak
 EQUAL = 1.005  # times as long is as long
+NOTHING = timedelta(0)
 
 
 class Cell(Document):
@@ -58,7 +62,7 @@ class Comparison(Document):
     """The table.
 
     Attributes:
-        replications: of each cell.
+        replications: of each cell; four times as many of healthy releases.
         is_whole: nobody stopped it.
     """
 
@@ -101,7 +105,7 @@ def compare(
     Args:
         scenario: whose fleets count; its own faults do not.
         base_failure: share of devices on which any update fails.
-        replications: of each cell, at least 1.
+        replications: of each cell, at least 1; four times as many of healthy releases, whose halts are rare.
         seed: None: the scenario's.
         plans: further ones.
         tell: hears which cell is next.
@@ -119,7 +123,11 @@ def compare(
             for number, case in enumerate(cases):
                 if tell is not None:
                     tell(f"{_label(entry)}: {case.name}")
-                cells.append(_cell(entry, case, scenario, seeds=[(seed, number, n) for n in range(replications)]))
+                model = tried_again(case.model, entry.plan.retries)
+                seeds = [
+                    (seed, number, n) for n in range(replications if case.is_bad else HEALTHY_TIMES * replications)
+                ]
+                cells.append(_cell(entry, replace(case, model=model), scenario, seeds=seeds))
     except KeyboardInterrupt:
         is_whole = False
     return Comparison(
@@ -166,25 +174,36 @@ def match(rival: Plan, scenario: Scenario, healthy: FleetModel, *, seed: int) ->
     """Return our plan that completes a healthy release when another does, or as soon as ours can."""
 
     def seconds(plan: Plan) -> float:
-        runs = [
+        runs = (
             replicate(plan, scenario, healthy, seeds=(seed, MATCHING, number)) for number in range(4 * MATCHING_RUNS)
-        ]
-        found = [ended.seconds for ended in runs if ended.state is RolloutState.FINISHED][:MATCHING_RUNS]
+        )
+        finished = (ended.seconds for ended in runs if ended.state is RolloutState.FINISHED)
+        found = list(islice(finished, MATCHING_RUNS))
         if not found:
             raise WhatIfError(f"plan {plan.name}: expected a healthy release to finish, found that none did")
         return float(np.median(found))
 
     goal = seconds(rival)
-    nothing = timedelta(0)
-    pace = next((p for p in PACES if seconds(ours(p, soak=nothing)) <= EQUAL * goal), PACES[-1])
-    low, high = 0.0, goal / 2
+    pace, reaches = next(
+        (
+            each
+            for each in _from_slow_to_fast()
+            if seconds(ours(each[0], soak=NOTHING, reaches=each[1])) <= EQUAL * goal
+        ),
+        (PACES[-1], REACHES[-1]),
+    )
+    low, high = 0.0, goal / (len(reaches) - 1)
     for _ in range(MATCHING_STEPS):
         middle = (low + high) / 2
-        if seconds(ours(pace, soak=timedelta(seconds=round(middle)))) <= goal:
+        if seconds(ours(pace, soak=timedelta(seconds=round(middle)), reaches=reaches)) <= goal:
             low = middle
         else:
             high = middle
-    return ours(pace, soak=timedelta(seconds=round(low)))
+    return ours(pace, soak=timedelta(seconds=round(low)), reaches=reaches)
+
+
+def _from_slow_to_fast() -> list[tuple[Pace, Sequence[int]]]:
+    return [(pace, reaches) for reaches in REACHES for pace in PACES]
 
 
 def _cell(entry: Entry, case: Case, scenario: Scenario, *, seeds: Sequence[tuple[int, ...]]) -> Cell:

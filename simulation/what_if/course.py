@@ -12,11 +12,14 @@ from math import inf
 
 from protocol.plan import Plan
 from service.application.plans import conditions_of, stage_plans, stages_of
+from service.domain.gates.arms import EventGate
 from service.domain.membership import HeldOut, StageCut, cut_stages, held_out
+from service.domain.policy import EvidencePolicy, Policy
 from service.domain.rollout import Rollout, RolloutState, evaluate, next_look, start
 from service.domain.rollout_counts import Exposure
 from service.domain.stage import Stage
 from simulation.what_if.fleet import FleetModel
+from simulation.what_if.health import Health
 from simulation.what_if.sampling import Sampler
 from simulation.what_if.tally import StageTally
 
@@ -31,15 +34,18 @@ class Precision:
     Attributes:
         portion: devices let in from one look to the next, as a share of those let in before; less at the beginning.
         slot_seconds: results that come together.
+        health_seconds: from one look at what confirmed devices say to the next.
     """
 
     portion: float
     slot_seconds: float
+    health_seconds: float
 
 
-FINE = Precision(portion=0.02, slot_seconds=2.0)  # for one run
-COARSE = Precision(portion=0.35, slot_seconds=10.0)  # for many
+FINE = Precision(portion=0.02, slot_seconds=2.0, health_seconds=3600.0)  # for one run
+COARSE = Precision(portion=0.45, slot_seconds=10.0, health_seconds=7200.0)  # for many
 MANY = 1000  # devices, below which portions are smaller: there most gates decide, and every look can err
+FEWEST = 0.3  # of the portion, how small it gets
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +92,7 @@ class Course:
     """Runs one rollout.
 
     Args:
-        model: the fleet.
+        model: the fleet, with what the plan's retries make of it (`tried_again`).
         plan: of the rollout.
         sampler: draws what becomes of devices.
         origin: of the scenario, UTC, aware; the rollout starts then.
@@ -116,9 +122,13 @@ class Course:
                 slot_seconds=precision.slot_seconds,
                 timeout_seconds=plan.device_timeout.total_seconds(),
                 longest_seconds=LONGEST.total_seconds(),
+                pause_seconds=plan.retries.pause.total_seconds() if plan.retries else 0.0,
             )
             for _ in self._rollout.stages
         ]
+        self._health = _health(self._rollout.conditions.policy, sampler)
+        self._health_at = precision.health_seconds
+        self._devices = model.devices
         self._now = 0.0
         self._due = 0.0  # when the portion of devices before is in, and the next may follow
         self._opened_at = 0.0  # the last stage
@@ -130,8 +140,11 @@ class Course:
             at = self._next()
             if at == inf:
                 break
-            self._now = max(self._now, at)
-            self._look()
+            if self._health is not None and self._health_at < at:
+                self._look_at_health(self._health)
+            else:
+                self._now = max(self._now, at)
+                self._look()
             if tell is not None:
                 tell(self.moment)
         return self._ended()
@@ -179,7 +192,7 @@ class Course:
             return int(max(0, min(sum(map(_planned, self._rollout.stages)), free)))
         of_slot = rate * self._precision.slot_seconds
         before = sum(tally.let_in for tally in self._tallies)
-        of_exposed = self._precision.portion * before * min(1.0, before / MANY)
+        of_exposed = self._precision.portion * before * min(1.0, max(FEWEST, before / MANY))
         if rate < pacing.rate_per_second(self._rollout.confirmed + pacing.every):
             of_exposed = min(of_exposed, pacing.every)  # lest growth comes late
         return int(max(0, min(max(1, of_slot, of_exposed), free)))
@@ -202,15 +215,41 @@ class Course:
 
     def _look(self) -> None:
         """Count what has happened and let the engine decide."""
+        self._count()
+        self._decide()
+
+    def _count(self) -> bool:
+        """Count what has happened; says whether anything has."""
+        is_changed = False
         for index, tally in enumerate(self._tallies):
             if tally.take(self._now):
                 counted = replace(self._rollout.stages[index], counts=tally.counts)
                 self._rollout = self._rollout.with_stage(counted)
+                is_changed = True
+        return is_changed
+
+    def _decide(self) -> None:
         self._tell_sites()
         looked = evaluate(self._rollout, self._time)
         self._rollout = replace(looked, verdicts=()) if looked.verdicts else looked
         if self._timeline is not None:
             self._timeline.append(self.moment)
+
+    def _look_at_health(self, health: Health) -> None:
+        """Tell gates what devices say that have confirmed; the engine decides where it has something to decide by."""
+        self._now = max(self._now, self._health_at)
+        self._health_at = self._now + self._precision.health_seconds
+        is_changed, moment = self._count(), self.moment
+        kept = health.tell(
+            self._rollout.kept,
+            at=self._now,
+            confirmed=moment.confirmed,
+            struck=[tally.struck for tally in self._tallies],
+            untouched=self._devices - moment.exposed,
+        )
+        self._rollout = replace(self._rollout, kept=kept)
+        if is_changed or health.says_something(kept):
+            self._decide()
 
     def _tell_sites(self) -> None:
         """Tell gates by site what has been counted: each device is a site of its own here."""
@@ -232,6 +271,13 @@ class Course:
             reason=self._rollout.halted_reason or self._rollout.question,
             timeline=tuple(self._timeline or ()),
         )
+
+
+def _health(policy: Policy, sampler: Sampler) -> Health | None:
+    """Return what tells a policy's gates of confirmed devices; None where none listens."""
+    kept_gates = policy.kept_gates if isinstance(policy, EvidencePolicy) else ()
+    gates = [gate for gate in kept_gates if isinstance(gate, EventGate)]
+    return Health(gates, sampler) if gates else None
 
 
 def _planned(stage: Stage) -> int:

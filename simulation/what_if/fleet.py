@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocol.messages import ActionState, Cause
+from protocol.plan import HealthEvent
 from protocol.scenario import Scenario
 from protocol.scenario.faults import ReleaseFault, ReleaseFaultKind
 from protocol.scenario.fleets import Fleet
@@ -38,7 +39,13 @@ _ENDS: Mapping[ReleaseFaultKind, tuple[ActionState, Cause]] = {
     ReleaseFaultKind.GOLDEN_VECTORS: (ActionState.REVERTED, Cause.GOLDEN_VECTORS),
     ReleaseFaultKind.BRICK: (ActionState.TIMED_OUT, Cause.SILENT),
 }
-"""Faults that show before the device confirms; the others show later, and no gate of today sees them."""
+"""Faults that show before the device confirms."""
+_EVENTS: Mapping[ReleaseFaultKind, HealthEvent] = {
+    ReleaseFaultKind.CRASH_LOOP: HealthEvent.CRASH,
+    ReleaseFaultKind.SLOW: HealthEvent.SLOW,
+    ReleaseFaultKind.DRIFT: HealthEvent.DRIFT,
+}
+"""Faults that show later, to gates that compare devices with those that do not have the release."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +56,24 @@ class Ending:
         state: the last of the action.
         cause: of a failure, else None.
         is_harmed: the release is bad for the device, whether or not it shows.
+        earlier: attempts that failed before.
+        blamed: what these failed for, else None.
+        event: what strikes the device once it has confirmed, or None.
+        event_after: seconds from then.
     """
 
     state: ActionState
     cause: Cause | None = None
     is_harmed: bool = False
+    earlier: int = 0
+    blamed: Cause | None = None
+    event: HealthEvent | None = None
+    event_after: float = 0.0
+
+    @property
+    def causes(self) -> frozenset[Cause]:
+        """What the device has failed for in the end."""
+        return frozenset(cause for cause in (self.cause, self.blamed) if cause is not None)
 
 
 CONFIRMED = Ending(ActionState.CONFIRMED)
@@ -214,7 +234,8 @@ def _endings(faults: Sequence[ReleaseFault], base_failure: float) -> Iterator[tu
         state, cause = _ENDS.get(fault.kind, (ActionState.CONFIRMED, None))
         if fault.after and fault.kind is ReleaseFaultKind.BRICK:
             state, cause = ActionState.CONFIRMED, None
-        yield Ending(state, cause, is_harmed=True), share
+        event, seconds = _EVENTS.get(fault.kind), fault.after.total_seconds()
+        yield Ending(state, cause, is_harmed=True, event=event, event_after=seconds if event else 0.0), share
     failed = left * base_failure
     if failed > 0:
         yield BASE_FAILURE, failed

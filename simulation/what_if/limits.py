@@ -4,16 +4,25 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
 from protocol.document import Document
-from protocol.plan import EvidenceGates, Plan
+from protocol.messages import Cause
+from protocol.plan import EvidenceGates, HealthEvent, Plan
 
 _SHOWN = frozenset(
     {"version", "name", "description", "stages", "hold_out", "pace", "gates", "device_timeout", "deadline"}
+    | {"retries", "forced"}
 )
 _SHOWN_OF_STAGES = frozenset({"count", "percent", "soak", "resolved"})
-_SHOWN_OF_GATES = frozenset({"kind", "alpha", "beta", "failures", "small_stage_rule"})
+_SHOWN_OF_GATES = frozenset({"kind", "alpha", "beta", "failures", "control", "small_stage_rule"})
 _REASONS: Mapping[str, str] = MappingProxyType(
     {
         "roll_back": "a rollout ends with its halt",
+        "maintenance": "devices may have the release at any hour",
+        "time_zone": "devices may have the release at any hour",
+        "disruption": "devices that belong together may be at it at once",
+        "deferral": "nobody puts it off",
+        "means": "nothing tells of latency, confidence or memory",
+        "offline": "devices that have confirmed do not fall silent",
+        "causes": "a device that fell silent is not tried again",
         "group_by": "every device is taken for a site of its own",
     }
 )
@@ -27,12 +36,16 @@ def not_simulated(plan: Plan) -> tuple[str, ...]:
 
 def _left_out(plan: Plan) -> Iterator[str]:
     yield from _set(plan, _SHOWN)
+    if plan.retries is not None and Cause.SILENT in plan.retries.causes:
+        yield "retries.causes"
     stages = (name for stage in plan.stages for name in _set(stage, _SHOWN_OF_STAGES))
     yield from (f"stages.{name}" for name in dict.fromkeys(stages))
     if isinstance(plan.gates, EvidenceGates):
         yield from (f"gates.{name}" for name in _set(plan.gates, _SHOWN_OF_GATES))
         if any(gate.group_by for gate in plan.gates.failures):
             yield "gates.failures.group_by"
+        if any(HealthEvent.OFFLINE in gate.events for gate in plan.gates.control):
+            yield "gates.control.offline"
 
 
 def _set(document: Document, shown: frozenset[str]) -> Iterator[str]:

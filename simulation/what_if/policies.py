@@ -5,33 +5,46 @@ size and knows neither time-outs nor rates; AWS IoT Jobs paces by an exponential
 a share of the results once a minimum was executed; a plain ramp waits a day after 1 % and 10 %.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
-from protocol.plan import PRESETS, EvidenceGates, FailureGate, Pace, Plan, PlanStage, ThresholdGates
+from protocol.plan import (
+    PRESETS,
+    ControlGate,
+    EvidenceGates,
+    FailureGate,
+    HealthEvent,
+    Pace,
+    Plan,
+    PlanStage,
+    ThresholdGates,
+)
 
 AWS_PACE = Pace(per_minute=50, growth=2, every=1000, most_per_minute=1000)
-CAREFUL_PACE = Pace(per_minute=20, growth=1.5, every=500, most_per_minute=1000)
 FOREVER = timedelta(days=3)  # stands for no time-out: longer than the others of these rollouts run
 EVIDENCE = EvidenceGates(
     alpha=0.01,
     beta=0.05,
     failures=(
-        FailureGate(name="failures", acceptable=0.02, worst=0.05, weight=2),
+        FailureGate(name="failures", acceptable=0.02, worst=0.05),
         FailureGate(
-            name="broken", causes=PRESETS["careful"]["gates"]["failures"][1]["causes"], acceptable=0.005, worst=0.03
+            name="broken",
+            causes=PRESETS["careful"]["gates"]["failures"][1]["causes"],
+            acceptable=0.005,
+            worst=0.03,
+            weight=2,
         ),
     ),
+    control=(ControlGate(name="health", events=(HealthEvent.DRIFT, HealthEvent.CRASH)),),
 )
-
-
 CANARY = 1000  # devices of our first stage: enough for evidence to pass it at a healthy failure rate
+REACHES = ((CANARY, 10, 100), (CANARY, 100))
+"""Stages of ours, the last two in percent: two stages alone where three take longer than there is time."""
 PACES = (
-    CAREFUL_PACE,
-    AWS_PACE,
-    Pace(per_minute=20, growth=1.5, every=500),
-    Pace(per_minute=100, growth=2, every=500),
-    Pace(per_minute=500, growth=4, every=500),
+    Pace(per_minute=1, growth=1.5, every=100, most_per_minute=20_000),
+    Pace(per_minute=5, growth=1.5, every=100, most_per_minute=20_000),
+    Pace(per_minute=100, growth=2, every=500, most_per_minute=100_000),
+    Pace(per_minute=500, growth=4, every=500, most_per_minute=500_000),
     Pace(per_minute=2000, growth=10, every=500),
     Pace(),
 )
@@ -54,12 +67,13 @@ def rivals() -> list[Plan]:
     ]
 
 
-def ours(pace: Pace, *, soak: timedelta, name: str = "ours") -> Plan:
+def ours(pace: Pace, *, soak: timedelta, reaches: Sequence[int] = REACHES[0], name: str = "ours") -> Plan:
     """Return our gates with a pace; the soak follows each stage but the last."""
+    first, *between = reaches[:-1]
     stages = (
-        PlanStage(count=CANARY, soak=soak, resolved=0.6),
-        PlanStage(percent=10, soak=soak, resolved=0.6),
-        PlanStage(percent=100, resolved=0.6),
+        PlanStage(count=first, soak=soak, resolved=0.6),
+        *(PlanStage(percent=percent, soak=soak, resolved=0.6) for percent in between),
+        PlanStage(percent=reaches[-1], resolved=0.6),
     )
     return Plan(name=name, stages=stages, pace=pace, gates=EVIDENCE, device_timeout=timedelta(days=1))
 

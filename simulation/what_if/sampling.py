@@ -48,6 +48,9 @@ class Sampler(Protocol):
             seconds: over which they are let in evenly.
         """
 
+    def hits(self, number: int, share: float) -> int:
+        """Return how many of a number are hit by what hits a share."""
+
 
 class Aggregated:
     """Draws groups; those let in over a time are taken to be let in at its middle.
@@ -79,6 +82,10 @@ class Aggregated:
         hit = counts.nonzero()[0]
         return Batch(counts[hit], let_in[hit], given[hit], ends[hit], self._endings[hit])
 
+    def hits(self, number: int, share: float) -> int:
+        """See `Sampler.hits`."""
+        return int(self._rng.binomial(number, share))
+
 
 class EachDevice:
     """Draws every device; they are let in once each, in a random order.
@@ -89,7 +96,7 @@ class EachDevice:
     """
 
     def __init__(self, model: FleetModel, rng: np.random.Generator) -> None:
-        self._model = model
+        self._model, self._rng = model, rng
         kinds, endings, shares = _cells(model)
         chosen = rng.choice(len(shares), size=model.devices, p=shares)
         self._kinds, self._endings = kinds[chosen], endings[chosen]
@@ -108,6 +115,10 @@ class EachDevice:
         for kind, ours in _interrupted(self._model, self._kinds[taken]):
             given[ours], ends[ours] = _times(kind, let_in[ours], contact[ours], update[ours])
         return Batch(np.ones(devices, dtype=np.int64), let_in, given, ends, self._endings[taken])
+
+    def hits(self, number: int, share: float) -> int:
+        """See `Sampler.hits`."""
+        return int(self._rng.binomial(number, share))
 
 
 def _interrupted(model: FleetModel, kinds: Integers) -> list[tuple[Kind, Integers]]:

@@ -105,7 +105,7 @@ class EventGate:
             tallies: devices that were heard of after the last look's end; events are those that fell silent by `until`.
             until: the end of what was looked at: `silent_after` ago; of the first look, the time of it.
         """
-        return {**self._weighed(kept, tallies), "heard_until": until.isoformat()}
+        return {**self.weighed(kept, tallies), "heard_until": until.isoformat()}
 
     def silence_since(self, kept: Kept) -> datetime | None:
         """Return up to when silence was looked for, UTC, aware; None before the first look."""
@@ -145,10 +145,11 @@ class EventGate:
         since, tallies = _period(kept, at)
         is_enough = min(tally.at_risk for tally in tallies.values()) >= FEWEST_WINDOWS
         if at - since >= PERIOD and is_enough:
-            return _without_period(self._weighed(kept, tallies))
+            return _without_period(self.weighed(kept, tallies))
         return _without_period(kept) if at - since >= LONGEST_PERIOD else kept
 
-    def _weighed(self, kept: Kept, tallies: Tallies) -> Kept:
+    def weighed(self, kept: Kept, tallies: Tallies) -> Kept:
+        """Return what is kept once the events of windows or devices at risk at the same time were weighed."""
         canary, control = tallies[Arm.CANARY], tallies[Arm.CONTROL]
         if not canary.at_risk or not control.at_risk:
             return kept

@@ -18,6 +18,7 @@ on the alternative, see Lindon & Malek, Anytime-valid inference for multinomial 
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import exp, log, log1p
 
 import numpy as np
@@ -64,7 +65,7 @@ class FailureRateGate:
         """
         _check_counts(failed, started)
         a, b, p = self.prior_failures, self.prior_successes, self.acceptable
-        mixture = log_above(a + failed, b + started - failed, p) - log_above(a, b, p)
+        mixture = log_above(a + failed, b + started - failed, p) - _log_prior(a, b, p)
         return mixture - failed * log(p) - (started - failed) * log1p(-p)
 
     def log_pass(self, failed_or_unresolved: int, started: int) -> float:
@@ -120,6 +121,12 @@ def in_words(log_evidence: float) -> str:
     if abs(log_evidence) < 20:  # noqa: PLR2004 - e²⁰ has nine digits
         return f"E = {exp(log_evidence):.3g}"
     return f"E = 10^{log_evidence / log(10):.1f}"
+
+
+@lru_cache
+def _log_prior(a: float, b: float, p: float) -> float:
+    """Return what the mixture over rates above p is divided by; the same for a gate's whole life."""
+    return log_above(a, b, p)
 
 
 def _check_counts(failed: int, started: int) -> None:
