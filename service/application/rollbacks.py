@@ -17,7 +17,8 @@ from service.application.update_repositories import StoredRollout
 from service.domain.errors import ConflictError
 from service.domain.operator import SERVICE, Actor
 from service.domain.release import Release
-from service.domain.rollout import Rollout, RolloutState, RolloutStateError, abort, mark_undone
+from service.domain.rollout import Rollout, RolloutState, RolloutStateError
+from service.domain.rollout_commands import abort, mark_undone
 
 
 class NoWayBackError(ConflictError):

@@ -16,7 +16,8 @@ from service.domain.action import Action
 from service.domain.errors import JsonValue
 from service.domain.operator import Actor
 from service.domain.retries import retried
-from service.domain.rollout import Rollout, evaluate, next_look
+from service.domain.rollout import Rollout
+from service.domain.rollout_evaluation import evaluate, next_look
 
 
 async def store_rollout(work: UnitOfWork, before: StoredRollout, after: Rollout, *, now: datetime) -> StoredRollout:

@@ -16,7 +16,8 @@ from service.application.unit_of_work import UnitOfWork
 from service.domain.errors import ConflictError
 from service.domain.membership import HeldOut, cut_stages, held_out
 from service.domain.order import NO_POSITION, digits_for
-from service.domain.rollout import Rollout, start
+from service.domain.rollout import Rollout
+from service.domain.rollout_commands import start
 from service.domain.stage import Stage
 from service.domain.targets import Condition
 

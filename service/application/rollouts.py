@@ -21,7 +21,8 @@ from service.domain.membership import check_plans
 from service.domain.operator import Actor
 from service.domain.product import DeviceGroup
 from service.domain.release import FactoryReleaseError, Release
-from service.domain.rollout import Rollout, RolloutState, abort, install, pause, resume, retry
+from service.domain.rollout import Rollout, RolloutState
+from service.domain.rollout_commands import abort, install, pause, resume, retry
 
 
 class GroupPolicyError(ConflictError):

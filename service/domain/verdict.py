@@ -6,6 +6,8 @@ from enum import StrEnum
 
 Figure = int | float | str
 
+APPROVAL = "approval"  # stands for the gate where a person decided
+
 
 class Decision(StrEnum):
     """What can be decided."""

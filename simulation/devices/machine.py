@@ -36,7 +36,6 @@ from device_sim.network.ports import SlowRetrievalError
 from device_sim.runtime.inference import CoreFigures
 from device_sim.update.errors import TargetRefusedError
 from device_sim.update.installer import LIVE_FRAMES
-from protocol.document import Document, DocumentT, canonical_json
 from protocol.evidence import LifeCycle, SoftwareComponent
 from protocol.geometry import Core, ImageKind, Slot
 from protocol.identity import DeviceId
@@ -46,6 +45,7 @@ from protocol.scenario.faults import ReleaseFault, ReleaseFaultKind
 from protocol.shadow import ShadowTask
 from protocol.voucher import Voucher
 from simulation.admission import Shown
+from simulation.devices.anchor import VirtualAnchor, VirtualStorage
 from simulation.devices.faults import Faults
 from simulation.devices.flash import VirtualFlash, brown_out
 from simulation.devices.inference import Load, Slowness, VirtualInference
@@ -58,59 +58,6 @@ GOLDEN_VECTORS = 8  # that a model answers; those of the catalogue stand for so 
 GOLDEN_INPUT_BYTES = 96 * 96 * 3  # of each, as a person detector takes it
 MODEL_SLOTS = tuple(slot for slot in Slot if slot.kind is ImageKind.MODEL)
 UNCONFIRMED = "restarted before the trial was confirmed"
-
-
-class VirtualStorage:
-    """Secure storage in memory; survives power cuts."""
-
-    __slots__ = ("documents", "items")
-
-    def __init__(self, other: "VirtualStorage | None" = None) -> None:
-        self.items: dict[str, bytes] = dict(other.items) if other else {}
-        self.documents: dict[str, Document] = dict(other.documents) if other else {}
-
-    def get(self, name: str) -> bytes | None:
-        """Return what is kept under a name, or None."""
-        return self.items.get(name)
-
-    def put(self, name: str, value: bytes) -> None:
-        """Keep bytes under a name."""
-        self.items[name] = value
-
-    def get_document(self, name: str, document_type: type[DocumentT]) -> DocumentT | None:
-        """Return the document that is kept under a name, or None; documents never change, so it need not be parsed."""
-        kept = self.documents.get(name)
-        return kept if isinstance(kept, document_type) else None
-
-    def put_document(self, name: str, document: Document) -> None:
-        """Keep a document under a name."""
-        self.documents[name] = document
-
-
-class VirtualAnchor:
-    """The root of trust: fuses and counters are kept, nothing is signed."""
-
-    __slots__ = ("counters", "fuses")
-
-    has_app_development = False
-
-    def __init__(self) -> None:
-        self.fuses: dict[Slot, int] = {}
-        self.counters: dict[str, int] = {}
-
-    def seal(self, document: Document, payload_type: str) -> bytes:
-        """Return a document as it is: nobody signs it."""
-        del payload_type
-        return canonical_json(document)
-
-    def fuse(self, slot: Slot) -> int:
-        """Return the lowest security version that a slot may boot."""
-        return self.fuses.get(slot, 0)
-
-    def increment(self, name: str) -> int:
-        """Raise a monotonic counter by one and return it."""
-        self.counters[name] = self.counters.get(name, 0) + 1
-        return self.counters[name]
 
 
 class VirtualCore:

@@ -15,8 +15,10 @@ from service.application.plans import conditions_of, stage_plans, stages_of
 from service.domain.gates.arms import EventGate
 from service.domain.membership import HeldOut, StageCut, cut_stages, held_out
 from service.domain.policy import EvidencePolicy, Policy
-from service.domain.rollout import Rollout, RolloutState, evaluate, next_look, start
+from service.domain.rollout import Rollout, RolloutState
+from service.domain.rollout_commands import start
 from service.domain.rollout_counts import Exposure
+from service.domain.rollout_evaluation import evaluate, next_look
 from service.domain.stage import Stage
 from simulation.what_if.fleet import FleetModel
 from simulation.what_if.health import Health

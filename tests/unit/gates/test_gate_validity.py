@@ -14,8 +14,10 @@ from protocol.messages import Cause
 from protocol.plan import EvidenceGates, FailureGate, Plan, PlanStage
 from service.application.plans import conditions_of, stages_of
 from service.domain.membership import StageCut
-from service.domain.rollout import Rollout, RolloutState, evaluate, resume, start
+from service.domain.rollout import Rollout, RolloutState
+from service.domain.rollout_commands import resume, start
 from service.domain.rollout_counts import StageCounts, Trace
+from service.domain.rollout_evaluation import evaluate
 from tests.gate_simulation import ALPHA, GATES, Delays, Halts, Sites, halts, looks
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)

@@ -12,8 +12,10 @@ from protocol.plan import PRESETS, EvidenceGates, FailureGate, Plan, PlanStage, 
 from service.application.plans import conditions_of, stage_plans, stages_of
 from service.domain.action import Action
 from service.domain.membership import StageCut
-from service.domain.rollout import Rollout, RolloutState, evaluate, next_look, resume, start
+from service.domain.rollout import Rollout, RolloutState
+from service.domain.rollout_commands import resume, start
 from service.domain.rollout_counts import Exposure, StageCounts
+from service.domain.rollout_evaluation import evaluate, next_look
 from service.domain.stage import StageState
 from service.domain.verdict import Decision
 

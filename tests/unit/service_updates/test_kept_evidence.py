@@ -11,8 +11,10 @@ from service.domain.gates.failure_rate import FailureRateGate, threshold
 from service.domain.gates.kept import Kept
 from service.domain.membership import StageCut
 from service.domain.policy import CauseGate, EvidencePolicy
-from service.domain.rollout import Rollout, RolloutState, evaluate, start
+from service.domain.rollout import Rollout, RolloutState
+from service.domain.rollout_commands import start
 from service.domain.rollout_counts import StageCounts
+from service.domain.rollout_evaluation import evaluate
 from service.domain.stage import Stage
 from service.domain.verdict import Figure
 

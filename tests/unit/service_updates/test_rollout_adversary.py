@@ -9,8 +9,10 @@ from service.application.plans import conditions_of, stages_of
 from service.domain.action import Action
 from service.domain.membership import StageCut
 from service.domain.pacing import LONGEST_BURST, Pacing
-from service.domain.rollout import Rollout, RolloutState, abort, evaluate, next_look, pause, resume, start
+from service.domain.rollout import Rollout, RolloutState
+from service.domain.rollout_commands import abort, pause, resume, start
 from service.domain.rollout_counts import StageCounts
+from service.domain.rollout_evaluation import evaluate, next_look
 from service.domain.stage import StageState
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)

@@ -12,17 +12,9 @@ from service.domain.action import Action, InvalidReportError, apply_report, canc
 from service.domain.conditions import Conditions
 from service.domain.deadline import at_deadline
 from service.domain.membership import InvalidPlanError, StageCut, StagePlan, check_plans, cut_stages
-from service.domain.rollout import (
-    Rollout,
-    RolloutState,
-    RolloutStateError,
-    abort,
-    evaluate,
-    next_look,
-    pause,
-    resume,
-    start,
-)
+from service.domain.rollout import Rollout, RolloutState, RolloutStateError
+from service.domain.rollout_commands import abort, pause, resume, start
+from service.domain.rollout_evaluation import evaluate, next_look
 from service.domain.stage import Stage, StageState
 from tests.rollout_conditions import thresholds
 

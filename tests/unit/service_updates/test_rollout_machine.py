@@ -27,18 +27,10 @@ from service.domain.action import Action, apply_report, offer, time_out, withdra
 from service.domain.membership import cut_stages
 from service.domain.policy import EvidencePolicy
 from service.domain.retries import let_go, may_be_retried, retried
-from service.domain.rollout import (
-    Rollout,
-    RolloutState,
-    abort,
-    evaluate,
-    next_look,
-    pause,
-    resume,
-    retry,
-    start,
-)
+from service.domain.rollout import Rollout, RolloutState
+from service.domain.rollout_commands import abort, pause, resume, retry, start
 from service.domain.rollout_counts import Exposure, Fate, Trace
+from service.domain.rollout_evaluation import evaluate, next_look
 from service.domain.stage import Stage, StageState
 from service.domain.verdict import Decision, Verdict
 from tests.rollout_walk import walk_list

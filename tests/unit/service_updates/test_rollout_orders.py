@@ -15,7 +15,9 @@ from protocol.messages import ActionReport, ActionState, Cause
 from service.domain.action import Action, apply_report
 from service.domain.conditions import Conditions
 from service.domain.membership import StagePlan, cut_stages
-from service.domain.rollout import Rollout, RolloutState, evaluate, start
+from service.domain.rollout import Rollout, RolloutState
+from service.domain.rollout_commands import start
+from service.domain.rollout_evaluation import evaluate
 from service.domain.stage import Stage, StageState
 from tests.rollout_conditions import thresholds
 from tests.rollout_walk import walk_list
