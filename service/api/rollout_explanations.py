@@ -7,10 +7,11 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from protocol.messages import ActionState, Cause
+from protocol.shadow import ShadowCounts
 from service.api.auth import ViewerActor
 from service.api.rollouts import RolloutId, RolloutModel, VerdictModel, rollout_model, verdict_model
 from service.api.services import ServicesParameter
-from service.application.rollout_explanation import Failed, Waiting
+from service.application.rollout_explanation import Compared, Failed, Waiting
 from service.domain.action import Action, Hold
 
 router = APIRouter(prefix="/rollouts", tags=["rollouts"])
@@ -66,13 +67,38 @@ class WaitingModel(BaseModel):
     first: list[WaitingDeviceModel]
 
 
+class ComparedDeviceModel(BaseModel):
+    """A device that has compared a model in shadow with its own; `shadow` is what that came to."""
+
+    device_id: str
+    stage: int
+    state: ActionState
+    shadow: ShadowCounts
+
+
+class ComparedModel(BaseModel):
+    """Devices on which a model in shadow agrees within the plan's tolerance, or does not: how many, and the first."""
+
+    agrees: bool
+    devices: int
+    first: list[ComparedDeviceModel]
+
+
 class ExplanationModel(BaseModel):
-    """A rollout, what was decided about it, oldest first, the devices that have failed until now, and who waits."""
+    """Why a rollout stands where it stands.
+
+    Attributes:
+        decisions: about it, oldest first.
+        failed: devices that have failed until now, by cause.
+        waiting: those that may not have the release yet.
+        compared: those that have said whether a model in shadow agrees, the ones where it does not first.
+    """
 
     rollout: RolloutModel
     decisions: list[ExplainedDecisionModel]
     failed: list[FailedModel]
     waiting: list[WaitingModel]
+    compared: list[ComparedModel]
 
 
 @router.get("/{rollout_id}/explanation")
@@ -88,7 +114,19 @@ async def explain_rollout(_actor: ViewerActor, services: ServicesParameter, roll
         decisions=decisions,
         failed=_failed(found.failed),
         waiting=[_waiting(each) for each in found.waiting],
+        compared=[_compared(each) for each in found.compared],
     )
+
+
+def _compared(found: Compared) -> ComparedModel:
+    first = [
+        ComparedDeviceModel(
+            device_id=action.device_id, stage=action.stage_index + 1, state=action.state, shadow=action.shadow
+        )
+        for action in found.first
+        if action.shadow is not None  # always there once it is judged
+    ]
+    return ComparedModel(agrees=found.agrees, devices=found.devices, first=first)
 
 
 def _waiting(found: Waiting) -> WaitingModel:

@@ -54,12 +54,27 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
+class Compared:
+    """Devices that found the same of a model in shadow: it agrees, or not.
+
+    Attributes:
+        devices: how many.
+        first: of these, the first that were given it; their counts say how often it agreed.
+    """
+
+    agrees: bool
+    devices: int
+    first: Sequence[Action]
+
+
+@dataclass(frozen=True, slots=True)
 class RolloutExplanation:
-    """What was decided, oldest first, who has failed until now, and who waits."""
+    """What was decided, oldest first, who has failed until now, who waits, and what was found in shadow."""
 
     decisions: Sequence[ExplainedDecision]
     failed: Sequence[Failed]
     waiting: Sequence[Waiting]
+    compared: Sequence[Compared]
 
 
 async def explain_rollout(work: UnitOfWork, rollout_id: str, *, now: datetime) -> RolloutExplanation:
@@ -74,7 +89,17 @@ async def explain_rollout(work: UnitOfWork, rollout_id: str, *, now: datetime) -
     decisions = [
         ExplainedDecision(stored, await _failed(work, rollout_id, until=stored.decided_at)) for stored in verdicts
     ]
-    return RolloutExplanation(decisions, await _failed(work, rollout_id, until=now), await _waiting(work, rollout_id))
+    failed, waiting = await _failed(work, rollout_id, until=now), await _waiting(work, rollout_id)
+    return RolloutExplanation(decisions, failed, waiting, await _compared(work, rollout_id))
+
+
+async def _compared(work: UnitOfWork, rollout_id: str) -> Sequence[Compared]:
+    """Return those that disagree first."""
+    counts = await work.actions.compared(rollout_id)
+    return [
+        Compared(agrees, devices, await work.actions.first_compared(rollout_id, agrees=agrees, limit=DEVICES_SHOWN))
+        for agrees, devices in sorted(counts.items())
+    ]
 
 
 async def _waiting(work: UnitOfWork, rollout_id: str) -> Sequence[Waiting]:

@@ -350,6 +350,12 @@ class ActionRepository(Protocol):
     ) -> Sequence[Action]:
         """Return at most `limit` actions whose devices had failed by a time for exactly these causes, oldest first."""
 
+    async def compared(self, rollout_id: str) -> Mapping[bool, int]:
+        """Return how many devices of a rollout have compared a model in shadow, by whether it agrees."""
+
+    async def first_compared(self, rollout_id: str, *, agrees: bool, limit: int) -> Sequence[Action]:
+        """Return at most `limit` actions whose devices found that a model in shadow agrees, or not, oldest first."""
+
     async def due(self, now: datetime, *, limit: int) -> Sequence[Action]:
         """Return at most `limit` actions whose deadline is over, the longest first."""
 

@@ -1,4 +1,4 @@
-"""What `rollout explain` prints: each decision with its evidence, and the devices that failed, by cause."""
+"""What `rollout explain` prints: each decision with its evidence, devices that failed, by cause, wait, or compared."""
 
 from collections.abc import Iterator
 
@@ -28,6 +28,8 @@ def print_explanation(answer: JsonObject) -> None:
             print_line(f"  {line}")
     for kind in answer["waiting"]:
         _print_waiting(kind)
+    for kind in answer["compared"]:
+        _print_compared(kind)
 
 
 def _print_waiting(kind: JsonObject) -> None:
@@ -35,6 +37,22 @@ def _print_waiting(kind: JsonObject) -> None:
     print_line(f"wait for {_WAITS_FOR.get(kind['hold'], kind['hold'])}: {kind['devices']} devices{shown}")
     for device in kind["first"]:
         print_line(f"  {short(device['device_id'])} stage {device['stage']}: {device['detail']}")
+
+
+def _print_compared(kind: JsonObject) -> None:
+    found = "agreed" if kind["agrees"] else "disagreed"
+    shown = "" if kind["devices"] == len(kind["first"]) else f", the first {len(kind['first'])}"
+    print_line(f"{found} in shadow: {kind['devices']} devices{shown}")
+    for device in kind["first"]:
+        stands = f"stage {device['stage']}, now {device['state']}"
+        print_line(f"  {short(device['device_id'])} {stands}: {_counts(device['shadow'])}")
+
+
+def _counts(counts: JsonObject) -> str:
+    said = f"{counts['agreements']} of {counts['frames']} frames alike"
+    differing = [f"{count} x {pair}" for pair, count in counts["differing"].items()]
+    broke = f"; broke: {counts['failure']}" if counts["failure"] else ""
+    return f"{said}{', ' if differing else ''}{', '.join(differing)}{broke}"
 
 
 def _print_decision(decision: JsonObject) -> None:

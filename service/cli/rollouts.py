@@ -201,16 +201,6 @@ def _print_counted(counted: list[JsonObject]) -> None:
     print_table("Counted by gates", ("gate", "device", "arm", "what", "when", "detail"), rows)
 
 
-def _device_row(action: JsonObject) -> tuple[object, ...]:
-    shadow = action.get("shadow")
-    agrees = "agrees" if action.get("agrees") else "disagrees"
-    said = f"{agrees}: {shadow['agreements']} of {shadow['frames']}" if shadow else None
-    if shadow and (failure := shadow.get("failure")):
-        said = f"broke: {failure}"
-    facts = (action.get("stage"), action["state"], said, action.get("cause"), action.get("detail"))
-    return (short(action["device_id"]), *facts)
-
-
 @app.command("roll-back")
 def roll_back(
     rollout: RolloutArgument, *, operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR, as_json: JsonOption = False

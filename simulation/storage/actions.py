@@ -167,6 +167,19 @@ class MemoryActions(Partial):
         found = [action for action in self._failed(rollout_id, until) if action.all_blames == causes]
         return sorted(found, key=lambda action: (action.failed_at, self._numbers[action.action_id]))[:limit]
 
+    async def compared(self, rollout_id: str) -> Mapping[bool, int]:
+        """See `ActionRepository.compared`; looks at every action, so it is for the end of a run."""
+        return Counter(
+            action.agrees
+            for action in self._rows.values()
+            if action.rollout_id == rollout_id and action.agrees is not None
+        )
+
+    async def first_compared(self, rollout_id: str, *, agrees: bool, limit: int) -> Sequence[Action]:
+        """See `ActionRepository.first_compared`; looks at every action, so it is for the end of a run."""
+        said = self._numbered(lambda action: (action.rollout_id, action.agrees) == (rollout_id, agrees), 0, limit)
+        return [numbered.action for numbered in said]
+
     async def due(self, now: datetime, *, limit: int) -> Sequence[Action]:
         """See `ActionRepository.due`."""
         queue = self._deadlines

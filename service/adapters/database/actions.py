@@ -35,6 +35,7 @@ from service.domain.targets import EVERYBODY, Condition
 
 _COUNTED = text("NOT actions.heals")  # as the index says it
 _ENDED_BADLY = text("actions.state IN ('failed', 'reverted', 'timed-out', 'cancelled')")  # as the index says it
+_COMPARED = text("actions.agrees IS NOT NULL")  # as the index says it
 _OFFERED = text("actions.offered")  # as the index says it
 _MUTABLE = (
     "state",
@@ -164,6 +165,17 @@ class SqlActions:
         """See `ActionRepository.first_failed`."""
         query = select(actions).where(*_failed_by(rollout_id, until), actions.c.blames == "+".join(sorted(causes)))
         return await self._fetch(query.order_by(actions.c.failed_at, actions.c.number).limit(limit))
+
+    async def compared(self, rollout_id: str) -> Mapping[bool, int]:
+        """See `ActionRepository.compared`."""
+        query = select(actions.c.agrees, func.count()).where(actions.c.rollout_id == rollout_id, _COMPARED)
+        rows = await self._connection.execute(query.group_by(actions.c.agrees))
+        return {bool(agrees): count for agrees, count in rows}
+
+    async def first_compared(self, rollout_id: str, *, agrees: bool, limit: int) -> Sequence[Action]:
+        """See `ActionRepository.first_compared`."""
+        said = (actions.c.rollout_id == rollout_id, _COMPARED, actions.c.agrees == agrees)
+        return await self._fetch(select(actions).where(*said).order_by(actions.c.number).limit(limit))
 
     async def due(self, now: datetime, *, limit: int) -> Sequence[Action]:
         """See `ActionRepository.due`."""

@@ -208,6 +208,7 @@ RUNNING = text("state IN ('offered', 'downloading', 'downloaded', 'shadowing', '
 _SCHEDULED = text("state = 'scheduled'")
 _COUNTED = text("NOT heals")
 _OFFERED = text("offered")
+_COMPARED = text("agrees IS NOT NULL")
 _BLAMED = text("blames IS NOT NULL")
 _ENDED_BADLY = text("state IN ('failed', 'reverted', 'timed-out', 'cancelled')")
 _HOLDING = text("state = 'scheduled' AND hold IS NOT NULL")
@@ -256,6 +257,8 @@ actions = Table(
     Index("ix_actions_due_at", "due_at", sqlite_where=_UNFINISHED, postgresql_where=_UNFINISHED),
     # Which devices of a rollout have failed, by cause.
     Index("ix_actions_blames", "rollout_id", "blames", "failed_at", sqlite_where=_BLAMED, postgresql_where=_BLAMED),
+    # What the devices of a rollout have found of a model in shadow.
+    Index("ix_actions_agrees", "rollout_id", "agrees", "number", sqlite_where=_COMPARED, postgresql_where=_COMPARED),
     Index("ix_actions_ended_badly", "rollout_id", "number", sqlite_where=_ENDED_BADLY, postgresql_where=_ENDED_BADLY),
     Index("ix_actions_held", "rollout_id", "not_before", sqlite_where=_HELD, postgresql_where=_HELD),
     Index("ix_actions_hold", "rollout_id", "hold", "number", sqlite_where=_HOLDING, postgresql_where=_HOLDING),

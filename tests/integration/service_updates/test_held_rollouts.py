@@ -221,6 +221,9 @@ async def test_small_stage_that_disagrees_asks_and_a_person_may_promote(world: U
     now = await now_of(world, view)
     assert now.stored.rollout.state is RolloutState.PAUSED
     assert "1 agreed in shadow, 1 disagreed" in now.stored.rollout.question
+    _, explained = await world.rollouts.explain(now.stored.rollout.rollout_id)
+    found = [(kind.agrees, kind.devices, [action.shadow for action in kind.first]) for kind in explained.compared]
+    assert found == [(False, 1, [compared(50)]), (True, 1, [compared()])]
     resumed = await world.rollouts.resume(RELEASER, now.stored.rollout.rollout_id)
     assert resumed.stored.rollout.stages[0].state is StageState.RUNNING
     decisions = await world.rollouts.verdicts(now.stored.rollout.rollout_id, after_number=0, limit=9)

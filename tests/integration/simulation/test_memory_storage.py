@@ -11,6 +11,7 @@ from protocol.geometry import Core, Slot
 from protocol.health import HealthReport
 from protocol.identity import Access, DeviceId
 from protocol.messages import ActionState, Cause
+from protocol.shadow import ShadowCounts
 from protocol.updates import ReleaseImage
 from service.adapters.database.engine import Database, database_url
 from service.adapters.database.migration import migrate
@@ -500,6 +501,23 @@ async def test_failed_devices_are_found_by_cause_and_time(storage: UnitOfWorkFac
         assert await work.actions.first_failed(ROLLOUT, download, until=late, limit=5) == [again]
         badly = await work.actions.ended_badly(ROLLOUT, after_number=1, limit=5)
         assert [each.action for each in badly] == [ended[1]]
+
+
+async def test_devices_that_compared_are_found_by_what_they_found(storage: UnitOfWorkFactory) -> None:
+    """The same by either storage: how many agree and how many do not, the oldest first; no other rollout's."""
+    found = {1: False, 2: True, 3: False}
+    counts = ShadowCounts(frames=10, agreements=6, differing={"red > blue": 4})
+    said = [replace(action(number), shadow=counts, agrees=agrees) for number, agrees in found.items()]
+    async with storage() as work:
+        await add_devices(work, *(device(number) for number in (1, 2, 3, 4)))
+        await work.actions.add([action(number) for number in (1, 2, 3, 4)])
+        await work.actions.save(said)
+        await work.commit()
+    async with storage(read_only=True) as work:
+        assert await work.actions.compared(ROLLOUT) == {False: 2, True: 1}
+        assert await work.actions.first_compared(ROLLOUT, agrees=False, limit=1) == [said[0]]
+        assert await work.actions.first_compared(ROLLOUT, agrees=True, limit=5) == [said[1]]
+        assert await work.actions.compared(RELEASE) == {}
 
 
 async def test_held_actions_come_in_the_order_of_their_times(storage: UnitOfWorkFactory) -> None:

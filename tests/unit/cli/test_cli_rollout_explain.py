@@ -1,5 +1,7 @@
 """What `rollout explain` prints of an explanation."""
 
+from typing import Any
+
 import pytest
 
 from service.cli.explaining import print_explanation
@@ -27,9 +29,15 @@ DECISION = {
 }
 
 
+def explanation(*, state: str = "running", **lists: list[Any]) -> dict[str, Any]:
+    """The service's answer, with nothing in the lists that are not given."""
+    empty: dict[str, Any] = {name: [] for name in ("decisions", "failed", "waiting", "compared")}
+    return {"rollout": {"state": state}, **empty, **lists}
+
+
 def test_decision_is_printed_with_figures_and_devices(capsys: pytest.CaptureFixture[str]) -> None:
     """Evidence, threshold, who had failed, and each attempt of those that failed first."""
-    print_explanation({"rollout": {"state": "halted"}, "decisions": [DECISION], "failed": [FAILED], "waiting": []})
+    print_explanation(explanation(state="halted", decisions=[DECISION], failed=[FAILED]))
     words = " ".join(capsys.readouterr().out.split())
     for expected in ("failures.ln_halt 7.2", "failures.halts_at 4.6", "and 44 more", "45 devices, the first 1"):
         assert expected in words
@@ -40,7 +48,19 @@ def test_devices_that_wait_are_printed_with_what_they_wait_for(capsys: pytest.Ca
     """How many, and the first in line."""
     device = {"device_id": "cd" * 64, "stage": 2, "detail": "site=quay: found 1", "not_before": None}
     waiting = [{"hold": "budget", "devices": 7, "first": [device]}]
-    print_explanation({"rollout": {"state": "running"}, "decisions": [], "failed": [], "waiting": waiting})
+    print_explanation(explanation(waiting=waiting))
     words = " ".join(capsys.readouterr().out.split())
     assert "wait for others of their place: 7 devices, the first 1" in words
     assert "stage 2: site=quay: found 1" in words
+
+
+def test_devices_that_compared_are_printed_with_their_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    """Also one whose candidate broke."""
+    counts = {"frames": 100, "agreements": 60, "differing": {"person > no person": 40}, "failure": ""}
+    broke = counts | {"frames": 2, "agreements": 2, "differing": {}, "failure": "hang: expected an answer"}
+    first = [{"device_id": "ef" * 64, "stage": 1, "state": "shadowing", "shadow": found} for found in (counts, broke)]
+    print_explanation(explanation(compared=[{"agrees": False, "devices": 9, "first": first}]))
+    words = " ".join(capsys.readouterr().out.split())
+    assert "disagreed in shadow: 9 devices, the first 2" in words
+    assert "now shadowing: 60 of 100 frames alike, 40 x person > no person" in words
+    assert "2 of 2 frames alike; broke: hang: expected an answer" in words
