@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from device_sim.fleets.outfit import UnknownProfileError, profile_of
 from protocol.geometry import ImageKind, Slot
+from protocol.plan import MeanGate, Metric
 from protocol.scenario import Scenario
 from protocol.scenario.document import ANY
 from protocol.scenario.faults import ReleaseFaultKind
@@ -15,6 +16,7 @@ from protocol.scenario.happenings import HappeningKind
 from protocol.scenario.hardware import DefectKind, HardwareRevision
 from protocol.sensing import SensorConditions, SensorKind
 from simulation.errors import VirtualScenarioError
+from simulation.watching import gates_of, looks_at_windows
 
 INFERENCE_HAPPENINGS = frozenset({HappeningKind.VIBRATION, HappeningKind.LOAD})
 MODELS = frozenset(slot for slot in Slot if slot.kind is ImageKind.MODEL)
@@ -50,6 +52,7 @@ def _refusals(scenario: Scenario, fleets: list[Fleet]) -> Iterator[str]:
     for name in dict.fromkeys(name for fleet in fleets for name in fleet.hardware):
         yield from _of_revision(f"hardware.{name}", scenario.hardware[name])
     yield from _of_faults(scenario, fleets)
+    yield from _of_plans(scenario)
     for number, each in enumerate(scenario.happenings):
         named = [fleet for fleet in fleets if each.fleet in (None, fleet.name)]
         if each.kind in INFERENCE_HAPPENINGS and _reaches(named, hardware=each.hardware, region=each.region):
@@ -82,11 +85,26 @@ def _of_revision(where: str, revision: HardwareRevision) -> Iterator[str]:
 
 def _of_faults(scenario: Scenario, fleets: list[Fleet]) -> Iterator[str]:
     for number, fault in enumerate(scenario.release_faults):
-        if fault.kind is ReleaseFaultKind.DRIFT and _reaches(fleets, hardware=fault.hardware, region=fault.region):
-            yield f"release_faults.{number}: expected no virtual fleet to take it, found {fault.kind.value}"
+        hit = [fleet for fleet in fleets if _reaches([fleet], hardware=fault.hardware, region=fault.region)]
+        if fault.kind is ReleaseFaultKind.DRIFT and hit and not any(_is_told_of(scenario, fleet) for fleet in hit):
+            expected = "models that infer, and a plan with gates of control or means that look at them"
+            yield f"release_faults.{number}: expected {expected}, found {fault.kind.value} alone"
     for number, kernel_fault in enumerate(scenario.kernel_faults):
         if kernel_fault.after_inferences and _reaches(fleets, hardware=kernel_fault.hardware, region=None):
             yield f"kernel_faults.{number}.after_inferences: expected 0, found {kernel_fault.after_inferences}"
+
+
+def _is_told_of(scenario: Scenario, fleet: Fleet) -> bool:
+    """Whether devices of a fleet tell how their models do."""
+    return fleet.inference is not InferenceSource.NONE and looks_at_windows(scenario, fleet)
+
+
+def _of_plans(scenario: Scenario) -> Iterator[str]:
+    for number, rollout in enumerate(scenario.rollouts):
+        for gate in gates_of(rollout):
+            if isinstance(gate, MeanGate) and gate.metric is Metric.ARENA:
+                expected = f"{Metric.LATENCY.value} or {Metric.CONFIDENCE.value}"
+                yield f"rollouts.{number}.plan, gate {gate.name}: expected {expected}, found {gate.metric.value}"
 
 
 def _check_models(scenario: Scenario) -> None:

@@ -14,6 +14,7 @@ from service.application.update_repositories import StoredRollout
 from simulation.clock import VirtualClock
 from simulation.errors import VirtualScenarioError
 from simulation.happenings import Happenings
+from simulation.health import HealthRounds
 from simulation.operator import VirtualOperator
 from simulation.record import Record
 from simulation.scheduler import NEVER
@@ -71,6 +72,7 @@ class Run:
         self.world = World(scenario, clock, Record(clock, listener=listener, stream=events), settings=settings)
         self.world.prepare()
         Happenings(self.world)
+        HealthRounds(self.world)
         self.operator = VirtualOperator(self.world)
 
     @property

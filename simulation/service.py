@@ -7,7 +7,7 @@ started again. What follows the event feed does so at the same virtual moment, a
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import cast
 
@@ -22,6 +22,7 @@ from service.application.clones import Clones
 from service.application.director import DirectedImage, Director, SignedSet
 from service.application.events import EventFeed, StoredEvent
 from service.application.messaging import DeviceMessenger
+from service.application.model_health import ModelHealth
 from service.application.poll import PendingActions, Poll, PollPacing
 from service.application.presence import Presence
 from service.application.products import Products
@@ -40,6 +41,7 @@ from simulation.images import Catalogue
 from simulation.storage.database import MemoryDatabase, MemoryEventReader
 
 LAST_SEEN_FLUSH_SECONDS = 10.0
+HEALTH_KEPT = timedelta(days=90)
 TICK_SECONDS = 10.0  # longest time between two looks of the worker
 
 
@@ -143,6 +145,7 @@ class Service:
         )
         self.director = Director(database, signer=PlainDirector(), clock=clock)
         self.reports = Reports(database, clones=clones, clock=clock, verify=_read_manifest)
+        self.health = ModelHealth(database, clock=clock, kept=HEALTH_KEPT)
         self.rollouts = Rollouts(database, clock=clock, entropy=entropy)
         self.products = Products(database, clock=clock, entropy=entropy)
         self._ticks = RolloutTicks(database, clock=clock, entropy=entropy)

@@ -39,6 +39,7 @@ from simulation.darkness import dark_seconds
 from simulation.devices.device import Ground, VirtualDevice, behaviour_of
 from simulation.devices.faults import faults_of
 from simulation.devices.flash import VirtualFlash
+from simulation.devices.health import VirtualHealth
 from simulation.devices.inference import VirtualInference
 from simulation.devices.machine import VirtualMachine
 from simulation.devices.pace import Pace, RegionHours
@@ -51,6 +52,7 @@ from simulation.scheduler import NEVER, Call, Scheduler
 from simulation.service import LAST_SEEN_FLUSH_SECONDS, Service, ServiceSettings
 from simulation.setup import Planned, begin, make_voucher, plan_devices
 from simulation.storage.database import MemoryDatabase
+from simulation.watching import looks_at_windows
 
 PERFECT = NetworkQuality()
 
@@ -228,7 +230,10 @@ class World:
     def _inference(self, planned: Planned) -> VirtualInference:
         period = planned.fleet.inference_period or self.scenario.inference_period
         dark = partial(dark_seconds, self.scenario, planned.plan, planned.device_id)
-        return VirtualInference(period.total_seconds(), clock=self.clock, dark_seconds=dark)
+        health = None
+        if looks_at_windows(self.scenario, planned.fleet):
+            health = VirtualHealth(chance(self.scenario.seed, "health", planned.device_id), now=self.clock.now)
+        return VirtualInference(period.total_seconds(), clock=self.clock, dark_seconds=dark, health=health)
 
     def _device(self, planned: Planned, machine: VirtualMachine, rng: random.Random) -> VirtualDevice:
         region = region_of(self.scenario, planned.plan.region)

@@ -58,6 +58,7 @@ class Kit:
         usual = Behaviour(
             infers=infers,
             inference_period_seconds=period.total_seconds(),
+            health_window=self.fleet.health_window,
             waits_for_flash=scenario.waits_for_flash,
         )
         if self.fleet.fidelity is not Fidelity.LIGHT:

@@ -9,10 +9,13 @@ from pydantic import Field, model_validator
 
 from protocol.attributes import MAX_ATTRIBUTES, AttributeName, AttributeValue
 from protocol.document import Document, Name
+from protocol.health import WINDOW
 from protocol.lengths import Length
 from protocol.scenario.values import MOST, Label, Share, Whole
 from protocol.sensing import SensorConditions, SensorSource
 
+SHORTEST_WINDOW = timedelta(minutes=1)  # that a service counts
+LONGEST_WINDOW = timedelta(days=1)
 SHORTEST_PERIOD = timedelta(milliseconds=1)
 
 
@@ -88,6 +91,7 @@ class Fleet(Document):
         inference: who answers for the cores; None: what the fidelity says.
         inference_period: one event per core and period; None: the scenario's.
         inference_sample: how many of the devices run inference; None means all.
+        health_window: over which a device sums up how its models did, before it tells the service.
         sensors: where the signals of its sensors come from; a path is taken from the scenario's folder.
         conditions: what disturbs its sensors.
         deferral: whose users put updates off; None: nobody's.
@@ -108,6 +112,7 @@ class Fleet(Document):
     inference: InferenceSource | None = None
     inference_period: Annotated[Length, Field(ge=SHORTEST_PERIOD)] | None = None
     inference_sample: Annotated[Whole, Field(ge=0, le=MOST)] | None = None
+    health_window: Annotated[Length, Field(ge=SHORTEST_WINDOW, le=LONGEST_WINDOW)] = WINDOW
     sensors: tuple[SensorSource, ...] = ()
     conditions: tuple[SensorConditions, ...] = ()
     deferral: FleetDeferral | None = None

@@ -7,7 +7,7 @@ standing, of its network or of the service. Then it finds what waits by its own 
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 
@@ -21,6 +21,7 @@ from device_sim.runtime.device import Device, Surroundings
 from device_sim.runtime.work import Behaviour, Emit
 from device_sim.update.deferring import LETS_BEGIN, UpdateListener
 from protocol.geometry import Core
+from protocol.health import HealthReport
 from protocol.identity import DeviceId
 from protocol.messages import CHECK_UPDATE
 from protocol.model import InputContract
@@ -34,6 +35,7 @@ from simulation.devices.trust import Beliefs, VirtualTrust
 from simulation.scheduler import NEVER, Entry, Scheduler
 
 POLL_ANSWER_BYTES = 45  # of a PollReply without an action
+HEALTH_BYTES = 700  # of a health report and its MQTT packet; assumed
 START_SPREAD_SECONDS = 60.0
 
 
@@ -233,6 +235,25 @@ class VirtualDevice(Entry):
         self._next_cut = NEVER
         self._on_at = now + off_seconds
         return self._on_at
+
+    def catch_up(self) -> None:
+        """Have the service know of the polls that it made while it dozed; it dozes on."""
+        if self._dozes and self._device is not None:
+            self._make_up()
+            self._dozes = True
+
+    def tell_health(self) -> Sequence[HealthReport]:
+        """End the windows of its models, and return the reports that reach the service; the others wait."""
+        health = self.machine.health() if self.is_on else None
+        if health is None:
+            return ()
+        health.end()
+        if self._network is None or self._network.link is None or not self._network.link.connected:
+            return ()
+        told = health.take()
+        self._path.meter.add(sent=HEALTH_BYTES * len(told))
+        self._ground.api.heard(self.device_id, self._ground.clock.seconds)
+        return told
 
     def tell_figures(self) -> None:
         """Emit what the device has computed and done to its flash, and what went over the wire, so far."""

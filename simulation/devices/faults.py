@@ -15,6 +15,7 @@ from protocol.scenario import FaultKind, KernelFault, Scenario
 from protocol.scenario.document import ANY
 from protocol.scenario.faults import ReleaseFault, ReleaseFaultKind
 from protocol.scenario.hardware import DefectKind
+from simulation.devices.inference import Strike
 from simulation.images import Catalogue
 
 _KERNEL_CAUSES: Mapping[FaultKind, Cause] = {
@@ -67,13 +68,19 @@ class Faults:
             if fault.kind in AFTERWARDS and bringing.intersection(digests)
         ]
 
-    def slowing(self, digest: str) -> list[ReleaseFault]:
-        """Return what makes a core slower once it runs an image."""
-        return [
-            fault
+    def strikes(self, kind: ReleaseFaultKind, digest: str, *, confirmed: float) -> tuple[Strike, ...]:
+        """Return what an image does to its core once it is confirmed.
+
+        Args:
+            kind: slow or drift.
+            digest: of the image.
+            confirmed: when, seconds of the scenario.
+        """
+        return tuple(
+            Strike(confirmed + fault.after.total_seconds(), fault.strength, fault.only_in_the_dark)
             for fault, bringing in self.release_faults
-            if fault.kind is ReleaseFaultKind.SLOW and digest in bringing
-        ]
+            if fault.kind is kind and digest in bringing
+        )
 
     def of_kernel(self, core: Core, model: str) -> Cause | None:
         """Return how a core fails with a model, or None."""

@@ -1,4 +1,4 @@
-"""What the cores of a virtual device compute: how often and how long, reckoned in closed form; no answer comes of it.
+"""What the cores of a virtual device compute: how often and how long, reckoned in closed form, no frame looked at.
 
 A core infers once a period from every start of the device on, with the model that is confirmed, as `runtime.inference`
 does it: for the image's latency, longer where a slow release says so, and at most until the watchdog bites. What a
@@ -15,17 +15,18 @@ from device_sim.hardware.clock import Clock
 from device_sim.runtime.inference import CoreFigures
 from protocol.geometry import Core
 from protocol.messages import Cause
+from simulation.devices.health import Stretch, VirtualHealth
 
 WATCHDOG_SECONDS = WATCHDOG_MS / 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Slowness:
-    """A release that makes a core slower.
+class Strike:
+    """When and how much a release makes a core slower, or less sure.
 
     Attributes:
         begins: seconds of the scenario.
-        factor: of the latency.
+        factor: of the latency, or of what its model is surer than even.
         only_in_the_dark: strikes while it is dark in front of the device.
     """
 
@@ -42,19 +43,24 @@ class Load:
         model: `name@version`.
         latency_seconds: of one inference, as the scenario declares it.
         slowed: by what.
+        drifts: by what its model is less sure.
+        sha256: of the model's image.
     """
 
     core: Core
     model: str
     latency_seconds: float
-    slowed: tuple[Slowness, ...] = ()
+    slowed: tuple[Strike, ...] = ()
+    drifts: tuple[Strike, ...] = ()
+    sha256: str = ""
 
     def latency_at(self, moment: float, *, is_dark: bool) -> float:
         """Return what one inference takes at a moment, in seconds; the watchdog is not in it."""
-        strikes = (
-            each.factor for each in self.slowed if moment >= each.begins and (is_dark or not each.only_in_the_dark)
-        )
-        return self.latency_seconds * math.prod(strikes)
+        return self.latency_seconds * _factor(self.slowed, moment, is_dark=is_dark)
+
+    def sureness_at(self, moment: float, *, is_dark: bool) -> float:
+        """Return the factor of what the model is surer than even, at a moment."""
+        return _factor(self.drifts, moment, is_dark=is_dark)
 
 
 class VirtualInference:
@@ -64,11 +70,20 @@ class VirtualInference:
         period_seconds: from one inference to the next.
         clock: the virtual time.
         dark_seconds: returns for how long it is dark in front of the device between two moments.
+        health: sums up what the service is told; None: it is told nothing.
     """
 
-    __slots__ = ("_clock", "_dark_seconds", "_done", "_period", "_since")
+    __slots__ = ("_clock", "_dark_seconds", "_done", "_period", "_since", "health")
 
-    def __init__(self, period_seconds: float, *, clock: Clock, dark_seconds: Callable[[float, float], float]) -> None:
+    def __init__(
+        self,
+        period_seconds: float,
+        *,
+        clock: Clock,
+        dark_seconds: Callable[[float, float], float],
+        health: VirtualHealth | None = None,
+    ) -> None:
+        self.health = health
         self._period = period_seconds
         self._clock = clock
         self._dark_seconds = dark_seconds
@@ -76,7 +91,7 @@ class VirtualInference:
         self._done: dict[Core, tuple[float, float]] = {}  # inferences, milliseconds
 
     def copy(self) -> "VirtualInference":
-        """Return the reckoning of another device of the same making, which has done nothing yet."""
+        """Return the reckoning of another device of the same making, which has done nothing yet and tells nothing."""
         return VirtualInference(self._period, clock=self._clock, dark_seconds=self._dark_seconds)
 
     def switch_on(self) -> None:
@@ -92,9 +107,12 @@ class VirtualInference:
         now = self._clock.monotonic()
         if now > self._since:
             for load in loads:
+                stretches = list(self._stretches(load, self._since, now))
                 events, core_ms = self._done.get(load.core, (0.0, 0.0))
-                more, more_ms = self._between(load, self._since, now)
-                self._done[load.core] = (events + more, core_ms + more_ms)
+                more_ms = sum(each.frames * each.milliseconds for each in stretches)
+                self._done[load.core] = (events + sum(each.frames for each in stretches), core_ms + more_ms)
+                if self.health is not None:
+                    self.health.add(load.core, load.sha256, stretches, seconds=now - self._since)
             self._since = now
 
     def switch_off(self, loads: Iterable[Load]) -> None:
@@ -119,22 +137,34 @@ class VirtualInference:
             for events, core_ms in [self._done.get(load.core, (0.0, 0.0))]
         }
 
-    def _between(self, load: Load, begin: float, end: float) -> tuple[float, float]:
-        """Return inferences and milliseconds of computing between two moments."""
-        events = core_ms = 0.0
+    def _stretches(self, load: Load, begin: float, end: float) -> Iterator[Stretch]:
+        """Yield the inferences between two moments."""
         for moment, seconds, is_dark in self._parts(load, begin, end):
             latency = load.latency_at(moment, is_dark=is_dark)
-            computed = min(latency, WATCHDOG_SECONDS)
-            busy = busy_seconds(computed, Cause.HANG if latency > WATCHDOG_SECONDS else None)
-            count = seconds / max(self._period, busy)
-            events, core_ms = events + count, core_ms + count * computed * 1000
-        return events, core_ms
+            computed, is_answered = min(latency, WATCHDOG_SECONDS), latency <= WATCHDOG_SECONDS
+            busy = busy_seconds(computed, None if is_answered else Cause.HANG)
+            yield Stretch(
+                frames=seconds / max(self._period, busy),
+                milliseconds=computed * 1000,
+                is_answered=is_answered,
+                is_dark=is_dark,
+                sureness=load.sureness_at(moment, is_dark=is_dark),
+            )
 
     def _parts(self, load: Load, begin: float, end: float) -> Iterator[tuple[float, float, bool]]:
-        """Yield parts of a time in which the latency is the same: a moment, how long, whether it is dark."""
-        edges = sorted({begin, end, *(each.begins for each in load.slowed if begin < each.begins < end)})
-        needs_light = any(each.only_in_the_dark for each in load.slowed)
+        """Yield parts of a time in which inferences are alike: a moment, how long, whether it is dark."""
+        strikes = (*load.slowed, *load.drifts)
+        edges = sorted({begin, end, *(each.begins for each in strikes if begin < each.begins < end)})
+        needs_light = self.health is not None or any(each.only_in_the_dark for each in strikes)
         for start, stop in pairwise(edges):
             dark = self._dark_seconds(start, stop) if needs_light else 0.0
-            yield start, dark, True
+            if dark:
+                yield start, dark, True
             yield start, stop - start - dark, False
+
+
+def _factor(strikes: Iterable[Strike], moment: float, *, is_dark: bool) -> float:
+    """Return what those that strike at a moment come to together."""
+    return math.prod(
+        each.factor for each in strikes if moment >= each.begins and (is_dark or not each.only_in_the_dark)
+    )

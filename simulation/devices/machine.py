@@ -48,7 +48,8 @@ from simulation.admission import Shown
 from simulation.devices.anchor import VirtualAnchor, VirtualStorage
 from simulation.devices.faults import Faults
 from simulation.devices.flash import VirtualFlash, brown_out
-from simulation.devices.inference import Load, Slowness, VirtualInference
+from simulation.devices.health import VirtualHealth
+from simulation.devices.inference import Load, Strike, VirtualInference
 from simulation.devices.shadow import VirtualShadow
 from simulation.images import Catalogue, VirtualImage
 
@@ -57,6 +58,7 @@ START_SECONDS = 1.0  # to verify, load and start an image on trial; assumed
 GOLDEN_VECTORS = 8  # that a model answers; those of the catalogue stand for so many
 GOLDEN_INPUT_BYTES = 96 * 96 * 3  # of each, as a person detector takes it
 MODEL_SLOTS = tuple(slot for slot in Slot if slot.kind is ImageKind.MODEL)
+STRIKING = (ReleaseFaultKind.SLOW, ReleaseFaultKind.DRIFT)
 UNCONFIRMED = "restarted before the trial was confirmed"
 
 
@@ -106,7 +108,7 @@ class VirtualMachine:
         "_inference",
         "_is_cut",
         "_rng",
-        "_slowed",
+        "_struck",
         "_trial",
         "boot_seed",
         "device_id",
@@ -155,7 +157,7 @@ class VirtualMachine:
         self._rng = rng
         self._faults = faults
         self._inference = inference
-        self._slowed: Mapping[str, tuple[Slowness, ...]] = {}  # by the digests of confirmed images
+        self._struck: Mapping[str, Mapping[ReleaseFaultKind, tuple[Strike, ...]]] = {}  # by digests of confirmed images
 
     @property
     def is_bricked(self) -> bool:
@@ -185,7 +187,7 @@ class VirtualMachine:
             voucher=_expect_voucher(self),
             inference=None if self._inference is None else self._inference.copy(),
         )
-        other._slowed = self._slowed
+        other._struck = self._struck
         other.storage, other.lifecycle = VirtualStorage(self.storage), self.lifecycle
         other.spare, other.written, other._copied, other._is_cut = self.spare, self.written, self._copied, True
         other.rot.fuses, other.rot.counters = dict(self.rot.fuses), dict(self.rot.counters)
@@ -247,6 +249,12 @@ class VirtualMachine:
     def figures(self) -> Mapping[Core, CoreFigures]:
         """Return what each core that infers did so far."""
         return {} if self._inference is None else self._inference.figures(self._loads())
+
+    def health(self) -> VirtualHealth | None:
+        """Return what is to be told of its models, summed up until now; None: nothing is."""
+        if self._inference is not None:
+            self._inference.settle(self._loads())
+        return None if self._inference is None else self._inference.health
 
     def faults_afterwards(self) -> Sequence[ReleaseFault]:
         """Return what goes wrong some time after what is confirmed now was confirmed."""
@@ -415,26 +423,24 @@ class VirtualMachine:
         image = self._catalogue.image(self.spare.digest)
         if self._inference is not None:
             self._inference.settle(self._loads())
-        self._slow_down(image)
+        self._strike(image)
         self._home = {**self._home, slot: image}
         self.rot.fuses[slot] = max(self.rot.fuse(slot), image.custom.security_counter)
         self.spare_drop()
 
-    def _slow_down(self, image: VirtualImage) -> None:
-        """Have an image that is confirmed now be slow from its faults' times on."""
-        if faults := self._faults.slowing(image.sha256):
-            now = self.flash.now
-            slowed = tuple(
-                Slowness(now + each.after.total_seconds(), each.strength, each.only_in_the_dark) for each in faults
-            )
-            self._slowed = {**self._slowed, image.sha256: slowed}
+    def _strike(self, image: VirtualImage) -> None:
+        """Have an image that is confirmed now be slow, or less sure, from its faults' times on."""
+        found = {kind: self._faults.strikes(kind, image.sha256, confirmed=self.flash.now) for kind in STRIKING}
+        if any(found.values()):
+            self._struck = {**self._struck, image.sha256: found}
 
     def _loads(self) -> Iterator[Load]:
         """Yield what the cores run."""
         for slot in MODEL_SLOTS:
             if slot in self._home:
                 image = self._home[slot]
-                yield Load(slot.core, image.name, image.latency_seconds, self._slowed.get(image.sha256, ()))
+                slow, drift = (self._struck.get(image.sha256, {}).get(kind, ()) for kind in STRIKING)
+                yield Load(slot.core, image.name, image.latency_seconds, slow, drift, image.sha256)
 
     def _require_trial(self, slot: Slot) -> None:
         if self._trial is not slot:

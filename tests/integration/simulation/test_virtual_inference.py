@@ -10,7 +10,7 @@ from device_sim.cores.kernels import RESET_MS, WATCHDOG_MS
 from device_sim.reporting.energy import EnergyModel
 from device_sim.reporting.tally import RunTally
 from protocol.geometry import Core
-from simulation.devices.inference import Load, Slowness, VirtualInference
+from simulation.devices.inference import Load, Strike, VirtualInference
 from tests.integration.simulation.virtual_scenarios import Told, run, scenario
 
 M4_0, M4_1 = Core.M4_0.value, Core.M4_1.value
@@ -27,8 +27,8 @@ class HandClock:
         return self.seconds
 
 
-def slow(factor: float, *, begins: float = 0.0, only_in_the_dark: bool = False) -> Slowness:
-    return Slowness(begins, factor, only_in_the_dark)
+def slow(factor: float, *, begins: float = 0.0, only_in_the_dark: bool = False) -> Strike:
+    return Strike(begins, factor, only_in_the_dark)
 
 
 def night(begin: float, end: float) -> float:
@@ -59,7 +59,7 @@ def reckon(seconds: float, period: float, load: Load) -> tuple[int, float]:
     ],
 )
 def test_cores_compute_for_as_long_as_their_models_take(
-    period: float, latency: float, slowed: tuple[Slowness, ...], events: int, core_seconds: float
+    period: float, latency: float, slowed: tuple[Strike, ...], events: int, core_seconds: float
 ) -> None:
     """In five minutes, of which it is dark from the second minute on for a hundred seconds."""
     found = reckon(300.0, period, Load(Core.M4_0, "m@1", latency, slowed))

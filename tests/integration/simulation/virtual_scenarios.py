@@ -11,6 +11,7 @@ from service.domain.rollout import Rollout
 from simulation.clock import VirtualClock
 from simulation.driving import drive
 from simulation.happenings import Happenings
+from simulation.health import HealthRounds
 from simulation.operator import VirtualOperator
 from simulation.record import Record
 from simulation.scheduler import NEVER
@@ -50,6 +51,7 @@ class Told:
         self.world = World(self.scenario, clock, Record(clock, listener=self.events.append))
         self.world.prepare()
         Happenings(self.world)
+        HealthRounds(self.world)
         self.operator = VirtualOperator(self.world)
 
     def at(self, seconds: float, do: Callable[[], None]) -> None:
