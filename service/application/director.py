@@ -38,6 +38,7 @@ from protocol.updates import DirectorDevice, JumpedReleaseError, Order, check_pa
 from protocol.versions import Build, is_older, unmet_requirements
 from service.application.clock import Clock
 from service.application.enrolment import runs
+from service.application.passages import is_behind
 from service.application.repository import UnknownMetadataError
 from service.application.rollout_changes import store_actions, store_rollout
 from service.application.timing import held_back
@@ -256,10 +257,15 @@ def _named(waiting: "_Waiting | OfferedRelease | None") -> tuple[str | None, int
 
 
 async def _waiting(work: UnitOfWork, device_id: str) -> _Waiting | None:
-    """Return the action that the device may have now: the one it works on, else the first in line that is offered."""
-    for action in await work.actions.queue(device_id):
+    """Return the action that the device may have now: the one it works on, else the first in line that is offered.
+
+    None passes another by that the device must have first, however long that is held or paused.
+    """
+    queue = await work.actions.queue(device_id)
+    for action in queue:
         rollout = (await work.rollouts.get(action.rollout_id)).rollout
-        if rollout.offers(action):
+        is_new = action.state is ActionState.SCHEDULED
+        if rollout.offers(action) and not (is_new and await is_behind(work, rollout, queue)):
             return _Waiting(action, rollout.order_of(action))
         if action.state is ActionState.OFFERED and not rollout.has_given_up(action):
             return None  # given to the device before a pause: it may be at work on it

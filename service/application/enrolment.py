@@ -13,6 +13,7 @@ from datetime import datetime
 from protocol.geometry import Slot
 from protocol.messages import ActionState
 from service.application.entropy import Entropy
+from service.application.passages import come_first
 from service.application.rollout_changes import action_event, store_actions, store_rollout
 from service.application.timing import windows_of
 from service.application.unit_of_work import UnitOfWork
@@ -113,7 +114,7 @@ async def _supersede(
         other = await work.rollouts.get(rollout_id, lock=True)
         older = await work.releases.get(other.rollout.release_id)
         shares_slots, is_older = bool(older.digests.keys() & release.digests.keys()), other.number < stored.number
-        makes_room = is_older and (supersedes(release, older) or not shares_slots)
+        makes_room = is_older and (await supersedes(work, release, older) or not shares_slots)
         # A report may have come since they were found.
         locked = [await work.actions.get(action.action_id, lock=True) for action in actions]
         queued = [
@@ -141,13 +142,14 @@ async def newer_rollouts(
     found: dict[str, str] = {}
     for other in others:
         newer = await work.releases.get(other.rollout.release_id)
-        if other.number > stored.number and supersedes(newer, release):
+        if other.number > stored.number and await supersedes(work, newer, release):
             known = await work.actions.known(other.rollout.rollout_id, device_ids)
             found |= dict.fromkeys(known, other.rollout.rollout_id)
     return found
 
 
-def supersedes(newer: Release, older: Release) -> bool:
+async def supersedes(work: UnitOfWork, newer: Release, older: Release) -> bool:
     """Say whether a release takes the place of another that waits: in its slots, unless it must come after it."""
-    must_come_first = {must.release for must in newer.after.values()}
-    return bool(newer.digests.keys() & older.digests.keys()) and older.name not in must_come_first
+    if not newer.digests.keys() & older.digests.keys():
+        return False
+    return not older.must_pass or older.name not in await come_first(work, newer)

@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from protocol.messages import PollReply
+from protocol.messages import ActionState, PollReply
 from protocol.updates import Order
 from service.application.entropy import Entropy
 from service.application.events import EventType, StoredEvent
+from service.application.passages import come_first
 from service.application.unit_of_work import UnitOfWorkFactory
 from service.domain.action import Action
 from service.domain.errors import JsonValue
@@ -55,6 +56,7 @@ class PendingAction:
         is_independent: its device may have it whatever becomes of its rollout.
         is_held: its device may not have it yet.
         kept: what the device was told to do, if that was not to install.
+        is_given: its device was given the release.
     """
 
     action_id: str
@@ -64,6 +66,7 @@ class PendingAction:
     is_held: bool
     attempt: int
     kept: Order | None
+    is_given: bool
 
     def to(self, order: Order) -> Waiting:
         """Return it with what its device is to do."""
@@ -72,13 +75,20 @@ class PendingAction:
 
 @dataclass(frozen=True, slots=True)
 class _Open:
-    """A rollout that runs or is paused: what devices of each stage are to do."""
+    """A rollout that runs or is paused: what devices of each stage are to do.
 
-    is_running: bool
+    Attributes:
+        release: its name.
+        after: names of the releases that a device must run before.
+    """
+
+    state: RolloutState
     orders: tuple[Order, ...]
+    release: str
+    after: frozenset[str]
 
     def waiting(self, entry: PendingAction) -> Waiting | None:
-        if self.is_running:
+        if self.state is RolloutState.RUNNING:
             return entry.to(self.orders[entry.stage_index])
         return None if entry.kept is None else entry.to(entry.kept)
 
@@ -93,14 +103,16 @@ class PendingActions:
     @property
     def any_running(self) -> bool:
         """Whether a rollout runs."""
-        return any(rollout.is_running for rollout in self._open.values())
+        return any(rollout.state is RolloutState.RUNNING for rollout in self._open.values())
 
     async def load(self, unit_of_work: UnitOfWorkFactory) -> None:
         """Read what is unfinished; at start, after the feed has taken its position."""
         async with unit_of_work(read_only=True) as work:
             for rollout_id in await work.rollouts.states():
                 rollout = (await work.rollouts.get(rollout_id)).rollout
-                self._note(rollout_id, rollout.state, rollout.orders)
+                release = await work.releases.get(rollout.release_id)
+                opened = _Open(rollout.state, rollout.orders, release.name, await come_first(work, release))
+                self._note(rollout_id, opened)
             number = 0
             while page := await work.actions.page_unfinished(after_number=number, limit=ACTIONS_PER_PAGE):
                 for numbered in page:
@@ -112,8 +124,7 @@ class PendingActions:
         """Follow the event feed."""
         event = stored.event
         if event.type is EventType.ROLLOUT:
-            orders = tuple(Order(str(order)) for order in cast("Sequence[JsonValue]", event.data["orders"]))
-            self._note(event.subject_id, RolloutState(str(event.data["state"])), orders)
+            self._note(event.subject_id, _opened(event.data))
         elif event.type is EventType.ACTION:
             device_id = str(event.data["device_id"])
             if event.data["is_final"]:
@@ -128,13 +139,19 @@ class PendingActions:
 
     def first(self, device_id: str) -> Waiting | None:
         """Return what the device may have now, or None."""
-        queue = [entry for entry in self._queues.get(device_id, ()) if not entry.is_held]
+        whole = self._queues.get(device_id, ())
+        queue = [entry for entry in whole if not entry.is_held]
         begun = [entry.to(Order.INSTALL) for entry in queue if entry.is_independent]
         if begun:
             return begun[0]
         given = sorted(queue, key=lambda entry: entry.kept is None)  # what it was given first
         opened = [(self._open.get(entry.rollout_id), entry) for entry in given]
-        found = (rollout.waiting(entry) for rollout, entry in opened if rollout is not None)
+        waiting = {rollout.release for entry in whole if (rollout := self._open.get(entry.rollout_id))}
+        found = (
+            rollout.waiting(entry)
+            for rollout, entry in opened
+            if rollout is not None and (entry.is_given or not rollout.after & waiting)
+        )
         return next(filter(None, found), None)
 
     def devices_of(self, rollout_id: str) -> list[str]:
@@ -145,9 +162,9 @@ class PendingActions:
             if any(entry.rollout_id == rollout_id for entry in queue)
         ]
 
-    def _note(self, rollout_id: str, state: RolloutState, orders: tuple[Order, ...]) -> None:
-        if state in {RolloutState.RUNNING, RolloutState.PAUSED}:
-            self._open[rollout_id] = _Open(state is RolloutState.RUNNING, orders)
+    def _note(self, rollout_id: str, rollout: _Open) -> None:
+        if rollout.state in {RolloutState.RUNNING, RolloutState.PAUSED}:
+            self._open[rollout_id] = rollout
         else:
             self._open.pop(rollout_id, None)
 
@@ -177,6 +194,17 @@ def _entry(action: Action) -> PendingAction:
         is_held=action.is_held,
         attempt=action.attempt,
         kept=action.order if action.is_kept else None,
+        is_given=action.state is not ActionState.SCHEDULED,
+    )
+
+
+def _opened(data: Mapping[str, JsonValue]) -> _Open:
+    orders, after = (cast("Sequence[JsonValue]", data[name]) for name in ("orders", "after"))
+    return _Open(
+        RolloutState(str(data["state"])),
+        tuple(Order(str(each)) for each in orders),
+        str(data["release"]),
+        frozenset(map(str, after)),
     )
 
 
@@ -190,6 +218,7 @@ def _told(action_id: str, rollout_id: str, data: Mapping[str, JsonValue]) -> Pen
         is_held=bool(data.get("is_held")),
         attempt=attempt if isinstance(attempt, int) else 1,
         kept=None if data["order"] is None else Order(str(data["order"])),
+        is_given=data["state"] != ActionState.SCHEDULED,
     )
 
 

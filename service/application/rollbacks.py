@@ -97,7 +97,7 @@ async def _new_rollout(
     await work.rollouts.add(created)
     facts = {"release": back.name, "undoes": stored.rollout.rollout_id}
     await work.audit.add(actor, Change("rollout.create", draft.rollout_id, after=dict(facts)), at=now)
-    work.record(rollout_event(draft, "created", now))
+    work.record(await rollout_event(work, draft, "created", now=now))
     added = await work.rollouts.get(draft.rollout_id, lock=True)
     await store_step(work, actor, added, begun, name="start", now=now)
     return added

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from service.application.audit import Change
 from service.application.events import Event, EventType
+from service.application.passages import come_first
 from service.application.site_evidence import tell_sites
 from service.application.unit_of_work import UnitOfWork
 from service.application.update_repositories import StoredRollout
@@ -39,7 +40,7 @@ async def store_rollout(work: UnitOfWork, before: StoredRollout, after: Rollout,
     if judged.verdicts:
         await work.rollouts.add_verdicts(judged.rollout_id, judged.verdicts, at=now)
     if _summary(judged) != _summary(before.rollout):
-        work.record(rollout_event(judged, str(judged.state), now))
+        work.record(await rollout_event(work, judged, str(judged.state), now=now))
     return stored
 
 
@@ -63,9 +64,12 @@ async def store_step(
     await work.audit.add(actor, change, at=now)
 
 
-def rollout_event(rollout: Rollout, change: str, now: datetime) -> Event:
-    """Return the event that tells where a rollout stands."""
-    return Event(EventType.ROLLOUT, rollout.rollout_id, change, now, _summary(rollout))
+async def rollout_event(work: UnitOfWork, rollout: Rollout, change: str, *, now: datetime) -> Event:
+    """Return the event that tells where a rollout stands, and which releases come before its own."""
+    release = await work.releases.get(rollout.release_id)
+    first = sorted(await come_first(work, release))
+    data = _summary(rollout) | {"release": release.name, "after": list[JsonValue](first)}
+    return Event(EventType.ROLLOUT, rollout.rollout_id, change, now, data)
 
 
 def action_event(action: Action, now: datetime) -> Event:

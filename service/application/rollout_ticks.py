@@ -17,6 +17,7 @@ from service.application.enrolment import enrol
 from service.application.entropy import Entropy
 from service.application.events import Event, EventType, StoredEvent
 from service.application.healing import heal
+from service.application.passages import is_behind
 from service.application.retries import retry_step
 from service.application.rollbacks import undo_after_halt
 from service.application.rollout_changes import store_actions, store_rollout
@@ -248,6 +249,7 @@ class RolloutTicks:
         now = self._clock.now()
         unfinished = await work.actions.unfinished(device_ids)
         busy = {action.device_id: action.action_id for action in unfinished if action.bucket == "in_progress"}
+        queues = {device_id: [a for a in unfinished if a.device_id == device_id] for device_id in device_ids}
         changes: list[tuple[Action, Action]] = []
         spans = await windows_of(work, stored.rollout, device_ids, now=now)
         for action in unfinished:
@@ -261,7 +263,8 @@ class RolloutTicks:
                 now=now,
                 listening_since=listening_since,
                 is_eligible=device is not None and _is_eligible(device, action, stored.rollout),
-                is_busy=busy.get(action.device_id, action.action_id) != action.action_id,
+                is_busy=busy.get(action.device_id, action.action_id) != action.action_id
+                or await is_behind(work, stored.rollout, queues[action.device_id]),
                 span=spans.get(action.device_id),
             )
             changes.append((action, after))

@@ -106,7 +106,7 @@ class Rollouts:
             facts = {"release": release.name, "group": group.name, "product": group.product_name}
             change = Change("rollout.create", stored.rollout.rollout_id, after=dict(facts))
             await work.audit.add(actor, change, at=stored.created_at)
-            work.record(rollout_event(stored.rollout, "created", stored.created_at))
+            work.record(await rollout_event(work, stored.rollout, "created", now=stored.created_at))
             if start_now:
                 await self.start_in(work, actor, stored.rollout.rollout_id)
             await work.commit()

@@ -4,8 +4,8 @@ In this order:
     1. a final action stays;
     2. an action that was not begun is cancelled when its rollout is over or its device may not take it any more;
     3. one whose pause before a retry is over may be given to its device; one that is held otherwise waits on;
-    4. it waits on while the rollout is paused, the device works on another action, or is to heal by it, or waits with
-       the release for the word to install it;
+    4. it waits on while the rollout is paused, the device works on another action or must have that first, is to heal
+       by it, or waits with the release for the word to install it;
     5. a device that waited through a pause, or through an outage of the service, gets its whole time again;
     6. within its maintenance window a device is not silent, and by the end of it only once its whole time is over;
     7. otherwise the device is silent, for good.
@@ -40,7 +40,7 @@ def at_deadline(
         now: UTC, aware.
         listening_since: since when the service has been up to hear reports, UTC, aware.
         is_eligible: the device may still take the release: attested, in the group, not blocked.
-        is_busy: the device works on another rollout's action.
+        is_busy: the device works on another rollout's action, or is to have that first.
         span: the device's maintenance window that is open or opens next; None without windows.
     """
     if action.state.is_final:  # 1

@@ -106,6 +106,8 @@ def put_off(action: Action, report: ActionReport, timing: Timing, *, now: dateti
         or report.defer_seconds is None
     ):
         return action
+    if action.heals:
+        raise DeferralRefusedError("deferral: expected an update that may be put off, found one that heals the device")
     limits = timing.deferral
     if limits is None:
         found = "one that is forced" if timing.forced else "one whose plan has no deferral"

@@ -9,6 +9,7 @@ from protocol.plan import Deferral, Pace
 from service.domain.action import Hold
 from service.domain.holding import DeferralRefusedError
 from service.domain.rollout import RolloutState
+from tests.integration.service_updates.test_rollback_of_healed import quarantine
 from tests.integration.service_updates.timing_world import NIGHT, ask, begun, is_told, part_of, plan, put_off
 from tests.integration.service_updates.update_world import UpdateWorld
 
@@ -132,3 +133,19 @@ async def test_deferral_into_the_day_waits_for_the_night(world: UpdateWorld) -> 
     await world.tick()
     held = await part_of(world, view, device_id)
     assert (held.hold, held.not_before is not None and held.not_before.hour) == (Hold.WINDOW, 2)
+
+
+async def test_device_cannot_put_off_what_heals_it(world: UpdateWorld) -> None:
+    """Its rollout has finished, and nobody would offer it again; it is refused, and the device has its update."""
+    old = await world.add_device()
+    view = await begun(world, plan(deferral=Deferral()))
+    await ask(world, old)
+    await world.confirm_all(view)
+    await world.tick()
+    device = await world.add_device()
+    await quarantine(world, device)
+    await ask(world, device)
+    with pytest.raises(DeferralRefusedError, match="may be put off, found one that heals the device"):
+        await put_off(world, await part_of(world, view, device), seconds=3600, sequence=0)
+    assert (await part_of(world, view, device)).state is ActionState.OFFERED
+    assert is_told(world, device)
