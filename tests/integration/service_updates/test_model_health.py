@@ -8,7 +8,8 @@ import pytest
 
 from protocol.geometry import Core
 from protocol.health import HealthReport
-from protocol.plan import ControlGate, EvidenceGates, HealthEvent, MeanGate, Metric, Plan, PlanStage
+from protocol.plan import ControlGate, EvidenceGates, FailureGate, HealthEvent, MeanGate, Metric, Plan, PlanStage
+from service.application.events import Event, EventType
 from service.application.model_health import ModelHealth, UnknownHealthError
 from service.application.rollouts import NewRollout, RolloutView
 from service.domain.gates.arms import Arm
@@ -20,6 +21,7 @@ HOUR = timedelta(hours=1)
 OLD, NEW = "a" * 64, "b" * 64
 DEVICES, CANARIES = 60, 20
 DRIFT = ControlGate(name="drift", events=(HealthEvent.CRASH, HealthEvent.DRIFT))
+OTHER_DRIFT = ControlGate(name="other", events=(HealthEvent.DRIFT,))
 SILENCE = ControlGate(name="silence", events=(HealthEvent.OFFLINE,))
 LATENCY = MeanGate(name="latency", metric=Metric.LATENCY, core=Core.M4_0, margin=2.0, expected_change=5.0)
 
@@ -159,6 +161,40 @@ async def test_evidence_outlives_a_restart_and_a_pause(world: UpdateWorld) -> No
     fleet.health = ModelHealth(world.unit_of_work, clock=world.clock, kept=timedelta(days=90))
     assert (await state_of(fleet, view)).stored.rollout.figures == figures
     assert figures["drift.canary.events"] == 2
+
+
+async def test_drift_after_the_end_is_told_once_for_each_device_and_gate(world: UpdateWorld) -> None:
+    """The rollout has finished and stays so; what its devices tell later is an event for the operator."""
+    fleet = await fleet_of(world)
+    for _ in range(7):
+        await fleet.hour()
+    gates = EvidenceGates(failures=(FailureGate(worst=0.3),), control=(DRIFT, OTHER_DRIFT))
+    plan = Plan(stages=(PlanStage(percent=100),), gates=gates)
+    view = await world.rollouts.create(RELEASER, NewRollout("r1", "Production", None, plan), start_now=True)
+    await world.tick()
+    for device_id in fleet.ids:
+        await world.director.timestamp(device_id)
+    await world.confirm_all(view)
+    await world.tick()
+    assert (await state_of(fleet, view)).stored.rollout.state is RolloutState.FINISHED
+    await fleet.hour()
+    assert not await health_events(world)
+    drifting = fleet.ids[:2]
+    for _ in range(3):
+        await fleet.hour(but=drifting, classes={"person": 95, "none": 5})
+    found = await health_events(world)
+    assert sorted((each.subject_id, str(each.data["gate"])) for each in found) == sorted(
+        (device_id, gate) for device_id in drifting for gate in ("drift", "other")
+    )
+    assert {each.data["rollout_id"] for each in found} == {view.stored.rollout.rollout_id}
+    assert all("drift after the end: m4-0" in str(each.data["detail"]) for each in found)
+    assert (await state_of(fleet, view)).stored.rollout.state is RolloutState.FINISHED
+
+
+async def health_events(world: UpdateWorld) -> list[Event]:
+    """What operators were told of models, whatever the order."""
+    async with world.unit_of_work(read_only=True) as work:
+        return [each.event for each in await work.events.page(EventType.HEALTH, before=None, limit=100)]
 
 
 async def test_slower_model_than_the_plan_expects_is_halted(world: UpdateWorld) -> None:
