@@ -24,7 +24,7 @@ def simulate(
     fleet: Annotated[Path, typer.Option(help="Scenario file with fleets.")],
     html: Annotated[Path | None, typer.Option(help="Write the answer as a page.")] = None,
     png: Annotated[Path | None, typer.Option(help="Write the plots as a picture.")] = None,
-    replications: Annotated[int | None, typer.Option(help="Rollouts of each release; 2000.")] = None,
+    replications: Annotated[int | None, typer.Option(help="Rollouts of each release; 1000.")] = None,
     failure_rate: Annotated[float | None, typer.Option(help="Of the bad release: 0.1 for a tenth.")] = None,
     base_failure: Annotated[float | None, typer.Option(help="Share on which every update fails; 0.02.")] = None,
     seed: Annotated[int | None, typer.Option(help="In place of the scenario's.")] = None,

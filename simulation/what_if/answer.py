@@ -132,7 +132,7 @@ def ask(
     *,
     base_failure: float = 0.02,
     failure_rate: float | None = None,
-    replications: int = 2000,
+    replications: int = 1000,
     seed: int | None = None,
     tell: Callable[[Progress], None] | None = None,
 ) -> Answer:

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the answer as JSON")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the answer as a page")
     parser.add_argument("--png", type=Path, metavar="FILE", help="write the plots as a picture")
-    parser.add_argument("--replications", type=int, default=2000, metavar="N", help="of each release (2000)")
+    parser.add_argument("--replications", type=int, default=1000, metavar="N", help="of each release (1000)")
     parser.add_argument("--failure-rate", type=float, metavar="P", help="of the bad release, 0.1 for a tenth")
     parser.add_argument("--base-failure", type=float, default=0.02, metavar="P", help="of every update (0.02)")
     parser.add_argument("--seed", type=int, metavar="S", help="in place of the scenario's")
