@@ -143,7 +143,7 @@ class Service:
         self.admission = Admission(
             database, catalogue=catalogue, clones=clones, standings=self.standings, clock=clock, entropy=entropy
         )
-        self.director = Director(database, signer=PlainDirector(), clock=clock)
+        self.director = Director(database, signer=PlainDirector(), clock=clock, entropy=entropy)
         self.reports = Reports(database, clones=clones, clock=clock, verify=_read_manifest)
         self.health = ModelHealth(database, clock=clock, kept=HEALTH_KEPT)
         self.rollouts = Rollouts(database, clock=clock, entropy=entropy)

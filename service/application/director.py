@@ -8,11 +8,11 @@ Before a device is given a release, what it will run is judged: the release's im
 other slots, by its evidence, manifest or report. Where one requires another version of its neighbour, or one that is
 not there (`protocol.versions`), or would take the place of a newer one without its release's word (`goes_back`), or
 jump over a release that devices must pass through (`after`), the action fails instead, and its rollout goes on by its
-rules. A device that tries again and has come to run the release meanwhile is confirmed without work. One whose evidence
-shows the AppDevelopment capability is its developer's: as on Azure Sphere, no deployment reaches it, and its action is
-withdrawn. Outside its
-maintenance window, or while others of its place are at an update and no more may be, a device is given nothing, and its
-action waits (`service.application.timing`).
+rules. What its group has passed through already the device is given first (`service.application.passages`). A device
+that tries again and has come to run the release meanwhile is confirmed without work. One whose evidence shows the
+AppDevelopment capability is its developer's: as on Azure Sphere, no deployment reaches it, and its action is withdrawn.
+Outside its maintenance window, or while others of its place are at an update and no more may be, a device is given
+nothing, and its action waits (`service.application.timing`).
 
 Versions of one device's metadata only rise: max(last + 1, seconds since 1970). The last one is in the database; after
 a restore from an older backup the seconds are above every version that was given out before, because no device gets
@@ -34,16 +34,23 @@ from protocol.evidence import LifeCycle
 from protocol.geometry import Slot
 from protocol.messages import ActionState
 from protocol.shadow import ShadowTask
-from protocol.updates import DirectorDevice, JumpedReleaseError, Order, check_passed
+from protocol.updates import DirectorDevice, Order
 from protocol.versions import Build, is_older, unmet_requirements
 from service.application.clock import Clock
 from service.application.enrolment import runs
-from service.application.passages import is_behind
+from service.application.entropy import Entropy
+from service.application.passages import find_passage, is_behind, jumped, pass_through
 from service.application.repository import UnknownMetadataError
-from service.application.rollout_changes import store_actions, store_rollout
+from service.application.rollout_changes import action_event, store_actions, store_rollout
 from service.application.timing import held_back
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
-from service.application.update_repositories import DirectorSet, ImageTarget, MetadataRole, RepositoryName
+from service.application.update_repositories import (
+    DirectorSet,
+    ImageTarget,
+    MetadataRole,
+    RepositoryName,
+    StoredRollout,
+)
 from service.domain.action import Action, cancel, confirm_without_work, offer, refuse, withdraw
 from service.domain.conditions import Conditions
 from service.domain.release import Release
@@ -117,10 +124,13 @@ class DirectorSigner(Protocol):
 class Director:
     """Serves each device its own metadata."""
 
-    def __init__(self, unit_of_work: UnitOfWorkFactory, *, signer: DirectorSigner, clock: Clock) -> None:
+    def __init__(
+        self, unit_of_work: UnitOfWorkFactory, *, signer: DirectorSigner, clock: Clock, entropy: Entropy
+    ) -> None:
         self._unit_of_work = unit_of_work
         self._signer = signer
         self._clock = clock
+        self._entropy = entropy
         self._began = clock.now()
         self._root_version = 0  # of the root whose key the signer uses
 
@@ -208,10 +218,17 @@ class Director:
         waiting = await _waiting(work, device_id)
         if waiting is None:
             return None
+        found = await find_passage(work, waiting.action)
+        if found is not None and await _is_developers(work, device_id):
+            found = None
+        # The older rollout's row before the newer's.
+        passage = None if found is None else await work.rollouts.get(found.rollout.rollout_id, lock=True)
         stored = await work.rollouts.get(waiting.action.rollout_id, lock=True)
         action = await work.actions.get(waiting.action.action_id, lock=True)
         if not stored.rollout.offers(action):
             return None
+        if passage is not None and action.state is ActionState.SCHEDULED:
+            return await self._offer_passage(work, passage, stored, action, now=now)
         release, order = await work.releases.get(stored.rollout.release_id), stored.rollout.order_of(action)
         judged = await _judge(work, action, release, order=order, conditions=stored.rollout.conditions, now=now)
         if action.state is ActionState.SCHEDULED and not judged.state.is_final:
@@ -222,6 +239,26 @@ class Director:
         if judged.state.is_final or judged.state is ActionState.SCHEDULED:
             return None
         return OfferedRelease(judged, release, order, _task(stored.rollout.conditions, order))
+
+    async def _offer_passage(
+        self, work: UnitOfWork, passage: StoredRollout, stored: StoredRollout, action: Action, *, now: datetime
+    ) -> OfferedRelease | None:
+        """Return what a device must have before an action that it may begin; None if others are at work, or it is."""
+        held = await held_back(work, stored.rollout, action, now=now)
+        if held is not None:
+            rollout = await store_actions(work, stored.rollout, [(action, held)], now=now)
+            await store_rollout(work, stored, rollout, now=now)
+            return None
+        queue = await work.actions.queue(action.device_id)
+        if passage.rollout.is_undone or queue[0].state is not ActionState.SCHEDULED:
+            return None
+        release = await work.releases.get(passage.rollout.release_id)
+        new = pass_through(passage.rollout, action, now=now, action_id=self._entropy.guid())
+        conditions = passage.rollout.conditions
+        judged = await _judge(work, new, release, order=Order.INSTALL, conditions=conditions, now=now)
+        await work.actions.add([judged])
+        work.record(action_event(judged, now))
+        return None if judged.state.is_final else OfferedRelease(judged, release)
 
     async def _sign(
         self, work: UnitOfWork, device_id: str, offered: OfferedRelease | None, *, version: int, now: datetime
@@ -308,17 +345,9 @@ async def _unmet(work: UnitOfWork, installed: Mapping[Slot, str], release: Relea
     builds = {digest: target.custom.build(digest) for digest, target in targets.items()}
     runs_then = {slot: builds[digest] for slot, digest in together.items() if digest in builds}
     runs_now = {slot: builds[digest] for slot, digest in installed.items() if digest in builds}
-    reasons = (_going_back(release, runs_now, runs_then), _jumped(release, runs_now), unmet_requirements(runs_then))
+    passed_over = (reason for _, reason in jumped(release, runs_now))
+    reasons = (_going_back(release, runs_now, runs_then), passed_over, unmet_requirements(runs_then))
     return list(itertools.chain(*reasons))
-
-
-def _jumped(release: Release, now: Mapping[Slot, Build]) -> Iterator[str]:
-    """Yield the releases that the device must pass through first; it refuses to jump over them, too."""
-    for slot in release.after.keys() & now.keys():
-        try:
-            check_passed(now[slot], slot, release.after, by=release.name)
-        except JumpedReleaseError as error:
-            yield str(error)
 
 
 def _going_back(release: Release, now: Mapping[Slot, Build], then: Mapping[Slot, Build]) -> Iterator[str]:

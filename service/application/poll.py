@@ -141,9 +141,9 @@ class PendingActions:
         """Return what the device may have now, or None."""
         whole = self._queues.get(device_id, ())
         queue = [entry for entry in whole if not entry.is_held]
-        begun = [entry.to(Order.INSTALL) for entry in queue if entry.is_independent]
+        begun = [entry for entry in queue if entry.is_independent]
         if begun:
-            return begun[0]
+            return max(begun, key=lambda entry: entry.is_given).to(Order.INSTALL)
         given = sorted(queue, key=lambda entry: entry.kept is None)  # what it was given first
         opened = [(self._open.get(entry.rollout_id), entry) for entry in given]
         waiting = {rollout.release for entry in whole if (rollout := self._open.get(entry.rollout_id))}

@@ -139,7 +139,7 @@ class RolloutTicks:
             stored = await work.rollouts.get(found.rollout_id, lock=True)
             # A report may have come since it was found.
             action = await work.actions.get(found.action_id, lock=True)
-            if not action.state.is_final and not _is_eligible(device, action, stored.rollout):
+            if not action.state.is_final and not await _is_eligible(work, device, action, stored.rollout):
                 now = self._clock.now()
                 end = cancel if device.state.may_connect else withdraw
                 gone = end(action, f"device is {device.state} and no longer takes this rollout", now=now)
@@ -262,7 +262,7 @@ class RolloutTicks:
                 stored.rollout,
                 now=now,
                 listening_since=listening_since,
-                is_eligible=device is not None and _is_eligible(device, action, stored.rollout),
+                is_eligible=device is not None and await _is_eligible(work, device, action, stored.rollout),
                 is_busy=busy.get(action.device_id, action.action_id) != action.action_id
                 or await is_behind(work, stored.rollout, queues[action.device_id]),
                 span=spans.get(action.device_id),
@@ -302,9 +302,15 @@ async def _close(work: UnitOfWork, stored: StoredRollout, *, now: datetime) -> N
     await store_rollout(work, stored, await store_actions(work, stored.rollout, changes, now=now), now=now)
 
 
-def _is_eligible(device: Device, action: Action, rollout: Rollout) -> bool:
-    states = {DeviceState.QUARANTINED} if action.heals else ENROLLED_STATES
-    return device.state in states and device.group_id == rollout.group_id
+async def _is_eligible(work: UnitOfWork, device: Device, action: Action, rollout: Rollout) -> bool:
+    is_healed = action.heals and device.state is not DeviceState.QUARANTINED
+    if is_healed and (action.state is ActionState.SCHEDULED or not await _is_passage(work, rollout)):
+        return False
+    return device.state in ENROLLED_STATES and device.group_id == rollout.group_id
+
+
+async def _is_passage(work: UnitOfWork, rollout: Rollout) -> bool:
+    return (await work.releases.get(rollout.release_id)).must_pass
 
 
 def _whose_place(event: Event) -> str:

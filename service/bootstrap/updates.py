@@ -105,7 +105,7 @@ async def open_updates(core: Core, gateway: Gateway) -> Updates:
         rollouts=rollouts,
         rollout_requests=RolloutRequests(rollouts, core.approvals),
         reports=Reports(unit_of_work, clones=core.clones, clock=clock),
-        director=Director(unit_of_work, signer=metadata, clock=clock),
+        director=Director(unit_of_work, signer=metadata, clock=clock, entropy=entropy),
         learned_states=learned_states,
         model_health=model_health,
         health_reader=_health_reader(core, model_health),

@@ -55,8 +55,9 @@ def at_deadline(
         return _held_on(action, span, now=now, timeout=timeout)
     waits_since = max(action.progressed_at, listening_since)
     if not has_begun:
+        is_to_heal = action.heals and action.state is ActionState.SCHEDULED
         does_as_told = action.is_waiting and rollout.order_of(action) is action.order
-        waits = rollout.state is RolloutState.PAUSED or is_busy or action.heals or does_as_told  # 4
+        waits = rollout.state is RolloutState.PAUSED or is_busy or is_to_heal or does_as_told  # 4
         waits_since = now if waits else max(waits_since, rollout.resumed_at or waits_since)
     due_at = waits_since + timeout  # 5
     if span is not None and action.state is ActionState.SCHEDULED and (span.holds(now) or now < due_at):  # 6

@@ -173,7 +173,8 @@ async def test_processes_that_offer_at_once_keep_the_budget(world: UpdateWorld) 
     for device_id in devices[3:]:
         await end(world, first, device_id)
     second = await begun(world, plan(disruption=two), "second")
-    directors = [Director(world.unit_of_work, signer=world.metadata, clock=world.clock) for _ in range(3)]
+    ports = {"clock": world.clock, "entropy": world.entropy}
+    directors = [Director(world.unit_of_work, signer=world.metadata, **ports) for _ in range(3)]  # type: ignore[arg-type]  # both ports by name
     await asyncio.gather(*(directors[n % 3].timestamp(device_id) for n, device_id in enumerate(devices)))
     found = [*await world.actions(first), *await world.actions(second)]
     assert sum(each.action.state is ActionState.OFFERED for each in found) == 2

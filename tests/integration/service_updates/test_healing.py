@@ -17,13 +17,13 @@ EVERYONE = (StagePlan(percent=100),)
 STRANGE = {Slot.A7_APPLICATION: "66" * 32}
 
 
-async def set_access(world: UpdateWorld, device_id: str, access: Access) -> None:
+async def set_access(world: UpdateWorld, device_id: str, access: Access, *, strange: bool = True) -> None:
     """What attestation does to a device whose images are unknown, or known again."""
     now = world.clock.now()
     async with world.unit_of_work() as work:
         device = replace((await work.devices.get(device_id)), access=access)
         await work.devices.save_attested([device])
-        if access is Access.UPDATE_ONLY:
+        if strange and access is Access.UPDATE_ONLY:
             await work.installed.put(device_id, STRANGE, at=now)
         work.record(Event(EventType.DEVICE, device_id, "quarantined", now, {"state": device.state}))
         await work.commit()

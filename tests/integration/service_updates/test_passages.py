@@ -1,13 +1,25 @@
 """Releases that devices must pass through, where their rollout is held or paused, or others have come after it."""
 
-from protocol.messages import ActionState
-from protocol.plan import Deferral
+from protocol.identity import Access
+from protocol.messages import ActionState, Cause
+from protocol.plan import Deferral, Plan
+from service.application.events import Event, EventType
 from service.application.poll import PendingActions
 from service.application.rollouts import NewRollout, RolloutView
 from service.domain.release import Release
 from service.domain.rollout import RolloutState
+from tests.integration.service_updates.test_healing import set_access
 from tests.integration.service_updates.test_must_pass import EVERYBODY, action_of, bring, runs, three_releases
-from tests.integration.service_updates.timing_world import ask, is_told, part_of, plan, put_off
+from tests.integration.service_updates.timing_world import (
+    NIGHT,
+    NOON,
+    ask,
+    is_told,
+    part_of,
+    plan,
+    put_off,
+    set_clock,
+)
 from tests.integration.service_updates.update_world import RELEASER, UpdateWorld
 
 
@@ -111,3 +123,99 @@ async def test_chain_of_releases_to_pass_through_does_not_collapse(world: Update
         await ask(world, device)
         await confirm(world, device, view)
     assert [await state_of(world, view) for view in views] == [RolloutState.FINISHED] * 3
+
+
+async def finish(world: UpdateWorld, device: str, *releases: str) -> list[RolloutView]:
+    """Roll releases out to a device, one after the other, until each has finished."""
+    views: list[RolloutView] = []
+    for release in releases:
+        views += await begin(world, release)
+        await ask(world, device)
+        await confirm(world, device, views[-1])
+        assert await state_of(world, views[-1]) is RolloutState.FINISHED
+    return views
+
+
+async def test_quarantined_device_passes_through_what_its_group_has(world: UpdateWorld) -> None:
+    """It heals by the newest release, and is given first the one that comes before it."""
+    device = await world.add_device()
+    first, _, _ = await three_releases(world)
+    await runs(world, device, first)
+    views = await finish(world, device, "v2.0.0", "v3.0.0")
+    newcomer = await world.add_device()
+    await runs(world, newcomer, first)
+    await set_access(world, newcomer, Access.UPDATE_ONLY, strange=False)
+    for view in views:
+        await ask(world, newcomer)
+        assert world.pending.waiting(newcomer) == (await part_of(world, view, newcomer)).action_id
+        await confirm(world, newcomer, view)
+    async with world.unit_of_work(read_only=True) as work:
+        assert await work.actions.unfinished([newcomer]) == []
+
+
+async def begun_for_newcomer(world: UpdateWorld, wanted: Plan) -> tuple[list[RolloutView], str]:
+    """Return a chain of finished rollouts and one that runs, and a device that joins with an image from before."""
+    device = await world.add_device()
+    first, *_ = await chain(world)
+    await runs(world, device, first)
+    views = await finish(world, device, "v2.0.0", "v3.0.0")
+    new = NewRollout("v4.0.0", "Production", None, wanted)
+    views.append(await world.rollouts.create(RELEASER, new, start_now=True))
+    await world.tick()
+    newcomer = await world.add_device()
+    await runs(world, newcomer, first)
+    async with world.unit_of_work() as work:
+        work.record(Event(EventType.DEVICE, newcomer, "attested", world.clock.now()))
+        await work.commit()
+    await world.tick()
+    return views, newcomer
+
+
+async def test_newcomer_passes_through_what_its_group_has(world: UpdateWorld) -> None:
+    """One release after the other, whatever is told of the device meanwhile; finished rollouts count nothing more."""
+    views, newcomer = await begun_for_newcomer(world, plan())
+    before = (await world.rollouts.get(views[0].stored.rollout.rollout_id)).stored.rollout.stages
+    for view in views:
+        await ask(world, newcomer)
+        async with world.unit_of_work() as work:
+            work.record(Event(EventType.DEVICE, newcomer, "attested", world.clock.now()))
+            await work.commit()
+        await world.tick()
+        await ask(world, newcomer)
+        await confirm(world, newcomer, view)
+    assert (await world.rollouts.get(views[0].stored.rollout.rollout_id)).stored.rollout.stages == before
+
+
+async def test_newcomer_that_fails_on_the_way_is_refused_the_release_beyond(world: UpdateWorld) -> None:
+    """It is not given the same again and again."""
+    views, newcomer = await begun_for_newcomer(world, plan())
+    await ask(world, newcomer)
+    on_the_way = await part_of(world, views[0], newcomer)
+    await world.report(newcomer, on_the_way.action_id, ActionState.REVERTED)
+    await world.tick()
+    await ask(world, newcomer)
+    beyond = await part_of(world, views[-1], newcomer)
+    assert (beyond.state, beyond.cause) == (ActionState.FAILED, Cause.REQUIREMENT)
+    assert "expected release v3.0.0" in beyond.detail
+    assert not is_told(world, newcomer)
+
+
+async def test_newcomer_that_falls_silent_on_the_way_ends_so(world: UpdateWorld) -> None:
+    """Neither rollout waits for it for ever."""
+    views, newcomer = await begun_for_newcomer(world, plan())
+    await ask(world, newcomer)
+    for _ in range(4):
+        world.clock.advance(86401)
+        await world.tick()
+    ends = [(await part_of(world, view, newcomer)).state for view in (views[0], views[-1])]
+    assert ends == [ActionState.TIMED_OUT, ActionState.TIMED_OUT]
+
+
+async def test_newcomer_begins_in_the_window_of_the_release_beyond(world: UpdateWorld) -> None:
+    """Outside it, it is given nothing, and nothing is made for it."""
+    views, newcomer = await begun_for_newcomer(world, plan(NIGHT))
+    set_clock(world, NOON)
+    await world.tick()
+    await ask(world, newcomer)
+    assert not is_told(world, newcomer)
+    assert newcomer not in {each.action.device_id for each in await world.actions(views[0])}

@@ -167,7 +167,7 @@ class UpdateWorld:
         self.ticks = RolloutTicks(self.unit_of_work, clock=self.clock, entropy=self.entropy)
         clones = Clones(self.unit_of_work, clock=self.clock, blocks=False)
         self.reports = Reports(self.unit_of_work, clones=clones, clock=self.clock)
-        self.director = Director(self.unit_of_work, signer=self.metadata, clock=self.clock)
+        self.director = Director(self.unit_of_work, signer=self.metadata, clock=self.clock, entropy=self.entropy)
         self.products = Products(self.unit_of_work, **ports)  # type: ignore[arg-type]  # both ports by name
         self.pending = PendingActions()
         self.poll = Poll(self.pending, pacing=PollPacing(), entropy=self.entropy)
