@@ -41,6 +41,8 @@ class Fleet:
         frailty: shape of the gamma distribution of the devices' own rates; 0: all alike.
         outage_at: hour in which half of all devices have an event; 0 never.
         late: share of reports that come up to a day late.
+        alone: hours of control alone before the first canary; no evidence may come of them.
+        dusk: share of all devices that have an event in the first hour of the canaries.
         restarts: whether evidence goes through JSON after each hour.
     """
 
@@ -52,6 +54,8 @@ class Fleet:
     frailty: float = 0.0
     outage_at: int = 0
     late: float = 0.0
+    alone: int = 0
+    dusk: float = 0.0
     restarts: bool = False
 
 
@@ -62,10 +66,14 @@ def event_halt(fleet: Fleet, seed: int, *, alpha: float, gate: EventGate = EVENT
     counted = np.zeros(fleet.devices, bool)
     kept: Kept = {}
     waiting: dict[int, list[tuple[int, Arm, bool]]] = {}
-    for hour in range(fleet.hours):
-        with_release = int(fleet.reached[hour * len(fleet.reached) // fleet.hours] * fleet.devices)
+    slots: dict[int, tuple[int, Arm]] = {}
+    for hour in range(-fleet.alone, fleet.hours):
+        with_release = int(fleet.reached[max(hour, 0) * len(fleet.reached) // fleet.hours] * fleet.devices) * (
+            hour >= 0
+        )
         chance = np.minimum(rates * np.where(np.arange(fleet.devices) < with_release, fleet.ratio, 1.0), 1.0)
         chance = np.maximum(chance, 0.5) if fleet.outage_at and hour == fleet.outage_at else chance
+        chance = np.maximum(chance, fleet.dusk) if hour == 0 else chance
         happened = rng.random(fleet.devices) < chance
         arrives = hour + np.where(rng.random(fleet.devices) < fleet.late, rng.integers(1, 24, fleet.devices), 0)
         for device in rng.permutation(fleet.devices):
@@ -78,16 +86,18 @@ def event_halt(fleet: Fleet, seed: int, *, alpha: float, gate: EventGate = EVENT
             if settled is not kept and gate.log_evidence(settled) >= threshold(alpha):
                 return with_release
             kept = settled
-            if counted[device]:
+            slot, of_slot = slots.get(device, (hour - 1, arm))
+            if counted[device] or (slot == hour and of_slot is not arm):
                 continue
-            kept = gate.seen(kept, arm, is_event=is_event, at=at)
+            slots[device] = (hour, arm)
+            kept = gate.seen(kept, arm, is_new=slot != hour, is_event=is_event, at=at)
             counted[device] = is_event
         kept = _stored(kept) if fleet.restarts else kept
     return None
 
 
-def mean_halt(seed: int, *, alpha: float, excess: float, sway: float, sample: int = 30, hours: int = 20) -> bool:
-    """Whether the gate on means halted a rollout.
+def mean_halt(seed: int, *, alpha: float, excess: float, sway: float = 0.0, spread: float = 1.0) -> bool:
+    """Whether the gate on means halted a rollout, of 20 hours with 10 canaries and 15 devices of control each.
 
     Args:
         seed: of the run.
@@ -95,23 +105,21 @@ def mean_halt(seed: int, *, alpha: float, excess: float, sway: float, sample: in
         excess: how much further the release moves the mean than the plan allows, in deviations of a device; at most 0
             for a release that is as good as demanded.
         sway: by how many deviations the mean of everybody moves up and down in a day.
-        sample: devices of control before the first canary.
-        hours: each gives 10 canaries and 15 of control.
+        spread: deviation of canaries, as a multiple of that of control.
     """
     rng = np.random.default_rng(seed)
     kept: Kept = {}
-    halts_at, allowed = threshold(alpha), MEAN.test.expected_change + MEAN.test.margin
+    allowed = MEAN.test.expected_change + MEAN.test.margin
     number = 0
-    for hour in range(-1, hours):
+    for hour in range(20):
         common = sway * np.sin(hour * 2 * np.pi / 24)
-        arms = [Arm.CONTROL] * sample if hour < 0 else [Arm.CONTROL] * 15 + [Arm.CANARY] * 10
-        for arm in rng.permutation(np.array(arms, object)):
+        for arm in rng.permutation(np.array([Arm.CONTROL] * 15 + [Arm.CANARY] * 10, object)):
             number += 1
-            change = common + rng.standard_normal() + (allowed + excess if arm is Arm.CANARY else 0.0)
-            at = START + hour * HOUR
-            kept, _ = MEAN.seen(kept, arm, f"{number:0128x}", change=float(change), at=at)
+            canary = allowed + excess + spread * rng.standard_normal()
+            change = common + (canary if arm is Arm.CANARY else rng.standard_normal())
+            kept, _ = MEAN.seen(kept, arm, f"{number:0128x}", change=float(change), at=START + hour * HOUR)
         kept = _stored(kept)
-        if MEAN.log_evidence(kept) >= halts_at:
+        if MEAN.log_evidence(kept) >= threshold(alpha):
             return True
     return False
 

@@ -102,6 +102,8 @@ class MeanGate(Document):
         core: that runs the model.
         margin: beyond the expected change that is tolerated, in the metric's unit.
         expected_change: that the release is meant to bring, in the metric's unit; below 0 where it falls.
+        bound: what one device tells counts as at most so much from what is allowed, in the metric's unit; none: four
+            margins.
         higher_is_worse: or lower; None: as usual of the metric, lower only of confidence.
         weight: of its part of alpha; only the proportions between gates count.
     """
@@ -111,6 +113,7 @@ class MeanGate(Document):
     core: LearningCore
     margin: Annotated[float, Field(gt=0, le=1e9)]
     expected_change: Annotated[float, Field(ge=-1e9, le=1e9)] = 0.0
+    bound: Annotated[float, Field(gt=0, le=1e9)] | None = None
     higher_is_worse: bool | None = None
     weight: Annotated[float, Field(gt=0)] = 1.0
 

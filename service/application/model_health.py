@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from protocol.geometry import Core
 from protocol.health import HealthReport
 from protocol.messages import ActionState
+from protocol.plan import HealthEvent
 from service.application.clock import Clock
 from service.application.events import Event, EventType
 from service.application.health_repository import Counted
@@ -26,7 +27,16 @@ from service.domain.gates.arms import Arm, EventGate
 from service.domain.gates.averages import AverageGate
 from service.domain.gates.kept import Kept, KeptGate
 from service.domain.membership import ENROLLED_STATES
-from service.domain.model_health import CoreHealth, Limits, Past, events_of, is_counted, metric_of
+from service.domain.model_health import (
+    CoreHealth,
+    Limits,
+    Past,
+    counted_with,
+    events_of,
+    is_comparable,
+    judged_by,
+    metric_of,
+)
 from service.domain.policy import EvidencePolicy
 from service.domain.rollout import Rollout, RolloutState
 
@@ -41,23 +51,22 @@ class UnknownHealthError(NotFoundError):
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """One report with what it is compared with.
+    """One report that may move evidence, with what it is compared with.
 
     Attributes:
         reference: the core's own past; None where it is too short.
-        follows: it covers no time that was reported before.
+        since: beginning of the core's first window of the slot: the device was in one arm from then on.
+        judged: events that it can tell of.
+        judged_before: events that windows of the core could tell of earlier in the slot.
     """
 
     device: Device
     report: HealthReport
     reference: Past | None
-    follows: bool
+    since: datetime
+    judged: frozenset[HealthEvent]
+    judged_before: frozenset[HealthEvent]
     at: datetime
-
-    @property
-    def is_counted(self) -> bool:
-        """Whether it may move evidence."""
-        return self.follows and is_counted(self.report, self.at)
 
 
 @dataclass(slots=True)
@@ -203,14 +212,18 @@ async def _take_one(batch: _Batch, device: Device, report: HealthReport) -> None
     state = batch.states.get(key)
     if state is not None and not state.is_new(report):
         return
-    reference = None if state is None else state.reference
-    window = Window(device, report, reference, state is None or state.follows(report), batch.now)
-    if state is None:
-        batch.states[key] = CoreHealth.begun(device.device_id, report, batch.now)
-    else:
-        batch.states[key] = state.after(report, batch.now)
-    if not window.is_counted:
+    new = CoreHealth.begun(device.device_id, report, batch.now) if state is None else state.after(report, batch.now)
+    counted = None if state is None else state.counted
+    if not is_comparable(report, counted, batch.now):
+        batch.states[key] = new
         return
+    reference = None if state is None else state.reference
+    judged = judged_by(report, reference)
+    now_counted = counted_with(counted, report, judged, batch.now)
+    batch.states[key] = replace(new, counted=now_counted)
+    is_later = counted is not None and counted.slot == now_counted.slot
+    before = counted.judged if counted is not None and is_later else frozenset()
+    window = Window(device, report, reference, now_counted.since, judged, before, batch.now)
     for watched in batch.watched.values():
         if watched.stored.rollout.group_id == device.group_id:
             await _see(batch, watched, window)
@@ -222,8 +235,8 @@ async def _see(batch: _Batch, watched: _Watched, window: Window) -> None:
     """Let the gates of a rollout see a window."""
     device_id, rollout = window.device.device_id, watched.stored.rollout
     action = watched.actions.get(device_id)
-    arm = arm_of(action, window.report.since)
-    if arm is None or window.device.state not in ENROLLED_STATES:
+    arm = arm_of(action, window.since)
+    if arm is None or window.since < watched.stored.created_at or window.device.state not in ENROLLED_STATES:
         return
     if action is None and not await is_member(batch.work, rollout, device_id):
         return
@@ -239,12 +252,12 @@ async def _see(batch: _Batch, watched: _Watched, window: Window) -> None:
 
 
 def _see_events(batch: _Batch, watched: _Watched, gate: EventGate, *, window: Window, arm: Arm) -> None:
-    if not gate.looks_at_windows:
+    if not gate.events & window.judged:
         return
     striking = events_of(window.report, window.reference, gate.limits)
     found = {event: detail for event, detail in striking.items() if event in gate.events}
-    kept = watched.kept.get(gate.name, {})
-    watched.kept[gate.name] = gate.seen(kept, arm, is_event=bool(found), at=batch.now)
+    kept, is_new = watched.kept.get(gate.name, {}), not gate.events & window.judged_before
+    watched.kept[gate.name] = gate.seen(kept, arm, is_new=is_new, is_event=bool(found), at=batch.now)
     for event, detail in list(found.items())[:1]:
         _count(batch, watched, gate.name, window.device.device_id, arm=arm, what=event, detail=detail)
 

@@ -189,6 +189,7 @@ def _kept_gates(gates: EvidenceGates, *, silent_after: timedelta) -> tuple[KeptG
                 gate.margin,
                 gate.expected_change,
                 gate.metric is not Metric.CONFIDENCE if gate.higher_is_worse is None else gate.higher_is_worse,
+                gate.bound or 0.0,
             ),
             gate.weight,
         )

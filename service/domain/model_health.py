@@ -4,11 +4,14 @@ The past is a mean over windows in which the last two days or so weigh most, kep
 one before it. A window is compared with the past of its own model once that is long enough, until then with the past
 of the model before: a new model that answers otherwise shows at once, and is judged by itself later. A window counts
 only with enough answers in it.
+
+A core is at risk of an event once in a slot, a fixed hour of the service's clock in which its windows came, however
+many it tells. No moment counts twice: a window begins after the end of all that have counted before it.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from protocol.health import HealthReport, shares_of
 from protocol.plan import HealthEvent, Metric
@@ -19,6 +22,9 @@ MOST_WINDOWS = 48  # that a past remembers: a later one weighs 1/48
 SHORTEST_WINDOW = timedelta(minutes=1)
 CLOCK_SKEW = timedelta(minutes=10)  # by which a device's clock may be ahead
 MAX_CLASSES = 128  # of a past: those of two models
+SLOT = timedelta(hours=1)
+LONGEST_WINDOW = SLOT + CLOCK_SKEW  # that is compared: a longer one had more time for an event than others
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,23 @@ class Past:
 
 
 @dataclass(frozen=True, slots=True)
+class CountedWindows:
+    """What of a core's windows has counted.
+
+    Attributes:
+        until: the latest end of one, UTC, aware.
+        slot: number of the slot in which the last one came.
+        since: beginning of the first one that came in it, UTC, aware.
+        judged: events that windows of this slot could have told of.
+    """
+
+    until: datetime
+    slot: int
+    since: datetime
+    judged: frozenset[HealthEvent]
+
+
+@dataclass(frozen=True, slots=True)
 class CoreHealth:
     """What is kept of one core of a device.
 
@@ -82,6 +105,7 @@ class CoreHealth:
         received_at: of it, UTC, aware.
         past: of the model that runs, the last window included.
         before: of the model before it, as it was when that one ended; None if there was none, or it was short.
+        counted: what of its windows has counted; None if nothing has.
     """
 
     device_id: str
@@ -89,6 +113,7 @@ class CoreHealth:
     received_at: datetime
     past: Past
     before: Past | None = None
+    counted: CountedWindows | None = None
 
     @classmethod
     def begun(cls, device_id: str, report: HealthReport, at: datetime) -> "CoreHealth":
@@ -110,10 +135,6 @@ class CoreHealth:
     def reference(self) -> Past | None:
         """The past that the next window is compared with, or None."""
         return next((past for past in (self.past, self.before) if past is not None and past.is_enough), None)
-
-    def follows(self, report: HealthReport) -> bool:
-        """Whether a new window begins where the last one had ended, so that no time is counted twice."""
-        return report.since >= self.last.until
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +168,54 @@ def events_of(report: HealthReport, reference: Past | None, limits: Limits) -> d
     return found
 
 
-def is_counted(report: HealthReport, now: datetime) -> bool:
-    """Whether a window may speak for its device: long enough, and not of the future."""
-    return report.until - report.since >= SHORTEST_WINDOW and report.until <= now + CLOCK_SKEW
+def slot_of(at: datetime) -> int:
+    """Return the number of the slot that a time falls in.
+
+    Args:
+        at: of the service's clock, UTC, aware.
+    """
+    return (at - _EPOCH) // SLOT
+
+
+def is_comparable(report: HealthReport, counted: CountedWindows | None, now: datetime) -> bool:
+    """Whether a window may be compared with others: of no time that counted before or is to come, of usual length.
+
+    Args:
+        report: the window.
+        counted: what of its core has counted before.
+        now: UTC, aware.
+    """
+    is_free = counted is None or report.since >= counted.until
+    return (
+        is_free
+        and SHORTEST_WINDOW <= report.until - report.since <= LONGEST_WINDOW
+        and report.until <= now + CLOCK_SKEW
+    )
+
+
+def counted_with(
+    counted: CountedWindows | None, report: HealthReport, judged: frozenset[HealthEvent], now: datetime
+) -> CountedWindows:
+    """Return what has counted of a core once a window that `is_comparable` has.
+
+    Args:
+        counted: before it.
+        report: the window.
+        judged: events that it could tell of.
+        now: when it came, UTC, aware.
+    """
+    slot = slot_of(now)
+    if counted is None or counted.slot != slot:
+        return CountedWindows(report.until, slot, report.since, judged)
+    return replace(counted, until=report.until, judged=counted.judged | judged)
+
+
+def judged_by(report: HealthReport, reference: Past | None) -> frozenset[HealthEvent]:
+    """Return the events that a window can tell of: it has the answers and the past for them."""
+    found = {HealthEvent.CRASH}
+    if report.answers >= ENOUGH_ANSWERS:
+        found |= {HealthEvent.SLOW} if reference is None else {HealthEvent.SLOW, HealthEvent.DRIFT}
+    return frozenset(found)
 
 
 def metric_of(report: HealthReport, metric: Metric) -> float | None:

@@ -7,7 +7,7 @@ drifts, slows down or crashes say so with the first window after it began. A dev
 from collections.abc import Mapping, Sequence
 
 from protocol.plan import HealthEvent
-from service.domain.gates.arms import FEWEST_WINDOWS, Arm, EventGate, Tally
+from service.domain.gates.arms import Arm, EventGate, Tally
 from service.domain.gates.kept import AllKept
 from simulation.what_if.sampling import Sampler
 
@@ -49,8 +49,7 @@ class Health:
             new, self._seen[gate.name] = total - self._seen[gate.name], total
             canary = self._tally(confirmed - total, windows).plus(Tally(new, new))
             control = self._tally(untouched, windows)
-            if min(canary.at_risk, control.at_risk) >= FEWEST_WINDOWS:
-                found[gate.name] = gate.weighed(kept.get(gate.name, {}), {Arm.CANARY: canary, Arm.CONTROL: control})
+            found[gate.name] = gate.weighed(kept.get(gate.name, {}), {Arm.CANARY: canary, Arm.CONTROL: control})
         self._spared *= (1 - STRUCK_ANYWAY) ** windows
         self._told_at = at
         return found

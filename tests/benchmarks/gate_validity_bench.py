@@ -27,15 +27,18 @@ ARMS = (
     ("events, healthy", Fleet()),
     ("events, at the tolerated ratio", Fleet(ratio=1.5)),
     ("events, some devices always in trouble, reports late", Fleet(frailty=0.3, late=0.2)),
+    ("events, hours of control alone, then dusk", Fleet(reached=(0.05,), rate=0.005, alone=12, dusk=0.3, hours=3)),
     ("events, outage of everybody, restarts", Fleet(outage_at=8, restarts=True)),
     ("events, 4 times the rate", Fleet(ratio=4.0)),
     ("events, 8 times the rate", Fleet(ratio=8.0)),
 )
-MEANS = (
-    ("mean, at the margin", 0.0, 0.0),
-    ("mean, at the margin, everybody drifts", 0.0, 5.0),
-    ("mean, beyond it by half a deviation, everybody drifts", 0.5, 5.0),
-    ("mean, beyond it by a deviation, everybody drifts", 1.0, 5.0),
+MEANS: tuple[tuple[str, dict[str, float]], ...] = (
+    ("mean, at the margin", {"excess": 0.0}),
+    ("mean, at the margin, everybody drifts", {"excess": 0.0, "sway": 5.0}),
+    ("mean, at the margin, canaries spread four times as far", {"excess": 0.0, "spread": 4.0}),
+    ("mean, at the margin, canaries spread eight times as far", {"excess": 0.0, "spread": 8.0}),
+    ("mean, beyond it by half a deviation, everybody drifts", {"excess": 0.5, "sway": 5.0}),
+    ("mean, beyond it by a deviation, everybody drifts", {"excess": 1.0, "sway": 5.0}),
 )
 ONE, ALONE = Delays(), Sites()
 WAVES = Delays(wave=100)
@@ -73,10 +76,7 @@ def arm_rows() -> list[dict[str, Any]]:
     events = {
         name: mean(event_halt(fleet, seed, alpha=ALPHA) is not None for seed in range(ARM_RUNS)) for name, fleet in ARMS
     }
-    means = {
-        name: mean(mean_halt(seed, alpha=ALPHA, excess=excess, sway=sway) for seed in range(ARM_RUNS))
-        for name, excess, sway in MEANS
-    }
+    means = {name: mean(mean_halt(seed, alpha=ALPHA, **case) for seed in range(ARM_RUNS)) for name, case in MEANS}
     found = events | means
     for name, share in found.items():
         print(f"| {name} | {100 * share:.1f} % |", file=sys.stderr, flush=True)

@@ -17,6 +17,7 @@ model_health = Table(
     Column(
         "before", JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
     ),  # of the model before
+    Column("counted", JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")),
 )
 
 counted_devices = Table(

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
+from pydantic import TypeAdapter
 from sqlalchemy import Row, delete, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -15,9 +16,10 @@ from service.adapters.database.one_of import one_of
 from service.adapters.database.upsert import insert_into, upsert
 from service.application.health_repository import Counted
 from service.domain.gates.arms import Arm
-from service.domain.model_health import CoreHealth, Past
+from service.domain.model_health import CoreHealth, CountedWindows, Past
 
 MAX_DETAIL = 500  # characters
+_COUNTED = TypeAdapter(CountedWindows)
 
 
 class SqlHealth:
@@ -84,6 +86,7 @@ def _row(state: CoreHealth) -> dict[str, Any]:
         "last": state.last.model_dump(mode="json"),
         "past": asdict(state.past),
         "before": None if state.before is None else asdict(state.before),
+        "counted": None if state.counted is None else _COUNTED.dump_python(state.counted, mode="json"),
     }
 
 
@@ -94,6 +97,7 @@ def _health(row: Row[Any]) -> CoreHealth:
         received_at=row.received_at,
         past=Past(**row.past),
         before=None if row.before is None else Past(**row.before),
+        counted=None if row.counted is None else _COUNTED.validate_python(row.counted),
     )
 
 

@@ -1,12 +1,13 @@
 """Events of devices in two arms, fed to the comparison with a control arm.
 
-A device is in the canary arm while it runs the release by the rollout, and in control while it was not given it. It is
-at risk with each window that it reports, and counts once: after its first event it is at risk no more, in neither arm,
-so that devices which are always in trouble run out in both arms alike.
+A device is in the canary arm while it runs the release by the rollout, and in control while it was not given it. A
+core of it is at risk once in each slot, a fixed hour of the service's clock, in which it reports, however many windows
+that are; and the device counts once: after its first event it is at risk no more, in neither arm, so that devices which
+are always in trouble run out in both arms alike.
 
-Windows are gathered for a period. Of the events of a period, canaries have had the share ρ of the windows at risk: of
-the same minutes, so an outage, dusk or a busy day changes nothing, and whatever the share was before changes nothing.
-Windows say nothing about which events they hold, so given ρ the factors of `control` are fair, period by period.
+Of the events of a slot, canaries have had the share ρ of the cores at risk: of the same hour, so an outage, dusk or a
+busy day changes nothing. A slot that only one arm was heard in is let go. Windows say nothing about which events they
+hold, so given ρ the factors of `control` are fair, slot by slot, where devices have their events independently.
 
 Silence comes late: a device that was last heard of in a period, and not for `silent_after` since, fell silent then.
 It counts by the same test, with ρ the share of the canaries among those that were heard of in that period or later.
@@ -23,12 +24,9 @@ import numpy as np
 from protocol.plan import HealthEvent
 from service.domain.gates.control import ControlGate
 from service.domain.gates.kept import Kept
-from service.domain.model_health import Limits
+from service.domain.model_health import Limits, slot_of
 from service.domain.verdict import Figure
 
-PERIOD = timedelta(minutes=10)
-LONGEST_PERIOD = timedelta(days=1)  # after which windows that had too few beside them in the other arm are let go
-FEWEST_WINDOWS = 10  # of each arm in a period
 LOOKS_FOR_SILENCE = 8  # while a device falls silent
 AT_ONCE = datetime.min.replace(tzinfo=UTC)
 
@@ -45,7 +43,7 @@ class Tally:
     """What one arm has seen.
 
     Attributes:
-        at_risk: windows, or devices that could fall silent.
+        at_risk: cores, each once in a slot, or devices that could fall silent.
         events: of them.
     """
 
@@ -79,23 +77,19 @@ class EventGate:
     silent_after: timedelta
     weight: float = 1.0
 
-    @property
-    def looks_at_windows(self) -> bool:
-        """Whether it counts anything but silence."""
-        return bool(self.events - {HealthEvent.OFFLINE})
-
-    def seen(self, kept: Kept, arm: Arm, *, is_event: bool, at: datetime) -> Kept:
-        """Return what is kept once a window at risk was seen.
+    def seen(self, kept: Kept, arm: Arm, *, is_new: bool, is_event: bool, at: datetime) -> Kept:
+        """Return what is kept once a window was seen.
 
         Args:
             kept: until now, `settled`.
-            arm: of its device, which has had no event.
+            arm: of its device since the core's first window of the slot; the device has had no event.
+            is_new: whether it is the core's first of the slot, so that the core is at risk by it.
             is_event: whether the window holds one.
             at: when it came, UTC, aware.
         """
-        since, tallies = _period(kept, at)
-        found = {**tallies, arm: tallies[arm].plus(Tally(1, int(is_event)))}
-        return {**kept, "period": {"since": since.isoformat(), **_json(found)}}
+        tallies = _tallies(kept["slot"]) if "slot" in kept else NONE_YET
+        found = {**tallies, arm: tallies[arm].plus(Tally(int(is_new), int(is_event)))}
+        return {**kept, "slot": {"number": slot_of(at), **_json(found)}}
 
     def silent(self, kept: Kept, tallies: Tallies, *, until: datetime) -> Kept:
         """Return what is kept once silence was looked for.
@@ -134,22 +128,21 @@ class EventGate:
     def figures(self, kept: Kept) -> Mapping[str, Figure]:
         """See `KeptGate.figures`."""
         found: dict[str, Figure] = {"tolerated": self.test.tolerated}
-        gathered = _tallies(kept["period"]) if "period" in kept else NONE_YET
+        gathered = _tallies(kept["slot"]) if "slot" in kept else NONE_YET
         for arm, tally in _weighed_so_far(kept).items():
             found |= {f"{arm}.at_risk": tally.at_risk, f"{arm}.events": tally.events}
             found[f"{arm}.gathered"] = gathered[arm].at_risk
         return found
 
     def settled(self, kept: Kept, at: datetime) -> Kept:
-        """Return what is kept once a period that is over was weighed, or let go: nothing was there to compare with."""
-        since, tallies = _period(kept, at)
-        is_enough = min(tally.at_risk for tally in tallies.values()) >= FEWEST_WINDOWS
-        if at - since >= PERIOD and is_enough:
-            return _without_period(self.weighed(kept, tallies))
-        return _without_period(kept) if at - since >= LONGEST_PERIOD else kept
+        """Return what is kept once a slot that is over by `at` was weighed; one without both arms is let go."""
+        if "slot" not in kept or kept["slot"]["number"] == slot_of(at):
+            return kept
+        left = {name: value for name, value in kept.items() if name != "slot"}
+        return self.weighed(left, _tallies(kept["slot"]))
 
     def weighed(self, kept: Kept, tallies: Tallies) -> Kept:
-        """Return what is kept once the events of windows or devices at risk at the same time were weighed."""
+        """Return what is kept once the events of those at risk at the same time were weighed, if both arms had some."""
         canary, control = tallies[Arm.CANARY], tallies[Arm.CONTROL]
         if not canary.at_risk or not control.at_risk:
             return kept
@@ -162,15 +155,6 @@ class EventGate:
 
 def _weighed_so_far(kept: Kept) -> Tallies:
     return _tallies(kept["weighed"]) if "weighed" in kept else NONE_YET
-
-
-def _period(kept: Kept, at: datetime) -> tuple[datetime, Tallies]:
-    period = kept.get("period")
-    return (at, NONE_YET) if period is None else (datetime.fromisoformat(period["since"]), _tallies(period))
-
-
-def _without_period(kept: Kept) -> Kept:
-    return {name: value for name, value in kept.items() if name != "period"}
 
 
 def _tallies(found: Mapping[str, Any]) -> Tallies:

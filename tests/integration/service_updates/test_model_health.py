@@ -197,19 +197,18 @@ async def health_events(world: UpdateWorld) -> list[Event]:
         return [each.event for each in await work.events.page(EventType.HEALTH, before=None, limit=100)]
 
 
-async def test_slower_model_than_the_plan_expects_is_halted(world: UpdateWorld) -> None:
-    """By the mean of pairs, beyond the expected change and its margin, once control has told what is usual."""
+@pytest.mark.parametrize("lie", [1e6, 0.0, None])
+async def test_slower_model_than_the_plan_expects_is_halted(world: UpdateWorld, lie: float | None) -> None:
+    """By pairs of canaries and control, beyond the expected change and its margin, though a device of control lies."""
     fleet = await fleet_of(world)
     view, canaries = await roll_out(fleet, means=(LATENCY,))
     control = [each for each in fleet.ids if each not in canaries]
     world.clock.advance(3600)
-    await fleet.health.take([(each, fleet.report(each)) for each in control[:30]])
-    figures = (await state_of(fleet, view)).stored.rollout.figures
-    assert (figures["latency.sample"], figures["latency.pairs"]) == (30, 0)
-    first = [(canaries[0], fleet.report(canaries[0], model_sha256=NEW, latency_mean_ms=36.0))]
-    rest = [(each, fleet.report(each)) for each in control[30:]]
-    slow = [(each, fleet.report(each, model_sha256=NEW, latency_mean_ms=45.0)) for each in canaries[1:11]]
-    await fleet.health.take([*first, *rest, *slow])
+    lies = {} if lie is None else {"latency_mean_ms": lie}
+    await fleet.health.take([(each, fleet.report(each, **(lies if each == control[-1] else {}))) for each in control])
+    assert (await state_of(fleet, view)).stored.rollout.figures["latency.pairs"] == 0
+    slow = [(each, fleet.report(each, model_sha256=NEW, latency_mean_ms=45.0)) for each in canaries]
+    await fleet.health.take(slow)
     halted = (await state_of(fleet, view)).stored.rollout
     assert halted.state is RolloutState.HALTED
     assert "gate latency: expected latency on m4-0 to move no more than 2 above +5" in halted.halted_reason
@@ -263,17 +262,44 @@ async def test_device_tells_what_it_said_last_and_its_own_past(world: UpdateWorl
         await fleet.health.of_device(fleet.ids[0])
 
 
+async def at_risk(fleet: Fleet, view: RolloutView, arm: Arm) -> int:
+    """Cores at risk so far, weighed or not."""
+    figures = (await state_of(fleet, view)).stored.rollout.figures
+    return int(figures[f"drift.{arm}.at_risk"]) + int(figures[f"drift.{arm}.gathered"])
+
+
 async def test_window_that_covers_time_twice_or_to_come_is_not_counted(world: UpdateWorld) -> None:
-    """A device that tells more hours than there were speaks for one of them."""
+    """A device that tells more hours than there were speaks for one of them; neither does one of too long ago count."""
     fleet = await fleet_of(world)
     view, canaries = await roll_out(fleet, control=(DRIFT,))
     await fleet.hour()
     world.clock.advance(3600)
     canary, now = canaries[0], world.clock.now()
-    greedy = [fleet.report(canary) for _ in range(20)]
+    before = await at_risk(fleet, view, Arm.CANARY)
     ahead = fleet.report(canary, since=now + HOUR, until=now + 2 * HOUR)
-    before = (await state_of(fleet, view)).stored.rollout.figures["drift.canary.gathered"]
-    await fleet.health.take([(canary, each) for each in [*greedy, ahead]])
-    after = (await state_of(fleet, view)).stored.rollout.figures
-    gathered = int(after["drift.canary.gathered"]) + int(after["drift.canary.at_risk"])
-    assert gathered == int(before) + 1
+    greedy = [fleet.report(canary, resets=number) for number in range(20)]
+    await fleet.health.take([(canary, each) for each in [ahead, *greedy]])
+    assert await at_risk(fleet, view, Arm.CANARY) == before + 1
+    found = await fleet.health.counted(view.stored.rollout.rollout_id, after=None, limit=10)
+    assert not found
+
+
+@pytest.mark.parametrize("arm", list(Arm))
+async def test_device_that_sets_its_clock_back_and_tells_thousands_of_windows_is_one_device(
+    world: UpdateWorld, arm: Arm
+) -> None:
+    """It does not decide which share of the time at risk an arm has had."""
+    fleet = await fleet_of(world)
+    view, canaries = await roll_out(fleet, control=(DRIFT,))
+    begun = world.clock.now()
+    await fleet.hour()
+    await fleet.hour()
+    world.clock.advance(60)
+    liar = canaries[0] if arm is Arm.CANARY else next(each for each in fleet.ids if each not in canaries)
+    before = await at_risk(fleet, view, arm)
+    minute = timedelta(minutes=1)
+    for start in (begun - 30 * 24 * HOUR, begun, begun + 2 * HOUR):
+        spans = [(start + number * minute, start + (number + 1) * minute) for number in range(-1, 150)]
+        told = [fleet.report(liar, since=since, until=until) for since, until in spans]
+        await fleet.health.take([(liar, each) for each in told])
+    assert await at_risk(fleet, view, arm) <= before + 1

@@ -11,6 +11,7 @@ from protocol.geometry import Core, Slot
 from protocol.health import HealthReport
 from protocol.identity import Access, DeviceId
 from protocol.messages import ActionState, Cause
+from protocol.plan import HealthEvent
 from protocol.shadow import ShadowCounts
 from protocol.updates import ReleaseImage
 from service.adapters.database.engine import Database, database_url
@@ -29,7 +30,7 @@ from service.domain.device import AlreadyClaimedError, Device, DeviceState
 from service.domain.errors import NameTakenError, VersionConflictError
 from service.domain.gates.arms import Arm
 from service.domain.membership import StagePlan
-from service.domain.model_health import CoreHealth, Past
+from service.domain.model_health import CoreHealth, CountedWindows, Past
 from service.domain.operator import SERVICE
 from service.domain.product import DeviceGroup, GroupPolicy, Product, UnknownGroupError
 from service.domain.release import Release, UnknownReleaseError
@@ -323,7 +324,11 @@ async def test_health_of_models_is_kept_by_device_and_core(storage: UnitOfWorkFa
     async with storage() as work:
         await add_devices(work, device(1), device(2))
         await work.health.put([health(1), health(2)])
-        newer = replace(health(1, sequence=2), before=Past(6, 0.5, 30.0, 1000.0, {"none": 1.0}))
+        newer = replace(
+            health(1, sequence=2),
+            before=Past(6, 0.5, 30.0, 1000.0, {"none": 1.0}),
+            counted=CountedWindows(NOW, 7, NOW, frozenset({HealthEvent.CRASH, HealthEvent.DRIFT})),
+        )
         await work.health.put([newer])
         found = await work.health.of([device_id_of(1), device_id_of(3)])
         assert found == {(device_id_of(1), Core.M4_0): newer}
