@@ -98,6 +98,8 @@ async def awaited_places(work: UnitOfWork, device_ids: Collection[str], *, resum
         return set()
     attributes = await work.attributes.of(device_ids)
     places = {Place(*pair) for values in attributes.values() for pair in values.items()}
+    # A device whose attributes have changed may wait where it no longer belongs; called, it asks anew.
+    places |= {Place.parse(action.place) for action in await work.actions.unfinished(device_ids) if action.place}
     return {*await work.disruptions.waited_for(places), *await work.disruptions.waited_for_by(resumed)}
 
 

@@ -187,3 +187,19 @@ async def test_processes_that_offer_at_once_keep_the_budget(world: UpdateWorld) 
             await end(world, second, device_id)
         if not any(is_told(world, device_id) for device_id in devices):
             break
+
+
+async def test_device_whose_site_is_renamed_waits_where_it_belongs_now(world: UpdateWorld) -> None:
+    """Who waits for a place of the old name is not forgotten there."""
+    busy, waiting = await at_site(world, 2)
+    view = await begun(world, plan(disruption=Disruption(group_by="site")))
+    await ask(world, busy)
+    await ask(world, waiting)
+    for device_id in (busy, waiting):
+        await give(world, device_id, {"site": "quay"})
+    await world.tick()
+    await ask(world, waiting)
+    assert (await part_of(world, view, waiting)).place == "site=quay"
+    await end(world, view, busy)
+    await world.tick()
+    assert is_told(world, waiting)
