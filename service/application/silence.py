@@ -8,10 +8,12 @@ all are looked at.
 from dataclasses import replace
 from datetime import datetime
 
+from protocol.messages import ActionState
 from service.application.health_repository import Counted
 from service.application.model_health import kept_gates
 from service.application.rollout_members import last_members
 from service.application.unit_of_work import UnitOfWork
+from service.domain.action import Action
 from service.domain.gates.arms import Arm, EventGate, Tally
 from service.domain.gates.kept import Kept
 from service.domain.rollout import Rollout, RolloutState
@@ -27,8 +29,8 @@ async def look_for_silence(work: UnitOfWork, rollout: Rollout, *, now: datetime)
         rollout: as it was read.
         now: UTC, aware.
     """
-    if rollout.state not in {RolloutState.RUNNING, RolloutState.PAUSED}:
-        return rollout
+    if rollout.state not in {RolloutState.RUNNING, RolloutState.PAUSED} or rollout.only_downloads:
+        return rollout  # who has only fetched the release does not run it
     for gate in kept_gates(rollout):
         look = gate.next_look(rollout.kept.get(gate.name, {}))
         if isinstance(gate, EventGate) and look is not None and look <= now:
@@ -68,9 +70,14 @@ async def _arms(work: UnitOfWork, rollout: Rollout, gate: EventGate) -> dict[Arm
         if gate.name in counted.get(device_id, frozenset()):
             continue
         # One that was given the release only after the time that is looked at is no event: that only delays.
-        is_canary = device_id in actions and actions[device_id].offered
-        arms[Arm.CANARY if is_canary else Arm.CONTROL][device_id] = at
+        action = actions.get(device_id)
+        arms[Arm.CANARY if action is not None and _runs_release(action) else Arm.CONTROL][device_id] = at
     return arms
+
+
+def _runs_release(action: Action) -> bool:
+    """Whether a device was given the release, or had it before."""
+    return action.offered or action.state is ActionState.CONFIRMED
 
 
 def _with_kept(rollout: Rollout, gate: EventGate, kept: Kept) -> Rollout:
