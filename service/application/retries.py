@@ -65,7 +65,12 @@ async def _is_member(work: UnitOfWork, stored: StoredRollout, device_id: str) ->
 def _has_room(stored: StoredRollout, action: Action, chosen: Sequence[Action]) -> bool:
     """Whether the action's stage holds the device once more; one that was cancelled may have been replaced."""
     stage = stored.rollout.stages[action.stage_index]
-    if action.state is not ActionState.CANCELLED or stage.cut is None or not stage.cut.is_capped:
+    if _keeps_place(action) or stage.cut is None or not stage.cut.is_capped:
         return True
-    back = [each for each in chosen if (each.stage_index, each.state) == (action.stage_index, ActionState.CANCELLED)]
-    return stage.counts.size + len(back) < stage.cut.planned
+    back = [each for each in chosen if each.stage_index == action.stage_index and not _keeps_place(each)]
+    return len(back) < stage.room
+
+
+def _keeps_place(action: Action) -> bool:
+    """Whether nobody took its place in the stage: it was given the release, or has failed."""
+    return action.offered or action.state is not ActionState.CANCELLED

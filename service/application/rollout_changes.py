@@ -97,7 +97,8 @@ async def store_actions(
 ) -> Rollout:
     """Store changed actions of one rollout, with events, and return the rollout with them counted.
 
-    One that has failed for what the plan tries again is stored in line for its next attempt; both are told.
+    One that has failed for what the plan tries again is stored in line for its next attempt; both are told. One whose
+    next attempt was taken back stays as it had ended.
 
     Args:
         work: the transaction, which holds the rollout's row.
@@ -105,7 +106,9 @@ async def store_actions(
         changes: (before, after) of each action; those that are equal are left out.
         now: UTC, aware.
     """
-    changed = [(before, after, _tried_again(rollout, after, now)) for before, after in changes if before != after]
+    changed = [
+        (before, after, _tried_again(rollout, before, after, now=now)) for before, after in changes if before != after
+    ]
     await work.actions.save([last for _, _, last in changed])
     for before, after, last in changed:
         rollout = rollout.with_moved(before, last)
@@ -116,11 +119,12 @@ async def store_actions(
     return await tell_sites(work, rollout, [last for _, _, last in changed])
 
 
-def _tried_again(rollout: Rollout, action: Action, now: datetime) -> Action:
+def _tried_again(rollout: Rollout, before: Action, after: Action, *, now: datetime) -> Action:
     conditions = rollout.conditions
-    if conditions.retries is None or not rollout.retries(action):
-        return action
-    return retried(action, now=now, pause=conditions.retries.pause, timeout=conditions.action_timeout)
+    was_taken_back = after.attempt < before.attempt
+    if conditions.retries is None or was_taken_back or not rollout.retries(after):
+        return after
+    return retried(after, now=now, pause=conditions.retries.pause, timeout=conditions.action_timeout)
 
 
 def _stands(action: Action) -> tuple[object, ...]:

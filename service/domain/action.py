@@ -48,6 +48,7 @@ class Attempt:
     Attributes:
         state: final.
         offered: whether the device had been given the release by then.
+        shadow, agrees: of the action by then.
     """
 
     state: ActionState
@@ -55,6 +56,8 @@ class Attempt:
     detail: str
     ended_at: datetime
     offered: bool
+    shadow: ShadowCounts | None = None
+    agrees: bool | None = None
 
     @property
     def blame(self) -> Cause | None:
@@ -106,7 +109,7 @@ class Action:
         place: attribute and value, as in `site=harbour-3`, whose disruption budget it waits for or has last asked.
         deferrals: how often the device's user has put it off.
         order: what the device was last told to do with the release.
-        shadow: what its comparison came to, or None.
+        shadow: what this attempt's comparison came to, or None.
         agrees: whether that is within the plan's tolerance; None before there is anything to judge.
     """
 
@@ -141,7 +144,30 @@ class Action:
         """Every attempt that has ended."""
         if not self.state.is_final:
             return self.past
-        return (*self.past, Attempt(self.state, self.cause, self.detail, self.progressed_at, self.offered))
+        return (*self.past, self._as_attempt())
+
+    def _as_attempt(self) -> Attempt:
+        return Attempt(self.state, self.cause, self.detail, self.progressed_at, self.offered, self.shadow, self.agrees)
+
+    @property
+    def _comparisons(self) -> tuple[bool | None, ...]:
+        return (self.agrees, *(each.agrees for each in self.past))
+
+    @property
+    def has_disagreed(self) -> bool:
+        """Whether its model in shadow did not answer as it is to at any attempt."""
+        return any(agrees is False for agrees in self._comparisons)
+
+    @property
+    def has_agreed(self) -> bool:
+        """Whether its model in shadow has answered as it is to, and never otherwise."""
+        return not self.has_disagreed and any(self._comparisons)
+
+    @property
+    def has_broken(self) -> bool:
+        """Whether its model in shadow crashed, hung or did not start at any attempt."""
+        shadows = (self.shadow, *(each.shadow for each in self.past))
+        return any(shadow is not None and bool(shadow.failure) for shadow in shadows)
 
     @property
     def blames(self) -> frozenset[Cause]:
@@ -335,6 +361,7 @@ def withdraw(action: Action, reason: str, *, now: datetime) -> Action:
         last = action.past[-1]
         detail = f"{last.detail}; not tried again: {reason}"[:MAX_DETAIL_CHARACTERS]
         ended = replace(action, state=last.state, cause=last.cause, detail=detail, past=action.past[:-1])
+        ended = replace(ended, shadow=last.shadow, agrees=last.agrees)
         return replace(ended, progressed_at=last.ended_at, due_at=None, not_before=None)
     return replace(action, state=ActionState.CANCELLED, detail=reason, progressed_at=now, due_at=None)
 

@@ -1,8 +1,8 @@
 """Trying again: an action whose device failed goes back in line, with what it failed for kept.
 
 The row stays the same and its attempt rises, so that a late report of an earlier attempt changes nothing. What a
-device has failed for once stands for ever in the evidence (`service.domain.rollout_counts`); a later success counts
-for the completion of its stage.
+device has failed for once stands for ever in the evidence (`service.domain.rollout_counts`), and so does a model that
+disagreed in shadow; a later success counts for the completion of its stage.
 """
 
 from dataclasses import dataclass, replace
@@ -67,6 +67,8 @@ def retried(action: Action, *, now: datetime, pause: timedelta, timeout: timedel
         hold=Hold.RETRY if pause else None,
         place="",
         due_at=not_before or now + timeout,
+        shadow=None,
+        agrees=None,
     )
 
 

@@ -59,8 +59,8 @@ class StageCounts:
         causes: of the exposed, the ones that failed at any attempt; a device that was never reached failed nothing.
         downloaded: devices that wait with the release for the next word.
         compared: devices without a result that have said whether a model in shadow agrees.
-        agreed: devices on which a model in shadow answered as it is to.
-        disagreed: devices on which it did not, those where it failed included.
+        agreed: devices on which a model in shadow answered as it is to at every attempt that compared.
+        disagreed: devices on which it did not at any attempt, those where it failed included.
         broke: of these, the ones where it crashed, hung or did not start.
     """
 
@@ -131,9 +131,9 @@ class StageCounts:
             causes=self._causes(action, times),
             downloaded=self.downloaded + times * (action.state is ActionState.DOWNLOADED),
             compared=self.compared + times * (action.is_waiting and action.state is ActionState.SHADOWING),
-            agreed=self.agreed + times * (action.agrees is True),
-            disagreed=self.disagreed + times * (action.agrees is False),
-            broke=self.broke + times * bool(action.shadow is not None and action.shadow.failure),
+            agreed=self.agreed + times * action.has_agreed,
+            disagreed=self.disagreed + times * action.has_disagreed,
+            broke=self.broke + times * action.has_broken,
         )
 
     def _causes(self, action: Action, times: int) -> Mapping[Trace, int]:

@@ -251,7 +251,7 @@ def _mutable(action: Action) -> dict[str, Any]:
     derived = {
         "past": [_attempt_row(each) for each in action.past],
         "blames": "+".join(sorted(action.all_blames)) or None,
-        "shadow": None if action.shadow is None else action.shadow.model_dump(mode="json"),
+        "shadow": _shadow_row(action.shadow),
     }
     return {name: derived[name] if name in derived else getattr(action, name) for name in _MUTABLE}
 
@@ -263,7 +263,17 @@ def _attempt_row(attempt: Attempt) -> dict[str, Any]:
         "detail": attempt.detail,
         "ended_at": attempt.ended_at.isoformat(),
         "offered": attempt.offered,
+        "shadow": _shadow_row(attempt.shadow),
+        "agrees": attempt.agrees,
     }
+
+
+def _shadow_row(counts: ShadowCounts | None) -> dict[str, Any] | None:
+    return None if counts is None else counts.model_dump(mode="json")
+
+
+def _shadow(row: dict[str, Any] | None) -> ShadowCounts | None:
+    return None if row is None else ShadowCounts.model_validate(row)
 
 
 def _attempt(row: dict[str, Any]) -> Attempt:
@@ -273,6 +283,8 @@ def _attempt(row: dict[str, Any]) -> Attempt:
         detail=row["detail"],
         ended_at=datetime.fromisoformat(row["ended_at"]),
         offered=row["offered"],
+        shadow=_shadow(row.get("shadow")),
+        agrees=row.get("agrees"),
     )
 
 
@@ -297,6 +309,6 @@ def action_of(row: Row[Any]) -> Action:
         place=row.place,
         deferrals=row.deferrals,
         order=Order(row.order),
-        shadow=None if row.shadow is None else ShadowCounts.model_validate(row.shadow),
+        shadow=_shadow(row.shadow),
         agrees=row.agrees,
     )
