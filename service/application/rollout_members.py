@@ -133,13 +133,14 @@ async def walk(work: UnitOfWork, rollout: Rollout, stage: Stage, *, limit: int, 
         bucket = rollout.order.bucket_after(position)
         if bucket is None or position >= until:
             return Walk(new, looked_at, is_end=True, elsewhere=elsewhere)
-        found = await _members(work, rollout, bucket.prefix, condition)
-        placed = sorted((rollout.order.position(device_id), device_id) for device_id in found)
+        found = set(await _members(work, rollout, bucket.prefix, condition))
+        others = await _let_in_before(work, rollout, stage, bucket.prefix)
+        placed = sorted((rollout.order.position(device_id), device_id) for device_id in found | others)
         placed = [each for each in placed if position < each[0] <= until]
         known = await work.actions.known(rollout.rollout_id, [device_id for _, device_id in placed])
         for looked_at, device_id in placed:
             if device_id not in known:
-                new.append(device_id)
+                new += [device_id] if device_id in found else []
             elif rollout.stages[known[device_id]].where != stage.where and looked_at > stage.threshold:
                 elsewhere += 1
             if len(new) + elsewhere == limit:
@@ -147,6 +148,13 @@ async def walk(work: UnitOfWork, rollout: Rollout, stage: Stage, *, limit: int, 
         position = bucket.last
         ids_to_read -= max(LEAST_PER_BUCKET, len(found))
     return Walk(new, position, is_end=False, elsewhere=elsewhere)
+
+
+async def _let_in_before(work: UnitOfWork, rollout: Rollout, stage: Stage, begins: str) -> set[str]:
+    """Return the devices of a bucket that may have been let in by other stages, and are no target any more since."""
+    if rollout.conditions.target is None or not rollout.filters:
+        return set()
+    return set(await _members(work, rollout, begins, await condition_of(work, stage.where)))
 
 
 async def _members(work: UnitOfWork, rollout: Rollout, begins: str, condition: Condition) -> Sequence[str]:

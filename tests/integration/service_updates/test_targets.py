@@ -190,3 +190,22 @@ async def test_device_joins_when_it_runs_what_the_target_asks_for(world: UpdateW
     await say_what_runs(world, device_ids[1], first.digests)
     await world.tick()
     assert await members(world, second) == set(device_ids)
+
+
+async def test_stage_counts_those_who_are_no_target_any_more(world: UpdateWorld) -> None:
+    """Who confirmed in an earlier stage runs the new image, and is no target any more; the cap counts it."""
+    device_ids = await world.add_devices(20)
+    first = await world.release("first")
+    release = await world.release("second")
+    for number, device_id in enumerate(device_ids):
+        await say_what_runs(world, device_id, first.digests)
+        await say(world, device_id, {"ring": "lab" if number < 10 else "field"})
+    lab = {"percent": 100, "where": {"attribute": "ring", "is": "lab"}}
+    target = {"not": {"installed": APPLICATION.value, "name": "a7-second"}}
+    view = await roll_out(world, plan(lab, {"percent": 60}, {"percent": 100, "soak": "1d"}, target=target), "second")
+    for action in [each.action for each in await world.actions(view)]:
+        await world.director.timestamp(action.device_id)
+        await world.report(action.device_id, action.action_id, ActionState.CONFIRMED, digests=release.digests)
+    await world.tick()
+    reached = sorted(device_ids, key=view.stored.rollout.order.position)[:12]
+    assert await members(world, view, stage=1) == set(reached) - set(device_ids[:10])
