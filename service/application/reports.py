@@ -21,7 +21,7 @@ from service.application.rollout_changes import store_actions, store_rollout
 from service.application.security_events import indicated, refused
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.application.update_repositories import StoredManifest, StoredRollout
-from service.domain.action import Action, UnknownActionError, apply_report
+from service.domain.action import Action, Bucket, UnknownActionError, apply_report
 from service.domain.clone import manifest_suspicion
 from service.domain.conditions import Conditions
 from service.domain.device import Device, UnknownDeviceError
@@ -34,6 +34,10 @@ MAX_MANIFEST_BYTES = 16 * 1024
 
 class ForeignManifestError(ForbiddenError):
     """A version manifest of another device."""
+
+
+class ReportOutOfTurnError(ConflictError):
+    """A report of work on an action that waits in line behind the one that its device works on."""
 
 
 class ReplayedManifestError(ConflictError):
@@ -90,6 +94,7 @@ class Reports:
             UnknownActionError: there is no such action of this device.
             InvalidReportError: a state that only the service sets.
             DeferralRefusedError: it puts off what may not be put off.
+            ReportOutOfTurnError: the device works on another action.
         """
         now = self._clock.now()
         async with self._unit_of_work() as work:
@@ -100,6 +105,7 @@ class Reports:
                 after = _reported(action, report, release, conditions, now=now)
             else:
                 after = put_off(action, report, conditions.timing, now=now, timeout=timeout)
+            await _check_turn(work, action, after)
             is_newest = report.attempt == action.attempt and report.sequence > action.sequence
             if report.state.is_final and is_newest:
                 await work.installed.put(device_id, report.digests, at=now)
@@ -180,6 +186,14 @@ async def _part_of(work: UnitOfWork, device_id: str, action_id: str) -> tuple[St
     if stored is None or action is None or action.device_id != device_id:
         raise UnknownActionError(f"action: expected one of this device, found none of id {action_id}")
     return stored, action
+
+
+async def _check_turn(work: UnitOfWork, before: Action, after: Action) -> None:
+    if before.bucket is not Bucket.SCHEDULED or after.bucket is not Bucket.IN_PROGRESS:
+        return
+    busy = [other.action_id for other in await work.actions.queue(after.device_id) if other.bucket is after.bucket]
+    if busy:
+        raise ReportOutOfTurnError(f"report: expected one of action {busy[0]}, found one of {after.action_id}, in line")
 
 
 async def _follow_up(work: UnitOfWork, action: Action, *, now: datetime) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from protocol.geometry import Slot
 from protocol.messages import ActionState, Cause
+from service.application.reports import ReportOutOfTurnError
 from service.application.rollout_ticks import RolloutTicks
 from service.domain.membership import StagePlan
 from service.domain.rollout import RolloutState
@@ -191,6 +192,22 @@ async def test_rollout_of_other_slots_waits_in_line(world: UpdateWorld) -> None:
     await world.confirm_all(first)
     await world.tick()
     assert world.poll.reply(device, fleet_size=1).action_id == two.action.action_id
+
+
+async def test_report_of_what_waits_in_line_is_refused(world: UpdateWorld) -> None:
+    """A device that works on one action cannot have begun another; its part stays as it is."""
+    device_id = await world.add_device()
+    await world.release("app")
+    await world.release("fw", [Slot.M4_0_FIRMWARE])
+    await world.roll_out("app", (StagePlan(percent=100),))
+    waiting = await world.roll_out("fw", (StagePlan(percent=100),))
+    await world.tick()
+    await world.director.timestamp(device_id)
+    (numbered,) = await world.actions(waiting)
+    with pytest.raises(ReportOutOfTurnError, match="in line"):
+        await world.report(device_id, numbered.action.action_id, ActionState.DOWNLOADING)
+    (numbered,) = await world.actions(waiting)
+    assert numbered.action.state is ActionState.SCHEDULED
 
 
 async def test_abort_cancels_what_nobody_was_given(world: UpdateWorld) -> None:
