@@ -148,14 +148,17 @@ async def test_release_with_an_image_of_another_is_refused(drill: Drill) -> None
 
 
 async def test_release_that_points_to_an_older_document_is_refused(drill: Drill) -> None:
-    """The service's tables give the images of the first release out under the second one's name."""
+    """The tables give the first release's images out as the third's, and say that it may go back to them."""
     assert await drill.run(await drill.roll_out("second")) is ActionState.CONFIRMED
     await drill.release("third", "4.0.0")
     action_id = await drill.roll_out("third")
-    first, third = await drill.world.releases.get("first"), await drill.world.releases.get("third")
+    first, second, third = [await drill.world.releases.get(name) for name in ("first", "second", "third")]
+    goes_back = {slot.value: [digest] for slot, digest in second.digests.items()}
     await change(
         drill,
-        update(releases).where(releases.c.release_id == third.release_id).values(target=first.target),
+        update(releases)
+        .where(releases.c.release_id == third.release_id)
+        .values(target=first.target, goes_back=goes_back),
         *(
             update(release_images)
             .where(release_images.c.release_id == third.release_id, release_images.c.slot == slot.value)
