@@ -39,7 +39,7 @@ class HealthRepository(Protocol):
         """Store what is known now, in the place of what was."""
 
     async def forget(self, *, received_before: datetime) -> None:
-        """Delete what was not told anew, and which devices were counted, since a time."""
+        """Delete what was not told anew since a time; who was counted stays with the rollout and its evidence."""
 
     async def count(self, counted: Sequence[Counted]) -> None:
         """Store that gates have counted devices."""

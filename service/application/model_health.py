@@ -104,7 +104,7 @@ class ModelHealth:
         Args:
             unit_of_work: opens transactions.
             clock: of the service.
-            kept: for how long what a device said last is kept, and which devices gates have counted.
+            kept: for how long what a device said last is kept; whom gates have counted is kept with the rollout.
         """
         self._unit_of_work = unit_of_work
         self._clock = clock

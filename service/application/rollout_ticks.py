@@ -84,7 +84,7 @@ class RolloutTicks:
         await self._follow_devices(lease, due.events)
         for rollout_id in due.rollout_ids:
             async with self._unit_of_work() as work:
-                await self._look(work, await self._listened(work, rollout_id))
+                await self._look(work, await self._listened(work, rollout_id, listening_since=lease.listening_since))
                 await work.commit()
         for rollout_id, actions in _by_rollout(due.actions).items():
             async with self._unit_of_work() as work:
@@ -193,10 +193,10 @@ class RolloutTicks:
         let_in = 1 - (rollout.held - stored.rollout.held)
         await store_rollout(work, stored, rollout.paced(let_in, now), now=now)
 
-    async def _listened(self, work: UnitOfWork, rollout_id: str) -> StoredRollout:
+    async def _listened(self, work: UnitOfWork, rollout_id: str, *, listening_since: datetime) -> StoredRollout:
         """Return a rollout, locked, once it was looked for what no report tells."""
         stored, now = await work.rollouts.get(rollout_id, lock=True), self._clock.now()
-        rollout = await look_for_silence(work, stored.rollout, now=now)
+        rollout = await look_for_silence(work, stored.rollout, now=now, listening_since=listening_since)
         return stored if rollout is stored.rollout else await store_rollout(work, stored, rollout, now=now)
 
     async def _look(self, work: UnitOfWork, stored: StoredRollout) -> None:

@@ -3,6 +3,9 @@
 The cost of a look does not grow with the fleet. Of canaries the first that were given the release are looked at, of the
 others those that the rollout comes to last: its order is salted, so neither are chosen. Of an arm with fewer devices
 all are looked at.
+
+Nobody is silent for as long as nobody could be heard of: after an outage of the service, and where both arms have said
+nothing, devices have their whole time again, and the look that was due waits for it.
 """
 
 from dataclasses import replace
@@ -21,41 +24,52 @@ from service.domain.rollout import Rollout, RolloutState
 SAMPLE = 2000  # devices of an arm
 
 
-async def look_for_silence(work: UnitOfWork, rollout: Rollout, *, now: datetime) -> Rollout:
+async def look_for_silence(work: UnitOfWork, rollout: Rollout, *, now: datetime, listening_since: datetime) -> Rollout:
     """Return the rollout once the gates that are due have seen who fell silent.
 
     Args:
         work: the transaction, which holds the rollout's row.
         rollout: as it was read.
         now: UTC, aware.
+        listening_since: since when the service has been up to hear of devices, UTC, aware.
     """
     if rollout.state not in {RolloutState.RUNNING, RolloutState.PAUSED} or rollout.only_downloads:
         return rollout  # who has only fetched the release does not run it
     for gate in kept_gates(rollout):
         look = gate.next_look(rollout.kept.get(gate.name, {}))
         if isinstance(gate, EventGate) and look is not None and look <= now:
-            rollout = await _look(work, rollout, gate, now=now)
+            kept = await _look(work, rollout, gate, now=now, listening_since=listening_since)
+            rollout = replace(rollout, kept={**rollout.kept, gate.name: kept})
     return rollout
 
 
-async def _look(work: UnitOfWork, rollout: Rollout, gate: EventGate, *, now: datetime) -> Rollout:
+async def _look(
+    work: UnitOfWork, rollout: Rollout, gate: EventGate, *, now: datetime, listening_since: datetime
+) -> Kept:
     kept = rollout.kept.get(gate.name, {})
     since = gate.silence_since(kept)
     if since is None:
-        return _with_kept(rollout, gate, gate.silent(kept, {arm: Tally() for arm in Arm}, until=now))
+        return gate.silent(kept, {arm: Tally() for arm in Arm}, until=now)
     until = now - gate.silent_after
-    tallies = {arm: Tally() for arm in Arm}
-    silent: list[Counted] = []
-    for arm, heard in (await _arms(work, rollout, gate)).items():
-        at_risk = {device_id: at for device_id, at in heard.items() if at > since}
-        gone = sorted(device_id for device_id, at in at_risk.items() if at <= until)
-        tallies[arm] = Tally(len(at_risk), len(gone))
-        silent += [
-            Counted(rollout.rollout_id, gate.name, each, arm, "offline", _heard(at_risk[each], until), now)
-            for each in gone
+    if listening_since > until:
+        return gate.listening(kept, since=listening_since)
+    heard = await _arms(work, rollout, gate)
+    at_risk = {arm: {each: at for each, at in devices.items() if at > since} for arm, devices in heard.items()}
+    gone = {arm: {each: at for each, at in devices.items() if at <= until} for arm, devices in at_risk.items()}
+    if not all(at_risk.values()):  # there is nothing to compare with
+        return gate.silent(kept, {arm: Tally() for arm in Arm}, until=until)
+    if gone == at_risk:
+        return gate.hushed(kept, at=now)
+    if gate.is_hushed(kept):
+        return gate.listening(kept, since=now)
+    await work.health.count(
+        [
+            Counted(rollout.rollout_id, gate.name, each, arm, "offline", _heard(at, until), now)
+            for arm, devices in gone.items()
+            for each, at in sorted(devices.items())
         ]
-    await work.health.count(silent)
-    return _with_kept(rollout, gate, gate.silent(kept, tallies, until=until))
+    )
+    return gate.silent(kept, {arm: Tally(len(at_risk[arm]), len(gone[arm])) for arm in Arm}, until=until)
 
 
 async def _arms(work: UnitOfWork, rollout: Rollout, gate: EventGate) -> dict[Arm, dict[str, datetime]]:
@@ -78,10 +92,6 @@ async def _arms(work: UnitOfWork, rollout: Rollout, gate: EventGate) -> dict[Arm
 def _runs_release(action: Action) -> bool:
     """Whether a device was given the release, or had it before."""
     return action.offered or action.state is ActionState.CONFIRMED
-
-
-def _with_kept(rollout: Rollout, gate: EventGate, kept: Kept) -> Rollout:
-    return replace(rollout, kept={**rollout.kept, gate.name: kept})
 
 
 def _heard(at: datetime, until: datetime) -> str:

@@ -31,9 +31,6 @@ class MemoryHealth:
         """See `HealthRepository.forget`."""
         for key in [key for key, state in self._states.items() if state.received_at < received_before]:
             self._journal.remove(self._states, key)
-        for pair, gates in list(self._counted.items()):
-            kept = {gate: each for gate, each in gates.items() if each.at >= received_before}
-            self._journal.put(self._counted, pair, kept)
 
     async def count(self, counted: Sequence[Counted]) -> None:
         """See `HealthRepository.count`."""

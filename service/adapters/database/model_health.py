@@ -44,7 +44,6 @@ class SqlHealth:
     async def forget(self, *, received_before: datetime) -> None:
         """See `HealthRepository.forget`."""
         await self._connection.execute(delete(model_health).where(model_health.c.received_at < received_before))
-        await self._connection.execute(delete(counted_devices).where(counted_devices.c.at < received_before))
 
     async def count(self, counted: Sequence[Counted]) -> None:
         """See `HealthRepository.count`."""

@@ -11,6 +11,8 @@ hold, so given ρ the factors of `control` are fair, slot by slot, where devices
 
 Silence comes late: a device that was last heard of in a period, and not for `silent_after` since, fell silent then.
 It counts by the same test, with ρ the share of the canaries among those that were heard of in that period or later.
+While nobody is heard of, in neither arm, nothing is told of anybody; then, and after an outage of the service, devices
+have their whole time again.
 """
 
 from collections.abc import Mapping
@@ -99,7 +101,31 @@ class EventGate:
             tallies: devices that were heard of after the last look's end; events are those that fell silent by `until`.
             until: the end of what was looked at: `silent_after` ago; of the first look, the time of it.
         """
-        return {**self.weighed(kept, tallies), "heard_until": until.isoformat()}
+        left = {name: value for name, value in kept.items() if name not in {"look_at", "is_hushed"}}
+        return {**self.weighed(left, tallies), "heard_until": until.isoformat()}
+
+    def hushed(self, kept: Kept, *, at: datetime) -> Kept:
+        """Return what is kept while nobody is heard of, in neither arm: it is looked again before anything is weighed.
+
+        Args:
+            kept: until now.
+            at: of the look, UTC, aware.
+        """
+        return {**kept, "is_hushed": True, "look_at": (at + self.silent_after / LOOKS_FOR_SILENCE).isoformat()}
+
+    def listening(self, kept: Kept, *, since: datetime) -> Kept:
+        """Return what is kept where devices have their whole time again: nothing is looked at until it is over.
+
+        Args:
+            kept: until now.
+            since: when devices could be heard of again, UTC, aware.
+        """
+        return {**kept, "is_hushed": False, "look_at": (since + self.silent_after).isoformat()}
+
+    @staticmethod
+    def is_hushed(kept: Kept) -> bool:
+        """Return whether nobody was heard of at the last look."""
+        return bool(kept.get("is_hushed", False))
 
     def silence_since(self, kept: Kept) -> datetime | None:
         """Return up to when silence was looked for, UTC, aware; None before the first look."""
@@ -110,7 +136,10 @@ class EventGate:
         if HealthEvent.OFFLINE not in self.events:
             return None
         since = self.silence_since(kept)
-        return AT_ONCE if since is None else since + self.silent_after + self.silent_after / LOOKS_FOR_SILENCE
+        if since is None:
+            return AT_ONCE
+        usual = since + self.silent_after + self.silent_after / LOOKS_FOR_SILENCE
+        return max(usual, datetime.fromisoformat(kept["look_at"])) if "look_at" in kept else usual
 
     def log_evidence(self, kept: Kept) -> float:
         """See `KeptGate.log_evidence`."""

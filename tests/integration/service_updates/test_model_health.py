@@ -214,34 +214,105 @@ async def test_slower_model_than_the_plan_expects_is_halted(world: UpdateWorld, 
     assert "gate latency: expected latency on m4-0 to move no more than 2 above +5" in halted.halted_reason
 
 
-async def silence_of(world: UpdateWorld, *, outage: bool) -> RolloutState:
-    """Canaries fall silent after the update, or everybody does; two days later the others are heard of again."""
+async def silence_of(fleet: Fleet, view: RolloutView, *, silent: Sequence[str], hours: int = 48) -> RolloutView:
+    """Every three hours all but some are heard of, while the service is there."""
+    for _ in range(hours // 3):
+        fleet.world.clock.advance(3 * 3600)
+        await fleet.hear([each for each in fleet.ids if each not in silent])
+        await fleet.world.tick()
+    return await state_of(fleet, view)
+
+
+async def watched_for_silence(world: UpdateWorld) -> tuple[Fleet, RolloutView, list[str]]:
+    """A fleet whose canaries run the release, each heard of since."""
     fleet = await fleet_of(world)
     view, canaries = await roll_out(fleet, hours=0, control=(SILENCE,))
     await world.tick()
     world.clock.advance(60)
     await fleet.hear(fleet.ids)
-    silent = fleet.ids if outage else canaries
-    for _ in range(12):
-        world.clock.advance(3 * 3600)
-        await fleet.hear([each for each in fleet.ids if each not in silent])
-        await world.tick()
-    await fleet.hear([each for each in fleet.ids if each not in canaries])
-    await world.tick()
+    return fleet, view, canaries
+
+
+async def assert_nothing_was_spent(fleet: Fleet, view: RolloutView) -> None:
+    """No device was counted, and the evidence is what it was at the start."""
     rollout = (await state_of(fleet, view)).stored.rollout
-    assert int(rollout.figures["silence.canary.events"]) == CANARIES
-    assert int(rollout.figures["silence.control.events"]) == (DEVICES - CANARIES if outage else 0)
-    return rollout.state
+    assert rollout.state is RolloutState.RUNNING
+    assert rollout.figures["silence.ln_halt"] == 0
+    assert not await fleet.health.counted(rollout.rollout_id, after=None, limit=1)
 
 
-async def test_outage_of_everybody_halts_no_healthy_release(world: UpdateWorld) -> None:
-    """Control falls silent as well as canaries do, so the release is not why."""
-    assert await silence_of(world, outage=True) is RolloutState.RUNNING
+async def assert_halted_by_silence_of(fleet: Fleet, view: RolloutView, canaries: Sequence[str]) -> None:
+    """The canaries alone were counted."""
+    rollout = (await state_of(fleet, view)).stored.rollout
+    assert rollout.state is RolloutState.HALTED
+    counted = await fleet.health.counted(rollout.rollout_id, after=None, limit=100)
+    assert {each.device_id for each in counted} == set(canaries)
+
+
+@pytest.mark.parametrize("bricks", [False, True])
+async def test_outage_of_everybody_spends_no_evidence(world: UpdateWorld, *, bricks: bool) -> None:
+    """Nobody was heard of for two days, in neither arm; who does not come back in the day after is silent."""
+    fleet, view, canaries = await watched_for_silence(world)
+    await silence_of(fleet, view, silent=fleet.ids)
+    await assert_nothing_was_spent(fleet, view)
+    lost = canaries if bricks else []
+    await fleet.hear([each for each in fleet.ids[::2] if each not in lost])  # the first half to come back
+    await world.tick()
+    await assert_nothing_was_spent(fleet, view)
+    await silence_of(fleet, view, silent=lost)
+    if not bricks:
+        rollout = (await state_of(fleet, view)).stored.rollout
+        assert int(rollout.figures["silence.control.at_risk"]) >= DEVICES - CANARIES
+        await assert_nothing_was_spent(fleet, view)
+    else:
+        await assert_halted_by_silence_of(fleet, view, canaries)
+
+
+@pytest.mark.parametrize("bricks", [False, True])
+async def test_service_that_was_stopped_for_long_takes_nobody_for_silent(world: UpdateWorld, *, bricks: bool) -> None:
+    """Devices have their whole time to come back; only those of a release that bricks never do."""
+    fleet, view, canaries = await watched_for_silence(world)
+    await silence_of(fleet, view, silent=[], hours=24)
+    lost = canaries if bricks else []
+    world.clock.advance(2 * 86400)
+    gap = timedelta(minutes=1)
+    await world.tick(largest_gap=gap)  # before anybody has found the way back
+    await fleet.hear([each for each in fleet.ids[::2] if each not in lost])
+    world.clock.advance(10)
+    await world.tick(largest_gap=gap)
+    await assert_nothing_was_spent(fleet, view)
+    await silence_of(fleet, view, silent=lost)
+    if bricks:
+        await assert_halted_by_silence_of(fleet, view, canaries)
+    else:
+        await assert_nothing_was_spent(fleet, view)
 
 
 async def test_release_that_silences_its_devices_is_halted(world: UpdateWorld) -> None:
     """They confirmed, and were never heard of again, while control goes on."""
-    assert await silence_of(world, outage=False) is RolloutState.HALTED
+    fleet, view, canaries = await watched_for_silence(world)
+    await silence_of(fleet, view, silent=canaries)
+    await assert_halted_by_silence_of(fleet, view, canaries)
+    rollout = (await state_of(fleet, view)).stored.rollout
+    assert (rollout.figures["silence.canary.events"], rollout.figures["silence.control.events"]) == (CANARIES, 0)
+
+
+async def test_device_that_was_counted_long_ago_never_counts_again(world: UpdateWorld) -> None:
+    """Retention of what devices said does not touch whom gates have counted: the rollout is still judged by them."""
+    fleet = await fleet_of(world)
+    view, canaries = await roll_out(fleet, control=(DRIFT,))
+    for _ in range(2):
+        await fleet.hour(but=canaries[:2], resets=1)
+    await fleet.hour()
+    figures = (await state_of(fleet, view)).stored.rollout.figures
+    assert figures["drift.canary.events"] == 2
+    await fleet.health.keep_house(world.clock.now() + timedelta(days=91))
+    for _ in range(2):
+        await fleet.hour(but=canaries[:2], resets=1)
+    rollout = (await state_of(fleet, view)).stored.rollout
+    assert rollout.figures["drift.canary.events"] == 2
+    counted = await fleet.health.counted(rollout.rollout_id, after=None, limit=10)
+    assert {each.device_id for each in counted} == set(canaries[:2])
 
 
 async def test_device_tells_what_it_said_last_and_its_own_past(world: UpdateWorld) -> None:

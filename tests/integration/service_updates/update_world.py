@@ -317,12 +317,12 @@ class UpdateWorld:
         new = NewRollout(release, "Production", None, threshold_plan(stages, **conditions))  # type: ignore[arg-type]
         return await self.rollouts.create(RELEASER, new, start_now=True)
 
-    async def tick(self, owner: str = "worker") -> None:
-        """Tick until nothing is due, and let the feed follow."""
+    async def tick(self, owner: str = "worker", *, largest_gap: timedelta = timedelta(days=365)) -> None:
+        """Tick until nothing is due, and let the feed follow; a longer gap since the last one was an outage."""
         for _ in range(1000):
             async with self.unit_of_work() as work:
                 lease = await work.leases.acquire(
-                    LEASE, owner, now=self.clock.now(), lifetime=timedelta(seconds=15), largest_gap=timedelta(days=365)
+                    LEASE, owner, now=self.clock.now(), lifetime=timedelta(seconds=15), largest_gap=largest_gap
                 )
                 await work.commit()
             assert lease is not None
