@@ -20,7 +20,7 @@ from service.application.poll import PendingActions
 from service.application.repository import ImageRepository
 from service.application.rollout_ticks import RolloutTicks
 from service.application.unit_of_work import UnitOfWorkFactory
-from service.application.update_repositories import Lease
+from service.application.update_repositories import Lease, LeaseLostError
 
 LEASE_NAME = "rollouts"
 LEASE_LIFETIME = timedelta(seconds=15)
@@ -110,7 +110,11 @@ class Worker:
             for keep in self._ports.housekeeping:
                 await keep(now)
             self._keep_house_at = now + HOUSEKEEPING_INTERVAL
-        following = await self._ports.ticks.tick(lease)
+        try:
+            following = await self._ports.ticks.tick(lease)
+        except LeaseLostError:
+            self._lease = None  # whoever took over follows the same events
+            return False
         self._lease = following or self._lease
         return following is not None
 

@@ -15,9 +15,9 @@ from protocol.health import HEALTH_STREAM, MAX_HEALTH_BYTES, HealthReport
 from service.application.clock import Clock
 from service.application.events import Signal, wait_for
 from service.application.messaging import MessageFilter, MessageKind, StoredMessage, TelemetryStore
-from service.application.model_health import ModelHealth, Told
+from service.application.model_health import ModelHealth, ReadTo, Told
 from service.application.unit_of_work import UnitOfWorkFactory
-from service.application.update_repositories import Lease
+from service.application.update_repositories import Lease, LeaseLostError
 
 LEASE_NAME = "health"
 LEASE_LIFETIME = timedelta(seconds=15)
@@ -83,7 +83,11 @@ class HealthReader:
         if position == self._position:
             return False
         if messages:
-            await self._health.take(_parsed(messages), position=(LEASE_NAME, position))
+            try:
+                await self._health.take(_parsed(messages), position=ReadTo(LEASE_NAME, self._owner, position))
+            except LeaseLostError:
+                self._lease = None  # whoever took over goes on from where this process last stored
+                return False
         self._position = position
         return is_more
 
@@ -96,7 +100,7 @@ class HealthReader:
                 LEASE_NAME, self._owner, now=now, lifetime=LEASE_LIFETIME, largest_gap=LEASE_LIFETIME
             )
             if self._lease is not None and held:
-                await work.leases.advance(LEASE_NAME, self._position)
+                await work.leases.advance(LEASE_NAME, self._owner, self._position)
             await work.commit()
         if self._lease is not None and not held:
             self._position = self._lease.event_sequence

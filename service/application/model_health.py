@@ -95,6 +95,20 @@ class _Watched:
     kept: dict[str, Kept]
 
 
+@dataclass(frozen=True, slots=True)
+class ReadTo:
+    """How far the message log was read.
+
+    Attributes:
+        lease: under which it is read.
+        owner: that held it.
+    """
+
+    lease: str
+    owner: str
+    message_id: int
+
+
 class ModelHealth:
     """Health of models, for devices and for operators."""
 
@@ -110,12 +124,15 @@ class ModelHealth:
         self._clock = clock
         self._kept = kept
 
-    async def take(self, reports: Sequence[Told], *, position: tuple[str, int] | None = None) -> None:
+    async def take(self, reports: Sequence[Told], *, position: ReadTo | None = None) -> None:
         """Take reports in the order they came; those of devices that are not there are dropped.
 
         Args:
             reports: of any devices.
-            position: name of the lease that they were read under, and how far they were read: stored with them.
+            position: how far they were read, stored with them.
+
+        Raises:
+            LeaseLostError: another process reads them by now; nothing is taken.
         """
         now = self._clock.now()
         async with self._unit_of_work() as work:
@@ -130,7 +147,7 @@ class ModelHealth:
             for watched in batch.watched.values():
                 await _store(batch, watched)
             if position is not None:
-                await work.leases.advance(*position)
+                await work.leases.advance(position.lease, position.owner, position.message_id)
             await work.commit()
 
     async def of_device(self, device: str) -> Sequence[CoreHealth]:

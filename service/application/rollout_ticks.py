@@ -128,7 +128,7 @@ class RolloutTicks:
             changed |= await _updated(work, page)
             for device_id in sorted(changed):
                 await self._follow_device(work, device_id)
-            await work.leases.advance(lease.name, page[-1].sequence)
+            await work.leases.advance(lease.name, lease.owner, page[-1].sequence)
             await work.commit()
 
     async def _follow_device(self, work: UnitOfWork, device_id: str) -> None:

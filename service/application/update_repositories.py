@@ -12,6 +12,7 @@ from protocol.plan import Plan
 from protocol.updates import ImageCustom, Order, ReleaseImage
 from protocol.versions import Build
 from service.domain.action import Action, Hold
+from service.domain.errors import ConflictError
 from service.domain.release import Artifact, Release
 from service.domain.rollout import Rollout, RolloutState
 from service.domain.targets import EVERYBODY, Condition
@@ -446,6 +447,13 @@ class InstalledRepository(Protocol):
         """Store a manifest; False if its counter is not above the last one's."""
 
 
+class LeaseLostError(ConflictError):
+    """Another process holds the lease by now."""
+
+    def __init__(self, name: str, owner: str) -> None:
+        super().__init__(f"lease {name}: expected it to be held by {owner}, found it taken over")
+
+
 @dataclass(frozen=True, slots=True)
 class Lease:
     """The right to tick, held by one worker at a time.
@@ -481,8 +489,12 @@ class LeaseRepository(Protocol):
             The lease, or None while another holds it.
         """
 
-    async def advance(self, name: str, event_sequence: int) -> None:
-        """Record the last event that was acted on."""
+    async def advance(self, name: str, owner: str, event_sequence: int) -> None:
+        """Record the last event that was acted on.
+
+        Raises:
+            LeaseLostError: another holds it by now; what was done in its name must not be committed.
+        """
 
     async def release(self, name: str, owner: str, *, now: datetime) -> None:
         """Give a lease up at once."""

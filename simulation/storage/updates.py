@@ -10,6 +10,7 @@ from service.application.update_repositories import (
     DirectorSet,
     ImageTarget,
     Lease,
+    LeaseLostError,
     RepositoryName,
     StoredManifest,
     StoredRollout,
@@ -250,10 +251,12 @@ class MemoryLeases:
         self._journal.put(self._rows, name, taken)
         return taken
 
-    async def advance(self, name: str, event_sequence: int) -> None:
+    async def advance(self, name: str, owner: str, event_sequence: int) -> None:
         """See `LeaseRepository.advance`."""
-        if name in self._rows:
-            self._journal.put(self._rows, name, replace(self._rows[name], event_sequence=event_sequence))
+        last = self._rows.get(name)
+        if last is None or last.owner != owner:
+            raise LeaseLostError(name, owner)
+        self._journal.put(self._rows, name, replace(last, event_sequence=event_sequence))
 
     async def release(self, name: str, owner: str, *, now: datetime) -> None:
         """See `LeaseRepository.release`."""

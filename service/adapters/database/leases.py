@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.adapters.database.update_tables import leases
 from service.adapters.database.upsert import insert_into
-from service.application.update_repositories import Lease
+from service.application.update_repositories import Lease, LeaseLostError
 
 
 class SqlLeases:
@@ -40,11 +40,12 @@ class SqlLeases:
         await self._connection.execute(taken)
         return Lease(name, owner, now + lifetime, since, row.event_sequence)
 
-    async def advance(self, name: str, event_sequence: int) -> None:
+    async def advance(self, name: str, owner: str, event_sequence: int) -> None:
         """See `LeaseRepository.advance`."""
-        await self._connection.execute(
-            update(leases).where(leases.c.name == name).values(event_sequence=event_sequence)
-        )
+        mine = update(leases).where(leases.c.name == name, leases.c.owner == owner)
+        advanced = await self._connection.execute(mine.values(event_sequence=event_sequence))
+        if not advanced.rowcount:
+            raise LeaseLostError(name, owner)
 
     async def release(self, name: str, owner: str, *, now: datetime) -> None:
         """See `LeaseRepository.release`."""

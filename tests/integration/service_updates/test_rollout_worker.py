@@ -54,6 +54,23 @@ async def test_one_of_two_workers_acts_and_the_other_takes_over(world: UpdateWor
     assert len(await world.actions(rollout)) == 3
 
 
+async def test_worker_that_wakes_after_another_took_over_stands_back(world: UpdateWorld) -> None:
+    """It has held the lease for too long: what it would do is rolled back, and the other one goes on."""
+    await world.release("first")
+    first, second = worker_of(world, "first"), worker_of(world, "second")
+    await drain(first)
+    await world.add_devices(2)
+    world.clock.advance(LEASE_LIFETIME.total_seconds() / 4)
+    async with world.unit_of_work() as work:  # by a clock that is ahead of this one
+        ahead = world.clock.now() + 2 * LEASE_LIFETIME
+        await work.leases.acquire("rollouts", "second", now=ahead, lifetime=LEASE_LIFETIME, largest_gap=LEASE_LIFETIME)
+        await work.commit()
+    assert not await first.work()
+    assert not first.leads
+    world.clock.advance(4 * LEASE_LIFETIME.total_seconds())
+    assert await drain(second) > 0
+
+
 async def test_metadata_is_signed_anew_before_it_expires(world: UpdateWorld) -> None:
     """Half of a timestamp's life is over: a new one comes into force, and so does a snapshot after its half."""
     worker = worker_of(world, "worker")

@@ -1,109 +1,53 @@
-"""What a unit of work promises, kept by SQLite and by the simulation's storage in memory alike."""
+"""What a unit of work promises, kept by SQLite, PostgreSQL and the simulation's storage in memory alike."""
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import datetime, timedelta
 
 import pytest
 
 from protocol.geometry import Core, Slot
 from protocol.health import HealthReport
-from protocol.identity import Access, DeviceId
+from protocol.identity import Access
 from protocol.messages import ActionState, Cause
 from protocol.plan import HealthEvent
 from protocol.shadow import ShadowCounts
-from protocol.updates import ReleaseImage
-from service.adapters.database.engine import Database, database_url
-from service.adapters.database.migration import migrate
-from service.adapters.database.unit_of_work import SqlUnitOfWorkFactory
 from service.application.audit import Change
 from service.application.device_repositories import IssuedNonce, NoncePurpose
 from service.application.disruption_repository import Place
 from service.application.events import Event, EventType
 from service.application.health_repository import Counted
-from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
-from service.application.update_repositories import DirectorSet, StoredManifest, StoredRollout
-from service.domain.action import Action, Hold, UnknownActionError
+from service.application.unit_of_work import UnitOfWorkFactory
+from service.application.update_repositories import DirectorSet, Lease, LeaseLostError, StoredManifest
+from service.domain.action import Hold, UnknownActionError
 from service.domain.attestation import Appraisal, Finding, Status, Verdict
-from service.domain.device import AlreadyClaimedError, Device, DeviceState
+from service.domain.device import AlreadyClaimedError, DeviceState
 from service.domain.errors import NameTakenError, VersionConflictError
 from service.domain.gates.arms import Arm
-from service.domain.membership import StagePlan
 from service.domain.model_health import CoreHealth, CountedWindows, Past
 from service.domain.operator import SERVICE
-from service.domain.product import DeviceGroup, GroupPolicy, Product, UnknownGroupError
-from service.domain.release import Release, UnknownReleaseError
+from service.domain.product import Product, UnknownGroupError
+from service.domain.release import UnknownReleaseError
 from service.domain.retries import retried
-from service.domain.rollout import Rollout, RolloutState, UnknownRolloutError
+from service.domain.rollout import RolloutState, UnknownRolloutError
 from service.domain.sites import SiteDevice
-from service.domain.stage import Stage
-from simulation.images import VirtualImage
-from simulation.storage.database import MemoryDatabase
-from tests.rollout_conditions import threshold_plan, thresholds
+from tests.integration.simulation.storages import (
+    GROUP,
+    IMAGE,
+    NOW,
+    OTHER_GROUP,
+    PRODUCT,
+    RELEASE,
+    ROLLOUT,
+    action,
+    add_devices,
+    attested,
+    device,
+    device_id_of,
+    postgresql,
+    storage,
+)
 
-NOW = datetime(2026, 1, 5, 8, tzinfo=UTC)
-PRODUCT, GROUP, OTHER_GROUP = (f"{n}0000000-0000-4000-8000-000000000000" for n in "123")
-ROLLOUT, RELEASE = (f"{n}0000000-0000-4000-8000-000000000000" for n in "45")
-IMAGE = VirtualImage(Slot.OS, "os@2.0", 10, NOW)
-
-
-@pytest.fixture(params=["sqlite", "memory"])
-async def storage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[UnitOfWorkFactory]:
-    """Storage with a product, two groups, a release and a rollout."""
-    if request.param == "memory":
-        factory: UnitOfWorkFactory = MemoryDatabase()
-        await fill(factory)
-        yield factory
-        return
-    database = Database(database_url(f"sqlite:///{tmp_path / 'control.db'}"))
-    try:
-        await migrate(database)
-        factory = SqlUnitOfWorkFactory(database)
-        await fill(factory)
-        yield factory
-    finally:
-        await database.close()
-
-
-async def fill(factory: UnitOfWorkFactory) -> None:
-    product = Product(PRODUCT, "Camera", "", created_at=NOW)
-    groups = [
-        DeviceGroup(group_id, PRODUCT, "Camera", name, "", GroupPolicy(), NOW)
-        for group_id, name in ((GROUP, "Production"), (OTHER_GROUP, "Field Test"))
-    ]
-    image = ReleaseImage(target=IMAGE.path, sha256=IMAGE.sha256, length=IMAGE.length)
-    release = Release(RELEASE, "r1", 2, "releases/2-r1.json", False, {Slot.OS: image}, NOW, "me")  # noqa: FBT003
-    plan = threshold_plan([StagePlan(percent=10), StagePlan(percent=100)])
-    rollout = Rollout(ROLLOUT, RELEASE, GROUP, thresholds(), (Stage(0), Stage(1)))
-    async with factory() as work:
-        await work.products.add(product, groups)
-        await work.metadata.add_images([IMAGE.listed])
-        await work.releases.add(release)
-        await work.rollouts.add(StoredRollout(rollout, plan, created_at=NOW, created_by="me"))
-        await work.commit()
-
-
-def device(number: int, *, group: str = GROUP) -> Device:
-    return Device(device_id_of(number), group, b"key", "", claimed_at=NOW, claimed_by="me")
-
-
-def device_id_of(number: int) -> DeviceId:
-    return DeviceId(f"{number:0128x}")
-
-
-def attested(claimed: Device) -> Device:
-    return claimed.certify("01", evidence=b"", key_sha256="00", not_after=NOW + timedelta(days=1), at=NOW)
-
-
-def action(number: int, *, due: int = 60, state: ActionState = ActionState.SCHEDULED) -> Action:
-    due_at = None if state.is_final else NOW + timedelta(seconds=due)
-    return Action(f"{number:08}-0000-4000-8000-000000000000", ROLLOUT, device_id_of(number), 0, state, NOW, due_at)
-
-
-async def add_devices(work: UnitOfWork, *devices: Device) -> None:
-    for each in devices:
-        await work.devices.add(each)
+__all__ = ["postgresql", "storage"]
 
 
 async def test_work_that_is_left_by_an_error_leaves_nothing(storage: UnitOfWorkFactory) -> None:
@@ -412,7 +356,7 @@ async def test_lease_is_held_by_one_until_it_ends(storage: UnitOfWorkFactory) ->
         first = await work.leases.acquire("tick", "a", now=NOW, lifetime=minute, largest_gap=gap)
         assert first is not None
         assert await work.leases.acquire("tick", "b", now=NOW, lifetime=minute, largest_gap=gap) is None
-        await work.leases.advance("tick", 7)
+        await work.leases.advance("tick", "a", 7)
         later = NOW + timedelta(minutes=2)
         second = await work.leases.acquire("tick", "b", now=later, lifetime=minute, largest_gap=gap)
         assert second is not None
@@ -422,6 +366,38 @@ async def test_lease_is_held_by_one_until_it_ends(storage: UnitOfWorkFactory) ->
         third = await work.leases.acquire("tick", "a", now=much_later, lifetime=minute, largest_gap=gap)
         assert third is not None
         assert third.listening_since == much_later
+
+
+async def test_owner_whose_lease_was_taken_over_cannot_advance(storage: UnitOfWorkFactory) -> None:
+    """What it did since is not committed; one whose lease has only ended still holds it."""
+    minute = timedelta(minutes=1)
+
+    async def take(owner: str, now: datetime) -> Lease | None:
+        async with storage() as work:
+            taken = await work.leases.acquire("tick", owner, now=now, lifetime=minute, largest_gap=minute)
+            await work.commit()
+        return taken
+
+    async def advance(owner: str, sequence: int) -> None:
+        async with storage() as work:
+            await add_devices(work, device(sequence))
+            await work.leases.advance("tick", owner, sequence)
+            await work.commit()
+
+    with pytest.raises(LeaseLostError, match="tick: expected it to be held by a"):
+        await advance("a", 1)
+    await take("a", NOW)
+    await advance("a", 2)
+    await take("b", NOW + 2 * minute)
+    with pytest.raises(LeaseLostError, match="held by a, found it taken over"):
+        await advance("a", 3)
+    await advance("b", 4)
+    found = await take("b", NOW + 3 * minute)
+    assert found is not None
+    assert found.event_sequence == 4
+    async with storage(read_only=True) as work:
+        stored = [await work.devices.find(device_id_of(number)) is not None for number in range(1, 5)]
+    assert stored == [False, True, False, True]
 
 
 async def test_events_come_in_the_order_of_their_commits(storage: UnitOfWorkFactory) -> None:
