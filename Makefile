@@ -52,7 +52,7 @@ fuzz: setup-dev ## Fuzz what reads unverified bytes, guided by coverage (SECONDS
 
 conformance: setup-dev ## Run tuf-conformance 2.4 on the device's TUF client (TUF_CONFORMANCE=python of its own venv).
 	@[ -n "$(TUF_CONFORMANCE)" ] || { echo "expected TUF_CONFORMANCE=the python of a venv with tuf-conformance 2.4" >&2; exit 2; }
-	$(TUF_CONFORMANCE) -m pytest -q -p no:cacheprovider --rootdir / --entrypoint $(CURDIR)/tests/interop/tuf_client \
+	$(TUF_CONFORMANCE) -m pytest -q -p no:cacheprovider --rootdir / --entrypoint=$(CURDIR)/tests/interop/tuf_client \
 	  $$($(TUF_CONFORMANCE) -c 'import tuf_conformance; print(tuf_conformance.__path__[0])')
 
 lint: setup-dev ## Lint, format check, import contracts.
