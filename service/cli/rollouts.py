@@ -15,8 +15,8 @@ from service.cli.client import JsonObject, connect
 from service.cli.errors import BadArgumentError
 from service.cli.explaining import print_explanation
 from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption, one_id
-from service.cli.output import moment, print_facts, print_json, print_line, print_table, short
-from service.cli.plans import plan_of, read_plan
+from service.cli.output import moment, print_facts, print_json, print_line, print_table, remark, short
+from service.cli.plans import plan_of, read_plan, weaknesses
 from service.cli.what_if import simulate
 
 app = typer.Typer(help="Rollouts: start, watch and stop them.", no_args_is_help=True)
@@ -99,10 +99,17 @@ def _way(plan: Path | None, preset: str | None, raw: Mapping[str, object]) -> di
     if len(ways) > 1:
         raise BadArgumentError(f"expected one of --plan, --preset, and stages with thresholds, found {', '.join(ways)}")
     if plan is not None:
-        return {"plan": read_plan(plan).model_dump(mode="json")}
+        found = read_plan(plan)
+        _warn_of(found)
+        return {"plan": found.model_dump(mode="json")}
     if preset is not None:
         return {"plan": plan_of({"preset": preset}, where="--preset").model_dump(mode="json")}
     return {**raw, "stages": raw["stages"] or parse_stages(DEFAULT_STAGES)}
+
+
+def _warn_of(plan: Plan) -> None:
+    for weakness in weaknesses(plan):
+        remark(f"warning: {weakness}")
 
 
 @app.command("plan")
@@ -126,6 +133,7 @@ def show_plan(
         print_json(Plan.model_json_schema())
         return
     found = read_plan(plan) if plan is not None else plan_of({"preset": preset}, where="--preset")
+    _warn_of(found)
     content = found.model_dump(mode="json", exclude_none=True)
     reach = None if group is None else _reach(operator_dir, found, group, product)
     if as_json:

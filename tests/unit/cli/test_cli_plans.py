@@ -93,3 +93,37 @@ def test_plan_command_wants_one_thing(words: list[str]) -> None:
     """A file, a preset, or the schema."""
     found = RUNNER.invoke(app, ["plan", *words])
     assert isinstance(found.exception, BadArgumentError)
+
+
+DRIFT = {"name": "drift", "events": ["drift"]}
+LATENCY = {"name": "latency", "metric": "latency", "core": "m4-0", "margin": 2.0}
+AT_THE_HARBOUR = {"count": 20, "where": {"attribute": "site", "is": "harbour"}}
+ALL = {"percent": 100}
+
+
+@pytest.mark.parametrize(
+    ("stages", "gates", "warnings"),
+    [
+        (
+            [ALL],
+            {"failures": [{"group_by": "site"}], "control": [DRIFT], "means": [LATENCY]},
+            ["for drift, latency each"],
+        ),
+        ([ALL], {"failures": [{"group_by": "site"}, {"name": "boot", "causes": ["boot"]}]}, ["for boot each of them"]),
+        ([AT_THE_HARBOUR, ALL], {"control": [DRIFT]}, ["stage 1 holds chosen devices"]),
+        ([ALL], {"failures": [{"group_by": "site"}]}, []),
+        ([AT_THE_HARBOUR, ALL], {}, []),
+        ([ALL], {"control": [DRIFT]}, []),
+    ],
+    ids=["sites", "one-of-two", "chosen", "by-site-alone", "nothing-compared", "plain"],
+)
+def test_what_the_error_budget_does_not_cover_is_said(
+    stages: list[object], gates: dict[str, object], warnings: list[str], tmp_path: Path
+) -> None:
+    """On stderr, so that what is printed stays a plan."""
+    file = tmp_path / "plan.yaml"
+    file.write_text(yaml.safe_dump({"stages": stages, "gates": {"kind": "evidence", **gates}}))
+    found = RUNNER.invoke(app, ["plan", str(file), "--json"])
+    assert parse_document(found.stdout.encode(), Plan) == read_plan(file)
+    assert found.stderr.count("warning: ") == len(warnings)
+    assert all(warning in found.stderr for warning in warnings)
