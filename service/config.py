@@ -46,6 +46,7 @@ class Settings(BaseSettings):
         last_seen_flush_seconds: how often times of check-ins are written, in one batch.
         event_retention_days: how long a stream can resume.
         telemetry_retention_days: telemetry that is older is deleted.
+        health_slot_seconds: devices are compared within fixed periods of this length; they sum up as long, or shorter.
         poll_seconds: a device's time between polls, before jitter.
         busy_poll_seconds: the same while a rollout runs; a large fleet polls less often than either.
         tick_seconds: longest time between two looks of the worker at rollouts.
@@ -82,6 +83,7 @@ class Settings(BaseSettings):
     last_seen_flush_seconds: Seconds = 10.0
     event_retention_days: Seconds = 30.0
     telemetry_retention_days: Seconds = 90.0
+    health_slot_seconds: Annotated[float, Field(ge=10, le=86_400)] = 3_600.0
     poll_seconds: Seconds = 60.0
     busy_poll_seconds: Seconds = 5.0
     tick_seconds: Seconds = 1.0

@@ -80,9 +80,8 @@ def event_halt(fleet: Fleet, seed: int, *, alpha: float, gate: EventGate = EVENT
             arm = Arm.CANARY if device < with_release else Arm.CONTROL
             waiting.setdefault(int(arrives[device]), []).append((int(device), arm, bool(happened[device])))
         told = waiting.pop(hour, [])
-        for place, (device, arm, is_event) in enumerate(told):
-            at = START + hour * HOUR + place / len(told) * HOUR
-            settled = gate.settled(kept, at) if kept else kept
+        for device, arm, is_event in told:
+            settled = gate.settled(kept, hour) if kept else kept
             if settled is not kept and gate.log_evidence(settled) >= threshold(alpha):
                 return with_release
             kept = settled
@@ -90,7 +89,7 @@ def event_halt(fleet: Fleet, seed: int, *, alpha: float, gate: EventGate = EVENT
             if counted[device] or (slot == hour and of_slot is not arm):
                 continue
             slots[device] = (hour, arm)
-            kept = gate.seen(kept, arm, is_new=slot != hour, is_event=is_event, at=at)
+            kept = gate.seen(kept, arm, is_new=slot != hour, is_event=is_event, slot=hour)
             counted[device] = is_event
         kept = _stored(kept) if fleet.restarts else kept
     return None

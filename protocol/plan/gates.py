@@ -53,6 +53,9 @@ class HealthEvent(StrEnum):
     CRASH = "crash"  # a core was reset in a window
     DRIFT = "drift"  # classes or confidence are far from the device's own past
     SLOW = "slow"  # the mean inference of a window takes longer than stated
+    FAULTS = (
+        "faults"  # more frames of a window had no answer than stated: the core hung or crashed, or the input was wrong
+    )
     OFFLINE = "offline"  # nothing was heard of it for the plan's device_timeout
 
 
@@ -66,15 +69,17 @@ class ControlGate(Document):
         slow_ms: an inference that takes longer is slow; for the event `slow`.
         class_shift: distance of the classes' shares from the device's own past that is drift, 0 to 1.
         confidence_shift: distance of the mean confidence from the device's own past that is drift, 0 to 1.
+        fault_share: of a window's frames, without an answer, above which they are faults, 0 to 1.
         weight: of its part of alpha; only the proportions between gates count.
     """
 
     name: GateName = "control"
-    events: Annotated[tuple[HealthEvent, ...], Field(min_length=1, max_length=4)]
+    events: Annotated[tuple[HealthEvent, ...], Field(min_length=1, max_length=5)]
     tolerated: Annotated[float, Field(gt=1, le=100)] = 1.5
     slow_ms: Annotated[float, Field(gt=0, le=1e9)] | None = None
     class_shift: Probability = 0.3
     confidence_shift: Probability = 0.15
+    fault_share: Probability = 0.05
     weight: Annotated[float, Field(gt=0)] = 1.0
 
     @model_validator(mode="after")

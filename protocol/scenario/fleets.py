@@ -14,7 +14,7 @@ from protocol.lengths import Length
 from protocol.scenario.values import MOST, Label, Share, Whole
 from protocol.sensing import SensorConditions, SensorSource
 
-SHORTEST_WINDOW = timedelta(minutes=1)  # that a service counts
+SHORTEST_WINDOW = timedelta(seconds=1)
 LONGEST_WINDOW = timedelta(days=1)
 SHORTEST_PERIOD = timedelta(milliseconds=1)
 

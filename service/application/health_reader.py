@@ -2,6 +2,10 @@
 
 One process at a time reads, by a lease of its own; how far it came is stored with what it took, so that another one
 goes on there after a kill. What is no report, or comes in the name of a device that is gone, is passed over.
+
+Health is found by walking all telemetry behind the last position, 0.2 to 0.4 µs of CPU a row. An index of health alone
+would save that, and was measured to cost as much: 2 % of every insert (24 µs a row on SQLite), 5 % where one row in a
+thousand is health, 12 % at one in a hundred.
 """
 
 import asyncio

@@ -31,9 +31,9 @@ from service.domain.model_health import (
     CoreHealth,
     Limits,
     Past,
+    Slots,
     counted_with,
     events_of,
-    is_comparable,
     judged_by,
     metric_of,
 )
@@ -42,6 +42,7 @@ from service.domain.rollout import Rollout, RolloutState
 
 Told = tuple[str, HealthReport]
 """A device id, of its certificate, and what the device said."""
+HOURS = Slots()
 AFTER_THE_END = timedelta(days=30)  # for how long the operator is told what happens to devices of a finished rollout
 
 
@@ -58,6 +59,7 @@ class Window:
         since: beginning of the core's first window of the slot: the device was in one arm from then on.
         judged: events that it can tell of.
         judged_before: events that windows of the core could tell of earlier in the slot.
+        slot: number of the one in which it came.
     """
 
     device: Device
@@ -66,6 +68,7 @@ class Window:
     since: datetime
     judged: frozenset[HealthEvent]
     judged_before: frozenset[HealthEvent]
+    slot: int
     at: datetime
 
 
@@ -75,6 +78,7 @@ class _Batch:
 
     work: UnitOfWork
     now: datetime
+    slots: Slots
     states: dict[tuple[str, Core], CoreHealth] = field(default_factory=dict)
     watched: dict[str, "_Watched"] = field(default_factory=dict)  # rollouts by id
     counted: list[Counted] = field(default_factory=list)
@@ -112,17 +116,19 @@ class ReadTo:
 class ModelHealth:
     """Health of models, for devices and for operators."""
 
-    def __init__(self, unit_of_work: UnitOfWorkFactory, *, clock: Clock, kept: timedelta) -> None:
+    def __init__(self, unit_of_work: UnitOfWorkFactory, *, clock: Clock, kept: timedelta, slots: Slots = HOURS) -> None:
         """Make the use cases.
 
         Args:
             unit_of_work: opens transactions.
             clock: of the service.
             kept: for how long what a device said last is kept; whom gates have counted is kept with the rollout.
+            slots: in which devices are compared.
         """
         self._unit_of_work = unit_of_work
         self._clock = clock
         self._kept = kept
+        self._slots = slots
 
     async def take(self, reports: Sequence[Told], *, position: ReadTo | None = None) -> None:
         """Take reports in the order they came; those of devices that are not there are dropped.
@@ -138,7 +144,7 @@ class ModelHealth:
         async with self._unit_of_work() as work:
             devices = await work.devices.find_many({device_id for device_id, _ in reports})
             known = await work.health.of(devices)
-            batch = _Batch(work, now, dict(known), await _watched_rollouts(work, devices))
+            batch = _Batch(work, now, self._slots, dict(known), await _watched_rollouts(work, devices))
             for device_id, report in reports:
                 if device_id in devices:
                     await _take_one(batch, devices[device_id], report)
@@ -231,16 +237,16 @@ async def _take_one(batch: _Batch, device: Device, report: HealthReport) -> None
         return
     new = CoreHealth.begun(device.device_id, report, batch.now) if state is None else state.after(report, batch.now)
     counted = None if state is None else state.counted
-    if not is_comparable(report, counted, batch.now):
+    if not batch.slots.is_comparable(report, counted, batch.now):
         batch.states[key] = new
         return
     reference = None if state is None else state.reference
     judged = judged_by(report, reference)
-    now_counted = counted_with(counted, report, judged, batch.now)
+    now_counted = counted_with(counted, report, judged, batch.slots.number(batch.now))
     batch.states[key] = replace(new, counted=now_counted)
     is_later = counted is not None and counted.slot == now_counted.slot
     before = counted.judged if counted is not None and is_later else frozenset()
-    window = Window(device, report, reference, now_counted.since, judged, before, batch.now)
+    window = Window(device, report, reference, now_counted.since, judged, before, now_counted.slot, batch.now)
     for watched in batch.watched.values():
         if watched.stored.rollout.group_id == device.group_id:
             await _see(batch, watched, window)
@@ -259,7 +265,7 @@ async def _see(batch: _Batch, watched: _Watched, window: Window) -> None:
         return
     for gate in kept_gates(rollout):
         if isinstance(gate, EventGate) and gate.name in watched.kept:
-            watched.kept[gate.name] = gate.settled(watched.kept[gate.name], batch.now)
+            watched.kept[gate.name] = gate.settled(watched.kept[gate.name], window.slot)
         if gate.name in watched.counted.get(device_id, frozenset()):
             continue
         if isinstance(gate, EventGate):
@@ -274,7 +280,7 @@ def _see_events(batch: _Batch, watched: _Watched, gate: EventGate, *, window: Wi
     striking = events_of(window.report, window.reference, gate.limits)
     found = {event: detail for event, detail in striking.items() if event in gate.events}
     kept, is_new = watched.kept.get(gate.name, {}), not gate.events & window.judged_before
-    watched.kept[gate.name] = gate.seen(kept, arm, is_new=is_new, is_event=bool(found), at=batch.now)
+    watched.kept[gate.name] = gate.seen(kept, arm, is_new=is_new, is_event=bool(found), slot=window.slot)
     for event, detail in list(found.items())[:1]:
         _count(batch, watched, gate.name, window.device.device_id, arm=arm, what=event, detail=detail)
 

@@ -174,7 +174,7 @@ def _kept_gates(gates: EvidenceGates, *, silent_after: timedelta) -> tuple[KeptG
             gate.name,
             frozenset(gate.events),
             ControlGate(gate.tolerated),
-            Limits(gate.slow_ms, gate.class_shift, gate.confidence_shift),
+            Limits(gate.slow_ms, gate.class_shift, gate.confidence_shift, gate.fault_share),
             silent_after,
             gate.weight,
         )

@@ -30,6 +30,7 @@ from service.application.rollouts import Rollouts
 from service.application.roots import Roots
 from service.application.transparency import Transparency
 from service.bootstrap.core import Core
+from service.domain.model_health import Slots
 from service.gateway.server import Gateway
 from service.worker import Housekeeping, Waker, Worker, WorkerPorts
 
@@ -83,7 +84,8 @@ async def open_updates(core: Core, gateway: Gateway) -> Updates:
     await pending.load(unit_of_work)
     learned_states = _learned_states(core, gateway)
     kept = timedelta(days=settings.telemetry_retention_days)
-    model_health = ModelHealth(unit_of_work, clock=clock, kept=kept)
+    slots = Slots(timedelta(seconds=settings.health_slot_seconds))
+    model_health = ModelHealth(unit_of_work, clock=clock, kept=kept, slots=slots)
     worker = _worker(core, repository, (learned_states.keep_house, model_health.keep_house))
     ports = DeltaPorts(unit_of_work, repository, store, ProcessPatchMaker(), clock, is_leader=lambda: worker.leads)
     delta_maker = DeltaMaker(ports, policy)

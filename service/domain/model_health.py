@@ -5,8 +5,8 @@ one before it. A window is compared with the past of its own model once that is 
 of the model before: a new model that answers otherwise shows at once, and is judged by itself later. A window counts
 only with enough answers in it.
 
-A core is at risk of an event once in a slot, a fixed hour of the service's clock in which its windows came, however
-many it tells. No moment counts twice: a window begins after the end of all that have counted before it.
+A core is at risk of an event once in a slot, by default a fixed hour of the service's clock in which its windows came,
+however many it tells. No moment counts twice: a window begins after the end of all that have counted before it.
 """
 
 from collections.abc import Mapping
@@ -16,14 +16,12 @@ from datetime import UTC, datetime, timedelta
 from protocol.health import HealthReport, shares_of
 from protocol.plan import HealthEvent, Metric
 
-ENOUGH_ANSWERS = 30  # of a window, for its means and shares to say something
+ENOUGH_ANSWERS = 30  # of a window, for its means and shares to say something; frames, for the share without an answer
 ENOUGH_WINDOWS = 6  # of a past
 MOST_WINDOWS = 48  # that a past remembers: a later one weighs 1/48
-SHORTEST_WINDOW = timedelta(minutes=1)
 CLOCK_SKEW = timedelta(minutes=10)  # by which a device's clock may be ahead
 MAX_CLASSES = 128  # of a past: those of two models
-SLOT = timedelta(hours=1)
-LONGEST_WINDOW = SLOT + CLOCK_SKEW  # that is compared: a longer one had more time for an event than others
+SHORTEST_WINDOW = 60  # parts of a slot
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -145,11 +143,13 @@ class Limits:
         slow_ms: the mean inference takes longer; None: never slow.
         class_shift: the shares of the classes are further from the past's (total variation distance, 0 to 1).
         confidence_shift: the mean confidence is further from the past's, either way.
+        fault_share: a larger share of the frames had no answer.
     """
 
     slow_ms: float | None = None
     class_shift: float = 0.3
     confidence_shift: float = 0.15
+    fault_share: float = 0.05
 
 
 def events_of(report: HealthReport, reference: Past | None, limits: Limits) -> dict[HealthEvent, str]:
@@ -157,6 +157,8 @@ def events_of(report: HealthReport, reference: Past | None, limits: Limits) -> d
     found: dict[HealthEvent, str] = {}
     if report.resets:
         found[HealthEvent.CRASH] = f"expected no reset of {report.core}, found {report.resets}"
+    if report.frames >= ENOUGH_ANSWERS and (faults := _faults(report, limits)):
+        found[HealthEvent.FAULTS] = f"{report.core}: {faults}"
     if report.answers < ENOUGH_ANSWERS:
         return found
     if limits.slow_ms is not None and report.latency_mean_ms > limits.slow_ms:
@@ -168,43 +170,50 @@ def events_of(report: HealthReport, reference: Past | None, limits: Limits) -> d
     return found
 
 
-def slot_of(at: datetime) -> int:
-    """Return the number of the slot that a time falls in.
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """Fixed periods of the service's clock, in each of which a core is at risk once.
 
-    Args:
-        at: of the service's clock, UTC, aware.
+    Attributes:
+        length: of each, as long as devices sum up their windows over.
     """
-    return (at - _EPOCH) // SLOT
 
+    length: timedelta = timedelta(hours=1)
 
-def is_comparable(report: HealthReport, counted: CountedWindows | None, now: datetime) -> bool:
-    """Whether a window may be compared with others: of no time that counted before or is to come, of usual length.
+    def number(self, at: datetime) -> int:
+        """Return the number of the slot that a time falls in.
 
-    Args:
-        report: the window.
-        counted: what of its core has counted before.
-        now: UTC, aware.
-    """
-    is_free = counted is None or report.since >= counted.until
-    return (
-        is_free
-        and SHORTEST_WINDOW <= report.until - report.since <= LONGEST_WINDOW
-        and report.until <= now + CLOCK_SKEW
-    )
+        Args:
+            at: of the service's clock, UTC, aware.
+        """
+        return (at - _EPOCH) // self.length
+
+    def is_comparable(self, report: HealthReport, counted: CountedWindows | None, now: datetime) -> bool:
+        """Whether a window may be compared with others: of no time that counted before or is to come, of usual length.
+
+        A window that is longer than a slot had more time for an event than others.
+
+        Args:
+            report: the window.
+            counted: what of its core has counted before.
+            now: UTC, aware.
+        """
+        is_free = counted is None or report.since >= counted.until
+        is_usual = self.length / SHORTEST_WINDOW <= report.until - report.since <= self.length + CLOCK_SKEW
+        return is_free and is_usual and report.until <= now + CLOCK_SKEW
 
 
 def counted_with(
-    counted: CountedWindows | None, report: HealthReport, judged: frozenset[HealthEvent], now: datetime
+    counted: CountedWindows | None, report: HealthReport, judged: frozenset[HealthEvent], slot: int
 ) -> CountedWindows:
-    """Return what has counted of a core once a window that `is_comparable` has.
+    """Return what has counted of a core once a window that is comparable has.
 
     Args:
         counted: before it.
         report: the window.
         judged: events that it could tell of.
-        now: when it came, UTC, aware.
+        slot: number of the one in which it came.
     """
-    slot = slot_of(now)
     if counted is None or counted.slot != slot:
         return CountedWindows(report.until, slot, report.since, judged)
     return replace(counted, until=report.until, judged=counted.judged | judged)
@@ -213,6 +222,8 @@ def counted_with(
 def judged_by(report: HealthReport, reference: Past | None) -> frozenset[HealthEvent]:
     """Return the events that a window can tell of: it has the answers and the past for them."""
     found = {HealthEvent.CRASH}
+    if report.frames >= ENOUGH_ANSWERS:
+        found |= {HealthEvent.FAULTS}
     if report.answers >= ENOUGH_ANSWERS:
         found |= {HealthEvent.SLOW} if reference is None else {HealthEvent.SLOW, HealthEvent.DRIFT}
     return frozenset(found)
@@ -234,6 +245,17 @@ def metric_of(report: HealthReport, metric: Metric) -> float | None:
 def class_distance(one: Mapping[str, float], other: Mapping[str, float]) -> float:
     """Return the total variation distance of two distributions: 0 for equal ones, 1 where no class is shared."""
     return sum(abs(one.get(label, 0.0) - other.get(label, 0.0)) for label in {*one, *other}) / 2
+
+
+def _faults(report: HealthReport, limits: Limits) -> str:
+    unanswered = report.frames - report.answers
+    if unanswered <= limits.fault_share * report.frames:
+        return ""
+    kinds = ", ".join(f"{count} {fault}" for fault, count in sorted(report.errors.items()))
+    return (
+        f"expected at most {limits.fault_share:.3g} of {report.frames} frames without an answer, found {unanswered} "
+        f"({kinds})"
+    )
 
 
 def _drift(report: HealthReport, reference: Past, limits: Limits) -> str:

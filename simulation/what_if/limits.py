@@ -22,10 +22,12 @@ _REASONS: Mapping[str, str] = MappingProxyType(
         "deferral": "nobody puts it off",
         "means": "nothing tells of latency, confidence or memory",
         "offline": "devices that have confirmed do not fall silent",
+        "faults": "every frame has an answer",
         "causes": "a device that fell silent is not tried again",
         "group_by": "every device is taken for a site of its own",
     }
 )
+_SHOWN_BY_NOTHING = (HealthEvent.OFFLINE, HealthEvent.FAULTS)  # no device of an answer has such an event
 _OTHERWISE = "as if the plan did not say it"
 
 
@@ -44,8 +46,8 @@ def _left_out(plan: Plan) -> Iterator[str]:
         yield from (f"gates.{name}" for name in _set(plan.gates, _SHOWN_OF_GATES))
         if any(gate.group_by for gate in plan.gates.failures):
             yield "gates.failures.group_by"
-        if any(HealthEvent.OFFLINE in gate.events for gate in plan.gates.control):
-            yield "gates.control.offline"
+        counted = {event for gate in plan.gates.control for event in gate.events}
+        yield from (f"gates.control.{event}" for event in _SHOWN_BY_NOTHING if event in counted)
 
 
 def _set(document: Document, shown: frozenset[str]) -> Iterator[str]:

@@ -1,9 +1,9 @@
 """Events of devices in two arms, fed to the comparison with a control arm.
 
 A device is in the canary arm while it runs the release by the rollout, and in control while it was not given it. A
-core of it is at risk once in each slot, a fixed hour of the service's clock, in which it reports, however many windows
-that are; and the device counts once: after its first event it is at risk no more, in neither arm, so that devices which
-are always in trouble run out in both arms alike.
+core of it is at risk once in each slot, a fixed period of the service's clock, in which it reports, however many
+windows that are; and the device counts once: after its first event it is at risk no more, in neither arm, so that
+devices which are always in trouble run out in both arms alike.
 
 Of the events of a slot, canaries have had the share ρ of the cores at risk: of the same hour, so an outage, dusk or a
 busy day changes nothing. A slot that only one arm was heard in is let go. Windows say nothing about which events they
@@ -26,7 +26,7 @@ import numpy as np
 from protocol.plan import HealthEvent
 from service.domain.gates.control import ControlGate
 from service.domain.gates.kept import Kept
-from service.domain.model_health import Limits, slot_of
+from service.domain.model_health import Limits
 from service.domain.verdict import Figure
 
 LOOKS_FOR_SILENCE = 8  # while a device falls silent
@@ -79,7 +79,7 @@ class EventGate:
     silent_after: timedelta
     weight: float = 1.0
 
-    def seen(self, kept: Kept, arm: Arm, *, is_new: bool, is_event: bool, at: datetime) -> Kept:
+    def seen(self, kept: Kept, arm: Arm, *, is_new: bool, is_event: bool, slot: int) -> Kept:
         """Return what is kept once a window was seen.
 
         Args:
@@ -87,11 +87,11 @@ class EventGate:
             arm: of its device since the core's first window of the slot; the device has had no event.
             is_new: whether it is the core's first of the slot, so that the core is at risk by it.
             is_event: whether the window holds one.
-            at: when it came, UTC, aware.
+            slot: number of the one in which it came.
         """
         tallies = _tallies(kept["slot"]) if "slot" in kept else NONE_YET
         found = {**tallies, arm: tallies[arm].plus(Tally(int(is_new), int(is_event)))}
-        return {**kept, "slot": {"number": slot_of(at), **_json(found)}}
+        return {**kept, "slot": {"number": slot, **_json(found)}}
 
     def silent(self, kept: Kept, tallies: Tallies, *, until: datetime) -> Kept:
         """Return what is kept once silence was looked for.
@@ -163,9 +163,9 @@ class EventGate:
             found[f"{arm}.gathered"] = gathered[arm].at_risk
         return found
 
-    def settled(self, kept: Kept, at: datetime) -> Kept:
-        """Return what is kept once a slot that is over by `at` was weighed; one without both arms is let go."""
-        if "slot" not in kept or kept["slot"]["number"] == slot_of(at):
+    def settled(self, kept: Kept, slot: int) -> Kept:
+        """Return what is kept in a slot, once the one before was weighed; one without both arms is let go."""
+        if "slot" not in kept or kept["slot"]["number"] == slot:
             return kept
         left = {name: value for name, value in kept.items() if name != "slot"}
         return self.weighed(left, _tallies(kept["slot"]))

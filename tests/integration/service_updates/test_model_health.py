@@ -22,6 +22,7 @@ OLD, NEW = "a" * 64, "b" * 64
 DEVICES, CANARIES = 60, 20
 DRIFT = ControlGate(name="drift", events=(HealthEvent.CRASH, HealthEvent.DRIFT))
 OTHER_DRIFT = ControlGate(name="other", events=(HealthEvent.DRIFT,))
+FAULTS = ControlGate(name="faults", events=(HealthEvent.FAULTS,))
 SILENCE = ControlGate(name="silence", events=(HealthEvent.OFFLINE,))
 LATENCY = MeanGate(name="latency", metric=Metric.LATENCY, core=Core.M4_0, margin=2.0, expected_change=5.0)
 
@@ -121,6 +122,25 @@ async def test_release_that_makes_canaries_drift_is_halted(world: UpdateWorld) -
     counted = await fleet.health.counted(halted.rollout_id, after=None, limit=100)
     assert {each.device_id for each in counted} == set(canaries)
     assert {(each.gate, each.arm, each.what) for each in counted} == {("drift", Arm.CANARY, "drift")}
+
+
+async def test_release_whose_frames_go_unanswered_is_halted(world: UpdateWorld) -> None:
+    """A sensor that gives what the model does not take resets no core; few such frames are no event."""
+    fleet = await fleet_of(world)
+    view, canaries = await roll_out(fleet, hours=0, control=(FAULTS,))
+    answered = {"person": 40, "none": 56}
+    await fleet.hour(but=fleet.ids, classes=answered, errors={"input": 4})
+    await fleet.hour(but=canaries, frames=20, classes={}, errors={"input": 20})
+    assert (await state_of(fleet, view)).stored.rollout.state is RolloutState.RUNNING
+    for _ in range(2):
+        await fleet.hour(but=canaries, classes={"none": 10}, errors={"input": 84, "hang": 6})
+    halted = (await state_of(fleet, view)).stored.rollout
+    assert halted.state is RolloutState.HALTED
+    counted = await fleet.health.counted(halted.rollout_id, after=None, limit=100)
+    assert {(each.device_id, each.what) for each in counted} == {(each, "faults") for each in canaries}
+    assert counted[0].detail == (
+        "m4-0: expected at most 0.05 of 100 frames without an answer, found 90 (6 hang, 84 input)"
+    )
 
 
 async def test_drift_of_everybody_halts_nothing(world: UpdateWorld) -> None:

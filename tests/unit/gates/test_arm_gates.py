@@ -1,7 +1,5 @@
 """Gates on two arms: whatever hits everybody halts nothing, what canaries alone have halts, each device counts once."""
 
-from datetime import timedelta
-
 import pytest
 
 from protocol.plan import HealthEvent
@@ -57,21 +55,19 @@ def test_mean_beyond_the_margin_is_halted() -> None:
     assert all(mean_halt(seed, alpha=ALPHA, excess=1.0, sway=5.0) for seed in range(5))
 
 
-def seen(kept: Kept, arm: Arm, cores: int, events: int = 0, *, minutes: float = 0.0) -> Kept:
-    at = START + timedelta(minutes=minutes)
+def seen(kept: Kept, arm: Arm, cores: int, events: int = 0, *, slot: int = 0) -> Kept:
     for number in range(cores):
-        kept = EVENTS.seen(EVENTS.settled(kept, at), arm, is_new=True, is_event=number < events, at=at)
+        kept = EVENTS.seen(EVENTS.settled(kept, slot), arm, is_new=True, is_event=number < events, slot=slot)
     return kept
 
 
 def test_slot_is_weighed_when_it_is_over() -> None:
     """Not before; further windows of a core bring its event, and no more time at risk."""
     kept = seen(seen({}, Arm.CANARY, 30, 19), Arm.CONTROL, 30)
-    kept = EVENTS.seen(kept, Arm.CANARY, is_new=False, is_event=True, at=START)
-    late = START + HOUR - timedelta(seconds=1)
-    assert EVENTS.settled(kept, late) == kept
+    kept = EVENTS.seen(kept, Arm.CANARY, is_new=False, is_event=True, slot=0)
+    assert EVENTS.settled(kept, 0) == kept
     assert EVENTS.log_evidence(kept) == 0
-    settled = EVENTS.settled(kept, START + HOUR)
+    settled = EVENTS.settled(kept, 1)
     assert EVENTS.log_evidence(settled) > threshold(0.01)
     assert EVENTS.figures(settled)["canary.events"] == 20
     assert EVENTS.figures(settled)["canary.at_risk"] == 30
@@ -79,12 +75,12 @@ def test_slot_is_weighed_when_it_is_over() -> None:
 
 def test_slot_that_one_arm_was_heard_in_is_let_go() -> None:
     """There is nothing to compare it with, and other slots are of other hours."""
-    kept = EVENTS.settled(seen({}, Arm.CANARY, 100, 50), START + HOUR)
+    kept = EVENTS.settled(seen({}, Arm.CANARY, 100, 50), 1)
     assert "slot" not in kept
     assert EVENTS.log_evidence(kept) == 0
     assert EVENTS.finding(kept).endswith("found 0 in 0 against control's 0 in 0")
-    kept = seen(kept, Arm.CONTROL, 100, minutes=60)
-    assert EVENTS.log_evidence(EVENTS.settled(kept, START + 2 * HOUR)) == 0
+    kept = seen(kept, Arm.CONTROL, 100, slot=1)
+    assert EVENTS.log_evidence(EVENTS.settled(kept, 2)) == 0
 
 
 def test_silence_is_looked_for_at_once_and_then_when_a_device_could_have_fallen_silent() -> None:
