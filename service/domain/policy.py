@@ -226,6 +226,7 @@ class EvidencePolicy:
         beta: chance that a stage passes although a gate's rate is at its worst.
         kept_gates: that look at more than counts; they halt, and no stage has to pass them.
         others: weights of what else draws on alpha, by name.
+        budget: alpha and its split over all gates, and over what else draws on it.
     """
 
     gates: tuple[CauseGate, ...]
@@ -234,12 +235,11 @@ class EvidencePolicy:
     small_stage_rule: bool = True
     kept_gates: tuple[KeptGate, ...] = ()
     others: Mapping[str, float] = field(default_factory=dict)
+    budget: ErrorBudget = field(init=False, repr=False, compare=False)
 
-    @property
-    def budget(self) -> ErrorBudget:
-        """α and its split over all gates, and over what else draws on it."""
+    def __post_init__(self) -> None:
         weights = {gate.name: gate.weight for gate in self.gates} | {gate.name: gate.weight for gate in self.kept_gates}
-        return ErrorBudget(self.alpha, {**weights, **self.others})
+        object.__setattr__(self, "budget", ErrorBudget(self.alpha, {**weights, **self.others}))
 
     @property
     def keeps_evidence(self) -> bool:

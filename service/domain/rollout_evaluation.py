@@ -72,7 +72,7 @@ def _on_the_clock(rollout: Rollout, now: datetime) -> Rollout:
     if rollout.paced_at is None:
         return rollout
     since = rollout.conditions.pacing.corrected(rollout.paced_at, confirmed=rollout.confirmed, now=now)
-    return replace(rollout, paced_at=since)
+    return rollout if since == rollout.paced_at else replace(rollout, paced_at=since)
 
 
 def _halted(rollout: Rollout, verdict: Verdict) -> Rollout:
@@ -140,7 +140,7 @@ def _promotion(rollout: Rollout, stage: Stage) -> Verdict | None:
 
 def _what_it_shows(rollout: Rollout, stage: Stage) -> Verdict | None:
     """Return why a stage may pass after its soak, or None."""
-    if stage.state not in {StageState.RUNNING, StageState.SOAKING}:
+    if stage.state not in {StageState.RUNNING, StageState.SOAKING} or not (stage.is_open or stage.is_approved):
         return None
     opened = rollout.opened[: stage.index + 1]
     if stage.is_approved:

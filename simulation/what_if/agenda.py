@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from simulation.what_if.fleet import Floats
 
 Counts = NDArray[np.int64]
-FIRST_SLOTS = 1024
+FIRST_SLOTS = 8192  # a day of ten seconds each
 
 
 class Agenda:
@@ -27,6 +27,7 @@ class Agenda:
         self._is_busy = np.zeros(FIRST_SLOTS, dtype=np.bool_)
         self._next = 0  # slots before it have been taken
         self._last = -1  # slots after it are empty
+        self._next_at = inf
 
     def add(self, at: Floats, columns: Counts, counts: Counts) -> None:
         """Enter what happens at some times, seconds from the scenario's start; arrays of one length, not empty."""
@@ -34,23 +35,27 @@ class Agenda:
         slots = np.maximum(slots, self._next)
         last = int(slots.max())
         self._grow(last + 1)
-        np.add.at(self._counts, (slots, columns), counts)
+        np.add.at(self._counts.reshape(-1), slots * self._counts.shape[1] + columns, counts)
         self._is_busy[slots] = True
         self._last = max(self._last, last)
+        self._next_at = min(self._next_at, self._end_of(int(slots.min())))
 
     def next_at(self) -> float:
         """Return when something happens next, seconds from the scenario's start; infinity for never."""
-        if self._next > self._last:
-            return inf
-        slot = self._next + int(self._is_busy[self._next : self._last + 1].argmax())
-        return self._start + (slot + 1) * self._length
+        return self._next_at
 
     def take(self, until: float) -> Counts:
         """Return what has happened by a time and was not taken yet, by column."""
         end = max(self._next, min(int((until - self._start) / self._length + 1e-6), self._last + 1))
         taken: Counts = self._counts[self._next : end].sum(axis=0)
         self._next = end
+        self._next_at = inf
+        if end <= self._last:
+            self._next_at = self._end_of(end + int(self._is_busy[end : self._last + 1].argmax()))
         return taken
+
+    def _end_of(self, slot: int) -> float:
+        return self._start + (slot + 1) * self._length
 
     def _grow(self, slots: int) -> None:
         have = len(self._is_busy)

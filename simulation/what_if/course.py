@@ -20,6 +20,7 @@ from service.domain.rollout_commands import start
 from service.domain.rollout_counts import Exposure
 from service.domain.rollout_evaluation import evaluate, next_look
 from service.domain.stage import Stage
+from simulation.what_if.columns import columns_of
 from simulation.what_if.fleet import FleetModel
 from simulation.what_if.health import Health
 from simulation.what_if.sampling import Sampler
@@ -120,7 +121,7 @@ class Course:
         self._rollout = start(draft, _cuts(plan, model.devices), now=origin)
         self._tallies = [
             StageTally(
-                model.endings,
+                columns_of(model.endings),
                 slot_seconds=precision.slot_seconds,
                 timeout_seconds=plan.device_timeout.total_seconds(),
                 longest_seconds=LONGEST.total_seconds(),
@@ -222,13 +223,15 @@ class Course:
 
     def _count(self) -> bool:
         """Count what has happened; says whether anything has."""
-        is_changed = False
-        for index, tally in enumerate(self._tallies):
-            if tally.take(self._now):
-                counted = replace(self._rollout.stages[index], counts=tally.counts)
-                self._rollout = self._rollout.with_stage(counted)
-                is_changed = True
-        return is_changed
+        changed = [tally for tally in self._tallies if tally.let_in and tally.take(self._now)]
+        if not changed:
+            return False
+        stages = tuple(
+            replace(stage, counts=tally.counts) if tally in changed else stage
+            for stage, tally in zip(self._rollout.stages, self._tallies, strict=True)
+        )
+        self._rollout = replace(self._rollout, stages=stages)
+        return True
 
     def _decide(self) -> None:
         self._tell_sites()
