@@ -47,7 +47,7 @@ class LinkLoop:
         self._order = itertools.count()
         self._connectors = ThreadPoolExecutor(connectors, thread_name_prefix="link-connector")
         self._thread = threading.Thread(target=self._run, name="link-loop", daemon=True)
-        self._closing = False
+        self._closing = self._is_asleep = False
         self._thread.start()
 
     def now(self) -> float:
@@ -57,7 +57,7 @@ class LinkLoop:
     def call(self, job: Callable[[], None]) -> None:
         """Run a job in the loop; any thread may ask."""
         self._calls.append(job)
-        if threading.current_thread() is not self._thread:
+        if self._is_asleep:
             self._wake()
 
     def call_at(self, moment: float, job: Callable[[], None]) -> None:
@@ -110,6 +110,7 @@ class LinkLoop:
         self._closing = True
 
     def _wake(self) -> None:
+        self._is_asleep = False
         try:
             self._waker.send(b"\0")
         except BlockingIOError:
@@ -120,7 +121,10 @@ class LinkLoop:
 
     def _run(self) -> None:
         while not self._closing:
-            for key, mask in self._selector.select(self._pause()):
+            self._is_asleep = True  # before the look at the calls: who adds one after it sends a wake-up
+            ready = self._selector.select(self._pause())
+            self._is_asleep = False
+            for key, mask in ready:
                 self._do(partial(key.data, mask))
             for _ in range(len(self._calls)):
                 self._do(self._calls.popleft())

@@ -2,6 +2,9 @@
 
 The heap holds (due, order, device); an entry is stale when the device has been given another due time since. What is
 due is on the monotonic clock, so a virtual scheduler can drive the same devices without threads.
+
+Of the threads that have nothing to do, one alone watches the clock; the others sleep until it takes a device and has
+the next one watch. Were all to wake at each device's time, a fleet would spend more on waking than on its devices.
 """
 
 import heapq
@@ -40,7 +43,10 @@ class Scheduler:
     def __init__(self, clock: Clock, *, workers: int, on_crash: Callable[[Steppable, Exception], None]) -> None:
         self._clock = clock
         self._on_crash = on_crash
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._first_changed = threading.Condition(self._lock)  # the watching thread waits for it
+        self._watch_is_free = threading.Condition(self._lock)  # the others wait for it
+        self._is_watched = False
         self._heap: list[tuple[float, int, Steppable]] = []
         self._due: dict[Steppable, float] = {}
         self._running: set[Steppable] = set()
@@ -56,12 +62,12 @@ class Scheduler:
 
     def add(self, device: Steppable, *, due: float) -> None:
         """Step a device from a time on."""
-        with self._changed:
+        with self._lock:
             self._put(device, due)
 
     def wake(self, device: Steppable) -> None:
         """Step a device now, or again at once if it is being stepped."""
-        with self._changed:
+        with self._lock:
             if device in self._running:
                 self._woken.add(device)
             elif device in self._due:
@@ -69,9 +75,10 @@ class Scheduler:
 
     def stop(self) -> None:
         """Let every step end and no other begin; returns when no thread runs."""
-        with self._changed:
+        with self._lock:
             self._stopping = True
-            self._changed.notify_all()
+            self._first_changed.notify_all()
+            self._watch_is_free.notify_all()
         for thread in self._threads:
             thread.join()
 
@@ -79,12 +86,13 @@ class Scheduler:
         self._due[device] = due
         if due < math.inf:
             heapq.heappush(self._heap, (due, next(self._order), device))
-            self._changed.notify()
+            if self._heap[0][2] is device:
+                self._first_changed.notify()
 
     def _work(self) -> None:
         while (device := self._take()) is not None:
             due = self._step(device)
-            with self._changed:
+            with self._lock:
                 self._running.discard(device)
                 woken = device in self._woken
                 self._woken.discard(device)
@@ -98,16 +106,25 @@ class Scheduler:
             return math.inf
 
     def _take(self) -> Steppable | None:
-        with self._changed:
+        with self._lock:
             while not self._stopping:
                 pause = self._pause()
-                if pause is None or pause > 0:
-                    self._changed.wait(pause)
-                    continue
-                _, _, device = heapq.heappop(self._heap)
-                self._running.add(device)
-                return device
+                if pause is not None and pause <= 0:
+                    _, _, device = heapq.heappop(self._heap)
+                    self._running.add(device)
+                    self._watch_is_free.notify()
+                    return device
+                self._wait(pause)
         return None
+
+    def _wait(self, pause: float | None) -> None:
+        """Watch the clock for the first device, or sleep until no other thread does."""
+        if self._is_watched:
+            self._watch_is_free.wait()
+            return
+        self._is_watched = True
+        self._first_changed.wait(pause)
+        self._is_watched = False
 
     def _pause(self) -> float | None:
         """Return the seconds until the first entry that is not stale, or None without one."""

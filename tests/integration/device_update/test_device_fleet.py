@@ -3,6 +3,8 @@
 import io
 import json
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from device_sim.runtime.fleet import FleetRun, World
 from device_sim.sensors.fitted import Surfaces
 from protocol.health import HEALTH_STREAM
 from protocol.identity import DeviceId
+from protocol.messages import INFERENCE_STREAM
 from protocol.scenario import Scenario
 from protocol.voucher import Voucher
 from tests.integration.device_update.attesting_wire import (
@@ -56,9 +59,18 @@ class FleetNetwork:
     @property
     def health_reports(self) -> int:
         """How many sums of answers the devices sent."""
+        return len(self._payloads(HEALTH_STREAM))
+
+    @property
+    def cores_heard(self) -> int:
+        """How many cores have told an inference."""
+        told = [(topic, json.loads(payload)["core"]) for topic, payload in self._payloads(INFERENCE_STREAM)]
+        return len(set(told))
+
+    def _payloads(self, stream: str) -> list[tuple[str, bytes]]:
         sessions = [network.session_made for network in self.networks.values()]
-        topics = [topic for session in sessions if session is not None for topic, _ in session.link.messages]
-        return sum(topic.endswith(f"/{HEALTH_STREAM}") for topic in topics)
+        sent = [message for session in sessions if session is not None for message in session.link.messages]
+        return [(topic, payload) for topic, payload in sent if topic.endswith(f"/{stream}")]
 
 
 class Watched(io.StringIO):
@@ -108,12 +120,16 @@ def fleet_of(devices: dict[Path, AttestingWire], stream: Watched, network: Fleet
     return fleet
 
 
-def run(fleet: FleetRun, stream: Watched) -> None:
-    """Run a fleet until what the stream watches for has been seen."""
+def run(fleet: FleetRun, stream: Watched, until: Callable[[], bool] = lambda: True) -> None:
+    """Run a fleet until what the stream watches for has been seen, and something else holds."""
     fleet.start()
     seen = stream.seen.wait(SECONDS)
+    deadline = time.monotonic() + SECONDS
+    while not (held := until()) and time.monotonic() < deadline:
+        time.sleep(0.01)
     fleet.stop()
     assert seen, stream.events
+    assert held
 
 
 def test_fleet_stops_counted_and_starts_again(devices: dict[Path, AttestingWire]) -> None:
@@ -124,7 +140,7 @@ def test_fleet_stops_counted_and_starts_again(devices: dict[Path, AttestingWire]
     for reports in (0, len(devices) * 2):
         stream, network = Watched("attested", len(devices)), network_of(devices)
         fleet = fleet_of(devices, stream, network)
-        run(fleet, stream)
+        run(fleet, stream, lambda: (network.cores_heard, network.health_reports) == (2 * len(devices), reports))  # noqa: B023
         last = stream.events[-1]
         assert (last["event"], last["devices"], last["inferring"]) == ("stopped", 3, 3)
         inferred = sum(core["events"] for core in last["cores"].values())

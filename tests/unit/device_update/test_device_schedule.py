@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from device_sim.adapters.clock import WallClock
 from device_sim.runtime.backoff import Backoff
 from device_sim.runtime.scheduler import Scheduler, Steppable
 from device_sim.runtime.timetable import NEVER, Timetable
@@ -106,6 +107,42 @@ def test_wake_during_a_step_brings_another_step(clock: ManualClock) -> None:
     assert again.wait(SECONDS)
     running.stop()
     assert (device.steps, device.most_at_once) == (2, 1)
+
+
+def test_devices_that_are_due_together_are_stepped_together(clock: ManualClock) -> None:
+    """A step that waits for its service keeps no other device from its own, as long as there are threads."""
+    met = threading.Event()
+    everybody = threading.Barrier(4, action=met.set)
+
+    def meet(_step: int) -> float:
+        everybody.wait(SECONDS)
+        return math.inf
+
+    crashes: list[tuple[Steppable, Exception]] = []
+    devices = [Counted(meet) for _ in range(4)]
+    running = scheduler(clock, crashes, workers=4)
+    running.start()
+    for device in devices:
+        running.add(device, due=0.0)
+    assert met.wait(SECONDS)
+    running.stop()
+    assert not crashes
+
+
+def test_earlier_device_is_not_kept_waiting_by_a_later_one() -> None:
+    """The thread that watches the clock for one device looks again when another is due before it."""
+    stepped = threading.Event()
+
+    def step(_number: int) -> float:
+        stepped.set()
+        return math.inf
+
+    running = Scheduler(WallClock(), workers=3, on_crash=lambda *_: None)
+    running.start()
+    running.add(Counted(lambda _: math.inf), due=WallClock().monotonic() + 3600)
+    running.add(Counted(step), due=WallClock().monotonic())
+    assert stepped.wait(SECONDS)
+    running.stop()
 
 
 def test_crashed_device_is_told_and_left_alone(clock: ManualClock) -> None:
