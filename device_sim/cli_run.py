@@ -109,7 +109,7 @@ def _run_real(
     scenario: Scenario, crews: Sequence[Crew], endpoints: Endpoints, *, events: EventLog, stopping: threading.Event
 ) -> None:
     clock = WallClock()
-    with InferencePool(workers=min(MAX_INFERENCE_WORKERS, os.cpu_count() or 1)) as pool:
+    with InferencePool(workers=min(MAX_INFERENCE_WORKERS, _processor_cores())) as pool:
         loop = LinkLoop(clock, on_crash=lambda error: run.tell_crash(error))  # noqa: PLW0108 - the run needs the loop
         world = World(
             network=lambda path: TlsNetwork(endpoints, clock, loop, path),
@@ -133,6 +133,11 @@ def _run_real(
             loop.close()
     if run.crashed:
         raise FleetCrashedError(f"expected every step to end, found {run.crashed} that raised")
+
+
+def _processor_cores() -> int:
+    """Return how many processor cores this process may use; it may be kept to fewer than there are."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _live_view(tally: RunTally, events_file: Path | None) -> AbstractContextManager[None]:

@@ -16,6 +16,7 @@ import hashlib
 import importlib.util
 import multiprocessing
 import platform
+import select
 import signal
 import sys
 import threading
@@ -202,7 +203,7 @@ class _Worker:
     """A worker's process and pipe, both replaced when the process is lost."""
 
     def __init__(self) -> None:
-        self._connection, self._process = _start_process()
+        self._start()
 
     def ask(self, header: dict[str, object], payload: bytes, *, due: float) -> tuple[dict[str, Any], bytes]:
         """Send a request and wait for its answer.
@@ -215,7 +216,7 @@ class _Worker:
         left = max(due - time.monotonic(), 0.0)
         try:
             self._connection.send_bytes(encode_frame(header | {"deadline_seconds": left}, payload))
-            if self._connection.poll(left):
+            if self._answers.poll(left * 1000):
                 return _decode_answer(self._connection.recv_bytes(_MAX_ANSWER_BYTES))
         except (EOFError, OSError, FrameError) as error:
             self.stop(grace_seconds=_EXIT_SECONDS)
@@ -241,7 +242,12 @@ class _Worker:
     def ensure_running(self) -> None:
         """Start a new process if the old one was stopped."""
         if self._connection.closed:
-            self._connection, self._process = _start_process()
+            self._start()
+
+    def _start(self) -> None:
+        self._connection, self._process = _start_process()
+        self._answers = select.poll()  # Connection.poll would make one for each question
+        self._answers.register(self._connection, select.POLLIN)
 
     def _end(self) -> str:
         code = self._process.exitcode

@@ -90,7 +90,7 @@ def test_interrupted_call_does_not_leave_its_answer_to_the_next(
     expected = pool.invoke(image_model.image, image_model.blank, deadline_seconds=10).output
     worker = pool._workers[0]
     with monkeypatch.context() as patched:
-        patched.setattr(type(worker._connection), "poll", _interrupt)
+        patched.setattr(type(worker._connection), "recv_bytes", _interrupt)
         with pytest.raises(KeyboardInterrupt):
             pool.invoke(image_model.image, image_model.blank + 7, deadline_seconds=10)
     found = pool.invoke(image_model.image, image_model.blank, deadline_seconds=10).output
