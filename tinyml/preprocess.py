@@ -3,6 +3,7 @@
 Deterministic: the same photo gives the same bytes on every machine (Pillow resizes in integers).
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from tinyml.flatbuffer import Quantisation
 
 _IMAGE_AXES = 4  # batch, height, width, channels
 _CHANNELS = 3
+_SCALINGS_KEPT = 64  # tables of 1 kB at most, float32; one for each kind of input
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,8 @@ def photo_tensor(photo: np.ndarray, contract: InputContract, *, window: Window |
     seen = window or Window(0, 0, photo.shape[1], photo.shape[0])
     _, height, width, _ = contract.shape
     pixels = Image.fromarray(_crop(photo, seen)).resize((width, height), Image.Resampling.BILINEAR)
-    return _scale(np.asarray(pixels)[np.newaxis], contract)
+    levels = _levels(contract.scale, contract.offset, contract.dtype)
+    return np.take(levels, np.asarray(pixels))[np.newaxis]
 
 
 def signal_tensor(rows: np.ndarray, contract: InputContract) -> np.ndarray:
@@ -72,7 +75,7 @@ def signal_tensor(rows: np.ndarray, contract: InputContract) -> np.ndarray:
     """
     if rows.size != math.prod(contract.shape):
         raise InputMismatchError(f"signal: expected {math.prod(contract.shape)} values, found {rows.size}")
-    return _scale(rows.reshape(contract.shape), contract)
+    return _scale(rows.reshape(contract.shape), contract.scale, contract.offset, contract.dtype)
 
 
 def dequantise(output: np.ndarray, quantisation: Quantisation | None) -> np.ndarray:
@@ -109,10 +112,16 @@ def _crop(photo: np.ndarray, window: Window) -> np.ndarray:
     return np.ascontiguousarray(photo[window.top : bottom, window.left : right])
 
 
-def _scale(pixels: np.ndarray, contract: InputContract) -> np.ndarray:
-    values = pixels.astype(np.float32) * np.float32(contract.scale) + np.float32(contract.offset)
-    dtype = np.dtype(contract.dtype)
-    if dtype.kind == "f":
-        return values.astype(dtype)
-    bounds = np.iinfo(dtype)
-    return np.asarray(np.clip(np.rint(values), bounds.min, bounds.max), dtype)
+@functools.lru_cache(maxsize=_SCALINGS_KEPT)
+def _levels(scale: float, offset: float, dtype: str) -> np.ndarray:
+    """Return what each of the 256 values of a pixel becomes."""
+    return _scale(np.arange(256, dtype=np.uint8), scale, offset, dtype)
+
+
+def _scale(values: np.ndarray, scale: float, offset: float, dtype: str) -> np.ndarray:
+    scaled = values.astype(np.float32) * np.float32(scale) + np.float32(offset)
+    wanted = np.dtype(dtype)
+    if wanted.kind == "f":
+        return scaled.astype(wanted)
+    bounds = np.iinfo(wanted)
+    return np.asarray(np.clip(np.rint(scaled), bounds.min, bounds.max), wanted)

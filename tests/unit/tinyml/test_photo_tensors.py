@@ -11,6 +11,7 @@ from tinyml.preprocess import LabelScore, Window, dequantise, label_scores, phot
 
 _PERSON = InputContract(shape=(1, 96, 96, 3), dtype="float32")
 _IMAGE = InputContract(shape=(1, 32, 32, 3), dtype="int8", offset=-128.0)
+_HALVED = InputContract(shape=(1, 48, 40, 3), dtype="int8", scale=0.5019608, offset=-3.7)
 
 
 def test_photos_are_read_only_rgb_and_say_what_to_expect() -> None:
@@ -48,6 +49,17 @@ def test_extremes_do_not_wrap_around() -> None:
     assert (photo_tensor(photo, _IMAGE).min(), photo_tensor(photo, _IMAGE).max()) == (-128, 127)
     doubled = InputContract(shape=(1, 32, 32, 3), dtype="int8", scale=2.0)
     assert photo_tensor(photo, doubled).max() == 127
+
+
+@pytest.mark.parametrize("contract", [_PERSON, _IMAGE, _HALVED])
+def test_pixels_are_scaled_value_by_value(contract: InputContract) -> None:
+    """Each byte of the tensor is what the contract's arithmetic in float32 gives."""
+    _, height, width, _ = contract.shape
+    photo = np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
+    values = photo.astype(np.float32) * np.float32(contract.scale) + np.float32(contract.offset)
+    if contract.dtype == "int8":
+        values = np.clip(np.rint(values), -128, 127)
+    assert photo_tensor(photo, contract).tobytes() == values.astype(contract.dtype).tobytes()
 
 
 def test_window_shows_its_part_only() -> None:
