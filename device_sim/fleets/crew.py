@@ -94,7 +94,7 @@ def _crew_of_folders(scenario: Scenario, folders: Sequence[Path], photos: Sequen
     plans = {
         folder: DevicePlan(NO_FLEET, number, None, None, {}, timedelta(0), 0.0) for number, folder in enumerate(folders)
     }
-    return _crew(scenario, fleet, plans, Surfaces(photos))
+    return _crew(scenario, fleet, plans, read_sources(fleet.sensors, Path(), photos=photos))
 
 
 def _crew(scenario: Scenario, fleet: Fleet, plans: Mapping[Path, DevicePlan], surfaces: Surfaces) -> Crew:

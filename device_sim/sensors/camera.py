@@ -2,20 +2,23 @@
 
 Deterministic: the device id decides where it starts and how it moves, so the same device sees the same frames in
 every run. It looks at one photo for some frames, through a square window that glides and zooms, then at the next.
+It sees no finer than its sensor does (`as_resolved`): docs/adr/0033-cameras-resolve-240-lines.md.
 """
 
 import hashlib
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+from PIL import Image
 
 from protocol.identity import DeviceId
 from tinyml.photos import Photo
 from tinyml.preprocess import Window
 
 FRAMES_PER_PHOTO = 5
+SENSOR_LINES = 240  # QVGA, as the cameras of microcontrollers have
 SMALLEST_WINDOW = 0.8  # share of the photo's shorter side; below it the models lose sight of their object
 
 
@@ -34,6 +37,21 @@ class Frame:
     photo: str
     window: Window
     pixels: np.ndarray = field(repr=False)
+
+
+def as_resolved(photo: Photo) -> Photo:
+    """Return a photo as the sensor resolves it: each pixel is the mean of the area that it covers.
+
+    Its shorter side has `SENSOR_LINES` pixels afterwards; a photo that has no more stays as it is.
+    """
+    height, width, _ = photo.pixels.shape
+    share = SENSOR_LINES / min(height, width)
+    if share >= 1:
+        return photo
+    size = (round(width * share), round(height * share))
+    pixels = np.array(Image.fromarray(photo.pixels).resize(size, Image.Resampling.BOX))
+    pixels.flags.writeable = False
+    return replace(photo, pixels=pixels)
 
 
 class Camera:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from device_sim.sensors.accelerometer import Accelerometer
-from device_sim.sensors.camera import Camera
+from device_sim.sensors.camera import Camera, as_resolved
 from device_sim.sensors.disturbance import disturb_photo, disturb_sound, disturb_vibration, disturbance
 from device_sim.sensors.microphone import Microphone
 from device_sim.sensors.replay import Recording, ReplayError, at_rate, read_photos, read_recording
@@ -29,7 +29,7 @@ class Surfaces:
     """What there is to sense for the devices of a fleet; shared by them.
 
     Attributes:
-        photos: hang on the wall that the cameras look at.
+        photos: hang on the wall that the cameras look at; as fine as their sensors see (`camera.as_resolved`).
         sound: is played to the microphones; None: a room.
         vibration: is played to the accelerometers; None: a machine.
     """
@@ -57,8 +57,9 @@ def read_sources(sources: Sequence[SensorSource], folder: Path, *, photos: Seque
     recordings = {
         kind: read_recording(source, folder) for kind, source in by_kind.items() if kind is not SensorKind.CAMERA
     }
+    hung = photos if camera is None else read_photos(camera, folder)
     return Surfaces(
-        photos=photos if camera is None else read_photos(camera, folder),
+        photos=tuple(map(as_resolved, hung)),
         sound=recordings.get(SensorKind.MICROPHONE),
         vibration=recordings.get(SensorKind.ACCELEROMETER),
     )

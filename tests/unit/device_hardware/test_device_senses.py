@@ -1,6 +1,7 @@
 """What a device sees and knows of time."""
 
 from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,10 +9,11 @@ import pytest
 from device_sim.adapters.clock import WallClock
 from device_sim.errors import ClockRollbackError
 from device_sim.hardware.clock import FIRST_FLOOR, MAX_STEP_BACK, DeviceClock
-from device_sim.sensors.camera import FRAMES_PER_PHOTO, SMALLEST_WINDOW, Camera
+from device_sim.sensors.camera import FRAMES_PER_PHOTO, SENSOR_LINES, SMALLEST_WINDOW, Camera, as_resolved
+from device_sim.sensors.fitted import read_sources
 from protocol.identity import DeviceId
 from tests.unit.device_hardware.device_builder import BUILT_AT, ManualClock
-from tinyml.photos import load_photos
+from tinyml.photos import Photo, load_photos
 
 ONE, OTHER = DeviceId("1" * 128), DeviceId("2" * 128)
 
@@ -72,3 +74,21 @@ def test_camera_pans_within_every_photo() -> None:
         assert frame.pixels.dtype == np.uint8
         assert int(min(height, width) * SMALLEST_WINDOW) <= frame.window.width <= min(height, width)
     assert len({frame.window for frame in frames[:FRAMES_PER_PHOTO]}) > 1
+
+
+def test_camera_resolves_no_more_than_its_sensor() -> None:
+    """A large photo is reduced to 240 lines, each pixel the mean of its area; a small one stays as it is."""
+    fine = np.zeros((480, 960, 3), np.uint8)
+    fine[::2, ::2] = 200
+    seen = as_resolved(Photo("grid", fine, shows_person=False, expected=""))
+    assert seen.pixels.shape == (SENSOR_LINES, 2 * SENSOR_LINES, 3)
+    assert np.array_equal(seen.pixels, np.full_like(seen.pixels, 50))
+    assert not seen.pixels.flags.writeable
+    assert as_resolved(seen) is seen
+
+
+def test_scenario_photos_are_hung_as_the_sensor_sees_them() -> None:
+    """Whatever they are of: the demo's are no exception."""
+    surfaces = read_sources((), Path(), photos=load_photos())
+    assert {min(photo.pixels.shape[:2]) for photo in surfaces.photos} == {SENSOR_LINES}
+    assert [photo.name for photo in surfaces.photos] == [photo.name for photo in load_photos()]
