@@ -9,32 +9,61 @@ are written into the stopped service's database at once, because claiming is ano
 """
 
 import argparse
+import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from device_sim.cores.front_end import FrontEnd
+from device_sim.sensors.fitted import FittedSensors, Surfaces
 from pki.roles import OfflineKey
 from pki.vouchers import sign_voucher
+from protocol.geometry import Core
 from protocol.identity import DeviceId, device_id_of
+from protocol.model import InputContract
 from protocol.voucher import Assertion
 from service.cli.catalog_papers import own_handover
 from service.cli.offline_keys import offline_keys
 from tests.benchmarks.bench_service import PASSPHRASE, data_directory, insert_devices, now, service
 
-MODELS = {"person-detection": ("m4-0", ("astronaut", "coffee")), "image-classification": ("m4-1", ("horse", "cat"))}
 CONNECT_SECONDS = 1200.0  # longest wait for the fleet, and again for its first messages; the figures say what came
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """A model that the devices of a stage carry from the factory.
+
+    Attributes:
+        name: of the demo's model.
+        core: that runs it.
+        samples: photos by name, or windows of a signal by theirs, that its golden vectors are made of.
+        contract: of its input; None: the demo has a card for it.
+        labels: one per output value, where the demo has no card.
+    """
+
+    name: str
+    core: str
+    samples: tuple[str, ...]
+    contract: InputContract | None = None
+    labels: tuple[str, ...] = ()
+
+
+PERSON = Carried("person-detection", "m4-0", ("astronaut", "coffee"))
+IMAGE = Carried("image-classification", "m4-1", ("horse", "cat"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +81,13 @@ class Usage:
 
 def usage(pid: int) -> Usage:
     """Measure a process and its children."""
+    return usage_of(tree(pid))
+
+
+def usage_of(processes: list[int]) -> Usage:
+    """Measure processes; those that are gone count nothing."""
     cpu = memory = 0.0
-    for each in _tree(pid):
+    for each in processes:
         try:
             fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
             cpu += (int(fields[11]) + int(fields[12])) / CLOCK_TICKS
@@ -63,10 +97,11 @@ def usage(pid: int) -> Usage:
     return Usage(cpu, memory)
 
 
-def _tree(pid: int) -> list[int]:
+def tree(pid: int) -> list[int]:
+    """Return a process and those below it."""
     children = Path(f"/proc/{pid}/task/{pid}/children")
     below = children.read_text().split() if children.exists() else []
-    return [pid, *(each for child in below for each in _tree(int(child)))]
+    return [pid, *(each for child in below for each in tree(int(child)))]
 
 
 class Stage:
@@ -75,10 +110,14 @@ class Stage:
     Args:
         data_dir: of the ceremony.
         scenario: of the fleet.
+        models: one for each core.
     """
 
-    def __init__(self, data_dir: Path, scenario: dict[str, Any]) -> None:
+    def __init__(
+        self, data_dir: Path, scenario: dict[str, Any], *, models: tuple[Carried, ...] = (PERSON, IMAGE)
+    ) -> None:
         self.data_dir = data_dir
+        self._models = models
         self.devices = data_dir / "devices"
         self.scenario = data_dir / "scenario.yaml"
         self.events = data_dir / "events.jsonl"
@@ -103,23 +142,28 @@ class Stage:
 
     def _publish(self, url: str) -> None:
         self._tinyfleet(url, "factory", "images")
-        packages = [self._pack(url, name, core, photos) for name, (core, photos) in MODELS.items()]
+        packages = [self._pack(url, model) for model in self._models]
         self._tinyfleet(url, "release", "create", "models", *packages, "--yes", "--json")
 
-    def _pack(self, url: str, name: str, core: str, photos: tuple[str, ...]) -> Path:
+    def _pack(self, url: str, carried: Carried) -> Path:
+        name = carried.name
         model, card = self.data_dir / f"{name}.tflite", self.data_dir / f"{name}.yaml"
         golden, package = self.data_dir / f"{name}-golden.json", self.data_dir / f"{name}.img"
         self._tinyfleet(url, "model", "fetch", name, "--out", self.data_dir)
-        self._tinyfleet(url, "golden", "make", *photos, "--model", model, "--card", card, "--out", golden)
-        options = ("--card", card, "--core", core, "--security-version", 1, "--golden", golden, "--out", package)
-        self._tinyfleet(url, "model", "pack", model, *options)
+        samples: Sequence[object] = carried.samples
+        if carried.contract is not None:
+            card.write_text(yaml.safe_dump(_card(carried, carried.contract)))
+            samples = [_window(self.data_dir / f"{sample}.npy", carried.contract) for sample in carried.samples]
+        self._tinyfleet(url, "golden", "make", *samples, "--model", model, "--card", card, "--out", golden)
+        options = ("--card", card, "--core", carried.core, "--security-version", 1, "--golden", golden)
+        self._tinyfleet(url, "model", "pack", model, *options, "--out", package)
         return package
 
     def _add_models(self) -> None:
         """Have the models flashed in the factory, as images that are in the repository are."""
         for folder in self.devices.glob("*/factory"):
-            for name, (core, _) in MODELS.items():
-                (folder / f"{core}_model.img").hardlink_to(self.data_dir / f"{name}.img")
+            for model in self._models:
+                (folder / f"{model.core}_model.img").hardlink_to(self.data_dir / f"{model.name}.img")
 
     def _claim(self) -> None:
         handover = own_handover(self.operator, now=now())
@@ -147,6 +191,25 @@ class Stage:
 
     def _device_sim(self, *words: object) -> float:
         return _run("device_sim", words, dict(os.environ))
+
+
+def _card(carried: Carried, contract: InputContract) -> dict[str, Any]:
+    """Return the card of a model that the demo has none for."""
+    return {
+        "name": carried.name,
+        "version": "1.0.0",
+        "component_id": str(uuid.uuid5(uuid.NAMESPACE_URL, carried.name)),
+        "input": contract.model_dump(mode="json"),
+        "labels": list(carried.labels),
+    }
+
+
+def _window(path: Path, contract: InputContract) -> Path:
+    """Write the tensor of a window of sound, drawn by the file's name."""
+    room = FittedSensors(DeviceId(hashlib.sha512(path.stem.encode()).hexdigest()), Surfaces(()))
+    sound = room.take(Core.M4_1, contract, at_seconds=0.0)
+    np.save(path, FrontEnd(contract, is_stateful=False).tensors(sound)[0])
+    return path
 
 
 def timed(job: Callable[[], None]) -> float:
@@ -189,13 +252,13 @@ def measure(stage: Stage, devices: int, seconds: float) -> dict[str, Any]:
         started = time.monotonic()
         fleet = subprocess.Popen(command)
         try:
-            connected = _wait(stage, devices, fleet)
+            connected = wait_until_connected(stage, devices, fleet)
             connect_seconds = time.monotonic() - started
-            _wait_for_messages(content, devices, fleet)
+            wait_for_messages(content, devices, fleet)
             settle_seconds = time.monotonic() - started - connect_seconds
-            before = usage(fleet.pid), usage(content["pid"]), _messages(content)
+            before = usage(fleet.pid), usage(content["pid"]), messages(content)
             time.sleep(seconds)
-            after = usage(fleet.pid), usage(content["pid"]), _messages(content)
+            after = usage(fleet.pid), usage(content["pid"]), messages(content)
         finally:
             fleet.send_signal(signal.SIGTERM)
             fleet.wait(180)
@@ -212,7 +275,7 @@ def measure(stage: Stage, devices: int, seconds: float) -> dict[str, Any]:
     }
 
 
-def _messages(content: dict[str, Any]) -> int:
+def messages(content: dict[str, Any]) -> int:
     """Return how many messages the service has stored."""
     import sqlite3  # noqa: PLC0415
 
@@ -222,15 +285,17 @@ def _messages(content: dict[str, Any]) -> int:
     return int(count or 0)
 
 
-def _wait_for_messages(content: dict[str, Any], wanted: int, fleet: subprocess.Popen[bytes]) -> None:
+def wait_for_messages(content: dict[str, Any], wanted: int, fleet: subprocess.Popen[bytes]) -> None:
+    """Wait until the service has stored so many messages, or no longer than the fleet may take."""
     deadline = time.monotonic() + CONNECT_SECONDS
-    while time.monotonic() < deadline and _messages(content) < wanted:
+    while time.monotonic() < deadline and messages(content) < wanted:
         if fleet.poll() is not None:
             raise RuntimeError(f"device-sim: expected it to run, found exit {fleet.returncode}")
         time.sleep(1)
 
 
-def _wait(stage: Stage, devices: int, fleet: subprocess.Popen[bytes]) -> int:
+def wait_until_connected(stage: Stage, devices: int, fleet: subprocess.Popen[bytes]) -> int:
+    """Wait until all devices have connected, or no longer than they may take; return how many have."""
     deadline = time.monotonic() + CONNECT_SECONDS
     connected = 0
     while time.monotonic() < deadline and connected < devices:

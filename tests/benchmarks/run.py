@@ -27,6 +27,7 @@ SCRIPTS = (
     "site_gate_bench",
     "rollout_policies_bench",
     "virtual_bench",
+    "core_bench",
     "fleet_bench",
 )
 LIMIT_SECONDS = 1200  # per script
