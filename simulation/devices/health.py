@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from device_sim.runtime.health import MAX_WAITING
 from protocol.geometry import Core
 from protocol.health import HealthReport, InferenceFault
 
@@ -22,7 +23,6 @@ EVEN = 0.5  # confidence of a model of two classes that does not know
 IN_THE_DARK = 0.4  # of what a model is surer than even
 SEEN_IN_THE_DARK = 0.25  # of the objects
 SPREAD = 0.08  # of the confidences of one window, standard deviation
-MAX_WAITING = 48  # reports, as a device keeps
 
 
 @dataclass(frozen=True, slots=True)

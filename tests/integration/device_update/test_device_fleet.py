@@ -135,7 +135,8 @@ def run(fleet: FleetRun, stream: Watched, until: Callable[[], bool] = lambda: Tr
 def test_fleet_stops_counted_and_starts_again(devices: dict[Path, AttestingWire]) -> None:
     """Every device works; the last event sums them up; the folders are good for another run.
 
-    The windows of the first run end with it, one of each core: a device starts without the time.
+    The windows of the first run end with it, one of each core: the wire tells both the same time, so the second begins
+    before them.
     """
     for reports in (0, len(devices) * 2):
         stream, network = Watched("attested", len(devices)), network_of(devices)

@@ -20,6 +20,7 @@ from device_sim.runtime.work import Behaviour
 from device_sim.sensors.fitted import FittedSensors, Surfaces
 from protocol.document import parse_document
 from protocol.geometry import Core, Slot
+from protocol.health import HEALTH_STREAM, HealthReport
 from protocol.messages import CHECK_UPDATE, ActionState, InferenceRecord
 from protocol.topics import telemetry_topic
 from tests.integration.device_update.attesting_wire import (
@@ -302,3 +303,35 @@ def test_counts_are_told_now_and_then_and_at_the_end(life: Life) -> None:
         last["cores"]["m4-1"]["core_ms"] == last["cores"]["m4-1"]["p50_ms_m4"] == 0.0
     )  # the colour model multiplies nothing
     assert not link(life).connected
+
+
+@pytest.mark.parametrize("off", [timedelta(minutes=20), timedelta(days=3)], ids=["in-the-window", "beyond-it"])
+def test_sums_of_a_device_that_was_switched_off_are_of_the_right_time(life: Life, off: timedelta) -> None:
+    """It starts without the time, and infers only once it was told: a window goes on, or ends where it was cut."""
+    clock, begun = life.updated.builder.clock, life.wire.now
+    life.live_for(120)
+    life.device.close()
+    cut = clock.seconds
+    clock.seconds += off.total_seconds()
+    life.wire.now = begun + timedelta(seconds=clock.seconds)
+    life.updated.machine = life.updated.builder.open(life.updated.folder)
+    assert life.updated.machine.clock.now() < life.wire.now - off / 2
+    again = Life(life.updated, life.wire, MemoryNetwork(life.wire))
+    again.due = clock.seconds
+    again.live_for(120)
+    clock.seconds += 2 * 3600
+    again.live_for(2)
+    told = sorted(health_told(again), key=lambda report: report.since)
+    found = [(moment - begun).total_seconds() for each in told for moment in (each.since, each.until)]
+    start = cut + off.total_seconds()
+    goes_on = off < timedelta(hours=1)
+    expected = [0, start + 120] if goes_on else [0, cut, start, start + 120]
+    assert found == pytest.approx(expected, abs=15)
+    assert sum(each.frames for each in told) == pytest.approx(240, abs=20)
+
+
+def health_told(life: Life) -> list[HealthReport]:
+    """What the device said of the model on its first core."""
+    topic = telemetry_topic(life.updated.machine.device_id, HEALTH_STREAM)
+    reports = [parse_document(payload, HealthReport) for sent, payload in link(life).messages if sent == topic]
+    return [report for report in reports if report.core is Core.M4_0]
