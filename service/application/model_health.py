@@ -2,7 +2,7 @@
 
 A batch is one transaction: windows, evidence and what the gates count are stored together, or not at all. A report
 that was taken before changes nothing. It costs the same however large the fleet is: rollouts that run in the device's
-group are looked at, and of those that have ended only where a window is striking, to tell the operator.
+group are looked at, and of those that have finished the one that changed the device last, to tell the operator.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,6 @@ from service.domain.gates.kept import Kept, KeptGate
 from service.domain.membership import ENROLLED_STATES
 from service.domain.model_health import (
     CoreHealth,
-    Limits,
     Past,
     Slots,
     counted_with,
@@ -81,6 +80,7 @@ class _Batch:
     slots: Slots
     states: dict[tuple[str, Core], CoreHealth] = field(default_factory=dict)
     watched: dict[str, "_Watched"] = field(default_factory=dict)  # rollouts by id
+    ended: dict[str, "_Ended"] = field(default_factory=dict)  # rollouts by device
     counted: list[Counted] = field(default_factory=list)
 
 
@@ -111,6 +111,22 @@ class ReadTo:
     lease: str
     owner: str
     message_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """A rollout that has finished, and the devices of the batch that it was the last to change.
+
+    Attributes:
+        gates: that count events.
+        actions: of the devices, by device.
+        counted: which of its gates have counted which devices.
+    """
+
+    rollout_id: str
+    gates: tuple[EventGate, ...]
+    actions: Mapping[str, Action]
+    counted: dict[str, frozenset[str]]
 
 
 class ModelHealth:
@@ -144,7 +160,8 @@ class ModelHealth:
         async with self._unit_of_work() as work:
             devices = await work.devices.find_many({device_id for device_id, _ in reports})
             known = await work.health.of(devices)
-            batch = _Batch(work, now, self._slots, dict(known), await _watched_rollouts(work, devices))
+            running, ended = await _watched_rollouts(work, devices), await _ended_rollouts(work, devices, now)
+            batch = _Batch(work, now, self._slots, dict(known), running, ended)
             for device_id, report in reports:
                 if device_id in devices:
                     await _take_one(batch, devices[device_id], report)
@@ -250,8 +267,7 @@ async def _take_one(batch: _Batch, device: Device, report: HealthReport) -> None
     for watched in batch.watched.values():
         if watched.stored.rollout.group_id == device.group_id:
             await _see(batch, watched, window)
-    if events_of(report, reference, Limits()):
-        await _see_after_the_end(batch, window)
+    _see_after_the_end(batch, window)
 
 
 async def _see(batch: _Batch, watched: _Watched, window: Window) -> None:
@@ -311,26 +327,35 @@ async def _store(batch: _Batch, watched: _Watched) -> None:
         await store_rollout(batch.work, watched.stored, replace(rollout, kept=watched.kept), now=batch.now)
 
 
-async def _see_after_the_end(batch: _Batch, window: Window) -> None:
-    """Tell the operator, once, what happens to a device after the rollout that changed it has finished."""
-    device_id = window.device.device_id
-    action = await batch.work.actions.newest(device_id)
-    if action is None or arm_of(action, window.report.since) is not Arm.CANARY:
-        return
-    if action.progressed_at < batch.now - AFTER_THE_END:
-        return
-    rollout = (await batch.work.rollouts.get(action.rollout_id)).rollout
-    if rollout.state is not RolloutState.FINISHED:
-        return
-    counted = (await batch.work.health.counted(rollout.rollout_id, [device_id])).get(device_id, frozenset())
-    for gate in kept_gates(rollout):
-        if not isinstance(gate, EventGate) or gate.name in counted:
+async def _ended_rollouts(work: UnitOfWork, devices: Mapping[str, Device], now: datetime) -> dict[str, _Ended]:
+    """Return the rollouts that changed these devices last and have finished, by device."""
+    newest = (await work.actions.newest_of(devices)).values()
+    recent = [each for each in newest if each.progressed_at >= now - AFTER_THE_END and not each.heals]
+    found: dict[str, _Ended] = {}
+    for rollout_id in sorted({action.rollout_id for action in recent}):
+        rollout = (await work.rollouts.get(rollout_id)).rollout
+        gates = tuple(gate for gate in kept_gates(rollout) if isinstance(gate, EventGate))
+        if rollout.state is not RolloutState.FINISHED or not gates:
             continue
+        actions = {action.device_id: action for action in recent if action.rollout_id == rollout_id}
+        ended = _Ended(rollout_id, gates, actions, dict(await work.health.counted(rollout_id, actions)))
+        found |= dict.fromkeys(actions, ended)
+    return found
+
+
+def _see_after_the_end(batch: _Batch, window: Window) -> None:
+    """Tell the operator, once for each gate, what happens to a device after its rollout has finished."""
+    device_id = window.device.device_id
+    ended = batch.ended.get(device_id)
+    if ended is None or arm_of(ended.actions[device_id], window.report.since) is not Arm.CANARY:
+        return
+    for gate in ended.gates:
         striking = events_of(window.report, window.reference, gate.limits)
         found = [(event, detail) for event, detail in striking.items() if event in gate.events][:1]
-        for event, detail in found:
-            batch.counted.append(
-                Counted(rollout.rollout_id, gate.name, device_id, Arm.CANARY, event, detail, batch.now)
-            )
-            data = {"rollout_id": rollout.rollout_id, "gate": gate.name, "detail": f"{event} after the end: {detail}"}
-            batch.work.record(Event(EventType.HEALTH, device_id, str(event), batch.now, dict(data)))
+        if not found or gate.name in ended.counted.get(device_id, frozenset()):
+            continue
+        ((event, detail),) = found
+        ended.counted[device_id] = ended.counted.get(device_id, frozenset()) | {gate.name}
+        batch.counted.append(Counted(ended.rollout_id, gate.name, device_id, Arm.CANARY, event, detail, batch.now))
+        data = {"rollout_id": ended.rollout_id, "gate": gate.name, "detail": f"{event} after the end: {detail}"}
+        batch.work.record(Event(EventType.HEALTH, device_id, str(event), batch.now, dict(data)))

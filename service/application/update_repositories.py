@@ -316,6 +316,9 @@ class ActionRepository(Protocol):
     async def newest(self, device_id: str) -> Action | None:
         """Return a device's newest action, or None."""
 
+    async def newest_of(self, device_ids: Collection[str]) -> Mapping[str, Action]:
+        """Return the newest actions of several devices, by device; those that have none are left out."""
+
     async def known(self, rollout_id: str, device_ids: Collection[str]) -> Mapping[str, int]:
         """Return the stages of those of the devices that have an action in the rollout, apart from ones that heal."""
 

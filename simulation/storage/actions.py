@@ -103,6 +103,11 @@ class MemoryActions(Partial):
         action_id = self._newest.get(device_id)
         return None if action_id is None else self._rows[action_id]
 
+    async def newest_of(self, device_ids: Collection[str]) -> Mapping[str, Action]:
+        """See `ActionRepository.newest_of`."""
+        found = {device_id: self._newest.get(device_id) for device_id in device_ids}
+        return {device_id: self._rows[action_id] for device_id, action_id in found.items() if action_id is not None}
+
     async def known(self, rollout_id: str, device_ids: Collection[str]) -> Mapping[str, int]:
         """See `ActionRepository.known`."""
         found = {device_id: self._of_rollout.get((rollout_id, device_id)) for device_id in device_ids}

@@ -108,6 +108,13 @@ class SqlActions:
         query = select(actions).where(actions.c.device_id == device_id).order_by(actions.c.number.desc()).limit(1)
         return next(iter(await self._fetch(query)), None)
 
+    async def newest_of(self, device_ids: Collection[str]) -> Mapping[str, Action]:
+        """See `ActionRepository.newest_of`."""
+        is_wanted = one_of(self._connection, actions.c.device_id, device_ids)
+        numbers = select(func.max(actions.c.number)).where(is_wanted).group_by(actions.c.device_id)
+        query = select(actions).where(actions.c.number.in_(numbers))
+        return {action.device_id: action for action in await self._fetch(query)}
+
     async def known(self, rollout_id: str, device_ids: Collection[str]) -> Mapping[str, int]:
         """See `ActionRepository.known`."""
         query = select(actions.c.device_id, actions.c.stage_index).where(

@@ -22,6 +22,7 @@ OLD, NEW = "a" * 64, "b" * 64
 DEVICES, CANARIES = 60, 20
 DRIFT = ControlGate(name="drift", events=(HealthEvent.CRASH, HealthEvent.DRIFT))
 OTHER_DRIFT = ControlGate(name="other", events=(HealthEvent.DRIFT,))
+SLOW = ControlGate(name="slow", events=(HealthEvent.SLOW,), slow_ms=60.0)
 FAULTS = ControlGate(name="faults", events=(HealthEvent.FAULTS,))
 SILENCE = ControlGate(name="silence", events=(HealthEvent.OFFLINE,))
 LATENCY = MeanGate(name="latency", metric=Metric.LATENCY, core=Core.M4_0, margin=2.0, expected_change=5.0)
@@ -188,7 +189,7 @@ async def test_drift_after_the_end_is_told_once_for_each_device_and_gate(world: 
     fleet = await fleet_of(world)
     for _ in range(7):
         await fleet.hour()
-    gates = EvidenceGates(failures=(FailureGate(worst=0.3),), control=(DRIFT, OTHER_DRIFT))
+    gates = EvidenceGates(failures=(FailureGate(worst=0.3),), control=(DRIFT, OTHER_DRIFT, SLOW))
     plan = Plan(stages=(PlanStage(percent=100),), gates=gates)
     view = await world.rollouts.create(RELEASER, NewRollout("r1", "Production", None, plan), start_now=True)
     await world.tick()
@@ -202,7 +203,13 @@ async def test_drift_after_the_end_is_told_once_for_each_device_and_gate(world: 
     drifting = fleet.ids[:2]
     for _ in range(3):
         await fleet.hour(but=drifting, classes={"person": 95, "none": 5})
-    found = await health_events(world)
+    slow = fleet.ids[2]
+    world.clock.advance(3600)
+    cores = [fleet.report(slow, latency_mean_ms=90.0), fleet.report(slow, latency_mean_ms=90.0, core=Core.M4_1)]
+    await fleet.health.take([(slow, report) for report in cores])
+    found = [each for each in await health_events(world) if each.subject_id != slow]
+    (told,) = [each for each in await health_events(world) if each.subject_id == slow]
+    assert told.data["detail"] == "slow after the end: m4-0: expected at most 60 ms an inference, found 90 ms"
     assert sorted((each.subject_id, str(each.data["gate"])) for each in found) == sorted(
         (device_id, gate) for device_id in drifting for gate in ("drift", "other")
     )

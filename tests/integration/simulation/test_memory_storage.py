@@ -113,6 +113,8 @@ async def test_queues_follow_actions_through_their_lives(storage: UnitOfWorkFact
         assert set(await work.actions.known(ROLLOUT, [device_id_of(3), device_id_of(4)])) == {device_id_of(3)}
         assert await work.actions.queue(device_id_of(3)) == []
         assert await work.actions.newest(device_id_of(3)) == done
+        newest = await work.actions.newest_of([device_id_of(3), device_id_of(9)])
+        assert newest == {device_id_of(3): done}
         page = await work.actions.page_unfinished(after_number=0, limit=10)
         assert [numbered.action for numbered in page] == [actions[0], moved]
         with pytest.raises(UnknownActionError, match="none of id"):
