@@ -5,16 +5,17 @@ service that starts again after each of them. A run is never ended by anything b
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from protocol.geometry import Core
 from protocol.plan import HealthEvent, Metric
-from service.domain.gates.arms import Arm, EventGate
+from service.domain.gates.arms import Arm, EventGate, Tally
 from service.domain.gates.averages import AverageGate
 from service.domain.gates.control import ControlGate
 from service.domain.gates.failure_rate import threshold
@@ -22,6 +23,8 @@ from service.domain.gates.kept import Kept
 from service.domain.gates.means import MeanGate
 from service.domain.model_health import Limits
 
+Numbers = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 START = datetime(2030, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 EVENTS = EventGate("drift", frozenset({HealthEvent.DRIFT}), ControlGate(1.5), Limits(), timedelta(days=1))
@@ -44,6 +47,7 @@ class Fleet:
         alone: hours of control alone before the first canary; no evidence may come of them.
         dusk: share of all devices that have an event in the first hour of the canaries.
         restarts: whether evidence goes through JSON after each hour.
+        windows: in how many an hour is told, of canaries and of the others: from one to so many, by the device.
     """
 
     devices: int = 200
@@ -57,42 +61,98 @@ class Fleet:
     alone: int = 0
     dusk: float = 0.0
     restarts: bool = False
+    windows: tuple[int, int] = (1, 1)
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What devices told in an hour, in the order in which it came.
+
+    Attributes:
+        hour: from the first canary.
+        with_release: how many have the release.
+        devices: their numbers, one for each window.
+        is_canary, is_event: of the windows.
+    """
+
+    hour: int
+    with_release: int
+    devices: Numbers
+    is_canary: Flags
+    is_event: Flags
 
 
 def event_halt(fleet: Fleet, seed: int, *, alpha: float, gate: EventGate = EVENTS) -> int | None:
-    """Return how many devices had the release when the gate halted, or None."""
-    rng = np.random.default_rng(seed)
-    rates = fleet.rate * (rng.gamma(fleet.frailty, 1 / fleet.frailty, fleet.devices) if fleet.frailty else 1.0)
+    """Return how many devices had the release when the gate halted, or None: it is told window by window."""
     counted = np.zeros(fleet.devices, bool)
     kept: Kept = {}
-    waiting: dict[int, list[tuple[int, Arm, bool]]] = {}
-    slots: dict[int, tuple[int, Arm]] = {}
-    for hour in range(-fleet.alone, fleet.hours):
-        with_release = int(fleet.reached[max(hour, 0) * len(fleet.reached) // fleet.hours] * fleet.devices) * (
-            hour >= 0
-        )
-        chance = np.minimum(rates * np.where(np.arange(fleet.devices) < with_release, fleet.ratio, 1.0), 1.0)
-        chance = np.maximum(chance, 0.5) if fleet.outage_at and hour == fleet.outage_at else chance
-        chance = np.maximum(chance, fleet.dusk) if hour == 0 else chance
-        happened = rng.random(fleet.devices) < chance
-        arrives = hour + np.where(rng.random(fleet.devices) < fleet.late, rng.integers(1, 24, fleet.devices), 0)
-        for device in rng.permutation(fleet.devices):
-            arm = Arm.CANARY if device < with_release else Arm.CONTROL
-            waiting.setdefault(int(arrives[device]), []).append((int(device), arm, bool(happened[device])))
-        told = waiting.pop(hour, [])
-        for device, arm, is_event in told:
-            settled = gate.settled(kept, hour) if kept else kept
-            if settled is not kept and gate.log_evidence(settled) >= threshold(alpha):
-                return with_release
-            kept = settled
-            slot, of_slot = slots.get(device, (hour - 1, arm))
-            if counted[device] or (slot == hour and of_slot is not arm):
+    slots: dict[int, tuple[int, bool]] = {}
+    for told in _hours(fleet, seed):
+        windows = zip(told.devices.tolist(), told.is_canary.tolist(), told.is_event.tolist(), strict=True)
+        for device, is_canary, is_event in windows:
+            slot, of_slot = slots.get(device, (told.hour - 1, is_canary))
+            if counted[device] or (slot == told.hour and of_slot is not is_canary):
                 continue
-            slots[device] = (hour, arm)
-            kept = gate.seen(kept, arm, is_new=slot != hour, is_event=is_event, slot=hour)
+            slots[device] = (told.hour, is_canary)
+            arm = Arm.CANARY if is_canary else Arm.CONTROL
+            kept = gate.seen(kept, arm, is_new=slot != told.hour, is_event=is_event, slot=told.hour)
             counted[device] = is_event
+        kept = gate.settled(kept, told.hour + 1)
+        if gate.log_evidence(kept) >= threshold(alpha):
+            return told.with_release
         kept = _stored(kept) if fleet.restarts else kept
     return None
+
+
+def tallied_halt(fleet: Fleet, seed: int, *, alpha: float, gate: EventGate = EVENTS) -> int | None:
+    """Return what `event_halt` returns, at a tenth of its cost: the gate is told the sums of each hour."""
+    counted = np.zeros(fleet.devices, bool)
+    kept: Kept = {}
+    for told in _hours(fleet, seed):
+        kept = gate.weighed(kept, _tallies(told, counted))
+        if gate.log_evidence(kept) >= threshold(alpha):
+            return told.with_release
+        kept = _stored(kept) if fleet.restarts else kept
+    return None
+
+
+def _tallies(told: _Told, counted: Flags) -> Mapping[Arm, Tally]:
+    """Sum up an hour, and mark who has had an event."""
+    free = ~counted[told.devices]
+    is_canary, is_event = told.is_canary[free], told.is_event[free]
+    devices, first, places = np.unique(told.devices[free], return_index=True, return_inverse=True)
+    in_canary = is_canary[first]  # a device is in the arm of its first window of the slot
+    struck = np.zeros(devices.size, bool)
+    np.logical_or.at(struck, places, is_event & (is_canary == in_canary[places]))
+    counted[devices[struck]] = True
+    return {
+        Arm.CANARY: Tally(int(in_canary.sum()), int((in_canary & struck).sum())),
+        Arm.CONTROL: Tally(int((~in_canary).sum()), int((~in_canary & struck).sum())),
+    }
+
+
+def _hours(fleet: Fleet, seed: int) -> Iterator[_Told]:
+    rng = np.random.default_rng(seed)
+    rates = fleet.rate * (rng.gamma(fleet.frailty, 1 / fleet.frailty, fleet.devices) if fleet.frailty else 1.0)
+    numbers = np.arange(fleet.devices)
+    waiting: dict[int, list[tuple[Numbers, Flags, Flags]]] = {}
+    for hour in range(-fleet.alone, fleet.hours):
+        reached = fleet.reached[max(hour, 0) * len(fleet.reached) // fleet.hours] if hour >= 0 else 0.0
+        is_canary = numbers < int(reached * fleet.devices)
+        chance = np.minimum(rates * np.where(is_canary, fleet.ratio, 1.0), 1.0)
+        chance = np.maximum(chance, 0.5) if fleet.outage_at and hour == fleet.outage_at else chance
+        chance = np.maximum(chance, fleet.dusk) if hour == 0 else chance
+        windows = np.where(is_canary, 1 + numbers % fleet.windows[0], 1 + numbers % fleet.windows[1])
+        devices = rng.permutation(np.repeat(numbers, windows))
+        is_event = rng.random(devices.size) < 1 - (1 - chance[devices]) ** (1 / windows[devices])
+        is_late = rng.random(devices.size) < fleet.late
+        arrives = hour + np.where(is_late, rng.integers(1, 24, devices.size), 0)
+        for at in np.unique(arrives).tolist():
+            some = devices[arrives == at]
+            waiting.setdefault(at, []).append((some, is_canary[some], is_event[arrives == at]))
+        parts = [np.concatenate(each) for each in zip(*waiting.pop(hour, []), strict=True)]
+        if parts:
+            yield _Told(hour, int(is_canary.sum()), *parts)
 
 
 def mean_halt(seed: int, *, alpha: float, excess: float, sway: float = 0.0, spread: float = 1.0) -> bool:

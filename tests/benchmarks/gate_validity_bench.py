@@ -8,27 +8,31 @@ it. On stderr the whole table, as docs/rollouts/gates.md shows it.
 import json
 import sys
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import numpy as np
+from scipy.special import betaincinv
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # the tests' simulation
 
-from tests.arm_simulation import Fleet, event_halt, mean_halt  # noqa: E402
+from tests.arm_simulation import Fleet, mean_halt, tallied_halt  # noqa: E402
 from tests.gate_simulation import GATES, Delays, Halts, Sites, halts, looks  # noqa: E402
 
 RUNS = 2000
 PER_CHUNK = 200
 SEED = 20_301
-ALPHA, ARM_RUNS = 0.01, 100
+ALPHA, ARM_RUNS = 0.01, 1000
+CONFIDENCE = 0.95
 ARMS = (
     ("events, healthy", Fleet()),
     ("events, at the tolerated ratio", Fleet(ratio=1.5)),
     ("events, some devices always in trouble, reports late", Fleet(frailty=0.3, late=0.2)),
     ("events, hours of control alone, then dusk", Fleet(reached=(0.05,), rate=0.005, alone=12, dusk=0.3, hours=3)),
     ("events, outage of everybody, restarts", Fleet(outage_at=8, restarts=True)),
+    ("events, at the tolerated ratio, an hour told in one to six windows", Fleet(ratio=1.5, windows=(6, 6))),
+    ("events, at the tolerated ratio, only canaries tell it in up to six", Fleet(ratio=1.5, windows=(6, 1))),
+    ("events, at the tolerated ratio, only the others do", Fleet(ratio=1.5, windows=(1, 6))),
     ("events, 4 times the rate", Fleet(ratio=4.0)),
     ("events, 8 times the rate", Fleet(ratio=8.0)),
 )
@@ -72,26 +76,36 @@ def cell(found: Halts) -> str:
 
 def arm_rows() -> list[dict[str, Any]]:
     """Measure the gates on two arms, against no comparison at all, and print their rows."""
-    print("| two arms | halts |\n|---|---|", file=sys.stderr)
-    events = {
-        name: mean(event_halt(fleet, seed, alpha=ALPHA) is not None for seed in range(ARM_RUNS)) for name, fleet in ARMS
-    }
-    means = {name: mean(mean_halt(seed, alpha=ALPHA, **case) for seed in range(ARM_RUNS)) for name, case in MEANS}
-    found = events | means
-    for name, share in found.items():
-        print(f"| {name} | {100 * share:.1f} % |", file=sys.stderr, flush=True)
-    note = f"{ARM_RUNS} runs, alpha {100 * ALPHA:g} %"
+    print("| two arms | halts | at most |\n|---|---|---|", file=sys.stderr)
+    found = dict[str, int]()
+    for name, fleet in ARMS:
+        found[name] = sum(tallied_halt(fleet, seed, alpha=ALPHA) is not None for seed in range(ARM_RUNS))
+        _print_arms(name, found[name])
+    for name, case in MEANS:
+        found[name] = sum(mean_halt(seed, alpha=ALPHA, **case) for seed in range(ARM_RUNS))
+        _print_arms(name, found[name])
+    note = f"{ARM_RUNS:,} runs, alpha {100 * ALPHA:g} %"
     return [
         {
             "name": f"gates on two arms: halts, {name}",
-            "ours": 100 * share,
+            "ours": 100 * halted / ARM_RUNS,
             "peer": None,
             "ratio": None,
             "unit": "%",
-            "note": note,
+            "note": f"{note}; at most {100 * at_most(halted):.2f} % with {100 * CONFIDENCE:g} % confidence",
         }
-        for name, share in found.items()
+        for name, halted in found.items()
     ]
+
+
+def at_most(halted: int) -> float:
+    """Return the share of all rollouts that is not exceeded, by Clopper and Pearson's bound, of those of `ARM_RUNS`."""
+    return 1.0 if halted == ARM_RUNS else float(betaincinv(halted + 1, ARM_RUNS - halted, CONFIDENCE))
+
+
+def _print_arms(name: str, halted: int) -> None:
+    share, bound = 100 * halted / ARM_RUNS, 100 * at_most(halted)
+    print(f"| {name} | {share:.1f} % | {bound:.2f} % |", file=sys.stderr, flush=True)
 
 
 def main() -> None:

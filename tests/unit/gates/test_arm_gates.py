@@ -7,7 +7,7 @@ from service.domain.gates.arms import AT_ONCE, NONE_YET, Arm, EventGate, Tally
 from service.domain.gates.averages import MOST_WAITING
 from service.domain.gates.failure_rate import threshold
 from service.domain.gates.kept import Kept
-from tests.arm_simulation import EVENTS, HOUR, MEAN, START, Fleet, event_halt, mean_halt
+from tests.arm_simulation import EVENTS, HOUR, MEAN, START, Fleet, event_halt, mean_halt, tallied_halt
 
 ALPHA, RUNS = 0.05, 30
 MOST = ALPHA + 3 * (ALPHA * (1 - ALPHA) / RUNS) ** 0.5
@@ -24,13 +24,38 @@ MOST = ALPHA + 3 * (ALPHA * (1 - ALPHA) / RUNS) ** 0.5
         Fleet(rate=0.002, outage_at=3, late=0.3),
         Fleet(devices=500, reached=(0.02,), rate=0.005, alone=6, dusk=0.3, hours=3),
         Fleet(devices=300, reached=(0.04,), rate=0.002, alone=12, dusk=0.5, hours=3),
+        Fleet(windows=(6, 6)),
+        Fleet(windows=(6, 1), ratio=1.5),
     ],
-    ids=["healthy", "tolerated", "frail", "frail-late", "outage", "rare-outage", "dusk", "late-dusk"],
+    ids=[
+        "healthy",
+        "tolerated",
+        "frail",
+        "frail-late",
+        "outage",
+        "rare-outage",
+        "dusk",
+        "late-dusk",
+        "short",
+        "shorter",
+    ],
 )
 def test_release_within_the_tolerance_is_halted_seldom(fleet: Fleet) -> None:
     """At most alpha, within three deviations of the runs; the seed is the run's number."""
     halts = [event_halt(fleet, seed, alpha=ALPHA) is not None for seed in range(RUNS)]
     assert sum(halts) / RUNS <= MOST
+
+
+@pytest.mark.parametrize(
+    "fleet",
+    [Fleet(ratio=8.0), Fleet(ratio=4.0, frailty=0.3, late=0.3), Fleet(ratio=6.0, windows=(4, 2), late=0.2)],
+    ids=["plain", "late", "windows"],
+)
+def test_sums_of_an_hour_say_what_its_windows_say(fleet: Fleet) -> None:
+    """Benchmarks tell the gate the sums, and the service window by window."""
+    halts = [event_halt(fleet, seed, alpha=0.01) for seed in range(5)]
+    assert halts == [tallied_halt(fleet, seed, alpha=0.01) for seed in range(5)]
+    assert any(halts)
 
 
 def test_release_that_makes_devices_drift_is_halted_early() -> None:
