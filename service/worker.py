@@ -15,12 +15,12 @@ import structlog
 from protocol.messages import CHECK_UPDATE, ActionState
 from service.application.clock import Clock
 from service.application.events import EventType, Signal, StoredEvent, wait_for
+from service.application.lease_repository import Lease, LeaseLostError
 from service.application.messaging import DeviceMessenger
 from service.application.poll import PendingActions
 from service.application.repository import ImageRepository
 from service.application.rollout_ticks import RolloutTicks
 from service.application.unit_of_work import UnitOfWorkFactory
-from service.application.update_repositories import Lease, LeaseLostError
 
 LEASE_NAME = "rollouts"
 LEASE_LIFETIME = timedelta(seconds=15)

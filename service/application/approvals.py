@@ -26,6 +26,7 @@ from service.application.clock import Clock
 from service.application.entropy import Entropy
 from service.application.events import Event, EventType
 from service.application.operators import RoleError
+from service.application.transactions import tried_again
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.domain.approval import Approval, ApprovalDecidedError, ApprovalState, SamePersonError
 from service.domain.errors import ConflictError, JsonValue, NotFoundError, ServiceError, StaleError
@@ -171,6 +172,7 @@ class Approvals:
         """Say whether an action takes two persons here."""
         return action in self._two_person
 
+    @tried_again
     async def perform(
         self, actor: Actor, action: str, subject_id: str, arguments: Arguments, *, two_persons: bool = False
     ) -> Outcome:
@@ -224,6 +226,7 @@ class Approvals:
         await _record(work, actor, approval, change="requested", at=now)
         return approval
 
+    @tried_again
     async def approve(self, actor: Actor, approval_id: str) -> tuple[Approval, Done]:
         """Approve a request and do what it asks for; the steps are those of the module.
 
@@ -288,6 +291,7 @@ class Approvals:
             raise ConflictError(f"approval: expected an action of this service, found {action}")
         return wanted.role
 
+    @tried_again
     async def reject(self, actor: Actor, approval_id: str) -> Approval:
         """Reject a request, or take back one's own.
 

@@ -43,6 +43,7 @@ from service.application.passages import find_passage, is_behind, jumped, pass_t
 from service.application.repository import UnknownMetadataError
 from service.application.rollout_changes import action_event, store_actions, store_rollout
 from service.application.timing import held_back
+from service.application.transactions import tried_again
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.application.update_repositories import (
     DirectorSet,
@@ -167,6 +168,7 @@ class Director:
             raise UnknownMetadataError(f"director: expected {', '.join(files)}, found {role}.json")
         return files[role]
 
+    @tried_again
     async def _sign_next(self, device_id: str, now: datetime) -> DirectorSet:
         await self._withdraw_ended(device_id, now)
         async with self._unit_of_work() as work:
@@ -203,15 +205,19 @@ class Director:
         async with self._unit_of_work(read_only=True) as work:
             queue = await work.actions.queue(device_id)
         for found in [a for a in queue if a.heals or a.is_kept or a.state is ActionState.OFFERED]:
-            async with self._unit_of_work() as work:
-                stored = await work.rollouts.get(found.rollout_id, lock=True)
-                action = await work.actions.get(found.action_id, lock=True)
-                has_begun = action.is_started and not action.is_kept
-                if not has_begun and stored.rollout.has_given_up(action):
-                    gone = cancel(action, f"rollout {stored.rollout.state}", now=now)
-                    rollout = await store_actions(work, stored.rollout, [(action, gone)], now=now)
-                    await store_rollout(work, stored, rollout, now=now)
-                    await work.commit()
+            await self._withdraw_if_ended(found, now)
+
+    @tried_again
+    async def _withdraw_if_ended(self, found: Action, now: datetime) -> None:
+        async with self._unit_of_work() as work:
+            stored = await work.rollouts.get(found.rollout_id, lock=True)
+            action = await work.actions.get(found.action_id, lock=True)
+            has_begun = action.is_started and not action.is_kept
+            if not has_begun and stored.rollout.has_given_up(action):
+                gone = cancel(action, f"rollout {stored.rollout.state}", now=now)
+                rollout = await store_actions(work, stored.rollout, [(action, gone)], now=now)
+                await store_rollout(work, stored, rollout, now=now)
+                await work.commit()
 
     async def _offer(self, work: UnitOfWork, device_id: str, now: datetime) -> OfferedRelease | None:
         """Return what waits for the device, marked as offered; None if nothing does or it is refused."""
@@ -221,9 +227,9 @@ class Director:
         found = await find_passage(work, waiting.action)
         if found is not None and await _is_developers(work, device_id):
             found = None
-        # The older rollout's row before the newer's.
-        passage = None if found is None else await work.rollouts.get(found.rollout.rollout_id, lock=True)
-        stored = await work.rollouts.get(waiting.action.rollout_id, lock=True)
+        through = [] if found is None else [found.rollout.rollout_id]
+        locked = await work.rollouts.lock({waiting.action.rollout_id, *through})
+        stored, passage = locked[waiting.action.rollout_id], locked[through[0]] if through else None
         action = await work.actions.get(waiting.action.action_id, lock=True)
         if not stored.rollout.offers(action):
             return None

@@ -110,13 +110,14 @@ async def _supersede(
         if action.rollout_id != stored.rollout.rollout_id:
             found.setdefault(action.rollout_id, []).append(action)
     busy: set[str] = set()
-    for rollout_id, actions in found.items():
-        other = await work.rollouts.get(rollout_id, lock=True)
+    others = [await work.rollouts.get(rollout_id) for rollout_id in found]
+    older_ones = await work.rollouts.lock({each.rollout.rollout_id for each in others if each.number < stored.number})
+    for rollout_id, other in ({each.rollout.rollout_id: each for each in others} | dict(older_ones)).items():
         older = await work.releases.get(other.rollout.release_id)
-        shares_slots, is_older = bool(older.digests.keys() & release.digests.keys()), other.number < stored.number
+        shares_slots, is_older = bool(older.digests.keys() & release.digests.keys()), rollout_id in older_ones
         makes_room = is_older and (await supersedes(work, release, older) or not shares_slots)
-        # A report may have come since they were found.
-        locked = [await work.actions.get(action.action_id, lock=True) for action in actions]
+        # A report may have come since they were found; what a newer one has is not changed here.
+        locked = [await work.actions.get(action.action_id, lock=is_older) for action in found[rollout_id]]
         queued = [
             a for a in locked if (shares_slots and a.state is ActionState.SCHEDULED) or (makes_room and a.is_kept)
         ]

@@ -18,10 +18,10 @@ from protocol.document import DocumentError, parse_document
 from protocol.health import HEALTH_STREAM, MAX_HEALTH_BYTES, HealthReport
 from service.application.clock import Clock
 from service.application.events import Signal, wait_for
+from service.application.lease_repository import Lease, LeaseLostError
 from service.application.messaging import MessageFilter, MessageKind, StoredMessage, TelemetryStore
 from service.application.model_health import ModelHealth, ReadTo, Told
 from service.application.unit_of_work import UnitOfWorkFactory
-from service.application.update_repositories import Lease, LeaseLostError
 
 LEASE_NAME = "health"
 LEASE_LIFETIME = timedelta(seconds=15)

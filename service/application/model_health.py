@@ -18,6 +18,7 @@ from service.application.events import Event, EventType
 from service.application.health_repository import Counted
 from service.application.rollout_changes import store_rollout
 from service.application.rollout_members import is_member
+from service.application.transactions import tried_again
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.application.update_repositories import StoredRollout
 from service.domain.action import Action
@@ -146,6 +147,7 @@ class ModelHealth:
         self._kept = kept
         self._slots = slots
 
+    @tried_again
     async def take(self, reports: Sequence[Told], *, position: ReadTo | None = None) -> None:
         """Take reports in the order they came; those of devices that are not there are dropped.
 
@@ -227,15 +229,14 @@ def arm_of(action: Action | None, since: datetime) -> Arm | None:
 
 
 async def _watched_rollouts(work: UnitOfWork, devices: Mapping[str, Device]) -> dict[str, _Watched]:
-    """Lock the rollouts whose gates listen to these devices, in the order they were made."""
-    found: dict[str, int] = {}
+    """Lock the rollouts whose gates listen to these devices."""
+    found: set[str] = set()
     for group_id in {device.group_id for device in devices.values()}:
         for stored in await work.rollouts.of_group(group_id):
             if stored.rollout.state is not RolloutState.DRAFT and kept_gates(stored.rollout):
-                found[stored.rollout.rollout_id] = stored.number
+                found.add(stored.rollout.rollout_id)
     watched: dict[str, _Watched] = {}
-    for rollout_id in sorted(found, key=lambda rollout_id: found[rollout_id]):
-        stored = await work.rollouts.get(rollout_id, lock=True)
+    for rollout_id, stored in (await work.rollouts.lock(found)).items():
         if stored.rollout.state.is_over:
             continue
         watched[rollout_id] = _Watched(

@@ -19,6 +19,7 @@ from service.application.clones import Clones
 from service.application.events import Event, EventType
 from service.application.rollout_changes import store_actions, store_rollout
 from service.application.security_events import indicated, refused
+from service.application.transactions import tried_again
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.application.update_repositories import StoredManifest, StoredRollout
 from service.domain.action import Action, Bucket, UnknownActionError, apply_report
@@ -83,6 +84,7 @@ class Reports:
         self._clock = clock
         self._releases: dict[str, Release] = {}  # by id
 
+    @tried_again
     async def report(self, device_id: str, report: ActionReport) -> None:
         """Take a device's report; twice, late or out of order, it changes nothing.
 
@@ -98,6 +100,7 @@ class Reports:
         """
         now = self._clock.now()
         async with self._unit_of_work() as work:
+            behind = await _lock_next(work, device_id, report) if report.state.is_final else None
             stored, action = await _part_of(work, device_id, report.action_id)
             release = await self._release(work, stored.rollout.release_id)
             conditions, timeout = stored.rollout.conditions, stored.rollout.conditions.action_timeout
@@ -112,7 +115,7 @@ class Reports:
             if after != action:
                 rollout = await store_actions(work, stored.rollout, [(action, after)], now=now)
                 await store_rollout(work, stored, rollout, now=now)
-                await _follow_up(work, after, now=now)
+                await _follow_up(work, after, behind, now=now)
                 if after.state is ActionState.FAILED and (report.attack or after.cause is Cause.VERIFY):
                     work.record(refused(after, report, release=release.name, now=now))
             await work.commit()
@@ -123,6 +126,7 @@ class Reports:
             self._releases[release_id] = await work.releases.get(release_id)
         return self._releases[release_id]
 
+    @tried_again
     async def manifest(self, device_id: str, unverified_envelope: bytes) -> None:
         """Take a version manifest.
 
@@ -196,17 +200,26 @@ async def _check_turn(work: UnitOfWork, before: Action, after: Action) -> None:
         raise ReportOutOfTurnError(f"report: expected one of action {busy[0]}, found one of {after.action_id}, in line")
 
 
-async def _follow_up(work: UnitOfWork, action: Action, *, now: datetime) -> None:
+async def _lock_next(work: UnitOfWork, device_id: str, report: ActionReport) -> str | None:
+    """Return the next action in line behind one that ends, its rollout locked together with that one's."""
+    queue = await work.actions.queue(device_id)
+    ended = [action for action in queue if action.action_id == report.action_id]
+    scheduled = (action for action in queue if action.state is ActionState.SCHEDULED and not action.is_held)
+    behind = next((action for action in scheduled if action not in ended), None)
+    if not ended or behind is None:
+        return None
+    await work.rollouts.lock({ended[0].rollout_id, behind.rollout_id})
+    return behind.action_id
+
+
+async def _follow_up(work: UnitOfWork, action: Action, behind: str | None, *, now: datetime) -> None:
     """Give the next action in line its whole time."""
-    if not action.state.is_final:
+    if behind is None or not action.state.is_final:
         return
-    queue = await work.actions.queue(action.device_id)
-    waiting = [other for other in queue if other.state is ActionState.SCHEDULED and not other.is_held]
-    for found in waiting[:1]:
-        # Another process may have changed it since it was found.
-        other = await work.actions.get(found.action_id, lock=True)
-        if other.state is ActionState.SCHEDULED:
-            await work.actions.save([replace(other, progressed_at=now)])
+    # Another process may have changed it since it was found.
+    other = await work.actions.get(behind, lock=True)
+    if other.state is ActionState.SCHEDULED:
+        await work.actions.save([replace(other, progressed_at=now)])
 
 
 async def _store_manifest(work: UnitOfWork, manifest: VersionManifest, envelope: bytes, *, now: datetime) -> bool:

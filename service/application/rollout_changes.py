@@ -1,6 +1,6 @@
 """Storing what the rollout engine decided, with the events that tell of it; every change of a rollout goes this way.
 
-Lock order, so that two transactions never wait for one another: first the rollout's row, then its actions.
+In which order rows are locked is said in `service.application.transactions`.
 """
 
 from collections.abc import Sequence

@@ -6,7 +6,7 @@ reads the ids of its own devices, in the rollout's order.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -17,6 +17,7 @@ from service.application.enrolment import enrol
 from service.application.entropy import Entropy
 from service.application.events import Event, EventType, StoredEvent
 from service.application.healing import heal
+from service.application.lease_repository import Lease
 from service.application.passages import is_behind
 from service.application.retries import retry_step
 from service.application.rollbacks import undo_after_halt
@@ -25,8 +26,9 @@ from service.application.rollout_members import filters_of, is_member, walk
 from service.application.security_events import unheard
 from service.application.silence import look_for_silence
 from service.application.timing import awaited_places, call_next, windows_of
+from service.application.transactions import tried_again
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
-from service.application.update_repositories import Lease, StoredRollout
+from service.application.update_repositories import StoredRollout
 from service.domain.action import Action, Hold, cancel, withdraw
 from service.domain.deadline import at_deadline
 from service.domain.device import Device, DeviceState
@@ -83,16 +85,24 @@ class RolloutTicks:
         await call_next(self._unit_of_work, await self._free_places(due), now=self._clock.now())
         await self._follow_devices(lease, due.events)
         for rollout_id in due.rollout_ids:
-            async with self._unit_of_work() as work:
-                await self._look(work, await self._listened(work, rollout_id, listening_since=lease.listening_since))
-                await work.commit()
+            await self._look_at(rollout_id, listening_since=lease.listening_since)
         for rollout_id, actions in _by_rollout(due.actions).items():
-            async with self._unit_of_work() as work:
-                stored = await work.rollouts.get(rollout_id, lock=True)
-                device_ids = {action.device_id for action in actions}
-                await self._expire(work, stored, device_ids, listening_since=lease.listening_since)
-                await work.commit()
+            device_ids = {action.device_id for action in actions}
+            await self._expire_of(rollout_id, device_ids, listening_since=lease.listening_since)
         return replace(lease, event_sequence=due.events[-1].sequence) if due.events else lease
+
+    @tried_again
+    async def _look_at(self, rollout_id: str, *, listening_since: datetime) -> None:
+        async with self._unit_of_work() as work:
+            await self._look(work, await self._listened(work, rollout_id, listening_since=listening_since))
+            await work.commit()
+
+    @tried_again
+    async def _expire_of(self, rollout_id: str, device_ids: set[str], *, listening_since: datetime) -> None:
+        async with self._unit_of_work() as work:
+            stored = await work.rollouts.get(rollout_id, lock=True)
+            await self._expire(work, stored, device_ids, listening_since=listening_since)
+            await work.commit()
 
     async def _free_places(self, due: _Due) -> set[Place]:
         """Return the places that others wait for where a device may have ended, or was called and did not come."""
@@ -119,6 +129,7 @@ class RolloutTicks:
         async with self._unit_of_work(read_only=True) as work:
             return await work.rollouts.next_look()
 
+    @tried_again
     async def _follow_devices(self, lease: Lease, page: Sequence[StoredEvent]) -> None:
         """Act on the changes of devices since the last tick; they count as done with the same commit."""
         if not page:
@@ -126,6 +137,7 @@ class RolloutTicks:
         changed = {stored.event.subject_id for stored in page if stored.event.type is EventType.DEVICE}
         async with self._unit_of_work() as work:
             changed |= await _updated(work, page)
+            await _lock_rollouts(work, changed)
             for device_id in sorted(changed):
                 await self._follow_device(work, device_id)
             await work.leases.advance(lease.name, lease.owner, page[-1].sequence)
@@ -272,6 +284,17 @@ class RolloutTicks:
                 await _tell_if_unheard(work, stored, action, device, now=now)
         rollout = await store_actions(work, stored.rollout, changes, now=now)
         await store_rollout(work, stored, rollout, now=now)
+
+
+async def _lock_rollouts(work: UnitOfWork, device_ids: Collection[str]) -> None:
+    """Lock all that may change with some devices: those that have them, and those that they may join."""
+    if not device_ids:
+        return
+    groups = {device.group_id for device in (await work.devices.find_many(device_ids)).values()}
+    of_groups = [each.rollout for group_id in groups for each in await work.rollouts.of_group(group_id)]
+    joined = {rollout.rollout_id for rollout in of_groups if rollout.state is not RolloutState.DRAFT}
+    has_them = {action.rollout_id for action in await work.actions.unfinished(device_ids)}
+    await work.rollouts.lock(joined | has_them)
 
 
 async def _updated(work: UnitOfWork, page: Sequence[StoredEvent]) -> set[str]:

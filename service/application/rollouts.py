@@ -13,6 +13,7 @@ from service.application.rollbacks import undo
 from service.application.rollout_changes import rollout_event, store_step
 from service.application.rollout_explanation import RolloutExplanation, explain_rollout
 from service.application.rollout_members import begin, plan_stages
+from service.application.transactions import tried_again
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.application.update_repositories import NumberedAction, StoredRollout, StoredVerdict
 from service.domain.approval import Approval
@@ -86,6 +87,7 @@ class Rollouts:
         self._clock = clock
         self._entropy = entropy
 
+    @tried_again
     async def create(self, actor: Actor, new: NewRollout, *, start_now: bool) -> RolloutView:
         """Create a rollout, and start it.
 
@@ -172,6 +174,7 @@ class Rollouts:
             view = await _view(work, await work.rollouts.get(rollout_id))
             return view, await explain_rollout(work, rollout_id, now=self._clock.now())
 
+    @tried_again
     async def start(self, actor: Actor, rollout_id: str) -> RolloutView:
         """Start a draft: cut the group into stages and open the first one; running, it stays as it is.
 
@@ -194,6 +197,7 @@ class Rollouts:
         """
         return await self._step(actor, rollout_id, "pause", lambda rollout, _now: pause(rollout))
 
+    @tried_again
     async def resume(self, actor: Actor, rollout_id: str) -> RolloutView:
         """Let it run again, which answers what it asked with yes; a halted one stays halted.
 
@@ -230,6 +234,7 @@ class Rollouts:
         """
         return await self._step(actor, rollout_id, "abort", lambda rollout, _now: abort(rollout))
 
+    @tried_again
     async def retry(self, actor: Actor, rollout_id: str) -> RolloutView:
         """Give the release again to the devices that failed or were shut out; without such a device nothing changes.
 
@@ -255,6 +260,7 @@ class Rollouts:
         """
         return await self._step(actor, rollout_id, "install", install)
 
+    @tried_again
     async def roll_back(self, actor: Actor, rollout_id: str) -> RolloutView:
         """Bring back every device that was given the release, by the way back that was signed with it.
 
@@ -273,6 +279,7 @@ class Rollouts:
             await work.commit()
         return await self.get(undoing)
 
+    @tried_again
     async def _step(
         self,
         actor: Actor,

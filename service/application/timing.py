@@ -10,6 +10,7 @@ from datetime import datetime
 
 from service.application.disruption_repository import Place
 from service.application.rollout_changes import store_actions, store_rollout
+from service.application.transactions import tried_again
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.domain.action import Action, Hold
 from service.domain.holding import TURN, call, wait_for_place, wait_for_window
@@ -67,11 +68,17 @@ async def held_back(work: UnitOfWork, rollout: Rollout, action: Action, *, now: 
 async def call_next(unit_of_work: UnitOfWorkFactory, places: Iterable[Place], *, now: datetime) -> None:
     """Call as many of those that wait for each place as there is room for; each is a transaction of its own."""
     for place in places:
-        while True:
-            async with unit_of_work() as work:
-                if not await _call_one(work, place, now=now):
-                    break
-                await work.commit()
+        while await _called_one(unit_of_work, place, now=now):
+            pass
+
+
+@tried_again
+async def _called_one(unit_of_work: UnitOfWorkFactory, place: Place, *, now: datetime) -> bool:
+    async with unit_of_work() as work:
+        is_called = await _call_one(work, place, now=now)
+        if is_called:
+            await work.commit()
+        return is_called
 
 
 async def _call_one(work: UnitOfWork, place: Place, *, now: datetime) -> bool:

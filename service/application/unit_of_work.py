@@ -9,7 +9,7 @@
 
 Leaving the block without `commit` rolls back. Recorded events are stored by `commit` in the same transaction, and
 `EventFeed` hands them on afterwards. A task opens one unit of work at a time, and never one inside another: with
-SQLite a writer waits for the one before it.
+SQLite a writer waits for the one before it. The order of locks is in `service.application.transactions`.
 """
 
 from contextlib import AbstractAsyncContextManager
@@ -33,6 +33,7 @@ from service.application.events import Event, EventLog
 from service.application.health_repository import HealthRepository
 from service.application.issuance import IssuanceLog
 from service.application.learned_state_repository import LearnedStateRepository
+from service.application.lease_repository import LeaseRepository
 from service.application.revocation_repository import RevocationRepository
 from service.application.site_repository import SiteRepository
 from service.application.transparency_repository import LogRepository
@@ -41,7 +42,6 @@ from service.application.update_repositories import (
     ArtifactRepository,
     DirectorRepository,
     InstalledRepository,
-    LeaseRepository,
     MetadataRepository,
     ReleaseRepository,
     RolloutRepository,

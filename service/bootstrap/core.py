@@ -62,7 +62,7 @@ async def open_core(settings: Settings, clock: Clock, entropy: Entropy, *, stack
     database = await _open_database(settings, stack)
     telemetry_store = await _open_telemetry(settings)
     stack.push_async_callback(telemetry_store.close)
-    unit_of_work = SqlUnitOfWorkFactory(database)
+    unit_of_work = SqlUnitOfWorkFactory(database, entropy=entropy)
     presence = Presence(unit_of_work, flush_seconds=settings.last_seen_flush_seconds)
     feed, standings = EventFeed(SqlEventReader(unit_of_work)), Standings()
     clones = Clones(unit_of_work, clock=clock, blocks=settings.on_clone == "block")

@@ -26,6 +26,7 @@ from service.application.events import Event, EventLog, StoredEvent
 from service.application.health_repository import HealthRepository
 from service.application.issuance import IssuanceLog
 from service.application.learned_state_repository import LearnedStateRepository
+from service.application.lease_repository import LeaseRepository
 from service.application.revocation_repository import RevocationRepository
 from service.application.site_repository import SiteRepository
 from service.application.transparency_repository import LogRepository
@@ -34,7 +35,6 @@ from service.application.update_repositories import (
     ArtifactRepository,
     DirectorRepository,
     InstalledRepository,
-    LeaseRepository,
     MetadataRepository,
     ReleaseRepository,
     RolloutRepository,

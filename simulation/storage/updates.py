@@ -6,11 +6,10 @@ from datetime import datetime, timedelta
 
 from protocol.geometry import Slot
 from protocol.versions import Build
+from service.application.lease_repository import Lease, LeaseLostError
 from service.application.update_repositories import (
     DirectorSet,
     ImageTarget,
-    Lease,
-    LeaseLostError,
     RepositoryName,
     StoredManifest,
     StoredRollout,
@@ -113,6 +112,11 @@ class MemoryRollouts(Partial):
         if rollout_id not in self._rows:
             raise UnknownRolloutError(f"rollout: expected an id in use, found {rollout_id[:60]!r}")
         return self._rows[rollout_id]
+
+    async def lock(self, rollout_ids: Collection[str]) -> Mapping[str, StoredRollout]:
+        """See `RolloutRepository.lock`."""
+        found = sorted((self._rows[id_] for id_ in rollout_ids if id_ in self._rows), key=lambda row: -row.number)
+        return {stored.rollout.rollout_id: stored for stored in found}
 
     async def save(self, stored: StoredRollout, *, before: StoredRollout) -> None:
         """See `RolloutRepository.save`; rows are whole, so what is equal need not be told apart."""

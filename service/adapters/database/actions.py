@@ -76,7 +76,7 @@ class SqlActions:
     async def get(self, action_id: str, *, lock: bool = False) -> Action:
         """See `ActionRepository.get`."""
         query = select(actions).where(actions.c.action_id == action_id)
-        row = (await self._connection.execute(query.with_for_update() if lock else query)).first()
+        row = (await self._connection.execute(query.with_for_update(key_share=True) if lock else query)).first()
         if row is None:
             raise UnknownActionError(f"action: expected one of this device, found none of id {action_id[:60]!r}")
         return action_of(row)

@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.adapters.database.update_tables import leases
 from service.adapters.database.upsert import insert_into
-from service.application.update_repositories import Lease, LeaseLostError
+from service.application.lease_repository import Lease, LeaseLostError
 
 
 class SqlLeases:

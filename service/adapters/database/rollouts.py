@@ -1,6 +1,6 @@
 """Rollouts and their stages in the control database."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import datetime
 from functools import lru_cache
@@ -59,10 +59,18 @@ class SqlRollouts:
     async def get(self, rollout_id: str, *, lock: bool = False) -> StoredRollout:
         """See `RolloutRepository.get`."""
         query = select(rollouts).where(rollouts.c.rollout_id == rollout_id)
-        found = await self._load(query.with_for_update() if lock else query)
+        found = await self._load(query.with_for_update(key_share=True) if lock else query)
         if not found:
             raise UnknownRolloutError(f"rollout: expected an id in use, found {rollout_id[:60]!r}")
         return found[0]
+
+    async def lock(self, rollout_ids: Collection[str]) -> Mapping[str, StoredRollout]:
+        """See `RolloutRepository.lock`."""
+        if not rollout_ids:
+            return {}
+        query = select(rollouts).where(rollouts.c.rollout_id.in_(rollout_ids)).order_by(rollouts.c.number.desc())
+        found = await self._load(query.with_for_update(key_share=True))
+        return {stored.rollout.rollout_id: stored for stored in found}
 
     async def save(self, stored: StoredRollout, *, before: StoredRollout) -> None:
         """See `RolloutRepository.save`."""
@@ -107,7 +115,7 @@ class SqlRollouts:
     async def of_action(self, action_id: str) -> StoredRollout | None:
         """See `RolloutRepository.of_action`."""
         which = select(actions.c.rollout_id).where(actions.c.action_id == action_id).scalar_subquery()
-        found = await self._load(select(rollouts).where(rollouts.c.rollout_id == which).with_for_update())
+        found = await self._load(select(rollouts).where(rollouts.c.rollout_id == which).with_for_update(key_share=True))
         return found[0] if found else None
 
     async def page(self, *, before_number: int | None, limit: int) -> Sequence[StoredRollout]:

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from sqlalchemy import insert, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.adapters.database import device_tables as tables
@@ -33,6 +34,7 @@ from service.adapters.database.revocations import SqlRevocations
 from service.adapters.database.rollouts import SqlRollouts
 from service.adapters.database.sites import SqlSites
 from service.adapters.database.transparency import SqlLog
+from service.adapters.entropy import SystemEntropy
 from service.application.attribute_repository import AttributeRepository
 from service.application.audit import AuditLog
 from service.application.delta_repository import DeltaRepository
@@ -47,25 +49,29 @@ from service.application.device_repositories import (
 )
 from service.application.disruption_repository import DisruptionRepository
 from service.application.document_repository import DocumentRepository
+from service.application.entropy import Entropy
 from service.application.events import Event, EventLog
 from service.application.health_repository import HealthRepository
 from service.application.issuance import IssuanceLog
 from service.application.learned_state_repository import LearnedStateRepository
+from service.application.lease_repository import LeaseRepository
 from service.application.revocation_repository import RevocationRepository
 from service.application.site_repository import SiteRepository
+from service.application.transactions import TransactionGivenUpError
 from service.application.transparency_repository import LogRepository
 from service.application.update_repositories import (
     ActionRepository,
     ArtifactRepository,
     DirectorRepository,
     InstalledRepository,
-    LeaseRepository,
     MetadataRepository,
     ReleaseRepository,
     RolloutRepository,
 )
 
 _EVENT_ORDER_LOCK = 0x7466_6576  # "tfev"
+_GIVEN_UP = frozenset({"40001", "40P01"})  # PostgreSQL, appendix A: serialization_failure, deadlock_detected
+_RANDOM_BYTES = 4
 
 
 class SqlUnitOfWork:
@@ -138,19 +144,33 @@ class SqlUnitOfWork:
 class SqlUnitOfWorkFactory:
     """Opens units of work on one database; implements `UnitOfWorkFactory`.
 
+    Args:
+        entropy: spreads those that were given up and are tried again; the machine's own if left out.
+
     Attributes:
         on_commit: called after each commit that stored events; `EventFeed.wake` in the running service.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, entropy: Entropy | None = None) -> None:
         self._database = database
+        self._entropy = entropy or SystemEntropy()
         self.on_commit: Callable[[], None] = _nobody_listens
 
     @asynccontextmanager
     async def __call__(self, *, read_only: bool = False) -> AsyncIterator[SqlUnitOfWork]:
-        """See `UnitOfWorkFactory.__call__`."""
-        async with self._database.transaction(read_only=read_only) as connection:
-            yield SqlUnitOfWork(connection, on_commit=self.on_commit)
+        """See `UnitOfWorkFactory.__call__`.
+
+        Raises:
+            TransactionGivenUpError: the database has ended it, so that others could go on.
+        """
+        try:
+            async with self._database.transaction(read_only=read_only) as connection:
+                yield SqlUnitOfWork(connection, on_commit=self.on_commit)
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) not in _GIVEN_UP:
+                raise
+            share = int.from_bytes(self._entropy.octets(_RANDOM_BYTES), "big") / (1 << 8 * _RANDOM_BYTES)
+            raise TransactionGivenUpError(type(error.orig).__name__, share=share) from error
 
 
 def _nobody_listens() -> None:

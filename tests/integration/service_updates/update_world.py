@@ -57,6 +57,7 @@ from service.application.clones import Clones
 from service.application.deltas import DeltaPolicy, DeltaQueue
 from service.application.director import Director
 from service.application.events import Event, EventFeed, EventType
+from service.application.lease_repository import Lease
 from service.application.poll import PendingActions, Poll, PollPacing
 from service.application.products import Products
 from service.application.releases import Releases
@@ -66,7 +67,7 @@ from service.application.rollout_ticks import RolloutTicks
 from service.application.rollouts import NewRollout, Rollouts, RolloutView
 from service.application.transparency import Transparency
 from service.application.unit_of_work import UnitOfWork
-from service.application.update_repositories import Lease, MetadataRole, NumberedAction, RepositoryName
+from service.application.update_repositories import MetadataRole, NumberedAction, RepositoryName
 from service.domain.device import Device
 from service.domain.membership import StagePlan
 from service.domain.operator import Actor, Role

@@ -16,8 +16,9 @@ from service.application.device_repositories import IssuedNonce, NoncePurpose
 from service.application.disruption_repository import Place
 from service.application.events import Event, EventType
 from service.application.health_repository import Counted
+from service.application.lease_repository import Lease, LeaseLostError
 from service.application.unit_of_work import UnitOfWorkFactory
-from service.application.update_repositories import DirectorSet, Lease, LeaseLostError, StoredManifest
+from service.application.update_repositories import DirectorSet, StoredManifest
 from service.domain.action import Hold, UnknownActionError
 from service.domain.attestation import Appraisal, Finding, Status, Verdict
 from service.domain.device import AlreadyClaimedError, DeviceState
