@@ -40,6 +40,7 @@ from service.application.clock import Clock
 from service.application.enrolment import runs
 from service.application.entropy import Entropy
 from service.application.passages import find_passage, is_behind, jumped, pass_through
+from service.application.places import follow_work
 from service.application.repository import UnknownMetadataError
 from service.application.rollout_changes import action_event, store_actions, store_rollout
 from service.application.timing import held_back
@@ -263,6 +264,7 @@ class Director:
         conditions = passage.rollout.conditions
         judged = await _judge(work, new, release, order=Order.INSTALL, conditions=conditions, now=now)
         await work.actions.add([judged])
+        await follow_work(work, [(None, judged)])
         work.record(action_event(judged, now))
         return None if judged.state.is_final else OfferedRelease(judged, release)
 

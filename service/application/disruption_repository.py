@@ -1,6 +1,6 @@
 """The port to what disruption budgets count; part of a unit of work."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, Self
@@ -37,8 +37,18 @@ class DisruptionRepository(Protocol):
     async def members(self, place: Place) -> int:
         """Return how many devices belong to a place."""
 
+    async def begin(self, actions: Collection[Action]) -> None:
+        """Keep that devices are at an update in the places that they belong to now; what was kept before stays.
+
+        Args:
+            actions: stored, in progress.
+        """
+
+    async def end(self, action_ids: Collection[str]) -> Mapping[str, Sequence[Place]]:
+        """Forget where the devices of actions were at an update; return these places by action, sorted."""
+
     async def at_work(self, place: Place, *, limit: int) -> Sequence[str]:
-        """Return at most `limit` devices of a place that are at an update, of whichever rollout."""
+        """Return at most `limit` devices that are at an update in a place, of whichever rollout."""
 
     async def called(self, place: Place, *, since: datetime) -> int:
         """Return how many actions of running rollouts were called: about to be let in, or let in after `since`."""

@@ -8,8 +8,10 @@ from dataclasses import replace
 from datetime import datetime
 
 from service.application.audit import Change
+from service.application.disruption_repository import Place
 from service.application.events import Event, EventType
 from service.application.passages import come_first
+from service.application.places import follow_work
 from service.application.site_evidence import tell_sites
 from service.application.unit_of_work import UnitOfWork
 from service.application.update_repositories import StoredRollout
@@ -72,8 +74,14 @@ async def rollout_event(work: UnitOfWork, rollout: Rollout, change: str, *, now:
     return Event(EventType.ROLLOUT, rollout.rollout_id, change, now, data)
 
 
-def action_event(action: Action, now: datetime) -> Event:
-    """Return the event that tells where an action stands."""
+def action_event(action: Action, now: datetime, *, freed: Sequence[Place] = ()) -> Event:
+    """Return the event that tells where an action stands.
+
+    Args:
+        action: as it is now.
+        now: UTC, aware.
+        freed: places where its device has ended an update, or was awaited.
+    """
     data: dict[str, JsonValue] = {
         "device_id": action.device_id,
         "rollout_id": action.rollout_id,
@@ -89,6 +97,8 @@ def action_event(action: Action, now: datetime) -> Event:
         "cause": None if action.cause is None else str(action.cause),
         "detail": action.detail,
     }
+    if freed:
+        data["freed"] = [str(place) for place in freed]
     return Event(EventType.ACTION, action.action_id, str(action.state), now, data)
 
 
@@ -110,10 +120,11 @@ async def store_actions(
         (before, after, _tried_again(rollout, before, after, now=now)) for before, after in changes if before != after
     ]
     await work.actions.save([last for _, _, last in changed])
+    freed = await follow_work(work, [(before, last) for before, _, last in changed])
     for before, after, last in changed:
         rollout = rollout.with_moved(before, last)
         if _stands(before) != _stands(after):
-            work.record(action_event(after, now))
+            work.record(action_event(after, now, freed=freed.get(after.action_id, ())))
         if last is not after:
             work.record(action_event(last, now))
     return await tell_sites(work, rollout, [last for _, _, last in changed])
@@ -129,7 +140,7 @@ def _tried_again(rollout: Rollout, before: Action, after: Action, *, now: dateti
 
 def _stands(action: Action) -> tuple[object, ...]:
     """Return what of an action others are told."""
-    return action.state, action.hold, action.not_before, action.order
+    return action.state, action.hold, action.not_before, action.place, action.order
 
 
 def _summary(rollout: Rollout) -> dict[str, JsonValue]:

@@ -25,7 +25,7 @@ from service.application.rollout_changes import store_actions, store_rollout
 from service.application.rollout_members import filters_of, is_member, walk
 from service.application.security_events import unheard
 from service.application.silence import look_for_silence
-from service.application.timing import awaited_places, call_next, windows_of
+from service.application.timing import awaited_places, call_next, follow_place, windows_of
 from service.application.transactions import tried_again
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.application.update_repositories import StoredRollout
@@ -110,10 +110,11 @@ class RolloutTicks:
         device_ids |= {device_id for stored in due.events if (device_id := _whose_place(stored.event))}
         rollouts = (stored.event for stored in due.events if stored.event.type is EventType.ROLLOUT)
         resumed = {event.subject_id for event in rollouts if event.change == RolloutState.RUNNING}
-        if not device_ids and not resumed:
+        freed = {place for stored in due.events for place in _freed(stored.event)}
+        if not (device_ids or freed or resumed):
             return set()
         async with self._unit_of_work(read_only=True) as work:
-            return await awaited_places(work, device_ids, resumed=resumed)
+            return await awaited_places(work, device_ids, freed=freed, resumed=resumed)
 
     async def _due(self, event_sequence: int) -> _Due:
         now = self._clock.now()
@@ -151,11 +152,16 @@ class RolloutTicks:
             stored = await work.rollouts.get(found.rollout_id, lock=True)
             # A report may have come since it was found.
             action = await work.actions.get(found.action_id, lock=True)
-            if not action.state.is_final and not await _is_eligible(work, device, action, stored.rollout):
-                now = self._clock.now()
+            if action.state.is_final:
+                continue
+            now = self._clock.now()
+            if await _is_eligible(work, device, action, stored.rollout):
+                after = await follow_place(work, stored.rollout, action, now=now)
+            else:
                 end = cancel if device.state.may_connect else withdraw
-                gone = end(action, f"device is {device.state} and no longer takes this rollout", now=now)
-                rollout = await store_actions(work, stored.rollout, [(action, gone)], now=now)
+                after = end(action, f"device is {device.state} and no longer takes this rollout", now=now)
+            if after != action:
+                rollout = await store_actions(work, stored.rollout, [(action, after)], now=now)
                 await store_rollout(work, stored, rollout, now=now)
         if device.state in ENROLLED_STATES:
             await self._leave(work, device)
@@ -340,8 +346,13 @@ def _whose_place(event: Event) -> str:
     """Return the device whose place may have room after an event; empty if it says nothing of places."""
     if event.type is EventType.DEVICE:
         return event.subject_id
-    ends = event.type is EventType.ACTION and (event.data["is_final"] or event.data.get("hold") is not None)
-    return str(event.data["device_id"]) if ends else ""
+    waits = event.type is EventType.ACTION and event.data.get("hold") is not None
+    return str(event.data["device_id"]) if waits else ""
+
+
+def _freed(event: Event) -> list[Place]:
+    named = event.data.get("freed") if event.type is EventType.ACTION else None
+    return [Place.parse(str(name)) for name in named] if isinstance(named, list) else []
 
 
 def _by_rollout(actions: Iterable[Action]) -> dict[str, list[Action]]:

@@ -12,8 +12,8 @@ from service.application.disruption_repository import Place
 from service.application.rollout_changes import store_actions, store_rollout
 from service.application.transactions import tried_again
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
-from service.domain.action import Action, Hold
-from service.domain.holding import TURN, call, wait_for_place, wait_for_window
+from service.domain.action import Action, Bucket, Hold
+from service.domain.holding import TURN, call, wait_elsewhere, wait_for_place, wait_for_window
 from service.domain.rollout import Rollout
 from service.domain.timing import Budget
 from service.domain.windows import Span
@@ -65,6 +65,25 @@ async def held_back(work: UnitOfWork, rollout: Rollout, action: Action, *, now: 
     return wait_for_place(action, str(place), at_work=len(at_work) + called, most=most, by=by)
 
 
+async def follow_place(work: UnitOfWork, rollout: Rollout, action: Action, *, now: datetime) -> Action:
+    """Return an action as it waits once its device's attributes have changed; one at work is at work there, too.
+
+    Args:
+        work: the transaction, which holds the rollout's row.
+        rollout: the action's.
+        action: not final.
+        now: UTC, aware.
+    """
+    if action.bucket is Bucket.IN_PROGRESS:
+        await work.disruptions.begin([action])
+    budget = rollout.conditions.timing.budget
+    if not action.is_held or action.hold is not Hold.BUDGET or budget is None:
+        return action
+    place = await _place(work, budget, action.device_id)
+    name = "" if place is None else str(place)
+    return action if name == action.place else wait_elsewhere(action, name, now=now)
+
+
 async def call_next(unit_of_work: UnitOfWorkFactory, places: Iterable[Place], *, now: datetime) -> None:
     """Call as many of those that wait for each place as there is room for; each is a transaction of its own."""
     for place in places:
@@ -99,14 +118,23 @@ async def _call_one(work: UnitOfWork, place: Place, *, now: datetime) -> bool:
     return True
 
 
-async def awaited_places(work: UnitOfWork, device_ids: Collection[str], *, resumed: Collection[str]) -> set[Place]:
-    """Return the places that an action waits for: those of some devices, and those of rollouts that run again."""
-    if not (device_ids or resumed) or not await work.disruptions.is_anybody_waiting():
+async def awaited_places(
+    work: UnitOfWork, device_ids: Collection[str], *, freed: Collection[Place], resumed: Collection[str]
+) -> set[Place]:
+    """Return the places that an action waits for.
+
+    Args:
+        work: may be read-only.
+        device_ids: of devices in whose places something may have changed.
+        freed: places where an update has ended.
+        resumed: ids of rollouts that run again.
+    """
+    if not (device_ids or freed or resumed) or not await work.disruptions.is_anybody_waiting():
         return set()
     attributes = await work.attributes.of(device_ids)
     places = {Place(*pair) for values in attributes.values() for pair in values.items()}
-    # A device whose attributes have changed may wait where it no longer belongs; called, it asks anew.
-    places |= {Place.parse(action.place) for action in await work.actions.unfinished(device_ids) if action.place}
+    waiting = await work.actions.unfinished(device_ids)
+    places |= {*freed, *(Place.parse(action.place) for action in waiting if action.place)}
     return {*await work.disruptions.waited_for(places), *await work.disruptions.waited_for_by(resumed)}
 
 

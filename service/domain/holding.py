@@ -67,6 +67,14 @@ def wait_for_place(action: Action, place: str, *, at_work: int, most: int, by: s
     return replace(action, hold=Hold.BUDGET, not_before=None, place=place, detail=detail)
 
 
+def wait_elsewhere(action: Action, place: str, *, now: datetime) -> Action:
+    """Return an action that waits for a place once its device belongs to another one, or to none: then it is called."""
+    if not place:
+        return replace(action, place="", not_before=now)
+    detail = f"{place}: waits for its turn here since {now:%FT%TZ}, before for {action.place}"
+    return replace(action, place=place, not_before=None, detail=detail)
+
+
 def call(action: Action, *, now: datetime) -> Action:
     """Let an action that waits for its place begin, as soon as its rollout's pace does."""
     return replace(action, not_before=now)

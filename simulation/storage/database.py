@@ -88,7 +88,9 @@ class MemoryUnitOfWork:
         self.actions = cast("ActionRepository", actions)
         self.sites: SiteRepository = MemorySites(journal)
         self.director: DirectorRepository = MemoryDirectorSets(journal)
-        self.disruptions: DisruptionRepository = MemoryDisruptions(actions, attributes, is_running=rollouts.is_running)
+        self.disruptions: DisruptionRepository = MemoryDisruptions(
+            journal, actions, attributes, is_running=rollouts.is_running
+        )
         self.leases: LeaseRepository = self._leases
         self.health: HealthRepository = MemoryHealth(journal)
         self._leave_out()

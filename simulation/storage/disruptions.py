@@ -1,34 +1,43 @@
 """What disruption budgets count, in memory.
 
-Places are known by their devices, from the attributes; who waits for one by a queue that may hold too much, never too
+Who belongs to a place is known from the attributes; who waits for one by a queue that may hold too much, never too
 little.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 
 from protocol.messages import ActionState
 from service.application.disruption_repository import Place
-from service.domain.action import Action, Bucket, Hold
+from service.domain.action import Action, Hold
 from simulation.storage.actions import MemoryActions
 from simulation.storage.attributes import MemoryAttributes
+from simulation.storage.journal import Journal
 
 
 class MemoryDisruptions:
     """Implements `DisruptionRepository`.
 
     Args:
-        actions: knows who is at an update and who waits.
+        actions: knows who waits.
         attributes: know who belongs to a place.
         is_running: whether a rollout runs, by id.
     """
 
     def __init__(
-        self, actions: MemoryActions, attributes: MemoryAttributes, *, is_running: Callable[[str], bool]
+        self,
+        journal: Journal,
+        actions: MemoryActions,
+        attributes: MemoryAttributes,
+        *,
+        is_running: Callable[[str], bool],
     ) -> None:
         self._actions = actions
         self._attributes = attributes
         self._is_running = is_running
+        self._journal = journal
+        self._at_work: dict[str, dict[str, str]] = {}  # devices by place and action
+        self._places: dict[str, tuple[Place, ...]] = {}  # by action
 
     async def hold(self, place: Place) -> None:
         """See `DisruptionRepository.hold`: nothing runs beside a unit of work."""
@@ -37,15 +46,29 @@ class MemoryDisruptions:
         """See `DisruptionRepository.members`."""
         return sum(1 for _ in self._attributes.holders(place.attribute, place.value))
 
+    async def begin(self, actions: Collection[Action]) -> None:
+        """See `DisruptionRepository.begin`."""
+        for action in actions:
+            attributes = (await self._attributes.of([action.device_id])).get(action.device_id, {})
+            known = self._places.get(action.action_id, ())
+            new = [place for pair in attributes.items() if (place := Place(*pair)) not in known]
+            for place in new:
+                self._journal.put(self._at_work.setdefault(str(place), {}), action.action_id, action.device_id)
+            if new:
+                self._journal.put(self._places, action.action_id, (*known, *new))
+
+    async def end(self, action_ids: Collection[str]) -> Mapping[str, Sequence[Place]]:
+        """See `DisruptionRepository.end`."""
+        found = {action_id: sorted(self._places[action_id], key=str) for action_id in self._places.keys() & action_ids}
+        for action_id, places in found.items():
+            self._journal.remove(self._places, action_id)
+            for place in places:
+                self._journal.remove(self._at_work[str(place)], action_id)
+        return found
+
     async def at_work(self, place: Place, *, limit: int) -> Sequence[str]:
         """See `DisruptionRepository.at_work`."""
-        found: list[str] = []
-        for device_id in self._attributes.holders(place.attribute, place.value):
-            if len(found) == limit:
-                break
-            if any(a.bucket is Bucket.IN_PROGRESS for a in await self._actions.unfinished([device_id])):
-                found.append(device_id)
-        return found
+        return list(self._at_work.get(str(place), {}).values())[:limit]
 
     async def called(self, place: Place, *, since: datetime) -> int:
         """See `DisruptionRepository.called`."""

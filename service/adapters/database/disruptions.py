@@ -1,20 +1,26 @@
 """What disruption budgets count, in the control database."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, text
+from sqlalchemy import ColumnElement, and_, delete, func, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.adapters.database.actions import action_of
 from service.adapters.database.advisory_locks import AdvisoryLock
 from service.adapters.database.device_tables import device_attributes
 from service.adapters.database.one_of import one_of
-from service.adapters.database.update_tables import AT_PLACE, RUNNING, actions, rollouts
+from service.adapters.database.update_tables import AT_PLACE, actions, places_at_work, rollouts
 from service.application.disruption_repository import Place
 from service.domain.action import Action, Hold
 from service.domain.rollout import RolloutState
 
+_BEGIN = text(
+    "INSERT INTO places_at_work (place, action_id, device_id)"
+    " SELECT device_attributes.name || '=' || device_attributes.value, actions.action_id, actions.device_id"
+    " FROM actions JOIN device_attributes ON device_attributes.device_id = actions.device_id"
+    " WHERE actions.action_id = :action_id ON CONFLICT DO NOTHING"
+)
 _LOCK = text("SELECT pg_advisory_xact_lock(:purpose, hashtext(:place))")
 
 
@@ -34,10 +40,25 @@ class SqlDisruptions:
         query = select(func.count()).select_from(device_attributes).where(_belongs_to(place))
         return int(await self._connection.scalar(query) or 0)
 
+    async def begin(self, actions: Collection[Action]) -> None:
+        """See `DisruptionRepository.begin`."""
+        if actions:
+            await self._connection.execute(_BEGIN, [{"action_id": action.action_id} for action in actions])
+
+    async def end(self, action_ids: Collection[str]) -> Mapping[str, Sequence[Place]]:
+        """See `DisruptionRepository.end`."""
+        if not action_ids:
+            return {}
+        those = delete(places_at_work).where(one_of(self._connection, places_at_work.c.action_id, action_ids))
+        gone = await self._connection.execute(those.returning(places_at_work.c.place, places_at_work.c.action_id))
+        found: dict[str, list[Place]] = {}
+        for row in sorted(gone, key=lambda row: row.place):
+            found.setdefault(row.action_id, []).append(Place.parse(row.place))
+        return found
+
     async def at_work(self, place: Place, *, limit: int) -> Sequence[str]:
         """See `DisruptionRepository.at_work`."""
-        joined = device_attributes.join(actions, actions.c.device_id == device_attributes.c.device_id)
-        query = select(device_attributes.c.device_id).select_from(joined).where(_belongs_to(place), RUNNING)
+        query = select(places_at_work.c.device_id).where(places_at_work.c.place == str(place))
         return list(await self._connection.scalars(query.limit(limit)))
 
     async def called(self, place: Place, *, since: datetime) -> int:

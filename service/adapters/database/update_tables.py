@@ -269,6 +269,16 @@ actions = Table(
     sqlite_autoincrement=True,
 )
 
+# Where devices are at an update: what each belonged to when it began, and since.
+places_at_work = Table(
+    "places_at_work",
+    metadata,
+    Column("place", PLACE_TYPE, primary_key=True),
+    Column("action_id", GUID_TYPE, primary_key=True),
+    Column("device_id", DEVICE_ID_TYPE, nullable=False),
+    Index(None, "action_id"),
+)
+
 # The last metadata that the Director signed for each device; a row is never removed, so that versions only rise.
 director_sets = Table(
     "director_sets",

@@ -203,3 +203,33 @@ async def test_device_whose_site_is_renamed_waits_where_it_belongs_now(world: Up
     await end(world, view, busy)
     await world.tick()
     assert is_told(world, waiting)
+
+
+async def test_device_that_is_renamed_while_at_work_frees_where_it_began(world: UpdateWorld) -> None:
+    """Not before it has ended, and then at once; until then it is at work where it has come to as well."""
+    busy, waiting = await at_site(world, 2)
+    newcomer = (await at_site(world, 1, site="quay"))[0]
+    view = await begun(world, plan(disruption=SITE))
+    await ask(world, busy)
+    await ask(world, waiting)
+    await give(world, busy, {"site": "quay"})
+    await world.tick()
+    await ask(world, newcomer)
+    assert [action.hold for action in await parts(world, view, [waiting, newcomer])] == [Hold.BUDGET] * 2
+    assert not is_told(world, waiting)
+    await end(world, view, busy)
+    assert is_told(world, waiting)
+    assert is_told(world, newcomer)
+
+
+async def test_device_that_loses_its_site_waits_for_nobody(world: UpdateWorld) -> None:
+    """It is called, and may begin beside those of the site that it was of."""
+    busy, waiting = await at_site(world, 2)
+    view = await begun(world, plan(disruption=SITE))
+    await ask(world, busy)
+    await ask(world, waiting)
+    await give(world, waiting, {})
+    await world.tick()
+    assert is_told(world, waiting)
+    await ask(world, waiting)
+    assert [action.state for action in await parts(world, view, [busy, waiting])] == [ActionState.OFFERED] * 2

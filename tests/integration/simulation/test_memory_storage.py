@@ -540,7 +540,7 @@ async def test_held_actions_come_in_the_order_of_their_times(storage: UnitOfWork
 
 
 async def test_place_knows_who_is_at_work_called_and_waiting(storage: UnitOfWorkFactory) -> None:
-    """By the attributes of devices, whatever their rollout; of those that wait, running rollouts' alone."""
+    """Wherever they began, whatever their rollout; of those that wait, running rollouts' alone."""
     quay, airport = Place("site", "quay"), Place("site", "airport")
     working = [action(1, state=ActionState.OFFERED), action(2, state=ActionState.TRIAL)]
     waiting = [replace(action(number), hold=Hold.BUDGET, place=str(quay)) for number in (4, 3)]
@@ -551,6 +551,7 @@ async def test_place_knows_who_is_at_work_called_and_waiting(storage: UnitOfWork
         sites: dict[str, dict[str, str]] = {device_id_of(number): {"site": "quay"} for number in range(1, 7)}
         await work.attributes.put({**sites, device_id_of(7): {"site": "airport", "ring": "quay"}})
         await work.actions.add([*working, *waiting, called, come])
+        await work.disruptions.begin(working)
         await work.commit()
     async with storage() as work:
         disruptions = work.disruptions
@@ -572,9 +573,30 @@ async def test_place_knows_who_is_at_work_called_and_waiting(storage: UnitOfWork
         assert list(await disruptions.waited_for_by(["another"])) == []
         await work.actions.save([replace(each, hold=None) for each in waiting])
         assert not await disruptions.is_anybody_waiting()
-        await work.attributes.put({device_id_of(1): {}, device_id_of(2): {"site": "airport"}})
-        assert list(await disruptions.at_work(quay, limit=5)) == []
-        assert list(await disruptions.at_work(airport, limit=5)) == [device_id_of(2)]
+
+
+async def test_device_is_at_work_where_it_began_and_where_it_has_come_to(storage: UnitOfWorkFactory) -> None:
+    """Until it ends, which says what has become free; what is undone changes nothing."""
+    first, second = (action(number, state=ActionState.TRIAL) for number in (1, 2))
+    quay, airport = Place("site", "quay"), Place("site", "airport")
+    async with storage() as work:
+        await add_devices(work, device(1), device(2), device(3))
+        await work.attributes.put({device_id_of(1): {"site": "quay", "ring": "b"}, device_id_of(3): {"site": "quay"}})
+        await work.actions.add([first, second])
+        await work.disruptions.begin([first, second])
+        await work.attributes.put({device_id_of(1): {"site": "airport"}})
+        assert list(await work.disruptions.at_work(quay, limit=5)) == [first.device_id]
+        assert list(await work.disruptions.at_work(airport, limit=5)) == []
+        await work.disruptions.begin([first])
+        await work.disruptions.begin([first])
+        assert list(await work.disruptions.at_work(airport, limit=5)) == [first.device_id]
+        await work.commit()
+    everywhere = {first.action_id: [Place("ring", "b"), airport, quay]}
+    for _ in range(2):
+        async with storage() as work:
+            assert await work.disruptions.end([first.action_id, second.action_id, "another"]) == everywhere
+            assert await work.disruptions.end([first.action_id]) == {}
+            assert list(await work.disruptions.at_work(quay, limit=5)) == []
 
 
 async def test_undone_wait_leaves_its_place(storage: UnitOfWorkFactory) -> None:
