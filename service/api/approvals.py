@@ -23,7 +23,11 @@ ApprovalId = Annotated[str, Path(max_length=64)]
 
 
 class ApprovalModel(BaseModel):
-    """A request: what one operator asked for, and what another decided."""
+    """A request: what one operator asked for, and what another decided.
+
+    Attributes:
+        replaces: an earlier request for the same, closed because what it was about had changed.
+    """
 
     id: str
     action: str
@@ -35,6 +39,7 @@ class ApprovalModel(BaseModel):
     expires_at: datetime
     decided_by: str | None
     decided_at: datetime | None
+    replaces: str | None = None
 
 
 class ApprovedModel(ApprovalModel):
@@ -119,4 +124,5 @@ def approval_model(approval: Approval) -> ApprovalModel:
         expires_at=approval.expires_at,
         decided_by=approval.decided_by,
         decided_at=approval.decided_at,
+        replaces=approval.replaces,
     )

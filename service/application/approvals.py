@@ -13,11 +13,12 @@ answers with 202. Approval is verified in this order, and everything is one tran
     4. role: of the one who approves, now;
     5. first person: still an operator of sufficient role;
     6. subject: unchanged since the request.
-A request that fails step 5 or 6 can never be granted: it is closed as stale.
+A request that fails step 5 or 6 can never be granted: it is closed as stale. One that would fail step 6 is shown as
+stale before that, gives way to a new one, which names it, and is closed when the house is kept.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Protocol, TypeAlias
 
@@ -32,7 +33,7 @@ from service.domain.approval import Approval, ApprovalDecidedError, ApprovalStat
 from service.domain.errors import ConflictError, JsonValue, NotFoundError, ServiceError, StaleError
 from service.domain.operator import SERVICE, Actor, Operator, Role
 
-EXPIRED_PER_ROUND = 500
+CLOSED_PER_ROUND = 500  # of each kind
 AfterCommit = Callable[[int], None]
 Arguments: TypeAlias = Mapping[str, JsonValue]
 
@@ -60,10 +61,12 @@ class Subject:
     Attributes:
         subject_id: full id.
         version: rises with each change; 0 for what has no version.
+        arguments: those that a request about it has to have as it stands now; None if it says nothing of them.
     """
 
     subject_id: str
     version: int = 0
+    arguments: Arguments | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,8 +212,11 @@ class Approvals:
     ) -> Approval:
         now = self._clock.now()
         waiting = await work.approvals.pending_on(action, subject.subject_id)
-        if waiting is not None and waiting.expires_at <= now:
-            await self._close(work, waiting.close(ApprovalState.EXPIRED, by=SERVICE.name, at=now), SERVICE)
+        before = None if waiting is None else await self._as_it_stands(work, waiting, now)
+        if before is not None and before.state is ApprovalState.PENDING:
+            raise _already_requested(action, before)
+        if waiting is not None and before is not None:
+            await self._close(work, waiting.close(before.state, by=SERVICE.name, at=now), SERVICE)
         approval = Approval(
             approval_id=self._entropy.guid(),
             action=action,
@@ -220,6 +226,7 @@ class Approvals:
             requested_by=actor.name,
             requested_at=now,
             expires_at=now + self._lifetime,
+            replaces=before.approval_id if before is not None and before.state is ApprovalState.STALE else None,
         )
         if not await work.approvals.add(approval):
             raise _already_requested(action, await work.approvals.pending_on(action, subject.subject_id))
@@ -275,15 +282,34 @@ class Approvals:
                 f"approval: expected {pending.requested_by} to be an operator who may ask for it, found it is not so"
             )
         # Step 6: subject.
+        await self._check_subject(work, pending)
+        return requester
+
+    async def _check_subject(self, work: UnitOfWork, pending: Approval) -> None:
         try:
-            version = (await self._actions[pending.action].find(work, pending.subject_id)).version
+            subject = await self._actions[pending.action].find(work, pending.subject_id)
         except NotFoundError as error:
             raise SubjectChangedError(f"{pending.action}: expected its subject, found it gone") from error
-        if version != pending.subject_version:
+        if subject.version != pending.subject_version:
             raise SubjectChangedError(
-                f"{pending.action}: expected version {pending.subject_version} of its subject, found {version}"
+                f"{pending.action}: expected version {pending.subject_version} of its subject, found {subject.version}"
             )
-        return requester
+        if subject.arguments is not None and dict(subject.arguments) != dict(pending.arguments):
+            raise SubjectChangedError(
+                f"{pending.action}: expected its subject to ask for {dict(pending.arguments)}, "
+                f"found {dict(subject.arguments)}"
+            )
+
+    async def _as_it_stands(self, work: UnitOfWork, approval: Approval, now: datetime) -> Approval:
+        """Return a request as it stands now: pending beyond its end is expired, about what has changed is stale."""
+        current = approval.at(now)
+        if current.state is not ApprovalState.PENDING or current.action not in self._actions:
+            return current
+        try:
+            await self._check_subject(work, current)
+        except SubjectChangedError:
+            return replace(current, state=ApprovalState.STALE)
+        return current
 
     def _role_of(self, action: str) -> Role:
         wanted = self._actions.get(action)
@@ -315,20 +341,24 @@ class Approvals:
             UnknownApprovalError: there is none.
         """
         async with self._unit_of_work(read_only=True) as work:
-            return (await work.approvals.get(approval_id)).at(self._clock.now())
+            return await self._as_it_stands(work, await work.approvals.get(approval_id), self._clock.now())
 
     async def page(self, *, before: tuple[datetime, str] | None, limit: int, pending: bool) -> Sequence[Approval]:
         """Return at most `limit` requests, newest first, as they stand now."""
         now = self._clock.now()
         async with self._unit_of_work(read_only=True) as work:
             found = await work.approvals.page(before=before, limit=limit, pending_at=now if pending else None)
-        return [approval.at(now) for approval in found]
+            return [await self._as_it_stands(work, approval, now) for approval in found]
 
     async def keep_house(self, now: datetime) -> None:
-        """Close requests whose time is over, and forget old ones; harmless to repeat."""
+        """Close requests whose time is over or whose subject has changed, and forget old ones; harmless to repeat."""
         async with self._unit_of_work() as work:
-            for approval in await work.approvals.expired(now=now, limit=EXPIRED_PER_ROUND):
-                await self._close(work, approval.close(ApprovalState.EXPIRED, by=SERVICE.name, at=now), SERVICE)
+            over = await work.approvals.expired(now=now, limit=CLOSED_PER_ROUND)
+            pending = await work.approvals.page(before=None, limit=CLOSED_PER_ROUND, pending_at=now)
+            for approval in (*over, *pending):
+                state = (await self._as_it_stands(work, approval, now)).state
+                if state is not ApprovalState.PENDING:
+                    await self._close(work, approval.close(state, by=SERVICE.name, at=now), SERVICE)
             await work.approvals.forget(decided_before=now - self._kept)
             await work.commit()
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from service.application.approvals import Approvals, Arguments, Done, Subject
-from service.application.rollouts import NewRollout, Rollouts, RolloutView, is_yes
+from service.application.rollouts import NewRollout, Rollouts, RolloutView, is_yes, question_of
 from service.application.unit_of_work import UnitOfWork
 from service.application.update_repositories import StoredRollout
 from service.domain.approval import Approval, SamePersonError
@@ -43,8 +43,8 @@ class RolloutStep:
     async def find(self, work: UnitOfWork, subject_id: str) -> Subject:
         """See `ExecutableAction.find`; late reports change a paused rollout, but not what it asks."""
         stored = await work.rollouts.get(subject_id)
-        is_draft = stored.rollout.state is RolloutState.DRAFT
-        return Subject(stored.rollout.rollout_id, stored.version if is_draft else 0)
+        is_asking = self.before is RolloutState.PAUSED and stored.rollout.state is self.before
+        return Subject(stored.rollout.rollout_id, 0 if is_asking else stored.version, question_of(stored))
 
     async def check(self, work: UnitOfWork, subject_id: str, arguments: Arguments) -> None:
         """See `ExecutableAction.check`.
@@ -121,10 +121,9 @@ class RolloutRequests:
         return await self._ask(actor, RESUME, view)
 
     async def _ask(self, actor: Actor, name: str, view: RolloutView) -> RolloutView | Approval:
-        rollout = view.stored.rollout
-        question = {"question": rollout.question} if rollout.question else {}
-        outcome = await self._approvals.perform(actor, name, rollout.rollout_id, question, two_persons=True)
-        return outcome if isinstance(outcome, Approval) else await self._rollouts.get(rollout.rollout_id)
+        rollout_id, question = view.stored.rollout.rollout_id, question_of(view.stored)
+        outcome = await self._approvals.perform(actor, name, rollout_id, question, two_persons=True)
+        return outcome if isinstance(outcome, Approval) else await self._rollouts.get(rollout_id)
 
 
 def _check_question(stored: StoredRollout, arguments: Arguments) -> None:

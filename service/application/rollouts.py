@@ -1,7 +1,7 @@
 """Rollouts: create, start, pause, resume, abort, and look at them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from protocol.plan import Plan
@@ -16,8 +16,8 @@ from service.application.rollout_members import begin, plan_stages
 from service.application.transactions import tried_again
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.application.update_repositories import NumberedAction, StoredRollout, StoredVerdict
-from service.domain.approval import Approval
-from service.domain.errors import ConflictError
+from service.domain.approval import Approval, ApprovalState
+from service.domain.errors import ConflictError, JsonValue
 from service.domain.membership import check_plans
 from service.domain.operator import Actor
 from service.domain.product import DeviceGroup
@@ -70,7 +70,7 @@ class RolloutView:
     """A rollout with what people call its parts.
 
     Attributes:
-        pending: what its plan has wait for another operator's word, or None.
+        pending: what its plan has wait for another operator's word, or None; stale where it asks something else now.
     """
 
     stored: StoredRollout
@@ -338,6 +338,11 @@ def is_yes(stored: StoredRollout) -> bool:
     return stored.plan.approval == "required" and bool(stored.rollout.question)
 
 
+def question_of(stored: StoredRollout) -> dict[str, JsonValue]:
+    """Return what a request for approval says a rollout asks; nothing where it asks nothing."""
+    return {"question": stored.rollout.question} if stored.rollout.question else {}
+
+
 def _check_approved(stored: StoredRollout, actor: Actor) -> None:
     if stored.plan.approval == "required" and not actor.approved_by:
         raise ApprovalNeededError("rollout: expected another operator's approval, as its plan says, found none")
@@ -354,4 +359,7 @@ async def _pending(work: UnitOfWork, stored: StoredRollout) -> Approval | None:
     step = steps.get(stored.rollout.state)
     if stored.plan.approval != "required" or step is None:
         return None
-    return await work.approvals.pending_on(step, stored.rollout.rollout_id)
+    pending = await work.approvals.pending_on(step, stored.rollout.rollout_id)
+    if pending is None or pending.arguments == question_of(stored):
+        return pending
+    return replace(pending, state=ApprovalState.STALE)

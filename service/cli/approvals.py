@@ -88,6 +88,8 @@ def remark_outcome(subject: str, done: str, answer: JsonObject) -> None:
         answer: of the service: a request where two persons are needed.
     """
     if answer.get("state") == "pending":
+        if stale := answer.get("replaces"):
+            remark(f"{short(subject)}: request {stale} is closed as stale: what it was about has changed")
         remark(f"{short(subject)}: waits for another operator: tinyfleet approval approve {answer['id']}")
     else:
         remark(f"{short(subject)}: {done}")

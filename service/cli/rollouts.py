@@ -266,7 +266,10 @@ def _print_rollout(rollout: JsonObject, *, as_json: bool) -> None:
     print_facts({name: rollout.get(name) for name in facts} | {"totals": rollout.get("totals")})
     if request := rollout.get("approval"):
         asked = f"{request['action']}, asked for by {request['requested_by']}"
-        print_line(f"waits for another operator ({asked}): tinyfleet approval approve {request['id']}")
+        if request["state"] == "stale":
+            print_line(f"request {request['id']} ({asked}) is stale: something else is asked by now; ask again")
+        else:
+            print_line(f"waits for another operator ({asked}): tinyfleet approval approve {request['id']}")
     columns = ("index", "state", "size", "scheduled", "held", "in_progress", "waiting", "succeeded", "failed")
     rows = ([stage.get(column) for column in columns] for stage in rollout.get("stages", []))
     print_table("Stages", columns, rows)

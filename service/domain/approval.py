@@ -50,6 +50,7 @@ class Approval:
         requested_by: name of the operator who asked.
         expires_at: UTC; nobody can approve it at or after this time.
         decided_by: name of the operator who approved or rejected, or `service`; None while it is pending.
+        replaces: id of an earlier request for the same, which had become stale; None for most.
     """
 
     approval_id: str
@@ -63,6 +64,7 @@ class Approval:
     state: ApprovalState = ApprovalState.PENDING
     decided_by: str | None = None
     decided_at: datetime | None = None
+    replaces: str | None = None
 
     def at(self, now: datetime) -> "Approval":
         """Return the request as it stands at a time: pending beyond its end is expired."""

@@ -24,7 +24,11 @@ class SqlApprovals:
             "approval_id": approval.approval_id,
             "action": approval.action,
             "subject_id": approval.subject_id,
-            "parameters": {"version": approval.subject_version, "arguments": dict(approval.arguments)},
+            "parameters": {
+                "version": approval.subject_version,
+                "arguments": dict(approval.arguments),
+                "replaces": approval.replaces,
+            },
             "requested_by": approval.requested_by,
             "requested_at": approval.requested_at,
             "expires_at": approval.expires_at,
@@ -101,4 +105,5 @@ def _approval(row: Row[Any]) -> Approval:
         state=ApprovalState(row.state),
         decided_by=row.decided_by,
         decided_at=row.decided_at,
+        replaces=row.parameters.get("replaces"),
     )

@@ -6,10 +6,10 @@ import pytest
 
 from protocol.messages import ActionState, Cause
 from protocol.plan import EvidenceGates, Plan, PlanStage
-from service.application.approvals import AlreadyRequestedError, Approvals
-from service.application.rollout_approvals import QuestionChangedError, RolloutRequests
+from service.application.approvals import AlreadyRequestedError, Approvals, SubjectChangedError
+from service.application.rollout_approvals import RolloutRequests
 from service.application.rollouts import ApprovalNeededError, NewRollout, RolloutView
-from service.domain.approval import Approval, ApprovalDecidedError, SamePersonError
+from service.domain.approval import Approval, ApprovalDecidedError, ApprovalState, SamePersonError
 from service.domain.operator import Actor, Operator, Role
 from service.domain.rollout import RolloutState
 from tests.integration.service_updates.update_world import UpdateWorld
@@ -124,17 +124,59 @@ async def test_yes_to_a_question_takes_two_and_a_brake_takes_one(world: UpdateWo
     assert await state(world, view) is RolloutState.ABORTED
 
 
-async def test_approval_is_for_what_was_asked(world: UpdateWorld) -> None:
-    """Meanwhile the failed device was tried again: the yes to the old question starts nothing."""
+async def test_request_for_another_question_is_stale(world: UpdateWorld) -> None:
+    """Meanwhile the failed device was tried again: it is shown so, cannot be granted, and gives way to a new one."""
     requests, approvals = await office(world)
     view = await asking(world, requests, approvals)
     rollout_id = view.stored.rollout.rollout_id
     request = pending(await requests.resume(ANNE, rollout_id))
-    await world.rollouts.retry(ANNE, rollout_id)
-    await world.rollouts.pause(ANNE, rollout_id)
-    with pytest.raises(QuestionChangedError, match="found ''"):
-        await approvals.approve(CLEO, request.approval_id)
-    assert await state(world, view) is RolloutState.PAUSED
+    with pytest.raises(AlreadyRequestedError, match="found one by anne"):
+        await requests.resume(BEN, rollout_id)
+    await asked_anew(world, view)
+    shown = (await world.rollouts.get(rollout_id)).pending
+    assert shown is not None
+    assert (shown.approval_id, shown.state) == (request.approval_id, ApprovalState.STALE)
+    (listed,) = await approvals.page(before=None, limit=5, pending=True)
+    assert listed.state is (await approvals.get(request.approval_id)).state is ApprovalState.STALE
+    again = pending(await requests.resume(BEN, rollout_id))
+    assert again.replaces == request.approval_id
+    closed = await approvals.get(request.approval_id)
+    assert (closed.state, closed.decided_by) == (ApprovalState.STALE, "service")
+    assert (await world.rollouts.get(rollout_id)).pending == again
+    await approvals.approve(CLEO, again.approval_id)
+    assert await state(world, view) is RolloutState.RUNNING
+
+
+async def test_stale_request_is_closed_by_who_would_approve_it_and_by_the_house(world: UpdateWorld) -> None:
+    """Whoever comes first; the rollout waits on."""
+    requests, approvals = await office(world)
+    view = await asking(world, requests, approvals)
+    rollout_id = view.stored.rollout.rollout_id
+    first = pending(await requests.resume(ANNE, rollout_id))
+    await asked_anew(world, view)
+    with pytest.raises(SubjectChangedError, match=r"rollout\.resume: expected its subject to ask for"):
+        await approvals.approve(CLEO, first.approval_id)
+    second = pending(await requests.resume(ANNE, rollout_id))
+    assert second.replaces is None
+    await world.rollouts.abort(ANNE, rollout_id)
+    await approvals.keep_house(world.clock.now())
+    for request in (first, second):
+        with pytest.raises(ApprovalDecidedError, match="found it stale"):
+            await approvals.approve(CLEO, request.approval_id)
+    assert await approvals.page(before=None, limit=5, pending=True) == []
+
+
+async def asked_anew(world: UpdateWorld, view: RolloutView) -> None:
+    """Have the failed device try again and be blocked meanwhile, so that the rollout asks something else."""
+    before = (await world.rollouts.get(view.stored.rollout.rollout_id)).stored.rollout.question
+    await world.rollouts.retry(ANNE, view.stored.rollout.rollout_id)
+    await world.tick()
+    (action,) = [each.action for each in await world.actions(view) if each.action.due_at is not None]
+    await world.director.timestamp(action.device_id)
+    await world.change_device(action.device_id, "blocked")
+    await world.tick()
+    after = (await world.rollouts.get(view.stored.rollout.rollout_id)).stored.rollout
+    assert (after.state, after.question == before) == (RolloutState.PAUSED, False)
 
 
 async def test_settings_of_the_catalog_want_two_persons(world: UpdateWorld) -> None:
