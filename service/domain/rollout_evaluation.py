@@ -9,7 +9,8 @@ Invariants:
     - A stage opens only when the one before it has passed; exposure never passes the open stages, nor the pace.
     - Where a stage has all its results and they neither halt nor pass, the rollout pauses and asks a person. The answer
       is taken for what was asked, and for nothing else that has come up since.
-    - A stage whose devices have all been taken from it has shown nothing, and opens no other without a person's word.
+    - A stage whose devices have all been taken from it has shown nothing, and opens no other without a person's word;
+      a rollout whose devices have all been taken from it has not finished.
     - Every decision is stored with its reason.
 """
 
@@ -186,5 +187,10 @@ def _finished(rollout: Rollout, now: datetime) -> Rollout:
     passed = all(stage.state is StageState.PASSED and stage.is_open for stage in rollout.stages)
     if rollout.state is not RolloutState.RUNNING or not passed or rollout.unresolved or rollout.is_retrying:
         return rollout
+    if not any(stage.counts.size for stage in rollout.stages):
+        gone = sum(stage.counts.cancelled for stage in rollout.stages)
+        left = f"nobody is left to have it: {gone} devices superseded by a later rollout, moved or shut out"
+        ended = replace(rollout, state=RolloutState.ABORTED, deadline_at=None)
+        return ended.decided(Verdict(Decision.ENDED_EMPTY, f"{left}; ended {now:%FT%TZ}"))
     finished = replace(rollout, state=RolloutState.FINISHED, deadline_at=None)
     return finished.decided(Verdict(Decision.FINISHED, f"{rollout.confirmed} devices confirmed; ended {now:%FT%TZ}"))

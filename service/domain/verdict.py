@@ -20,6 +20,7 @@ class Decision(StrEnum):
     ASKED = "asked"  # the rollout waits for a person's word
     ROLLED_BACK = "rolled-back"  # devices that were given the release are brought back
     FINISHED = "finished"  # the rollout
+    ENDED_EMPTY = "ended-empty"  # the rollout, which has no device any more: it counts as aborted
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from service.application.update_repositories import MetadataRole
 from service.domain.action import Action
 from service.domain.membership import StagePlan
 from service.domain.rollout import RolloutState
-from tests.integration.service_updates.update_world import UpdateWorld
+from service.domain.verdict import Decision
+from tests.integration.service_updates.update_world import RELEASER, UpdateWorld
 
 EVERYONE = (StagePlan(percent=100),)
 STRANGE = {Slot.A7_APPLICATION: "66" * 32}
@@ -61,6 +62,27 @@ async def test_running_rollout_takes_a_quarantined_device_in(world: UpdateWorld)
     await world.confirm_all(rollout)
     view = await world.rollouts.get(rollout.stored.rollout.rollout_id)
     assert view.stored.rollout.state is RolloutState.FINISHED
+
+
+async def test_release_that_a_later_one_took_all_devices_from_heals_nobody(world: UpdateWorld) -> None:
+    """Its rollout ends and says that nobody has it: its group has passed nothing, whatever becomes of the later."""
+    device = (await world.add_devices(2))[0]
+    await world.release("first")
+    await world.release("second")
+    first = await world.roll_out("first", EVERYONE)
+    await world.tick()
+    second = await world.roll_out("second", EVERYONE)
+    await world.tick()
+    view = await world.rollouts.get(first.stored.rollout.rollout_id)
+    assert view.stored.rollout.state is RolloutState.ABORTED
+    _, explanation = await world.rollouts.explain(first.stored.rollout.rollout_id)
+    last = explanation.decisions[-1].stored.verdict
+    assert last.decision is Decision.ENDED_EMPTY
+    assert "nobody is left to have it: 2 devices superseded by a later rollout" in last.reason
+    await world.rollouts.abort(RELEASER, second.stored.rollout.rollout_id)
+    await world.tick()
+    await set_access(world, device, Access.UPDATE_ONLY)
+    assert await unfinished(world, device) == []
 
 
 async def test_device_heals_by_the_release_that_its_group_has_finished(world: UpdateWorld) -> None:

@@ -14,6 +14,7 @@ from service.domain.rollout_commands import abort, pause, resume, start
 from service.domain.rollout_counts import StageCounts
 from service.domain.rollout_evaluation import evaluate, next_look
 from service.domain.stage import StageState
+from service.domain.verdict import Decision
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -87,9 +88,12 @@ def test_canaries_that_left_before_they_were_given_it_show_nothing() -> None:
 
 
 def test_last_stage_may_be_left_by_all() -> None:
-    """Nobody would be exposed by its passing, so the rollout just ends."""
+    """Nobody would be exposed by its passing, so the rollout ends; nobody has its release: it has not finished."""
     rollout = become(running(plan_of(PlanStage(percent=100)), 10), [ActionState.CANCELLED], 10, offered=False)
-    assert evaluate(rollout, NOW).state is RolloutState.FINISHED
+    ended = evaluate(rollout, NOW)
+    assert (ended.state, ended.halted_reason) == (RolloutState.ABORTED, "")
+    assert ended.verdicts[-1].decision is Decision.ENDED_EMPTY
+    assert "10 devices superseded by a later rollout, moved or shut out" in ended.verdicts[-1].reason
 
 
 def test_withdrawn_devices_hold_a_large_stage_and_halt_nothing() -> None:
