@@ -26,7 +26,7 @@ from service.application.update_repositories import StoredRollout
 from service.domain.action import Action, apply_report, offer, time_out, withdraw
 from service.domain.membership import cut_stages
 from service.domain.policy import EvidencePolicy
-from service.domain.retries import let_go, may_be_retried, retried
+from service.domain.retries import MAX_ATTEMPTS, let_go, may_be_retried, retried
 from service.domain.rollout import Rollout, RolloutState
 from service.domain.rollout_commands import abort, pause, resume, retry, start
 from service.domain.rollout_counts import Exposure, Fate, Trace
@@ -46,6 +46,7 @@ GATES = (
     FailureGate(name="failures", weight=2),
     FailureGate(name="broken", causes=(Cause.BOOT, Cause.HANG), acceptable=0.005, worst=0.1),
 )
+TRIED_AGAIN = (ActionState.FAILED, ActionState.TIMED_OUT)
 OK = (ActionState.CONFIRMED, None)
 SILENT = (ActionState.TIMED_OUT, Cause.SILENT)
 BAD = ((ActionState.REVERTED, Cause.HANG), (ActionState.FAILED, Cause.DOWNLOAD), (ActionState.FAILED, Cause.BOOT))
@@ -90,6 +91,7 @@ class Course(RuleBasedStateMachine):
         self.verdicts: list[Verdict] = []
         self.resumes = 0
         self.retries = 0
+        self.by_itself: Counter[str] = Counter()  # further attempts of devices that no person asked for
 
     @initialize(
         seed=st.integers(0, 2**32),
@@ -149,7 +151,10 @@ class Course(RuleBasedStateMachine):
             self.started.append(device)
         if self.rollout.retries(after):
             assert self.plan.retries is not None
+            assert not self.rollout.state.is_over
+            assert (after.state in TRIED_AGAIN, after.cause in self.plan.retries.causes) == (True, True)
             after = retried(after, now=self.now, pause=self.plan.retries.pause, timeout=TIMEOUT)
+            self.by_itself[device] += 1
         self.actions[device] = after
         self._take(self.rollout.with_moved(before, after))
 
@@ -318,6 +323,13 @@ class Course(RuleBasedStateMachine):
             assert counts.withdrawn == sum(a.offered and a.state is ActionState.CANCELLED for a in mine)
             assert sum(counts.causes.values()) == sum(bool(a.blames) for a in mine)
             assert counts.again == sum(a.offered and a.state is ActionState.SCHEDULED for a in mine)
+
+    @invariant()
+    def tries_no_more_often_than_the_plan_says(self) -> None:
+        """By itself, however often persons ask for more; and they do not without end, either."""
+        most = 0 if not self.actions or self.plan.retries is None else self.plan.retries.most
+        assert all(times <= most for times in self.by_itself.values()), self.by_itself
+        assert all(action.attempt <= MAX_ATTEMPTS for action in self.actions.values())
 
     @invariant()
     def exposes_nobody_ahead_of_stage_and_pace(self) -> None:
