@@ -145,7 +145,7 @@ async def walk(work: UnitOfWork, rollout: Rollout, stage: Stage, *, limit: int, 
                 elsewhere += 1
             if len(new) + elsewhere == limit:
                 return Walk(new, looked_at, is_end=False, elsewhere=elsewhere)
-        position = bucket.last
+        position = min(bucket.last, until)  # who comes behind is not the stage's, though of the same bucket
         ids_to_read -= max(LEAST_PER_BUCKET, len(found))
     return Walk(new, position, is_end=False, elsewhere=elsewhere)
 

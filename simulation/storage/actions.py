@@ -48,8 +48,8 @@ class MemoryActions(Partial):
         self._unfinished: dict[str, tuple[str, ...]] = {}  # action ids by device, oldest first
         self._newest: dict[str, str] = {}
         self._of_rollout: dict[tuple[str, str], str] = {}  # (rollout, device), apart from ones that heal
-        self._given: dict[tuple[str, str], str] = {}  # (rollout, device) that was given its release
-        self._exposed: dict[str, SortedIds] = {}  # by rollout, the same devices in their order
+        self._given: dict[tuple[str, str], tuple[str, ...]] = {}  # (rollout, device) → actions that gave its release
+        self._exposed: dict[str, SortedIds] = {}  # by rollout, devices that were ever given it, in their order
         self._waiting: dict[str, list[int]] = {}  # by rollout, numbers of scheduled actions
         self._held: dict[str, list[tuple[datetime, int]]] = {}  # by rollout, when held actions' time comes
         self._at_places: dict[str, tuple[int, ...]] = {}  # numbers of scheduled actions, oldest first
@@ -255,12 +255,23 @@ class MemoryActions(Partial):
         self._move(before, action)
         if action.leaves_the_pace and (before is None or before.not_before != action.not_before):
             self._queue_held(action)
-        if action.offered and (before is None or not before.offered):
-            self._journal.put(self._given, (action.rollout_id, action.device_id), action.action_id)
-            self._exposed.setdefault(action.rollout_id, SortedIds()).add(action.device_id)
+        if action.offered != (before is not None and before.offered):
+            self._give(action)
         is_waiting = action.state is ActionState.SCHEDULED and not action.heals
         if is_waiting and (before is None or before.state is not ActionState.SCHEDULED):
             heapq.heappush(self._waiting.setdefault(action.rollout_id, []), self._numbers[action.action_id])
+
+    def _give(self, action: Action) -> None:
+        """Follow that a device was given a release, or that it was put off before it ran anything of it."""
+        key = (action.rollout_id, action.device_id)
+        others = tuple(id_ for id_ in self._given.get(key, ()) if id_ != action.action_id)
+        if action.offered:
+            self._journal.put(self._given, key, (*others, action.action_id))
+            self._exposed.setdefault(action.rollout_id, SortedIds()).add(action.device_id)
+        elif others:
+            self._journal.put(self._given, key, others)
+        else:
+            self._journal.remove(self._given, key)
 
     def _begin(self, action: Action) -> None:
         held = (*self._unfinished.get(action.device_id, ()), action.action_id)

@@ -8,9 +8,12 @@ import pytest
 
 from protocol.messages import ActionState
 from protocol.plan import HoldOut, Plan, PlanStage, ThresholdGates
+from protocol.plan.targets import AttributeTest
+from service.application.rollout_members import walk
 from service.application.rollouts import NewRollout
 from service.domain.rollout import RolloutState
 from service.domain.stage import StageState
+from tests.integration.service_updates.timing_world import give
 from tests.integration.service_updates.update_world import RELEASER, UpdateWorld, open_world
 from tests.service_folder import make_folders
 
@@ -73,3 +76,20 @@ async def test_group_of_one_holds_nobody_out(world: UpdateWorld) -> None:
     world.clock.advance(6 * 3600)
     await world.tick()
     assert (await world.rollouts.get(view.stored.rollout.rollout_id)).stored.rollout.state is RolloutState.FINISHED
+
+
+async def test_stage_that_reads_a_bucket_whole_does_not_reach_into_those_held_out(world: UpdateWorld) -> None:
+    """The step that comes to the last one before them ends there, though their bucket is the same."""
+    devices = await world.add_devices(10)
+    for device_id in devices:
+        await give(world, device_id, {"ring": "lab"})
+    await world.release("first")
+    where = AttributeTest.model_validate({"attribute": "ring", "is": "lab"})
+    plan = PLAN.model_copy(update={"stages": (PlanStage(percent=90, where=where), PlanStage(percent=100))})
+    view = await world.rollouts.create(RELEASER, NewRollout("first", "Production", None, plan), start_now=True)
+    rollout = view.stored.rollout
+    async with world.unit_of_work(read_only=True) as work:
+        step = await walk(work, rollout, rollout.stages[0], limit=100, ids_to_read=1)
+    opened = rollout.stages[0].walked_to(step.position, is_end=step.is_end)
+    assert (len(step.new), step.position) == (8, rollout.held_after)
+    assert opened.threshold == rollout.held_after

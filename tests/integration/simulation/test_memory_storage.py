@@ -403,6 +403,27 @@ async def test_owner_whose_lease_was_taken_over_cannot_advance(storage: UnitOfWo
     assert stored == [False, True, False, True]
 
 
+async def test_device_that_put_its_update_off_was_not_given_the_release(storage: UnitOfWorkFactory) -> None:
+    """Unless another action of the rollout has given it, or it is given it again; what is undone changes nothing."""
+    once, again, healed = (replace(action(number, state=ActionState.OFFERED), offered=True) for number in (1, 2, 3))
+    by_healing = replace(action(4, state=ActionState.CONFIRMED), device_id=healed.device_id, offered=True, heals=True)
+    put_off = [replace(each, state=ActionState.SCHEDULED, offered=False) for each in (once, again, healed)]
+    async with storage() as work:
+        await add_devices(work, device(1), device(2), device(3))
+        await work.devices.save_attested([attested(device(number)) for number in (1, 2, 3)])
+        await work.actions.add([once, again, healed, by_healing])
+        await work.commit()
+    async with storage() as work:
+        await work.actions.save(put_off)
+        assert list(await work.actions.exposed(ROLLOUT, GROUP, begins="")) == [healed.device_id]
+    async with storage() as work:
+        assert await work.actions.count_exposed(ROLLOUT, GROUP) == 3
+        await work.actions.save(put_off)
+        await work.actions.save([again])
+        found = await work.actions.exposed(ROLLOUT, GROUP, begins="")
+        assert sorted(found) == [again.device_id, healed.device_id]
+
+
 async def test_events_come_in_the_order_of_their_commits(storage: UnitOfWorkFactory) -> None:
     """With numbers that rise by one."""
     for number in range(3):
