@@ -13,11 +13,12 @@ from protocol.geometry import Slot
 from protocol.messages import ActionState
 from protocol.updates import JumpedReleaseError, MustPass, check_passed
 from protocol.versions import Build
+from service.application.rollout_members import filters_of, is_member
 from service.application.unit_of_work import UnitOfWork
 from service.application.update_repositories import StoredRollout
 from service.domain.action import Action
 from service.domain.release import Release
-from service.domain.rollout import Rollout
+from service.domain.rollout import Rollout, RolloutState
 
 ROLLOUTS_LOOKED_AT = 256  # newest that have finished: a newcomer may have been made long ago
 Lacks: TypeAlias = Callable[[Release], Iterator[MustPass]]
@@ -62,25 +63,58 @@ async def builds_of(work: UnitOfWork, device_id: str) -> Mapping[Slot, Build]:
 async def find_passage(work: UnitOfWork, action: Action) -> StoredRollout | None:
     """Return a rollout that has finished and whose release a device must have first, the lowest if there are several.
 
-    None where its last action was one of that rollout: it has been tried.
+    None where the device's last action was one of that rollout: it has been tried. Once the action is retried, so is
+    that.
 
     Args:
         work: the transaction.
         action: that the device may begin.
     """
-    rollout = (await work.rollouts.get(action.rollout_id)).rollout
-    release = await work.releases.get(rollout.release_id)
-    if not release.after or action.state is not ActionState.SCHEDULED:
-        return None
-    now = await builds_of(work, action.device_id)
-    first = await _chain(work, release, lambda each: (must for must, _ in jumped(each, now)))
+    rollout, first = await _lacking(work, action)
     finished = await work.rollouts.finished(rollout.group_id, limit=ROLLOUTS_LOOKED_AT) if first else []
     releases = {each.rollout.rollout_id: await work.releases.get(each.rollout.release_id) for each in finished}
     left = [each for each in finished if not each.rollout.is_undone and releases[each.rollout.rollout_id].name in first]
     found = min(left, key=lambda each: releases[each.rollout.rollout_id].counter, default=None)
     last = await work.actions.newest(action.device_id)
-    was_tried = found is not None and last is not None and last.rollout_id == found.rollout.rollout_id
-    return None if was_tried else found
+    if found is None or last is None or last.rollout_id != found.rollout.rollout_id:
+        return found
+    was_tried_before = any(attempt.ended_at >= last.progressed_at for attempt in action.past)
+    return found if was_tried_before else None
+
+
+async def passage_to_come(work: UnitOfWork, action: Action) -> str | None:
+    """Return the name of a release that a device must have first and that a rollout has yet to bring it, or None.
+
+    Args:
+        work: the transaction.
+        action: that the device may begin otherwise.
+    """
+    rollout, first = await _lacking(work, action)
+    for other in await work.rollouts.of_group(rollout.group_id) if first else []:
+        name = (await work.releases.get(other.rollout.release_id)).name
+        if name in first and await _will_reach(work, other.rollout, action.device_id):
+            return name
+    return None
+
+
+async def _lacking(work: UnitOfWork, action: Action) -> tuple[Rollout, frozenset[str]]:
+    """Return an action's rollout, and the names of releases that its device lacks on the way to that one's."""
+    rollout = (await work.rollouts.get(action.rollout_id)).rollout
+    release = await work.releases.get(rollout.release_id)
+    if not release.after or action.state is not ActionState.SCHEDULED:
+        return rollout, frozenset()
+    now = await builds_of(work, action.device_id)
+    return rollout, await _chain(work, release, lambda each: (must for must, _ in jumped(each, now)))
+
+
+async def _will_reach(work: UnitOfWork, rollout: Rollout, device_id: str) -> bool:
+    """Say whether a rollout that was started has a stage for a device, and did not come to it yet."""
+    if rollout.state is RolloutState.DRAFT or await work.actions.known(rollout.rollout_id, [device_id]):
+        return False
+    if not await is_member(work, rollout, device_id):
+        return False
+    stage, _ = rollout.stage_of(rollout.order.position(device_id), await filters_of(work, rollout, device_id))
+    return stage is not None
 
 
 def pass_through(rollout: Rollout, action: Action, *, now: datetime, action_id: str) -> Action:

@@ -11,6 +11,7 @@ _WAITS_FOR = {
     "next-window": "another maintenance window",
     "deferral": "their users",
     "budget": "others of their place",
+    "passage": "a release that they must pass through",
 }
 DEVICES_NAMED = 3  # of each cause, beside a decision; the list below has more
 

@@ -88,6 +88,7 @@ class Hold(StrEnum):
     NEXT_WINDOW = "next-window"  # another one: the device did not ask in the last
     DEFERRAL = "deferral"  # its user put it off
     BUDGET = "budget"  # another device at the same place is to end its update
+    PASSAGE = "passage"  # a rollout is to bring a release that the device must pass through
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,9 @@ from service.domain.timing import Timing
 from service.domain.windows import Span
 
 TURN = timedelta(minutes=2)  # that a device has to ask for its release before another of its place is called, too
+LONGEST_PASSAGE = timedelta(days=30)  # that an action waits for another rollout to come to its device
+SHORTEST_LOOK = timedelta(minutes=10)  # after which it is looked whether it has
+_ONE_WAIT = frozenset({Hold.NEXT_WINDOW, Hold.PASSAGE})  # holds that go on in the time from before
 _MAY_DEFER = frozenset({ActionState.SCHEDULED, ActionState.OFFERED, ActionState.DOWNLOADING})
 _SHARES = 1 << 32
 
@@ -67,6 +70,25 @@ def wait_for_place(action: Action, place: str, *, at_work: int, most: int, by: s
     return replace(action, hold=Hold.BUDGET, not_before=None, place=place, detail=detail)
 
 
+def wait_for_passage(action: Action, release: str, *, now: datetime, timeout: timedelta) -> Action | None:
+    """Hold an action until a rollout brings its device what it must have first; None where that takes too long.
+
+    It is looked at again from time to time.
+
+    Args:
+        action: scheduled.
+        release: name of what the device must have first.
+        now: UTC, aware.
+        timeout: time that the device has then.
+    """
+    ends_at = action.progressed_at + LONGEST_PASSAGE
+    if now >= ends_at:
+        return None
+    again = min(now + max(SHORTEST_LOOK, (now - action.progressed_at) / 8), ends_at)
+    detail = f"release {release} comes first, which a rollout has yet to bring; waits for it to {ends_at:%FT%TZ}"
+    return replace(action, hold=Hold.PASSAGE, not_before=again, place="", due_at=again + timeout, detail=detail)
+
+
 def wait_elsewhere(action: Action, place: str, *, now: datetime) -> Action:
     """Return an action that waits for a place once its device belongs to another one, or to none: then it is called."""
     if not place:
@@ -90,10 +112,10 @@ def release(action: Action, span: Span | None, *, now: datetime, timeout: timede
         timeout: time that the device has.
     """
     if span is not None and not span.holds(now):
-        hold = Hold.NEXT_WINDOW if action.hold is Hold.NEXT_WINDOW else Hold.WINDOW
+        hold = Hold.NEXT_WINDOW if action.hold in _ONE_WAIT else Hold.WINDOW
         return wait_for_window(action, span, hold=hold)
-    since = action.progressed_at if action.hold is Hold.NEXT_WINDOW else now
-    due_at = span.closes_at if span else since + timeout
+    since = action.progressed_at if action.hold in _ONE_WAIT else now
+    due_at = span.closes_at if span else (now if action.hold is Hold.PASSAGE else since) + timeout
     if action.hold is Hold.BUDGET:
         due_at = min(due_at, now + TURN)
     return replace(action, hold=None, not_before=None, progressed_at=since, due_at=due_at, detail="")

@@ -6,6 +6,10 @@ from protocol.plan import Deferral, Plan
 from service.application.events import Event, EventType
 from service.application.poll import PendingActions
 from service.application.rollouts import NewRollout, RolloutView
+from service.application.update_facts import UpdateFacts
+from service.domain.action import Hold
+from service.domain.holding import SHORTEST_LOOK
+from service.domain.membership import StagePlan
 from service.domain.release import Release
 from service.domain.rollout import RolloutState
 from tests.integration.service_updates.test_healing import set_access
@@ -110,6 +114,99 @@ async def test_release_beyond_fails_once_the_one_to_pass_through_was_aborted(wor
     await world.tick()
     await ask(world, device)
     assert await states(world, [through, beyond]) == [ActionState.CANCELLED, ActionState.FAILED]
+
+
+async def ahead_of_its_stage(world: UpdateWorld) -> tuple[RolloutView, RolloutView, str, str]:
+    """Return a rollout in stages, one of the release beyond, and a device of each stage of the first."""
+    devices = await world.add_devices(2)
+    first, _, _ = await three_releases(world)
+    for device in devices:
+        await runs(world, device, first)
+    through = await world.roll_out("v2.0.0", (StagePlan(count=1), StagePlan(percent=100)))
+    await world.tick()
+    canary = (await action_of(world, through)).device_id
+    await ask(world, canary)
+    (beyond,) = await begin(world, "v3.0.0")
+    return through, beyond, canary, next(device for device in devices if device != canary)
+
+
+async def test_release_beyond_waits_for_a_stage_of_the_one_to_pass_through(world: UpdateWorld) -> None:
+    """It says what it waits for, is looked at again, and is taken once the other one has come and was confirmed."""
+    through, beyond, canary, device = await ahead_of_its_stage(world)
+    await ask(world, device)
+    action = await part_of(world, beyond, device)
+    assert (action.state, action.hold, is_told(world, device)) == (ActionState.SCHEDULED, Hold.PASSAGE, False)
+    assert "release v2.0.0 comes first, which a rollout has yet to bring" in action.detail
+    async with world.unit_of_work(read_only=True) as work:
+        group_id = (await work.devices.get(device)).group_id
+    facts = await UpdateFacts(world.unit_of_work).for_device(device, group_id=group_id)
+    assert facts.waits == action.detail
+    _, explanation = await world.rollouts.explain(beyond.stored.rollout.rollout_id)
+    assert [(each.hold, each.devices) for each in explanation.waiting] == [(Hold.PASSAGE, 1)]
+    world.clock.advance(SHORTEST_LOOK.total_seconds())
+    await world.tick()
+    await ask(world, device)
+    assert (await part_of(world, beyond, device)).hold is Hold.PASSAGE
+    await confirm(world, canary, through)
+    await ask(world, device)
+    await confirm(world, device, through)
+    world.clock.advance(SHORTEST_LOOK.total_seconds() * 2)
+    await world.tick()
+    await ask(world, device)
+    await confirm(world, device, beyond)
+
+
+async def test_wait_for_a_release_to_pass_through_ends_with_its_rollout(world: UpdateWorld) -> None:
+    """Nothing is to bring it any more: at the next look the later one fails, and says what the device lacks."""
+    through, beyond, _, device = await ahead_of_its_stage(world)
+    await ask(world, device)
+    await world.rollouts.abort(RELEASER, through.stored.rollout.rollout_id)
+    world.clock.advance(SHORTEST_LOOK.total_seconds())
+    await world.tick()
+    await ask(world, device)
+    action = await part_of(world, beyond, device)
+    assert (action.state, action.cause) == (ActionState.FAILED, Cause.REQUIREMENT)
+    assert "expected release v2.0.0" in action.detail
+
+
+async def test_wait_for_a_release_to_pass_through_is_bounded(world: UpdateWorld) -> None:
+    """Its rollout is paused for a month: the later one fails by then, and not by silence."""
+    through, beyond, _, device = await ahead_of_its_stage(world)
+    await world.rollouts.pause(RELEASER, through.stored.rollout.rollout_id)
+    looks = 0
+    while (action := await part_of(world, beyond, device)).state is ActionState.SCHEDULED:
+        await ask(world, device)
+        held = await part_of(world, beyond, device)
+        if held.not_before is not None:
+            world.clock.time = held.not_before
+            await world.tick()
+        looks += 1
+    assert (action.state, action.cause) == (ActionState.FAILED, Cause.REQUIREMENT)
+    assert world.clock.now() == (await part_of(world, beyond, device)).progressed_at
+    assert 10 < looks < 100
+
+
+async def test_retry_lets_a_device_pass_through_again(world: UpdateWorld) -> None:
+    """What it must have first had failed on it, and so the later one; an operator's retry tries both again."""
+    views, newcomer = await begun_for_newcomer(world, plan())
+    *through, beyond = views
+    await ask(world, newcomer)
+    action = await part_of(world, through[0], newcomer)
+    await world.report(newcomer, action.action_id, ActionState.FAILED, cause=Cause.FLASH)
+    await world.tick()
+    await ask(world, newcomer)
+    assert (await part_of(world, beyond, newcomer)).state is ActionState.FAILED
+    await world.rollouts.retry(RELEASER, beyond.stored.rollout.rollout_id)
+    await world.tick()
+    for view in views:
+        await ask(world, newcomer)
+        (begun,) = [
+            each.action
+            for each in await world.actions(view)
+            if (each.action.device_id, each.action.state) == (newcomer, ActionState.OFFERED)
+        ]
+        await world.report(newcomer, begun.action_id, ActionState.CONFIRMED, digests=view.release.digests)
+        await world.tick()
 
 
 async def test_chain_of_releases_to_pass_through_does_not_collapse(world: UpdateWorld) -> None:
