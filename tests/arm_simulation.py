@@ -47,6 +47,9 @@ class Fleet:
         alone: hours of control alone before the first canary; no evidence may come of them.
         dusk: share of all devices that have an event in the first hour of the canaries.
         restarts: whether evidence goes through JSON after each hour.
+        site_size: devices of a site, which have their events together; 1: each has its own.
+        is_spread: the release comes to devices of all sites, or to one site after the other.
+        by_site: one device speaks for each site, the first that tells anything.
         windows: in how many an hour is told, of canaries and of the others: from one to so many, by the device.
     """
 
@@ -62,6 +65,9 @@ class Fleet:
     dusk: float = 0.0
     restarts: bool = False
     windows: tuple[int, int] = (1, 1)
+    site_size: int = 1
+    is_spread: bool = True
+    by_site: bool = False
 
 
 @dataclass(frozen=True)
@@ -135,6 +141,8 @@ def _hours(fleet: Fleet, seed: int) -> Iterator[_Told]:
     rng = np.random.default_rng(seed)
     rates = fleet.rate * (rng.gamma(fleet.frailty, 1 / fleet.frailty, fleet.devices) if fleet.frailty else 1.0)
     numbers = np.arange(fleet.devices)
+    sites = (rng.permutation(numbers) if fleet.is_spread else numbers) // fleet.site_size
+    speakers = np.full(fleet.devices, -1)
     waiting: dict[int, list[tuple[Numbers, Flags, Flags]]] = {}
     for hour in range(-fleet.alone, fleet.hours):
         reached = fleet.reached[max(hour, 0) * len(fleet.reached) // fleet.hours] if hour >= 0 else 0.0
@@ -144,7 +152,8 @@ def _hours(fleet: Fleet, seed: int) -> Iterator[_Told]:
         chance = np.maximum(chance, fleet.dusk) if hour == 0 else chance
         windows = np.where(is_canary, 1 + numbers % fleet.windows[0], 1 + numbers % fleet.windows[1])
         devices = rng.permutation(np.repeat(numbers, windows))
-        is_event = rng.random(devices.size) < 1 - (1 - chance[devices]) ** (1 / windows[devices])
+        draws = rng.random(fleet.devices)[sites][devices] if fleet.site_size > 1 else rng.random(devices.size)
+        is_event = draws < 1 - (1 - chance[devices]) ** (1 / windows[devices])
         is_late = rng.random(devices.size) < fleet.late
         arrives = hour + np.where(is_late, rng.integers(1, 24, devices.size), 0)
         for at in np.unique(arrives).tolist():
@@ -152,7 +161,16 @@ def _hours(fleet: Fleet, seed: int) -> Iterator[_Told]:
             waiting.setdefault(at, []).append((some, is_canary[some], is_event[arrives == at]))
         parts = [np.concatenate(each) for each in zip(*waiting.pop(hour, []), strict=True)]
         if parts:
-            yield _Told(hour, int(is_canary.sum()), *parts)
+            speak = _speak(parts[0], sites, speakers) if fleet.by_site else np.ones(parts[0].size, bool)
+            yield _Told(hour, int(is_canary.sum()), *(part[speak] for part in parts))
+
+
+def _speak(devices: Numbers, sites: Numbers, speakers: Numbers) -> Flags:
+    """Return which windows are of devices that speak for their sites; the first of a site does from now on."""
+    told, first = np.unique(sites[devices], return_index=True)
+    new = speakers[told] < 0
+    speakers[told[new]] = devices[first[new]]
+    return np.asarray(speakers[sites[devices]] == devices)
 
 
 def mean_halt(seed: int, *, alpha: float, excess: float, sway: float = 0.0, spread: float = 1.0) -> bool:

@@ -71,6 +71,7 @@ class ControlGate(Document):
         confidence_shift: distance of the mean confidence from the device's own past that is drift, 0 to 1.
         fault_share: of a window's frames, without an answer, above which they are faults, 0 to 1.
         weight: of its part of alpha; only the proportions between gates count.
+        group_by: attribute whose values are sites: one device speaks for each. None: each device speaks for itself.
     """
 
     name: GateName = "control"
@@ -81,6 +82,7 @@ class ControlGate(Document):
     confidence_shift: Probability = 0.15
     fault_share: Probability = 0.05
     weight: Annotated[float, Field(gt=0)] = 1.0
+    group_by: AttributeName | None = None
 
     @model_validator(mode="after")
     def _check_slow(self) -> Self:
@@ -111,6 +113,7 @@ class MeanGate(Document):
             margins.
         higher_is_worse: or lower; None: as usual of the metric, lower only of confidence.
         weight: of its part of alpha; only the proportions between gates count.
+        group_by: attribute whose values are sites: one device speaks for each. None: each device speaks for itself.
     """
 
     name: GateName
@@ -121,6 +124,7 @@ class MeanGate(Document):
     bound: Annotated[float, Field(gt=0, le=1e9)] | None = None
     higher_is_worse: bool | None = None
     weight: Annotated[float, Field(gt=0)] = 1.0
+    group_by: AttributeName | None = None
 
 
 class EvidenceGates(Document):

@@ -7,6 +7,7 @@ it. On stderr the whole table, as docs/rollouts/gates.md shows it.
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ PER_CHUNK = 200
 SEED = 20_301
 ALPHA, ARM_RUNS = 0.01, 1000
 CONFIDENCE = 0.95
+CORRELATED = Fleet(devices=1000, site_size=20, rate=0.01, reached=(0.02, 0.1), ratio=1.5)
 ARMS = (
     ("events, healthy", Fleet()),
     ("events, at the tolerated ratio", Fleet(ratio=1.5)),
@@ -33,6 +35,10 @@ ARMS = (
     ("events, at the tolerated ratio, an hour told in one to six windows", Fleet(ratio=1.5, windows=(6, 6))),
     ("events, at the tolerated ratio, only canaries tell it in up to six", Fleet(ratio=1.5, windows=(6, 1))),
     ("events, at the tolerated ratio, only the others do", Fleet(ratio=1.5, windows=(1, 6))),
+    ("events, sites of 20 struck as a whole, by device, spread", CORRELATED),
+    ("events, sites of 20 struck as a whole, by device, site by site", replace(CORRELATED, is_spread=False)),
+    ("events, sites of 20 struck as a whole, by site, spread", replace(CORRELATED, by_site=True)),
+    ("events, sites of 20 struck as a whole, by site", replace(CORRELATED, is_spread=False, by_site=True)),
     ("events, 4 times the rate", Fleet(ratio=4.0)),
     ("events, 8 times the rate", Fleet(ratio=8.0)),
 )
