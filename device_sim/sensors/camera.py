@@ -22,6 +22,10 @@ SENSOR_LINES = 240  # QVGA, as the cameras of microcontrollers have
 SMALLEST_WINDOW = 0.8  # share of the photo's shorter side; below it the models lose sight of their object
 
 
+_Way = tuple[tuple[float, float], ...]
+"""Zoom and place of the window at the beginning and at the end of a visit, 0 to 1 each."""
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
     """What the camera sees.
@@ -68,6 +72,7 @@ class Camera:
         order = self._random("order")
         self._photos = order.sample(list(photos), len(photos))
         self._sequence = 0
+        self._way: tuple[int, _Way] = (-1, ())  # of the visit that it is on
 
     def take(self) -> Frame:
         """Return the next frame."""
@@ -80,11 +85,16 @@ class Camera:
 
     def _window(self, photo: Photo, visit: int, progress: float) -> Window:
         """Return the window at a point of the way from one place and zoom to another."""
-        chance = self._random(f"visit {visit}")
         height, width, _ = photo.pixels.shape
-        scale, x, y = (_between(chance.random(), chance.random(), progress) for _ in range(3))
+        scale, x, y = (_between(start, end, progress) for start, end in self._way_of(visit))
         side = int(min(height, width) * (SMALLEST_WINDOW + (1 - SMALLEST_WINDOW) * scale))
         return Window(int((width - side) * x), int((height - side) * y), side, side)
+
+    def _way_of(self, visit: int) -> _Way:
+        if self._way[0] != visit:
+            chance = self._random(f"visit {visit}")
+            self._way = (visit, tuple((chance.random(), chance.random()) for _ in range(3)))
+        return self._way[1]
 
     def _random(self, purpose: str) -> random.Random:
         digest = hashlib.sha256(f"{self._salt}\0{purpose}".encode()).digest()

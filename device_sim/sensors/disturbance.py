@@ -71,7 +71,9 @@ def disturb_photo(pixels: np.ndarray, found: Disturbance, chance: np.random.Gene
 
 def disturb_sound(samples: np.ndarray, found: Disturbance, chance: np.random.Generator) -> np.ndarray:
     """Return sound, float32 with full scale ±1, as a disturbed microphone hears it."""
-    heard = samples * max(0.0, 1 + found.drift) + chance.normal(0, found.noise, samples.shape)
+    heard = samples * max(0.0, 1 + found.drift)
+    if found.noise:
+        heard = heard + chance.normal(0, found.noise, samples.shape)
     return np.asarray(np.clip(heard, -1, 1), np.float32)
 
 

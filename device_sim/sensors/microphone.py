@@ -54,21 +54,25 @@ class Microphone:
     def _voice(self, at: np.ndarray) -> np.ndarray:
         """Return vowels: harmonics of the pitch, as loud as the formants let them be, in syllables with a rise."""
         since = (at + self._phase_seconds) % _BREATH_SECONDS
-        syllable = (since // _SYLLABLE_SECONDS).astype(int)
-        place = since / _SYLLABLE_SECONDS - syllable
-        loud = np.where(syllable < len(_FORMANTS_HZ), np.sin(np.pi * place) ** 2, 0.0)
+        syllables = since // _SYLLABLE_SECONDS
         sound = np.zeros(at.size)
         for number, formants in enumerate(_FORMANTS_HZ):
-            spoken = syllable == number
-            if spoken.any():
-                sound[spoken] = self._vowel(at[spoken], np.array(formants, float))
-        return np.asarray(_VOICE * loud * sound)
+            spoken = np.flatnonzero(syllables == number)
+            if spoken.size:
+                place = since[spoken] / _SYLLABLE_SECONDS - number
+                sound[spoken] = _VOICE * np.sin(np.pi * place) ** 2 * self._vowel(at[spoken], np.array(formants, float))
+        return sound
 
     def _vowel(self, at: np.ndarray, formants_hz: np.ndarray) -> np.ndarray:
+        """Return the sum of the harmonics, by Clenshaw's recurrence: one sine and one cosine for all of them."""
         harmonics = self._pitch_hz * np.arange(1, int(4000 / self._pitch_hz))
         gains = (1 / (1 + ((harmonics[:, None] - formants_hz) / _BANDWIDTH_HZ) ** 2)).sum(axis=1)
-        waves = np.sin(2 * np.pi * harmonics[:, None] * at)
-        return np.asarray((gains[:, None] * waves).sum(axis=0) / gains.sum())
+        turn = 2 * np.pi * self._pitch_hz * at
+        twice = 2 * np.cos(turn)
+        latest, before = np.zeros(at.size), np.zeros(at.size)
+        for gain in gains[::-1] / gains.sum():
+            latest, before = gain + twice * latest - before, latest
+        return np.asarray(latest * np.sin(turn))
 
     def _rustle(self, start: int, count: int, sample_rate_hz: int) -> np.ndarray:
         block = max(1, int(_BLOCK_SECONDS * sample_rate_hz))

@@ -190,3 +190,13 @@ def test_light_devices_are_disturbed_in_steps() -> None:
     assert later.mean() < 0.9 * day.mean()
     shaken = recorded(ONE, [SensorConditions(fault=MechanicalFault.IMBALANCE)])
     assert np.ptp(shaken.take(Core.M4_0, VIBRATION, at_seconds=0.0)[0, :, 0]) > 1
+
+
+def test_vowel_is_the_sum_of_its_harmonics() -> None:
+    """The recurrence gives what each harmonic as loud as the formants let it be adds up to."""
+    microphone = Microphone(ONE, stream="m4-0")
+    at, formants = np.arange(500) / 16_000 + 7.0, np.array([730.0, 1090.0, 2440.0])
+    numbers = np.arange(1, int(4000 / microphone._pitch_hz))
+    gains = (1 / (1 + ((numbers[:, None] * microphone._pitch_hz - formants) / 90.0) ** 2)).sum(axis=1)
+    waves = np.sin(2 * np.pi * microphone._pitch_hz * numbers[:, None] * at)
+    np.testing.assert_allclose(microphone._vowel(at, formants), gains @ waves / gains.sum(), atol=1e-9)
