@@ -43,10 +43,11 @@ class _Base:
 
 
 class _Locks:
-    """Bytes of one lock file that this process holds; one descriptor for all of them."""
+    """Bytes of one lock file that this process holds; one descriptor for all of them, closed with the last one."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(exist_ok=True)
+        self._path = path
         self._file = path.open("ab")
         self._held: set[int] = set()
 
@@ -54,13 +55,23 @@ class _Locks:
         place = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")
         if place in self._held:
             raise BlockingIOError
-        fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+        except OSError:
+            self._close_if_unused()
+            raise
         self._held.add(place)
         return place
 
     def release(self, place: int) -> None:
         self._held.discard(place)
         fcntl.lockf(self._file, fcntl.LOCK_UN, 1, place)
+        self._close_if_unused()
+
+    def _close_if_unused(self) -> None:
+        if not self._held:
+            self._file.close()
+            del _locks[self._path]
 
 
 # Files of the host that the devices of this process share: it would have to open them once for each.

@@ -9,7 +9,15 @@ import pytest
 
 from device_sim.errors import DeviceFolderError
 from device_sim.hardware.flash import NorFlash
-from device_sim.hardware.overlay import OverlaidMemory, link_flash, open_flash_memory, read_flash, share_flash
+from device_sim.hardware.overlay import (
+    LOCK_FILE,
+    SHARED_FOLDER,
+    OverlaidMemory,
+    link_flash,
+    open_flash_memory,
+    read_flash,
+    share_flash,
+)
 from device_sim.hardware.power import PowerSupply
 from protocol.flash_geometry import FlashGeometry
 
@@ -122,3 +130,39 @@ def test_overlay_is_whole_before_it_is_there(neighbours: list[Path], monkeypatch
             memory[0:16] = bytes(16)
     memory.close()
     assert read_flash(neighbours[0]) == CELLS
+
+
+def test_lock_file_is_closed_with_the_last_device(neighbours: list[Path]) -> None:
+    """A process keeps one descriptor for a neighbourhood, and none once nobody of it runs, refused or not."""
+    lock_file = neighbours[0].parent / SHARED_FOLDER / LOCK_FILE
+    one, other = (OverlaidMemory(folder, GEOMETRY) for folder in neighbours)
+    one.close()
+    one.close()
+    assert _opened(lock_file) == 1
+    with pytest.raises(DeviceFolderError, match="in use"):
+        OverlaidMemory(neighbours[1], GEOMETRY)
+    other.close()
+    assert _opened(lock_file) == 0
+
+
+def test_device_of_another_process_leaves_no_lock_file_open(neighbours: list[Path]) -> None:
+    """A refusal is all that comes of it."""
+    lock_file = neighbours[0].parent / SHARED_FOLDER / LOCK_FILE
+    program = (
+        "import pathlib, sys; from device_sim.hardware.overlay import OverlaidMemory; "
+        "from protocol.flash_geometry import FlashGeometry; "
+        "held = OverlaidMemory(pathlib.Path(sys.argv[1]), FlashGeometry()); print(1, flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", program, str(neighbours[0])]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"1\n"
+        with pytest.raises(DeviceFolderError, match="in use"):
+            OverlaidMemory(neighbours[0], GEOMETRY)
+        assert _opened(lock_file) == 0
+        holder.communicate()
+
+
+def _opened(path: Path) -> int:
+    """How often this process has a file open."""
+    return sum(link.resolve() == path.resolve() for link in Path("/proc/self/fd").iterdir())
