@@ -15,9 +15,6 @@ class _Waiter(Generic[T]):
         self.lent: T | None = None
         self.has_come = threading.Event()
 
-    def takes(self, thing: T) -> bool:
-        return self.wanted is None or self.wanted is thing
-
 
 class Lending(Generic[T]):
     """Lends things out and takes them back; who has waited for the longest is served first, and alone is woken.
@@ -41,12 +38,12 @@ class Lending(Generic[T]):
         Returns:
             The thing, or None if it did not become free in time.
         """
-        waiter = _Waiter(wanted)
         with self._lock:
-            found = next(filter(waiter.takes, self._free), None)
+            found = next((thing for thing in self._free if _fits(thing, wanted)), None)
             if found is not None:
                 self._free.remove(found)
                 return found
+            waiter = _Waiter(wanted)
             self._waiting.append(waiter)
         waiter.has_come.wait(timeout_seconds)
         with self._lock:
@@ -57,7 +54,7 @@ class Lending(Generic[T]):
     def give(self, thing: T) -> None:
         """Take a thing back."""
         with self._lock:
-            waiter = next((waiter for waiter in self._waiting if waiter.takes(thing)), None)
+            waiter = next((waiter for waiter in self._waiting if _fits(thing, waiter.wanted)), None)
             if waiter is None:
                 self._free.append(thing)
                 return
@@ -69,3 +66,7 @@ class Lending(Generic[T]):
     def none_left(self) -> bool:
         """Whether everything is lent out."""
         return not self._free
+
+
+def _fits(thing: T, wanted: T | None) -> bool:
+    return wanted is None or wanted is thing

@@ -257,8 +257,8 @@ class _Worker:
 
 
 def _question(model: ModelImage, tensor: np.ndarray, heard: int) -> dict[str, object]:
-    asked = {"command": "invoke", "dtype": tensor.dtype.name, "shape": tensor.shape}
-    return model.key | asked | {"heard": heard}
+    asked = {"command": "invoke", "dtype": tensor.dtype.str, "shape": tensor.shape, "heard": heard}
+    return model.key | asked
 
 
 def _load(worker: _Worker, model: ModelImage, heard: Heard, *, due: float) -> None:
