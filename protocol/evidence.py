@@ -59,9 +59,17 @@ _BOOT_SEED_BYTES = range(8, 33)  # RFC 9783 §4.3.2
 _LIFE_CYCLES = range(0x10000)  # RFC 9783 §4.3.1: two bytes
 _CERTIFICATION_REFERENCE = re.compile(r"[0-9]{13}-[0-9]{5}\Z")  # RFC 9783 §4.2.3: EAN-13+5
 _MANDATORY_CLAIMS = frozenset({10, 256, 265, 268, 2394, 2395, 2396, 2399})
+_OWN_CLAIMS = frozenset({10, 256, 265, 268})
+# How a device's own claims begin a token by deterministic encoding (RFC 8949 §4.2.1): a map of up to 23 pairs, nonce,
+# instance id, profile, a boot seed of 32 bytes.
+_OWN_FIRST = re.compile(
+    rb"([\xa8-\xb7])\x0a\x58\x20(.{32})\x19\x01\x00\x58\x21(.{33})\x19\x01\x09"
+    + re.escape(cbor2.dumps(PROFILE))
+    + rb"\x19\x01\x0c\x58\x20(.{32})",
+    re.DOTALL,
+)
 _MANDATORY_ATTRIBUTES = frozenset({1, 2, 5})
 _ATTRIBUTES = _MANDATORY_ATTRIBUTES | {4, 6}
-_ATTRIBUTE_TYPES = frozenset({bytes, str})
 
 
 class LifeCycle(IntEnum):
@@ -124,6 +132,18 @@ class Evidence:
     components: tuple[SoftwareComponent, ...]
     certification_reference: str = ""
     verification_service: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Common:
+    """The claims of `Evidence` that do not differ from device to device."""
+
+    implementation_id: bytes
+    lifecycle: int
+    client_id: int
+    components: tuple[SoftwareComponent, ...]
+    certification_reference: str
+    verification_service: str
 
 
 class _CoseSigner(EC2Key):
@@ -205,7 +225,7 @@ def verify_evidence(unverified_token: bytes, identity_key: ec.EllipticCurvePubli
         verify(identity_key, der_from_raw(signature), to_be_signed)
     except SignatureError as error:
         raise TokenSignatureError("token: expected a signature by the identity key, found another") from error
-    return _evidence(_decode(payload, "claims"), instance_id=_instance_id(identity_spki))
+    return _evidence(payload, instance_id=_instance_id(identity_spki))
 
 
 def _decode(unverified: bytes, what: str, *, tag: int | None = None) -> Any:
@@ -227,18 +247,51 @@ def _check_header(protected: bytes, unprotected: dict[Any, Any], *, kid: bytes) 
         raise TokenError("unprotected header: expected the device id as kid and nothing else, found another")
 
 
-def _evidence(claims: Any, *, instance_id: bytes) -> Evidence:
+def _evidence(payload: bytes, *, instance_id: bytes) -> Evidence:
     # Step 5: claims.
-    _check_keys(claims, "claims", mandatory=_MANDATORY_CLAIMS)
-    if claims[265] != PROFILE:
+    own, common = _read_claims(payload)
+    if own[265] != PROFILE:
         raise TokenError(f"profile: expected {PROFILE}, found another")
     # Step 6: instance id.
-    if claims[256] != instance_id:
+    if own[256] != instance_id:
         raise TokenError("instance id: expected the one of the identity key, found another")
     return Evidence(
-        nonce=_octets(claims[10], "nonce"),
+        nonce=_octets(own[10], "nonce"),
+        implementation_id=common.implementation_id,
+        boot_seed=_octets(own[268], "boot seed", _BOOT_SEED_BYTES),
+        lifecycle=common.lifecycle,
+        client_id=common.client_id,
+        components=common.components,
+        certification_reference=common.certification_reference,
+        verification_service=common.verification_service,
+    )
+
+
+def _read_claims(payload: bytes) -> tuple[dict[Any, Any], _Common]:
+    """Return at least the device's own claims, and those that it has in common with others."""
+    first = _OWN_FIRST.match(payload)
+    if first is None:
+        claims = _decode(payload, "claims")
+        _check_keys(claims, "claims", mandatory=_MANDATORY_CLAIMS)
+        return claims, _common(claims)
+    pairs, nonce, instance_id, boot_seed = first.groups()
+    # What follows them is a map of the pairs that are left, but for its head.
+    common = _shared_common(bytes((pairs[0] - len(_OWN_CLAIMS),)) + payload[first.end() :])
+    return {10: nonce, 256: instance_id, 265: PROFILE, 268: boot_seed}, common
+
+
+@functools.lru_cache(maxsize=1024)  # the devices of a group mostly show the same
+def _shared_common(encoded: bytes) -> _Common:
+    claims = _decode(encoded, "claims")
+    _check_keys(claims, "claims", mandatory=_MANDATORY_CLAIMS - _OWN_CLAIMS)
+    if not _OWN_CLAIMS.isdisjoint(claims):
+        raise TokenError("claims: expected numbers and strings as keys, each once, found one again")
+    return _common(claims)
+
+
+def _common(claims: dict[Any, Any]) -> _Common:
+    return _Common(
         implementation_id=_octets(claims[2396], "implementation id"),
-        boot_seed=_octets(claims[268], "boot seed", _BOOT_SEED_BYTES),
         lifecycle=_integer(claims[2395], "life cycle", _LIFE_CYCLES),
         client_id=_integer(claims[2394], "client id", range(CLIENT_ID, CLIENT_ID + 1)),
         components=_components(claims[2399]),
@@ -257,22 +310,12 @@ def _component(part: Any) -> SoftwareComponent:
     _check_keys(part, "software component", mandatory=_MANDATORY_ATTRIBUTES, known=_ATTRIBUTES)
     if part.get(6, _MEASUREMENT_DESCRIPTION) != _MEASUREMENT_DESCRIPTION:
         raise TokenError(f"measurement description: expected {_MEASUREMENT_DESCRIPTION}, found another")
-    attributes = (part[1], part[2], part[5], part.get(4, ""))
-    make = _shared_component if _ATTRIBUTE_TYPES.issuperset(map(type, attributes)) else _new_component
-    return make(*attributes)
-
-
-def _new_component(slot: Any, measurement: Any, signer_id: Any, version: Any) -> SoftwareComponent:
     return SoftwareComponent(
-        type=_text(slot, "measurement type"),
-        measurement=_octets(measurement, "measurement value"),
-        signer_id=_octets(signer_id, "signer id"),
-        version=_text(version, "version"),
+        type=_text(part[1], "measurement type"),
+        measurement=_octets(part[2], "measurement value"),
+        signer_id=_octets(part[5], "signer id"),
+        version=_text(part.get(4, ""), "version"),
     )
-
-
-# The devices of a group mostly show the same.
-_shared_component = functools.lru_cache(maxsize=1024)(_new_component)
 
 
 def _check_keys(value: Any, what: str, *, mandatory: frozenset[int], known: frozenset[int] | None = None) -> None:

@@ -204,6 +204,30 @@ def test_duplicate_claims_are_refused() -> None:
     _refused(_token(doubled), "claims: expected numbers and strings as keys, each once")
 
 
+@pytest.mark.parametrize("pairs", [-1, 1])
+def test_map_of_another_length_than_its_head_says_is_refused(pairs: int) -> None:
+    """Also where only what follows the device's own claims is read as a map."""
+    claims = cbor2.dumps(_claims())
+    _refused(_token(bytes([claims[0] + pairs]) + claims[1:]), "claims: expected (one item|another item), found")
+
+
+@given(st.permutations(sorted(_claims())))
+def test_order_of_the_claims_changes_nothing(order: list[int]) -> None:
+    """Those of the device itself need not come first."""
+    claims = {key: _claims()[key] for key in order}
+    assert verify_evidence(_token(cbor2.dumps(claims)), KEY) == EVIDENCE
+
+
+def test_devices_that_booted_the_same_keep_claims_of_their_own() -> None:
+    """What many show alike is read once; nonce, instance id and boot seed are each one's."""
+    other, evidence = SoftwareSigner.generate(), replace(EVIDENCE, nonce=b"N" * 32, boot_seed=b"S" * 32)
+    assert verify_evidence(sign_evidence(evidence, other), other.public_key) == evidence
+    assert verify_evidence(TOKEN, KEY) == EVIDENCE
+    kid = {4: bytes.fromhex(device_id_of(other.public_key))}
+    with pytest.raises(TokenError, match="instance id: expected the one of the identity key"):
+        verify_evidence(_token(cbor2.dumps(_claims()), unprotected=kid, signer=other), other.public_key)
+
+
 def test_claims_that_are_no_map_are_refused() -> None:
     """A list of the same numbers."""
     _refused(_token(cbor2.dumps([10, 256])), "claims: expected a map")
