@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import AuthorityInformationAccessOID
 
-from pki.certificate_template import CertificateTemplate, Extension
+from pki.certificate_template import CertificateTemplate, Extension, Made, encode_extension
 from pki.errors import ChainError
 from pki.profiles import Profile, Revocation
 from pki.signer_key import SignerKey
@@ -87,14 +87,14 @@ class CertificateAuthority:
         Raises:
             ProfileError: no certificate can have the validity, or the serial number that was given.
         """
-        return x509.load_der_x509_certificate(self.issue_der(profile, spki_der(public_key)))
+        return self.make(profile, spki_der(public_key)).certificate
 
-    def issue_der(self, profile: Profile, spki: bytes) -> bytes:
-        """Issue a certificate as `issue` does, for a key as DER SubjectPublicKeyInfo; returns its DER."""
+    def make(self, profile: Profile, spki: bytes) -> Made:
+        """Issue a certificate as `issue` does, for a key as DER SubjectPublicKeyInfo; returns its DER as well."""
         return self._template(profile).issue(
             profile,
             spki,
-            own_extensions=_own_extensions(profile, spki),
+            own_extensions=map(encode_extension, _own_extensions(profile, spki)),
             serial_number=self._serial_numbers(),
             signer=self._signer,
         )
@@ -122,14 +122,14 @@ def self_signed_root(
     """Make a root authority with its own certificate."""
     template = CertificateTemplate(profile.subject, _shared_extensions(profile, None, publish_url=None))
     spki = spki_der(signer.public_key)
-    der = template.issue(
+    made = template.issue(
         profile,
         spki,
-        own_extensions=_own_extensions(profile, spki),
+        own_extensions=map(encode_extension, _own_extensions(profile, spki)),
         serial_number=serial_numbers(),
         signer=signer,
     )
-    return CertificateAuthority([x509.load_der_x509_certificate(der)], signer, serial_numbers=serial_numbers)
+    return CertificateAuthority([made.certificate], signer, serial_numbers=serial_numbers)
 
 
 def issuer_key_id(issuer: x509.Certificate) -> str:

@@ -10,6 +10,7 @@ Names, keys and the values of extensions are encoded by cryptography. Here is on
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, lru_cache
 from typing import TypeAlias
@@ -33,6 +34,14 @@ _SHORT = 0x80  # lengths below it are one octet
 _FIRST_GENERALIZED_YEAR = 2050  # RFC 5280 §4.1.2.5: earlier ones have two digits
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A certificate and the DER that it was read from."""
+
+    der: bytes
+    certificate: x509.Certificate
+
+
 class CertificateTemplate:
     """What certificates of a kind share, encoded.
 
@@ -43,23 +52,23 @@ class CertificateTemplate:
 
     def __init__(self, issuer: x509.Name, shared: Iterable[Extension]) -> None:
         self._issuer = _ECDSA_WITH_SHA256 + issuer.public_bytes()
-        self._shared = b"".join(map(_extension, shared))
+        self._shared = b"".join(map(encode_extension, shared))
 
     def issue(
         self,
         profile: Profile,
         spki: bytes,
         *,
-        own_extensions: Iterable[Extension],
+        own_extensions: Iterable[bytes],
         serial_number: int,
         signer: Signer,
-    ) -> bytes:
-        """Return a certificate, DER, that has been read before anybody gets it.
+    ) -> Made:
+        """Make a certificate, which is read before anybody gets it.
 
         Args:
             profile: what it says.
             spki: the certified key, DER SubjectPublicKeyInfo.
-            own_extensions: those that the template has not.
+            own_extensions: those that the template has not, as `encode_extension` gives them.
             serial_number: of 1 to 20 octets.
             signer: the issuer's key.
 
@@ -77,10 +86,10 @@ class CertificateTemplate:
             # A bit more than the number has: the highest is its sign.
             _element(_INTEGER, serial_number.to_bytes(serial_number.bit_length() // 8 + 1, "big")),
             self._issuer,
-            _element(_SEQUENCE, *map(_time, asked)),
+            _validity(*asked),
             profile.subject.public_bytes(),
             spki,
-            _element(_EXTENSIONS, _element(_SEQUENCE, self._shared, *map(_extension, own_extensions))),
+            _element(_EXTENSIONS, _element(_SEQUENCE, self._shared, *own_extensions)),
         )
         signature = _element(_BITS, _NO_UNUSED_BITS, signer.sign(to_be_signed))
         der = _element(_SEQUENCE, to_be_signed, _ECDSA_WITH_SHA256, signature)
@@ -88,14 +97,15 @@ class CertificateTemplate:
         found = certificate.not_valid_before_utc, certificate.not_valid_after_utc
         if found != asked:
             raise ProfileError(f"validity: expected {_dates(asked)}, found {_dates(found)}")
-        return der
+        return Made(der, certificate)
 
 
 def _dates(validity: tuple[datetime, datetime]) -> str:
     return " to ".join(moment.isoformat() for moment in validity)
 
 
-def _extension(extension: Extension) -> bytes:
+def encode_extension(extension: Extension) -> bytes:
+    """Return an extension, DER."""
     critical = _TRUE if extension.critical else b""
     return _element(_SEQUENCE, _oid(extension.oid), critical, _element(_OCTETS, extension.value.public_bytes()))
 
@@ -115,6 +125,10 @@ def _base_128(arc: int) -> bytes:
 
 
 @lru_cache  # what is issued in a second has the same times
+def _validity(not_before: datetime, not_after: datetime) -> bytes:
+    return _element(_SEQUENCE, _time(not_before), _time(not_after))
+
+
 def _time(moment: datetime) -> bytes:
     if moment.year < _FIRST_GENERALIZED_YEAR:
         return _element(_UTC_TIME, f"{moment:%y%m%d%H%M%SZ}".encode())

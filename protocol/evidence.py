@@ -205,8 +205,15 @@ def _attributes(component: SoftwareComponent) -> dict[int, str | bytes]:
     return {1: component.type, 2: component.measurement, **version, 5: component.signer_id}
 
 
-def verify_evidence(unverified_token: bytes, identity_key: ec.EllipticCurvePublicKey) -> Evidence:
+def verify_evidence(
+    unverified_token: bytes, identity_key: ec.EllipticCurvePublicKey, *, identity_spki: bytes | None = None
+) -> Evidence:
     """Verify a PSA token by the identity key of the device that is connected.
+
+    Args:
+        unverified_token: from anybody.
+        identity_key: of the device.
+        identity_spki: the same key as DER SubjectPublicKeyInfo, where it is at hand.
 
     Raises:
         TokenError: steps 1, 2, 3, 5 or 6.
@@ -217,7 +224,7 @@ def verify_evidence(unverified_token: bytes, identity_key: ec.EllipticCurvePubli
     if not _is_sign1(parts):
         raise TokenError("token: expected the four parts of a COSE_Sign1, found another array or item")
     protected, unprotected, payload, signature = parts
-    identity_spki = spki_der(identity_key)
+    identity_spki = identity_spki or spki_der(identity_key)
     _check_header(protected, unprotected, kid=hashlib.sha512(identity_spki).digest())
     # Step 4: signature (RFC 9052 §4.4).
     to_be_signed = _SIGNATURE1 + encode_bytes(payload)

@@ -212,18 +212,18 @@ class PkiIssuer:
         lifetime = self._lifetime if lifetime is None else min(lifetime, self._lifetime)
         now, authority = self._clock.now(), self._authorities.issuing_ca
         profile = ldevid(request.device_id, now=now, lifetime=lifetime, access=access)
-        der = authority.issue_der(profile, request.spki)
+        made = authority.make(profile, request.spki)
         facts = CertificateFacts(
             at=now,
             kind=IssuanceKind.LDEVID,
-            serial=f"{x509.load_der_x509_certificate(der).serial_number:x}",
+            serial=f"{made.certificate.serial_number:x}",
             subject=device_uri(request.device_id),
             key_sha256=request.key_sha256,
-            certificate_sha256=hashlib.sha256(der).hexdigest(),
+            certificate_sha256=hashlib.sha256(made.der).hexdigest(),
             issuer_sha256=authority.certificate_sha256,
             not_after=profile.not_after,
         )
-        chain = ssl.DER_cert_to_PEM_cert(der) + authority.chain_text
+        chain = ssl.DER_cert_to_PEM_cert(made.der) + authority.chain_text
         return IssuedCertificate(chain, facts.serial, facts.not_after, access, facts)
 
     def sign_time(self, device_nonce: bytes) -> bytes:

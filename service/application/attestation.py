@@ -208,7 +208,7 @@ def finding_facts(finding: Finding) -> dict[str, JsonValue]:
 
 def _verify(unverified_token: bytes, peer: DevicePeer) -> Evidence | Appraisal:
     try:
-        return verify_evidence(unverified_token, peer.public_key)
+        return verify_evidence(unverified_token, peer.public_key, identity_spki=peer.spki)
     except ProtocolError as error:
         return refusal("evidence", expected="a PSA token by the device's identity key", found=str(error)[:200])
 

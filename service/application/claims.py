@@ -115,7 +115,7 @@ class Claims:
             )
         # Step 2: evidence.
         try:
-            return peer, verify_evidence(unverified_proof.evidence, peer.public_key)
+            return peer, verify_evidence(unverified_proof.evidence, peer.public_key, identity_spki=peer.spki)
         except ProtocolError as error:
             raise ClaimProofError(f"proof: {error}") from error
 

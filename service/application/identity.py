@@ -1,7 +1,7 @@
 """Who is at the other end: what a verified certificate says, and the ports that verify and issue certificates."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
@@ -39,6 +39,7 @@ class DevicePeer:
         access: how far an LDevID reaches; an IDevID says nothing of it, its kind alone decides.
         issuer_key_id: of an IDevID, subject key identifier of the authority that verified it, hex; otherwise, or where
             the authority has none and so can publish no revocation, empty.
+        spki: the public key as DER SubjectPublicKeyInfo.
     """
 
     kind: CertificateKind
@@ -47,11 +48,16 @@ class DevicePeer:
     not_after: datetime
     access: Access
     issuer_key_id: str = ""
+    spki: bytes = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Encode the key once for all that the device asks over its connection."""
+        object.__setattr__(self, "spki", spki_der(self.public_key))
 
     @property
     def key_id(self) -> str:
         """SHA-256 of the certificate's SubjectPublicKeyInfo, hex."""
-        return hashlib.sha256(spki_der(self.public_key)).hexdigest()
+        return hashlib.sha256(self.spki).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,8 +130,8 @@ def test_type_of_an_extension_is_encoded_as_by_the_builder(oid: str, *, critical
     value = x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), b"\x04\x01x")
     extension = x509.Extension[x509.ExtensionType](value.oid, critical, value)
     template = CertificateTemplate(TREE.root.certificate.subject, [extension])
-    der = template.issue(LDEVID, spki_der(KEY.public_key), own_extensions=(), serial_number=1, signer=KEY)
-    assert list(x509.load_der_x509_certificate(der).extensions) == [extension]
+    made = template.issue(LDEVID, spki_der(KEY.public_key), own_extensions=(), serial_number=1, signer=KEY)
+    assert list(x509.load_der_x509_certificate(made.der).extensions) == [extension]
 
 
 def test_subject_key_id_is_that_of_cryptography() -> None:
