@@ -7,7 +7,7 @@ whole does not open that day, and one that spans the hour which the clock shows 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -31,7 +31,7 @@ class Window:
     start: time
     end: time
 
-    def of(self, day: date, zone: ZoneInfo) -> "Span | None":
+    def of(self, day: date, zone: tzinfo) -> "Span | None":
         """Return when it is open that begins on a day; None if it does not."""
         if self.days and day.weekday() not in self.days:
             return None
@@ -112,7 +112,7 @@ def _zone(name: str) -> ZoneInfo | None:
         return None
 
 
-def _moment(local: datetime, zone: ZoneInfo, *, last: bool) -> datetime:
+def _moment(local: datetime, zone: tzinfo, *, last: bool) -> datetime:
     """Return the first or the last moment at which a clock reads a time, or the jump that skips it."""
     before, after = (local.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
     if before <= after:
@@ -120,7 +120,7 @@ def _moment(local: datetime, zone: ZoneInfo, *, last: bool) -> datetime:
     return _jump(after, before, zone)
 
 
-def _jump(earlier: datetime, later: datetime, zone: ZoneInfo) -> datetime:
+def _jump(earlier: datetime, later: datetime, zone: tzinfo) -> datetime:
     """Return the first second after a change of a zone's offset that lies between two moments."""
     offset = earlier.astimezone(zone).utcoffset()
     while later - earlier > timedelta(seconds=1):

@@ -3,16 +3,14 @@
 from math import inf
 
 import numpy as np
-from numpy.typing import NDArray
 
-from simulation.what_if.fleet import Floats
+from simulation.what_if.arrays import Floats, Integers
 
-Counts = NDArray[np.int64]
 FIRST_SLOTS = 8192  # a day of ten seconds each
 
 
 class Agenda:
-    """Counts by slot and column.
+    """Integers by slot and column.
 
     Args:
         start: of the first slot, seconds from the scenario's start.
@@ -23,13 +21,13 @@ class Agenda:
     def __init__(self, start: float, *, slot_seconds: float, columns: int) -> None:
         self._start = start
         self._length = slot_seconds
-        self._counts: Counts = np.zeros((FIRST_SLOTS, columns), dtype=np.int64)
+        self._counts: Integers = np.zeros((FIRST_SLOTS, columns), dtype=np.int64)
         self._is_busy = np.zeros(FIRST_SLOTS, dtype=np.bool_)
         self._next = 0  # slots before it have been taken
         self._last = -1  # slots after it are empty
         self._next_at = inf
 
-    def add(self, at: Floats, columns: Counts, counts: Counts) -> None:
+    def add(self, at: Floats, columns: Integers, counts: Integers) -> None:
         """Enter what happens at some times, seconds from the scenario's start; arrays of one length, not empty."""
         slots = np.ceil((at - self._start) / self._length).astype(np.int64) - 1
         slots = np.maximum(slots, self._next)
@@ -44,10 +42,10 @@ class Agenda:
         """Return when something happens next, seconds from the scenario's start; infinity for never."""
         return self._next_at
 
-    def take(self, until: float) -> Counts:
+    def take(self, until: float) -> Integers:
         """Return what has happened by a time and was not taken yet, by column."""
         end = max(self._next, min(int((until - self._start) / self._length + 1e-6), self._last + 1))
-        taken: Counts = self._counts[self._next : end].sum(axis=0)
+        taken: Integers = self._counts[self._next : end].sum(axis=0)
         self._next = end
         self._next_at = inf
         if end <= self._last:

@@ -14,7 +14,7 @@ from simulation.errors import WhatIfError
 from simulation.what_if.course import COARSE, FINE, Course, Ended, Moment
 from simulation.what_if.fleet import FleetModel, model_of, plain_fault
 from simulation.what_if.limits import not_simulated
-from simulation.what_if.retrying import tried_again
+from simulation.what_if.planned import under
 from simulation.what_if.sampling import Aggregated, EachDevice
 
 USUAL_FAILURE_RATE = 0.1  # of the bad release, where neither the scenario nor the question says
@@ -157,9 +157,9 @@ def ask(
     if failure_rate is None and not scenario.release_faults:
         failure_rate = USUAL_FAILURE_RATE
     seed = scenario.seed if seed is None else seed
-    healthy = tried_again(model_of(scenario, base_failure=base_failure), plan.retries)
+    healthy = under(plan, model_of(scenario, base_failure=base_failure), origin=scenario.start)
     faults = faults_of(scenario, failure_rate)
-    bad = tried_again(model_of(scenario, base_failure=base_failure, faults=faults), plan.retries)
+    bad = under(plan, model_of(scenario, base_failure=base_failure, faults=faults), origin=scenario.start)
     full = _full_run(plan, scenario, healthy, seed=seed, tell=tell)
     found = _Found()
     try:
@@ -210,7 +210,7 @@ def faults_of(scenario: Scenario, failure_rate: float | None) -> Sequence[Releas
 
 
 def replicate(plan: Plan, scenario: Scenario, model: FleetModel, *, seeds: tuple[int, ...]) -> Ended:
-    """Return how one aggregated rollout ends; the model with what the plan's retries make of it."""
+    """Return how one aggregated rollout ends; the model is the fleet as it is under the plan."""
     sampler = Aggregated(model, np.random.default_rng(seeds))
     return Course(model, plan, sampler, origin=scenario.start, precision=COARSE).run()
 

@@ -12,8 +12,8 @@ import numpy as np
 from protocol.messages import ActionState, Cause
 from protocol.plan import HealthEvent
 from service.domain.rollout_counts import Fate, StageCounts, Trace
+from simulation.what_if.arrays import Integers
 from simulation.what_if.fleet import Ending
-from simulation.what_if.sampling import Integers
 
 _RULED = frozenset({Cause.BOOT, Cause.GOLDEN_VECTORS})  # failures that halt a small stage
 _SUMS = 6  # given, unreached, succeeded, failed, reverted, ruled
@@ -47,17 +47,19 @@ class Columns:
         self._traces = list(signs)
         self._sums = np.column_stack([self._count_signs(), *signs.values()])
 
-    def counts(self, totals: Integers, *, let_in: int) -> StageCounts:
+    def counts(self, totals: Integers, *, let_in: int, held: int = 0) -> StageCounts:
         """Return the engine's counters.
 
         Args:
             totals: devices by column.
             let_in: devices of the stage so far.
+            held: further ones, whose window has yet to open.
         """
         found = (totals @ self._sums).tolist()
         given, unreached, succeeded, failed, reverted, ruled = found[:_SUMS]
         return StageCounts(
-            scheduled=let_in - given - unreached,
+            scheduled=let_in - given - unreached + held,
+            held=held,
             in_progress=given + unreached - succeeded - failed,
             succeeded=succeeded,
             failed=failed,

@@ -20,8 +20,8 @@ from service.domain.rollout import RolloutState
 from simulation.errors import WhatIfError
 from simulation.what_if.answer import check_numbers, replicate, share
 from simulation.what_if.fleet import FleetModel, model_of, plain_fault
+from simulation.what_if.planned import under
 from simulation.what_if.policies import PACES, REACHES, ours, presets, rivals
-from simulation.what_if.retrying import tried_again
 
 HEALTHY = "healthy"
 OUTAGE = Outage(start=timedelta(minutes=15), lasts=timedelta(hours=36))
@@ -123,7 +123,7 @@ def compare(
             for number, case in enumerate(cases):
                 if tell is not None:
                     tell(f"{_label(entry)}: {case.name}")
-                model = tried_again(case.model, entry.plan.retries)
+                model = under(entry.plan, case.model, origin=scenario.start)
                 seeds = [
                     (seed, number, n) for n in range(replications if case.is_bad else HEALTHY_TIMES * replications)
                 ]

@@ -3,12 +3,14 @@
 Devices are let in as the plan's stages, rate and concurrency allow; what they report moves the same counters that
 reports move in the service, and `evaluate` decides. Time goes on in steps that let in a fixed share of the devices
 that are exposed already, so that exposure is as exact, in proportion, at ten devices as at a million.
+
+A device whose maintenance window is closed is held, which costs the pace nothing, and let in at its pace once it opens.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from math import inf
+from math import ceil, inf
 
 from protocol.plan import Plan
 from service.application.plans import conditions_of, stage_plans, stages_of
@@ -23,7 +25,7 @@ from service.domain.stage import Stage
 from simulation.what_if.columns import columns_of
 from simulation.what_if.fleet import FleetModel
 from simulation.what_if.health import Health
-from simulation.what_if.sampling import Sampler
+from simulation.what_if.sampling import Sampler, shares_of_clocks
 from simulation.what_if.tally import StageTally
 
 LONGEST = timedelta(days=365)  # a rollout that takes longer has not ended
@@ -95,7 +97,7 @@ class Course:
     """Runs one rollout.
 
     Args:
-        model: the fleet, with what the plan's retries make of it (`tried_again`).
+        model: the fleet as it is under the plan (`under`).
         plan: of the rollout.
         sampler: draws what becomes of devices.
         origin: of the scenario, UTC, aware; the rollout starts then.
@@ -126,15 +128,17 @@ class Course:
                 timeout_seconds=plan.device_timeout.total_seconds(),
                 longest_seconds=LONGEST.total_seconds(),
                 pause_seconds=plan.retries.pause.total_seconds() if plan.retries else 0.0,
+                clocks=len(model.clocks),
             )
             for _ in self._rollout.stages
         ]
         self._health = _health(self._rollout.conditions.policy, sampler)
         self._health_at = precision.health_seconds
         self._devices = model.devices
+        self._clocks, self._shares = model.clocks, shares_of_clocks(model)
         self._now = 0.0
         self._due = 0.0  # when the portion of devices before is in, and the next may follow
-        self._opened_at = 0.0  # the last stage
+        self._opened_at = 0.0  # the last stage, or a window for those that waited for it
 
     def run(self, *, tell: Callable[[Moment], None] | None = None) -> Ended:
         """Run to the end; tells how far it is after each step."""
@@ -165,23 +169,63 @@ class Course:
 
     def _open(self) -> None:
         """Let in the next portion of the opening stage, or note that all its devices are in."""
+        if self._now < self._due or self._release():
+            return
         stage = self._rollout.opening_stage
-        if stage is None or self._now < self._due:
+        if stage is None:
             return
         tally = self._tallies[stage.index]
-        left = _planned(stage) - tally.let_in
+        left = _planned(stage) - tally.taken
         if not left:
             self._rollout = self._rollout.with_stage(replace(stage, is_open=True))
             self._look()
             return
-        if not tally.let_in:
+        if not tally.taken:
             self._opened_at = self._now
-        devices = min(left, self._portion())
-        if devices > 0:
-            rate = self._rate
-            seconds = devices / rate
-            tally.let_in_batch(self._sampler.draw(devices, self._now, seconds=seconds))
-            self._due = self._now + seconds
+        self._walk(tally, left)
+
+    def _walk(self, tally: StageTally, left: int) -> None:
+        """Come to the next of a stage's devices: let those in that may begin, and hold the others."""
+        is_open = [clock.is_open(self._now) for clock in self._clocks]
+        devices = left
+        if any(is_open):
+            devices = min(left, ceil(self._until_closing(self._portion()) / self._shares[is_open].sum()))
+        counts = self._sampler.split(devices) if devices > 0 else []
+        begin = [(clock, count) for clock, count in enumerate(counts) if count and is_open[clock]]
+        for clock, count in enumerate(counts):
+            if not is_open[clock]:
+                tally.hold(clock, count)
+        self._let_in(tally, begin, self._rate)
+        if devices > 0 and not begin:
+            self._open()
+
+    def _release(self) -> bool:
+        """Let in the next of those whose window has opened; says whether there are such."""
+        for tally in self._tallies:
+            for number, (clock, held) in enumerate(zip(self._clocks, tally.held, strict=True)):
+                if not held or not clock.is_open(self._now):
+                    continue
+                entering = clock.entry(self._now) - self._now
+                rate = min(self._rate, held / entering) if entering > 0 else self._rate
+                devices = min(held, self._until_closing(self._portion()))
+                if devices > 0:
+                    self._opened_at = self._now if self._now > self._due else self._opened_at
+                    tally.release(number, devices)
+                    self._let_in(tally, [(number, devices)], rate)
+                return True
+        return False
+
+    def _let_in(self, tally: StageTally, devices: Sequence[tuple[int, int]], rate: float) -> None:
+        """Let devices begin, so many of each clock, as fast as a rate per second allows."""
+        seconds = sum(count for _, count in devices) / rate
+        for clock, count in devices:
+            tally.let_in_batch(self._sampler.draw(count, self._now, seconds=seconds, clock=clock))
+        self._due = self._now + seconds
+
+    def _until_closing(self, devices: int) -> int:
+        """Return how many of some devices may begin before the first window closes that is open; one at least."""
+        closing = min(clock.closing(self._now) for clock in self._clocks if clock.is_open(self._now))
+        return devices if closing == inf else min(devices, max(1, int((closing - self._now) * self._rate)))
 
     @property
     def _rate(self) -> float:
@@ -190,7 +234,7 @@ class Course:
     def _portion(self) -> int:
         """Return how many devices are let in until the next look; 0 while as many as may are at it."""
         pacing, rate = self._rollout.conditions.pacing, self._rate
-        free = inf if pacing.concurrency is None else pacing.concurrency - self._rollout.unresolved
+        free = inf if pacing.concurrency is None else pacing.concurrency - self._rollout.in_flight
         if rate == inf:
             return int(max(0, min(sum(map(_planned, self._rollout.stages)), free)))
         of_slot = rate * self._precision.slot_seconds
@@ -203,14 +247,22 @@ class Course:
     def _next(self) -> float:
         """Return when to look next, seconds from the start; infinity for never."""
         is_opening = self._rollout.opening_stage is not None
-        if is_opening and self._now < self._due:
+        opening = self._next_opening()
+        if (is_opening or opening <= self._now) and self._now < self._due:
             return self._due
         moved = min(tally.next_at() for tally in self._tallies)
         if not is_opening and moved < inf:
             wait = PATIENCE * self._precision.portion * (self._now - self._opened_at)
             moved = max(moved, self._now + wait)
+        moved = min(moved, opening) if opening > self._now else moved
         look = next_look(self._rollout, self._time)
         return moved if look is None else min(moved, (look - self._origin).total_seconds())
+
+    def _next_opening(self) -> float:
+        """Return when devices that are held may begin, now at the earliest; infinity without any."""
+        held = [any(tally.held[number] for tally in self._tallies) for number in range(len(self._clocks))]
+        waited_for = [clock for clock, is_waited_for in zip(self._clocks, held, strict=True) if is_waited_for]
+        return min((clock.next_opening(self._now) for clock in waited_for), default=inf)
 
     @property
     def _time(self) -> datetime:
@@ -223,7 +275,7 @@ class Course:
 
     def _count(self) -> bool:
         """Count what has happened; says whether anything has."""
-        changed = [tally for tally in self._tallies if tally.let_in and tally.take(self._now)]
+        changed = [tally for tally in self._tallies if tally.taken and tally.take(self._now)]
         if not changed:
             return False
         stages = tuple(

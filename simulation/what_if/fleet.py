@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import numpy as np
-from numpy.typing import NDArray
 
 from protocol.messages import ActionState, Cause
 from protocol.plan import HealthEvent
@@ -19,8 +18,9 @@ from protocol.scenario.fleets import Fleet
 from protocol.scenario.happenings import Happening, HappeningKind
 from protocol.scenario.network import NetworkQuality, Region
 from simulation.errors import WhatIfError
+from simulation.what_if.arrays import Floats
+from simulation.what_if.windows import ALWAYS, OpenTimes
 
-Floats = NDArray[np.float64]
 Windows = tuple[tuple[float, float], ...]
 
 DAY_SECONDS = 86_400.0
@@ -91,6 +91,8 @@ class Kind:
         update_seconds: from then to its result.
         offline: windows of every day, seconds from the scenario's start; the end may lie on the next day.
         outages: windows from the scenario's start, once each, seconds.
+        utc_offset: of the clocks where it stands, hours; None in no region.
+        clock: which of the fleet's clocks it goes by.
     """
 
     share: float
@@ -99,6 +101,8 @@ class Kind:
     update_seconds: float = TRIAL_SECONDS
     offline: Windows = ()
     outages: Windows = ()
+    utc_offset: float | None = None
+    clock: int = 0
 
     def online_from(self, at: Floats) -> Floats:
         """Return when devices that want the network at these times get it, seconds from the scenario's start."""
@@ -125,11 +129,13 @@ class FleetModel:
     Attributes:
         devices: how many.
         kinds: their shares together 1; no two of them alike.
+        clocks: when the plan's maintenance windows are open, by the clocks that devices go by.
         endings: of all kinds, each once.
     """
 
     devices: int
     kinds: tuple[Kind, ...]
+    clocks: tuple[OpenTimes, ...] = (ALWAYS,)
     endings: tuple[Ending, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -171,7 +177,7 @@ def _kinds(scenario: Scenario, fleet: Fleet, *, faults: Sequence[ReleaseFault], 
             ours = [f for f in faults if f.hardware in (None, hardware) and f.region in (None, region_name)]
             kind = _kind(
                 scenario,
-                Region() if region_name is None else scenario.regions[region_name],
+                None if region_name is None else scenario.regions[region_name],
                 endings=tuple(_endings(ours, base_failure)),
                 share=in_region * of_hardware * fleet.devices,
             )
@@ -194,18 +200,21 @@ def _mix(shares: Mapping[str, float]) -> Iterator[tuple[str | None, float]]:
         yield None, left
 
 
-def _kind(scenario: Scenario, region: Region, *, endings: tuple[tuple[Ending, float], ...], share: float) -> Kind:
-    network = region.network
+def _kind(
+    scenario: Scenario, region: Region | None, *, endings: tuple[tuple[Ending, float], ...], share: float
+) -> Kind:
+    network = NetworkQuality() if region is None else region.network
     return Kind(
         share=share,
         endings=endings,
         contact_seconds=(CONTACT_SECONDS + 20 * network.latency.total_seconds())
         / (1 - min(network.loss, HIGHEST_LOSS)),
         update_seconds=TRIAL_SECONDS + _image_bytes(scenario) / _bytes_per_second(network),
-        offline=tuple(_hours(region, scenario.start)),
+        offline=() if region is None else tuple(_hours(region, scenario.start)),
         outages=tuple(
             (each.start.total_seconds(), (each.start + each.lasts).total_seconds()) for each in network.outages
         ),
+        utc_offset=None if region is None else region.utc_offset,
     )
 
 

@@ -4,17 +4,20 @@
 batch fall into which cell (kind, end, part of the delays), which costs the same for ten devices as for ten thousand.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from simulation.what_if.fleet import FleetModel, Floats, Kind
+from simulation.what_if.arrays import Floats, Integers
+from simulation.what_if.fleet import FleetModel, Kind
+from simulation.what_if.windows import OpenTimes
 
-Integers = NDArray[np.int64]
 DELAY_PARTS = 5  # equal parts of the delays' distribution, each in the place of its median
 QUICKEST, SLOWEST = 0.8, 1.4  # times the kind's usual time for an update; a draw lies evenly between
+MOST_WINDOWS = 30  # that a device may miss because its network is away
+NEVER = 1e12  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +42,15 @@ class Batch:
 class Sampler(Protocol):
     """Draws what becomes of devices."""
 
-    def draw(self, devices: int, at: float, *, seconds: float) -> Batch:
+    def split(self, devices: int) -> Sequence[int]:
+        """Return how many of the next devices go by which clock."""
+
+    def draw(self, devices: int, at: float, *, seconds: float, clock: int = 0) -> Batch:
         """Return what becomes of the next devices.
 
         Args:
             devices: at least one.
+            clock: that they go by.
             at: from when they are let in, seconds from the scenario's start.
             seconds: over which they are let in evenly.
         """
@@ -62,29 +69,47 @@ class Aggregated:
 
     def __init__(self, model: FleetModel, rng: np.random.Generator) -> None:
         self._rng = rng
-        parts = -np.log1p(-(np.arange(DELAY_PARTS) + 0.5) / DELAY_PARTS)  # medians of parts of an exponential
-        kinds, endings, shares = _cells(model)
-        self._shares = np.repeat(shares / DELAY_PARTS, DELAY_PARTS)
-        self._endings = np.repeat(endings, DELAY_PARTS)
-        of_kind = np.repeat(kinds, DELAY_PARTS)
-        self._contact = _of_kinds(model, "contact_seconds")[of_kind] * np.tile(parts, len(kinds))
-        self._update = _of_kinds(model, "update_seconds")[of_kind] * (QUICKEST + SLOWEST) / 2
-        self._interrupted = _interrupted(model, of_kind)
+        self._shares = shares_of_clocks(model)
+        self._groups = [_Group(model, clock) for clock in range(len(model.clocks))]
 
-    def draw(self, devices: int, at: float, *, seconds: float) -> Batch:
+    def split(self, devices: int) -> Sequence[int]:
+        """See `Sampler.split`."""
+        if len(self._shares) == 1:
+            return [devices]
+        return [int(count) for count in self._rng.multinomial(devices, self._shares)]
+
+    def draw(self, devices: int, at: float, *, seconds: float, clock: int = 0) -> Batch:
         """See `Sampler.draw`."""
-        counts = self._rng.multinomial(devices, self._shares)
+        group = self._groups[clock]
+        counts = self._rng.multinomial(devices, group.shares)
         let_in = np.full(counts.size, at + seconds / 2)
-        given = let_in + self._contact
-        ends = given + self._update
-        for kind, ours in self._interrupted:
-            given[ours], ends[ours] = _times(kind, let_in[ours], self._contact[ours], self._update[ours])
+        given = let_in + group.contact
+        ends = given + group.update
+        for kind, ours in group.interrupted:
+            given[ours], ends[ours] = _times(
+                kind, let_in[ours], group.contact[ours], group.update[ours], clock=group.clock
+            )
         hit = counts.nonzero()[0]
-        return Batch(counts[hit], let_in[hit], given[hit], ends[hit], self._endings[hit])
+        return Batch(counts[hit], let_in[hit], given[hit], ends[hit], group.endings[hit])
 
     def hits(self, number: int, share: float) -> int:
         """See `Sampler.hits`."""
         return int(self._rng.binomial(number, share))
+
+
+class _Group:
+    """The cells of the devices that go by one clock: shares of all of them, endings and delays."""
+
+    def __init__(self, model: FleetModel, clock: int) -> None:
+        parts = -np.log1p(-(np.arange(DELAY_PARTS) + 0.5) / DELAY_PARTS)  # medians of parts of an exponential
+        kinds, endings, shares = _cells(model, clock)
+        self.clock = model.clocks[clock]
+        self.shares = np.repeat(shares / DELAY_PARTS, DELAY_PARTS)
+        self.endings = np.repeat(endings, DELAY_PARTS)
+        of_kind = np.repeat(kinds, DELAY_PARTS)
+        self.contact = _of_kinds(model, "contact_seconds")[of_kind] * np.tile(parts, len(kinds))
+        self.update = _of_kinds(model, "update_seconds")[of_kind] * (QUICKEST + SLOWEST) / 2
+        self.interrupted = _interrupted(model, of_kind)
 
 
 class EachDevice:
@@ -102,18 +127,29 @@ class EachDevice:
         self._kinds, self._endings = kinds[chosen], endings[chosen]
         self._contact = rng.exponential(_of_kinds(model, "contact_seconds")[self._kinds])
         self._update = _of_kinds(model, "update_seconds")[self._kinds] * rng.uniform(QUICKEST, SLOWEST, model.devices)
+        self._clocks = np.array([kind.clock for kind in model.kinds])[self._kinds]
+        self._by_clock = [(self._clocks == clock).nonzero()[0] for clock in range(len(model.clocks))]
+        self._drawn = [0 for _ in model.clocks]
         self._next = 0
 
-    def draw(self, devices: int, at: float, *, seconds: float) -> Batch:
-        """See `Sampler.draw`."""
-        taken = slice(self._next, self._next + devices)
+    def split(self, devices: int) -> Sequence[int]:
+        """See `Sampler.split`."""
+        taken = self._clocks[self._next : self._next + devices]
         self._next += devices
+        return [int(count) for count in np.bincount(taken, minlength=len(self._by_clock))]
+
+    def draw(self, devices: int, at: float, *, seconds: float, clock: int = 0) -> Batch:
+        """See `Sampler.draw`."""
+        begin = self._drawn[clock]
+        self._drawn[clock] = begin + devices
+        taken = self._by_clock[clock][begin : begin + devices]
         contact, update = self._contact[taken], self._update[taken]
         let_in = at + seconds * (np.arange(devices) + 0.5) / devices
         given = let_in + contact
         ends = given + update
+        times = self._model.clocks[clock]
         for kind, ours in _interrupted(self._model, self._kinds[taken]):
-            given[ours], ends[ours] = _times(kind, let_in[ours], contact[ours], update[ours])
+            given[ours], ends[ours] = _times(kind, let_in[ours], contact[ours], update[ours], clock=times)
         return Batch(np.ones(devices, dtype=np.int64), let_in, given, ends, self._endings[taken])
 
     def hits(self, number: int, share: float) -> int:
@@ -121,31 +157,53 @@ class EachDevice:
         return int(self._rng.binomial(number, share))
 
 
+def shares_of_clocks(model: FleetModel) -> Floats:
+    """Return which share of the devices goes by which clock."""
+    shares = np.zeros(len(model.clocks))
+    np.add.at(shares, [kind.clock for kind in model.kinds], [kind.share for kind in model.kinds])
+    return shares
+
+
 def _interrupted(model: FleetModel, kinds: Integers) -> list[tuple[Kind, Integers]]:
-    """Return the kinds that are not always online, each with the places where it stands."""
+    """Return the kinds that cannot be given the release at any time, each with the places where it stands."""
     return [
         (kind, (kinds == number).nonzero()[0])
         for number, kind in enumerate(model.kinds)
-        if kind.offline or kind.outages
+        if kind.offline or kind.outages or not model.clocks[kind.clock].is_always
     ]
 
 
-def _times(kind: Kind, let_in: Floats, contact: Floats, update: Floats) -> tuple[Floats, Floats]:
-    """Return when devices are given the release and when their results arrive: both need the network."""
-    given = kind.online_from(kind.online_from(let_in) + contact)
+def _times(kind: Kind, let_in: Floats, contact: Floats, update: Floats, *, clock: OpenTimes) -> tuple[Floats, Floats]:
+    """Return when devices are given the release and when their results arrive.
+
+    Both need the network, and the first an open window, too: who has begun may finish after its end.
+    """
+    given = _in_window(kind, kind.online_from(kind.online_from(let_in) + contact), clock)
     return given, kind.online_from(given + update)
+
+
+def _in_window(kind: Kind, at: Floats, clock: OpenTimes) -> Floats:
+    """Return the first moments from these on, at which devices are online, that lie in a window."""
+    if clock.is_always:
+        return at
+    for _ in range(MOST_WINDOWS):
+        at = kind.online_from(clock.open_from(at))
+        if (clock.open_from(at) == at).all():
+            return at
+    return np.where(clock.open_from(at) == at, at, NEVER)
 
 
 def _of_kinds(model: FleetModel, name: str) -> Floats:
     return np.array([getattr(kind, name) for kind in model.kinds], dtype=np.float64)
 
 
-def _cells(model: FleetModel) -> tuple[Integers, Integers, Floats]:
-    """Return each kind with each of its endings: their indexes, and their shares of the fleet."""
+def _cells(model: FleetModel, clock: int | None = None) -> tuple[Integers, Integers, Floats]:
+    """Return each kind that goes by a clock, or any, with each ending: their indexes, and their shares of these."""
     numbers = {ending: number for number, ending in enumerate(model.endings)}
     cells = [
         (which, numbers[ending], kind.share * share)
         for which, kind in enumerate(model.kinds)
+        if clock in (None, kind.clock)
         for ending, share in kind.endings
     ]
     kinds, endings, shares = zip(*cells, strict=True)

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from protocol.plan import HealthEvent
 from service.domain.rollout_counts import StageCounts
 from simulation.what_if.agenda import Agenda
+from simulation.what_if.arrays import Floats, Integers
 from simulation.what_if.columns import Columns
-from simulation.what_if.fleet import Floats
-from simulation.what_if.sampling import Batch, Integers
+from simulation.what_if.sampling import Batch
 
 _Entry = tuple[Floats, Integers, Integers]  # times, columns and counts of what happens to devices
 
@@ -24,9 +24,11 @@ class StageTally:
         timeout_seconds: after which a device without a result counts as silent.
         longest_seconds: from the scenario's start; what happens later is of no interest.
         pause_seconds: between a failure and the next attempt.
+        clocks: that devices go by.
 
     Attributes:
         let_in: devices so far.
+        held: further ones, whose window has yet to open, by their clock.
     """
 
     def __init__(
@@ -37,8 +39,10 @@ class StageTally:
         timeout_seconds: float,
         longest_seconds: float,
         pause_seconds: float = 0.0,
+        clocks: int = 1,
     ) -> None:
         self.let_in = 0
+        self.held = [0] * clocks
         self._slot_seconds = slot_seconds
         self._timeout = timeout_seconds
         self._longest = longest_seconds
@@ -56,12 +60,26 @@ class StageTally:
     @property
     def counts(self) -> StageCounts:
         """The engine's counters."""
-        return self._columns.counts(self._totals, let_in=self.let_in)
+        return self._columns.counts(self._totals, let_in=self.let_in, held=sum(self.held))
 
     @property
     def struck(self) -> Mapping[HealthEvent, int]:
         """Devices that something has struck after they confirmed, by what."""
         return self._columns.struck_by(self._totals)
+
+    @property
+    def taken(self) -> int:
+        """Devices that the stage has come to."""
+        return self.let_in + sum(self.held)
+
+    def hold(self, clock: int, devices: int) -> None:
+        """Have further devices wait for their window."""
+        self.held[clock] += devices
+        self._is_changed = True
+
+    def release(self, clock: int, devices: int) -> None:
+        """Have some of those wait no more; they are let in next."""
+        self.held[clock] -= devices
 
     def let_in_batch(self, batch: Batch) -> None:
         """Follow further devices."""

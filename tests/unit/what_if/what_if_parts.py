@@ -10,7 +10,7 @@ from protocol.scenario import Scenario
 from protocol.scenario.faults import ReleaseFault
 from simulation.what_if.course import COARSE, Course, Ended, Precision
 from simulation.what_if.fleet import model_of
-from simulation.what_if.retrying import tried_again
+from simulation.what_if.planned import under
 from simulation.what_if.sampling import Aggregated, EachDevice
 
 START = datetime.fromisoformat("2026-01-05T08:00:00+00:00")
@@ -42,7 +42,7 @@ def run(
     each: bool = False,
 ) -> Ended:
     """Run one rollout."""
-    model = tried_again(model_of(scenario, base_failure=base_failure, faults=faults), plan.retries)
+    model = under(plan, model_of(scenario, base_failure=base_failure, faults=faults), origin=scenario.start)
     rng = np.random.default_rng(seed)
     sampler = EachDevice(model, rng) if each else Aggregated(model, rng)
     return Course(model, plan, sampler, origin=scenario.start, precision=precision, keeps_timeline=True).run()
