@@ -1,4 +1,4 @@
-"""Rollouts that were begun before there were plans, on both databases."""
+"""Rollouts that were begun before there were plans, or places of updates under way; on both databases."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -8,12 +8,14 @@ from alembic.config import Config
 from sqlalchemy import Connection, text
 
 import service.adapters.database.migration as migration_module
-from protocol.plan import ThresholdGates
+from protocol.plan import Disruption, ThresholdGates
 from service.adapters.database.engine import Database, database_url
 from service.adapters.database.migration import migrate
 from service.adapters.database.rollouts import SqlRollouts
+from service.domain.action import Hold
 from service.domain.membership import StagePlan
 from service.domain.rollout import RolloutState
+from tests.integration.service_updates.timing_world import begun, give, part_of, plan
 from tests.integration.service_updates.update_world import open_world
 from tests.service_folder import make_folders
 
@@ -25,11 +27,11 @@ CONDITIONS = text(
 )
 
 
-def _downgrade(connection: Connection) -> None:
+def _downgrade(connection: Connection, revision: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["connection"] = connection
-    command.downgrade(config, "0006")
+    command.downgrade(config, revision)
 
 
 async def test_conditions_become_a_plan(database: str, tmp_path: Path) -> None:
@@ -41,7 +43,7 @@ async def test_conditions_become_a_plan(database: str, tmp_path: Path) -> None:
     opened = Database(database_url(database))
     try:
         async with opened.engine.begin() as connection:
-            await connection.run_sync(_downgrade)
+            await connection.run_sync(_downgrade, "0006")
             await connection.execute(CONDITIONS)
         await migrate(opened)
         async with opened.engine.connect() as connection:
@@ -58,3 +60,18 @@ async def test_conditions_become_a_plan(database: str, tmp_path: Path) -> None:
     assert stored.rollout.conditions.action_timeout == timedelta(hours=2)
     assert stored.rollout.state is RolloutState.RUNNING
     assert (stored.rollout.bucket_digits, [stage.walked for stage in stored.rollout.stages]) == (0, [-1, -1])
+
+
+async def test_updates_under_way_are_at_work_in_their_places(database: str, tmp_path: Path) -> None:
+    """What devices had begun before places were kept with it counts for the budgets of their places."""
+    async with open_world(make_folders(tmp_path / "init"), database) as world:
+        busy, waiting = await world.add_devices(2)
+        for device_id in (busy, waiting):
+            await give(world, device_id, {"site": "harbour"})
+        view = await begun(world, plan(disruption=Disruption(group_by="site")))
+        await world.director.timestamp(busy)
+        async with world.database.engine.begin() as connection:
+            await connection.run_sync(_downgrade, "0021")
+        await migrate(world.database)
+        await world.director.timestamp(waiting)
+        assert (await part_of(world, view, waiting)).hold is Hold.BUDGET
