@@ -142,7 +142,7 @@ async def test_canary_that_was_blocked_after_it_was_given_the_release_stops_the_
 @pytest.mark.parametrize("pace", [Pace(per_minute=2), Pace(concurrency=2)])
 async def test_flood_of_newcomers_waits_like_everybody(world: UpdateWorld, pace: Pace) -> None:
     """Devices join while others wait: nobody is forgotten, and the pace is kept but for a minute's worth."""
-    await world.add_devices(4)
+    await world.add_devices(12)  # so that the first stage has its share, and few join before four are of it
     await world.release("first")
     plan = Plan(stages=(PlanStage(percent=50), PlanStage(percent=100)), pace=pace, gates=EvidenceGates())
     rollout = await world.rollouts.create(RELEASER, NewRollout("first", "Production", None, plan), start_now=True)
@@ -163,7 +163,7 @@ async def test_flood_of_newcomers_waits_like_everybody(world: UpdateWorld, pace:
         world.clock.advance(30)
         await world.tick()
     assert await state_of(world, rollout) is RolloutState.FINISHED
-    assert len(await world.actions(rollout)) == 4 + newcomers
+    assert len(await world.actions(rollout)) == 12 + newcomers
 
 
 async def test_rolled_back_release_heals_nobody(world: UpdateWorld) -> None:
