@@ -88,6 +88,8 @@ def _halted(rollout: Rollout, verdict: Verdict) -> Rollout:
 def _advanced(rollout: Rollout, index: int, now: datetime) -> Rollout:
     """Move one stage as far as it goes now, after the stages before it."""
     stage = rollout.stages[index]
+    if stage.state is StageState.PASSED:
+        return rollout
     if stage.state is StageState.WAITING and (first := _first_state(rollout, index)) is not None:
         alike = [before for before in rollout.stages[:index] if before.where == stage.where]
         walked = stage.walked if stage.is_open else _all_in(alike)

@@ -136,6 +136,7 @@ class Course:
         self._health_at = precision.health_seconds
         self._devices = model.devices
         self._clocks, self._shares = model.clocks, shares_of_clocks(model)
+        self._has_windows = not all(clock.is_always for clock in model.clocks)
         self._now = 0.0
         self._due = 0.0  # when the portion of devices before is in, and the next may follow
         self._opened_at = 0.0  # the last stage, or a window for those that waited for it
@@ -169,7 +170,7 @@ class Course:
 
     def _open(self) -> None:
         """Let in the next portion of the opening stage, or note that all its devices are in."""
-        if self._now < self._due or self._release():
+        if self._now < self._due or (self._has_windows and self._release()):
             return
         stage = self._rollout.opening_stage
         if stage is None:
@@ -186,6 +187,10 @@ class Course:
 
     def _walk(self, tally: StageTally, left: int) -> None:
         """Come to the next of a stage's devices: let those in that may begin, and hold the others."""
+        if not self._has_windows:
+            devices = min(left, self._portion())
+            self._let_in(tally, [(0, devices)] if devices > 0 else [], self._rate)
+            return
         is_open = [clock.is_open(self._now) for clock in self._clocks]
         devices = left
         if any(is_open):
@@ -247,7 +252,7 @@ class Course:
     def _next(self) -> float:
         """Return when to look next, seconds from the start; infinity for never."""
         is_opening = self._rollout.opening_stage is not None
-        opening = self._next_opening()
+        opening = self._next_opening() if self._has_windows else inf
         if (is_opening or opening <= self._now) and self._now < self._due:
             return self._due
         moved = min(tally.next_at() for tally in self._tallies)

@@ -74,8 +74,6 @@ class Aggregated:
 
     def split(self, devices: int) -> Sequence[int]:
         """See `Sampler.split`."""
-        if len(self._shares) == 1:
-            return [devices]
         return [int(count) for count in self._rng.multinomial(devices, self._shares)]
 
     def draw(self, devices: int, at: float, *, seconds: float, clock: int = 0) -> Batch:
