@@ -230,7 +230,7 @@ class Course:
     def _until_closing(self, devices: int) -> int:
         """Return how many of some devices may begin before the first window closes that is open; one at least."""
         closing = min(clock.closing(self._now) for clock in self._clocks if clock.is_open(self._now))
-        return devices if closing == inf else min(devices, max(1, int((closing - self._now) * self._rate)))
+        return int(min(devices, max(1.0, (closing - self._now) * self._rate)))
 
     @property
     def _rate(self) -> float:

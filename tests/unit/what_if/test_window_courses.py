@@ -54,6 +54,17 @@ def test_regions_go_by_their_own_clocks(*, each: bool) -> None:
     assert ended.seconds < 11 * 3600
 
 
+@pytest.mark.parametrize("pace", [{}, {"concurrency": 50}])
+@pytest.mark.parametrize("each", [True, False])
+def test_windows_hold_without_a_rate(*, each: bool, pace: dict[str, int]) -> None:
+    """All that wait begin within half an hour of the opening, or as many at once as may."""
+    plan = preset("standard", maintenance=NIGHT, stages=EVERYBODY, pace=pace)
+    ended = run(plan, scenario_of(1000, regions=REGIONS, fleet=BOTH), each=each)
+    assert (ended.state, ended.exposed) == (RolloutState.FINISHED, 1000)
+    assert max(m.exposed - m.confirmed - m.failed for m in ended.timeline) <= pace.get("concurrency", 1000)
+    assert ended.seconds < 11 * 3600
+
+
 def test_canary_behind_closed_windows_waits_for_them() -> None:
     """Ten devices, none of which may begin for hours: they are held, and the stage passes after their night."""
     stages = [{"count": 10, "soak": "1h", "resolved": 1.0}, {"percent": 100}]
