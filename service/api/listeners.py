@@ -27,6 +27,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from service.api.auth import PEER_SCOPE_KEY
+from service.api.gathered_writes import GatheredWrites
 from service.application.clock import Clock
 from service.application.identity import CertificateKind, CertificateRefusedError, CertificateVerifier, DevicePeer
 
@@ -150,10 +151,12 @@ class TlsProtocol(HttpToolsProtocol):
         self._certificate: bytes | None = None
         self._peer: DevicePeer | CertificateRefusedError | None = None
         self._end: asyncio.TimerHandle | None = None
+        self._tls: asyncio.Transport
 
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
-        super().connection_made(transport)
+        super().connection_made(GatheredWrites(transport, self.loop))
+        self._tls = transport
         # uvicorn times out only between requests; a connection that sends none must end as well.
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
         tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
@@ -169,7 +172,7 @@ class TlsProtocol(HttpToolsProtocol):
         if self._end is not None:
             self._end.cancel()
         if self.devices is not None and isinstance(self._peer, DevicePeer):
-            self.devices.discard(self._peer.device_id, self.transport)
+            self.devices.discard(self._peer.device_id, self._tls)
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
 
