@@ -39,7 +39,7 @@ from protocol.versions import Build, is_older, unmet_requirements
 from service.application.clock import Clock
 from service.application.enrolment import runs
 from service.application.entropy import Entropy
-from service.application.passages import find_passage, is_behind, jumped, pass_through, passage_to_come
+from service.application.passages import awaiting, find_passage, is_behind, jumped, pass_through
 from service.application.places import follow_work
 from service.application.repository import UnknownMetadataError
 from service.application.rollout_changes import action_event, store_actions, store_rollout
@@ -55,9 +55,7 @@ from service.application.update_repositories import (
 )
 from service.domain.action import Action, cancel, confirm_without_work, offer, refuse, withdraw
 from service.domain.conditions import Conditions
-from service.domain.holding import wait_for_passage
 from service.domain.release import Release
-from service.domain.rollout import Rollout
 
 DIRECTOR_LIFETIME = timedelta(days=1)
 
@@ -241,7 +239,7 @@ class Director:
         release, order = await work.releases.get(stored.rollout.release_id), stored.rollout.order_of(action)
         judged = await _judge(work, action, release, order=order, conditions=stored.rollout.conditions, now=now)
         if action.state is ActionState.SCHEDULED and judged.cause is Cause.REQUIREMENT:
-            judged = await _awaiting(work, stored.rollout, action, now=now) or judged
+            judged = await awaiting(work, stored.rollout, action, now=now) or judged
         elif action.state is ActionState.SCHEDULED and not judged.state.is_final:
             judged = await held_back(work, stored.rollout, action, now=now) or judged
         if judged != action:
@@ -319,13 +317,6 @@ async def _waiting(work: UnitOfWork, device_id: str) -> _Waiting | None:
         if action.state is ActionState.OFFERED and not rollout.has_given_up(action):
             return None  # given to the device before a pause: it may be at work on it
     return None
-
-
-async def _awaiting(work: UnitOfWork, rollout: Rollout, action: Action, *, now: datetime) -> Action | None:
-    """Return an action as it waits for what its device must have first, if a rollout is to bring that; None if not."""
-    release = await passage_to_come(work, action)
-    timeout = rollout.conditions.action_timeout
-    return None if release is None else wait_for_passage(action, release, now=now, timeout=timeout)
 
 
 def _task(conditions: Conditions, order: Order) -> ShadowTask | None:

@@ -17,6 +17,7 @@ from service.application.rollout_members import filters_of, is_member
 from service.application.unit_of_work import UnitOfWork
 from service.application.update_repositories import StoredRollout
 from service.domain.action import Action
+from service.domain.holding import wait_for_passage
 from service.domain.release import Release
 from service.domain.rollout import Rollout, RolloutState
 
@@ -82,13 +83,24 @@ async def find_passage(work: UnitOfWork, action: Action) -> StoredRollout | None
     return found if was_tried_before else None
 
 
-async def passage_to_come(work: UnitOfWork, action: Action) -> str | None:
-    """Return the name of a release that a device must have first and that a rollout has yet to bring it, or None.
+async def awaiting(work: UnitOfWork, rollout: Rollout, action: Action, *, now: datetime) -> Action | None:
+    """Return an action as it waits for what its device must have first; None if no rollout is to bring that.
+
+    One that heals waits for nothing: no rollout that runs lets it in again.
 
     Args:
-        work: the transaction.
+        work: the transaction, which holds the rollout's row.
+        rollout: the action's.
         action: that the device may begin otherwise.
+        now: UTC, aware.
     """
+    release = None if action.heals else await _passage_to_come(work, action)
+    timeout = rollout.conditions.action_timeout
+    return None if release is None else wait_for_passage(action, release, now=now, timeout=timeout)
+
+
+async def _passage_to_come(work: UnitOfWork, action: Action) -> str | None:
+    """Return the name of a release that a device must have first and that a rollout has yet to bring it, or None."""
     rollout, first = await _lacking(work, action)
     for other in await work.rollouts.of_group(rollout.group_id) if first else []:
         name = (await work.releases.get(other.rollout.release_id)).name

@@ -18,7 +18,7 @@ from service.application.entropy import Entropy
 from service.application.events import Event, EventType, StoredEvent
 from service.application.healing import heal
 from service.application.lease_repository import Lease
-from service.application.passages import is_behind
+from service.application.passages import awaiting, is_behind
 from service.application.retries import retry_step
 from service.application.rollbacks import undo_after_halt
 from service.application.rollout_changes import store_actions, store_rollout
@@ -239,7 +239,11 @@ class RolloutTicks:
         limit = min(self._devices_per_step, rollout.allowed(now))
         held = await work.actions.held(rollout.rollout_id, until=now, limit=limit)
         spans = await windows_of(work, rollout, {action.device_id for action in held}, now=now)
-        changes = [(each, release(each, spans.get(each.device_id), now=now, timeout=timeout)) for each in held]
+        waiting = [await awaiting(work, rollout, each, now=now) if each.hold is Hold.PASSAGE else None for each in held]
+        changes = [
+            (each, after or release(each, spans.get(each.device_id), now=now, timeout=timeout))
+            for each, after in zip(held, waiting, strict=True)
+        ]
         rollout = await store_actions(work, rollout, changes, now=now)
         # Who was called to its place has used the pace before.
         let_in = [before for before, after in changes if not after.is_held and before.hold is not Hold.BUDGET]

@@ -2,12 +2,13 @@
 
 from protocol.identity import Access
 from protocol.messages import ActionState, Cause
-from protocol.plan import Deferral, Plan
+from protocol.plan import Deferral, Pace, Plan
+from protocol.plan.targets import AttributeTest
 from service.application.events import Event, EventType
 from service.application.poll import PendingActions
 from service.application.rollouts import NewRollout, RolloutView
 from service.application.update_facts import UpdateFacts
-from service.domain.action import Hold
+from service.domain.action import Action, Hold
 from service.domain.holding import SHORTEST_LOOK
 from service.domain.membership import StagePlan
 from service.domain.release import Release
@@ -18,6 +19,7 @@ from tests.integration.service_updates.timing_world import (
     NIGHT,
     NOON,
     ask,
+    give,
     is_told,
     part_of,
     plan,
@@ -154,6 +156,63 @@ async def test_release_beyond_waits_for_a_stage_of_the_one_to_pass_through(world
     await world.tick()
     await ask(world, device)
     await confirm(world, device, beyond)
+
+
+async def test_devices_that_wait_for_a_release_to_pass_through_use_the_pace_once(world: UpdateWorld) -> None:
+    """Looks at them take no turn from those that have yet to be let in, one in five minutes."""
+    devices = await world.add_devices(6)
+    first, _, _ = await three_releases(world)
+    for device in devices:
+        await runs(world, device, first)
+    await world.roll_out("v2.0.0", (StagePlan(count=1), StagePlan(percent=100)))
+    await world.tick()
+    new = NewRollout("v3.0.0", "Production", None, plan(pace=Pace(per_minute=0.2)))
+    beyond = await world.rollouts.create(RELEASER, new, start_now=True)
+    for turn in range(1, 7):
+        await world.tick()
+        actions = [each.action for each in await world.actions(beyond)]
+        assert len(actions) == turn
+        for action in actions:
+            await ask(world, action.device_id)
+        world.clock.advance(300)
+    assert len(await held_by(world, beyond)) == 5  # not the first stage's, whose release is in line before it
+    world.clock.advance(SHORTEST_LOOK.total_seconds())
+    await world.tick()
+    now = world.clock.now()
+    assert all(action.not_before and action.not_before > now for action in await held_by(world, beyond))
+
+
+async def held_by(world: UpdateWorld, view: RolloutView) -> list[Action]:
+    """Return the actions that wait for a release to pass through."""
+    return [each.action for each in await world.actions(view) if each.action.hold is Hold.PASSAGE]
+
+
+async def test_device_that_heals_waits_for_no_release_to_pass_through(world: UpdateWorld) -> None:
+    """Its rollout has finished and looks at nobody again: it is refused at once, and says what the device lacks."""
+    devices = await world.add_devices(2)
+    first, _, _ = await three_releases(world)
+    for each in devices:
+        await runs(world, each, first)
+    through = await world.roll_out("v2.0.0", (StagePlan(count=1), StagePlan(percent=100)))
+    await world.tick()
+    canary = (await action_of(world, through)).device_id
+    await ask(world, canary)
+    await world.rollouts.pause(RELEASER, through.stored.rollout.rollout_id)
+    await confirm(world, canary, through)
+    await give(world, canary, {"ring": "lab"})
+    target = AttributeTest.model_validate({"attribute": "ring", "is": "lab"})
+    new = NewRollout("v3.0.0", "Production", None, plan().model_copy(update={"target": target}))
+    beyond = await world.rollouts.create(RELEASER, new, start_now=True)
+    await world.tick()
+    await ask(world, canary)
+    await confirm(world, canary, beyond)
+    assert await state_of(world, beyond) is RolloutState.FINISHED
+    (device,) = set(devices) - {canary}
+    await set_access(world, device, Access.UPDATE_ONLY, strange=False)
+    await ask(world, device)
+    action = await part_of(world, beyond, device)
+    assert (action.heals, action.state, action.cause) == (True, ActionState.FAILED, Cause.REQUIREMENT)
+    assert "expected release v2.0.0" in action.detail
 
 
 async def test_wait_for_a_release_to_pass_through_ends_with_its_rollout(world: UpdateWorld) -> None:
