@@ -49,7 +49,6 @@ class Fleet:
         restarts: whether evidence goes through JSON after each hour.
         site_size: devices of a site, which have their events together; 1: each has its own.
         is_spread: the release comes to devices of all sites, or to one site after the other.
-        by_site: one device speaks for each site, the first that tells anything.
         windows: in how many an hour is told, of canaries and of the others: from one to so many, by the device.
     """
 
@@ -67,7 +66,6 @@ class Fleet:
     windows: tuple[int, int] = (1, 1)
     site_size: int = 1
     is_spread: bool = True
-    by_site: bool = False
 
 
 @dataclass(frozen=True)
@@ -142,7 +140,6 @@ def _hours(fleet: Fleet, seed: int) -> Iterator[_Told]:
     rates = fleet.rate * (rng.gamma(fleet.frailty, 1 / fleet.frailty, fleet.devices) if fleet.frailty else 1.0)
     numbers = np.arange(fleet.devices)
     sites = (rng.permutation(numbers) if fleet.is_spread else numbers) // fleet.site_size
-    speakers = np.full(fleet.devices, -1)
     waiting: dict[int, list[tuple[Numbers, Flags, Flags]]] = {}
     for hour in range(-fleet.alone, fleet.hours):
         reached = fleet.reached[max(hour, 0) * len(fleet.reached) // fleet.hours] if hour >= 0 else 0.0
@@ -161,16 +158,7 @@ def _hours(fleet: Fleet, seed: int) -> Iterator[_Told]:
             waiting.setdefault(at, []).append((some, is_canary[some], is_event[arrives == at]))
         parts = [np.concatenate(each) for each in zip(*waiting.pop(hour, []), strict=True)]
         if parts:
-            speak = _speak(parts[0], sites, speakers) if fleet.by_site else np.ones(parts[0].size, bool)
-            yield _Told(hour, int(is_canary.sum()), *(part[speak] for part in parts))
-
-
-def _speak(devices: Numbers, sites: Numbers, speakers: Numbers) -> Flags:
-    """Return which windows are of devices that speak for their sites; the first of a site does from now on."""
-    told, first = np.unique(sites[devices], return_index=True)
-    new = speakers[told] < 0
-    speakers[told[new]] = devices[first[new]]
-    return np.asarray(speakers[sites[devices]] == devices)
+            yield _Told(hour, int(is_canary.sum()), *parts)
 
 
 def mean_halt(seed: int, *, alpha: float, excess: float, sway: float = 0.0, spread: float = 1.0) -> bool:

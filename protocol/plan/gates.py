@@ -7,7 +7,7 @@ Thresholds are there because people know them, and to compare with; they halt he
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from protocol.attributes import AttributeName
 from protocol.document import Document
@@ -71,7 +71,6 @@ class ControlGate(Document):
         confidence_shift: distance of the mean confidence from the device's own past that is drift, 0 to 1.
         fault_share: of a window's frames, without an answer, above which they are faults, 0 to 1.
         weight: of its part of alpha; only the proportions between gates count.
-        group_by: attribute whose values are sites: one device speaks for each. None: each device speaks for itself.
     """
 
     name: GateName = "control"
@@ -82,7 +81,6 @@ class ControlGate(Document):
     confidence_shift: Probability = 0.15
     fault_share: Probability = 0.05
     weight: Annotated[float, Field(gt=0)] = 1.0
-    group_by: AttributeName | None = None
 
     @model_validator(mode="after")
     def _check_slow(self) -> Self:
@@ -113,7 +111,6 @@ class MeanGate(Document):
             margins.
         higher_is_worse: or lower; None: as usual of the metric, lower only of confidence.
         weight: of its part of alpha; only the proportions between gates count.
-        group_by: attribute whose values are sites: one device speaks for each. None: each device speaks for itself.
     """
 
     name: GateName
@@ -124,7 +121,6 @@ class MeanGate(Document):
     bound: Annotated[float, Field(gt=0, le=1e9)] | None = None
     higher_is_worse: bool | None = None
     weight: Annotated[float, Field(gt=0)] = 1.0
-    group_by: AttributeName | None = None
 
 
 class EvidenceGates(Document):
@@ -147,6 +143,13 @@ class EvidenceGates(Document):
     control: Annotated[tuple[ControlGate, ...], Field(max_length=8)] = ()
     means: Annotated[tuple[MeanGate, ...], Field(max_length=8)] = ()
     small_stage_rule: bool = True
+
+    @field_validator("control", "means", mode="before")
+    @classmethod
+    def _check_sites(cls, gates: object) -> object:
+        if isinstance(gates, list) and any(isinstance(gate, dict) and "group_by" in gate for gate in gates):
+            raise ValueError("group_by: expected in failures alone, as each device counts by itself here, found it")
+        return gates
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:

@@ -47,12 +47,6 @@ class HealthRepository(Protocol):
     async def counted(self, rollout_id: str, device_ids: Collection[str]) -> Mapping[str, frozenset[str]]:
         """Return which gates of a rollout have counted which of the devices, by device; others are left out."""
 
-    async def speakers(self, rollout_id: str, sites: Collection[str]) -> Mapping[tuple[str, str], str]:
-        """Return who speaks for which of the sites in gates of a rollout, by gate and site."""
-
-    async def let_speak(self, rollout_id: str, speakers: Mapping[tuple[str, str], str]) -> None:
-        """Store who speaks, by gate and site; whoever spoke before stays."""
-
     async def page_counted(
         self, rollout_id: str, *, after: tuple[str, str] | None, limit: int, gate: str | None = None
     ) -> Sequence[Counted]:

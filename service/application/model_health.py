@@ -18,7 +18,6 @@ from service.application.events import Event, EventType
 from service.application.health_repository import Counted
 from service.application.rollout_changes import store_rollout
 from service.application.rollout_members import is_member
-from service.application.speaking import Speakers, speakers_of
 from service.application.transactions import tried_again
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.application.update_repositories import StoredRollout
@@ -93,14 +92,12 @@ class _Watched:
     Attributes:
         actions: of the batch's devices, by device.
         counted: which of its gates have counted which devices.
-        speakers: who speaks for the devices' sites.
     """
 
     stored: StoredRollout
     actions: Mapping[str, Action]
     counted: dict[str, frozenset[str]]
     kept: dict[str, Kept]
-    speakers: Speakers
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +244,6 @@ async def _watched_rollouts(work: UnitOfWork, devices: Mapping[str, Device]) -> 
             await work.actions.of_devices(rollout_id, devices),
             dict(await work.health.counted(rollout_id, devices)),
             dict(stored.rollout.kept),
-            await speakers_of(work, stored.rollout, kept_gates(stored.rollout), devices),
         )
     return watched
 
@@ -296,7 +292,7 @@ async def _see(batch: _Batch, watched: _Watched, window: Window) -> None:
 
 
 def _see_events(batch: _Batch, watched: _Watched, gate: EventGate, *, window: Window, arm: Arm) -> None:
-    if not gate.events & window.judged or not watched.speakers.let_speak(gate, window.device.device_id):
+    if not gate.events & window.judged:
         return
     striking = events_of(window.report, window.reference, gate.limits)
     found = {event: detail for event, detail in striking.items() if event in gate.events}
@@ -309,8 +305,6 @@ def _see_events(batch: _Batch, watched: _Watched, gate: EventGate, *, window: Wi
 def _see_average(batch: _Batch, watched: _Watched, gate: AverageGate, *, window: Window, arm: Arm) -> None:
     value = metric_of(window.report, gate.metric)
     if window.report.core != gate.core or value is None or window.reference is None:
-        return
-    if not watched.speakers.let_speak(gate, window.device.device_id):
         return
     change = value - window.reference.of(gate.metric)
     kept = watched.kept.get(gate.name, {})
@@ -330,7 +324,6 @@ def _count(batch: _Batch, watched: _Watched, gate: str, device_id: str, *, arm: 
 
 async def _store(batch: _Batch, watched: _Watched) -> None:
     rollout = watched.stored.rollout
-    await watched.speakers.store(batch.work, rollout.rollout_id)
     if watched.kept != rollout.kept:
         await store_rollout(batch.work, watched.stored, replace(rollout, kept=watched.kept), now=batch.now)
 

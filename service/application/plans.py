@@ -177,7 +177,6 @@ def _kept_gates(gates: EvidenceGates, *, silent_after: timedelta) -> tuple[KeptG
             Limits(gate.slow_ms, gate.class_shift, gate.confidence_shift, gate.fault_share),
             silent_after,
             gate.weight,
-            gate.group_by or "",
         )
         for gate in gates.control
     )
@@ -193,7 +192,6 @@ def _kept_gates(gates: EvidenceGates, *, silent_after: timedelta) -> tuple[KeptG
                 gate.bound or 0.0,
             ),
             gate.weight,
-            gate.group_by or "",
         )
         for gate in gates.means
     )

@@ -15,7 +15,6 @@ from protocol.messages import ActionState
 from service.application.health_repository import Counted
 from service.application.model_health import kept_gates
 from service.application.rollout_members import last_members
-from service.application.speaking import speakers_of
 from service.application.unit_of_work import UnitOfWork
 from service.domain.action import Action
 from service.domain.gates.arms import Arm, EventGate, Tally
@@ -55,12 +54,7 @@ async def _look(
     if listening_since > until:
         return gate.listening(kept, since=listening_since)
     heard = await _arms(work, rollout, gate)
-    speakers = await speakers_of(work, rollout, [gate], {each for devices in heard.values() for each in devices})
-    at_risk = {
-        arm: {each: at for each, at in sorted(devices.items()) if at > since and speakers.let_speak(gate, each)}
-        for arm, devices in heard.items()
-    }
-    await speakers.store(work, rollout.rollout_id)
+    at_risk = {arm: {each: at for each, at in devices.items() if at > since} for arm, devices in heard.items()}
     gone = {arm: {each: at for each, at in devices.items() if at <= until} for arm, devices in at_risk.items()}
     if not all(at_risk.values()):  # there is nothing to compare with
         return gate.silent(kept, {arm: Tally() for arm in Arm}, until=until)

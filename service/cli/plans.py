@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from protocol.document import MAX_DOCUMENT_BYTES, DocumentError, parse_document
-from protocol.plan import ControlGate, EvidenceGates, FailureGate, MeanGate, Plan, merge_preset
+from protocol.plan import EvidenceGates, Plan, merge_preset
 from protocol.yaml_document import parse_yaml_keys
 from service.cli.errors import BadArgumentError
 
@@ -43,15 +43,14 @@ def weaknesses(plan: Plan) -> Iterator[str]:
     gates = plan.gates
     if not isinstance(gates, EvidenceGates):
         return
-    every: tuple[FailureGate | ControlGate | MeanGate, ...] = (*gates.failures, *gates.control, *gates.means)
-    sites = sorted({gate.group_by for gate in every if gate.group_by})
-    single = [gate.name for gate in every if not gate.group_by]
+    sites = sorted({gate.group_by for gate in gates.failures if gate.group_by})
+    compared = [*(gate.name for gate in gates.control), *(gate.name for gate in gates.means)]
+    single = [*(gate.name for gate in gates.failures if not gate.group_by), *compared]
     if sites and single:
         yield (
             f"devices fail together by {', '.join(sites)}, and for {', '.join(single)} each of them counts by itself: "
             "what strikes a whole site may halt a healthy release more often than alpha says"
         )
-    compared = [gate.name for gate in every if not isinstance(gate, FailureGate)]
     chosen = [str(number) for number, stage in enumerate(plan.stages, 1) if stage.where is not None]
     if compared and chosen:
         yield (

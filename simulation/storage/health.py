@@ -16,7 +16,6 @@ class MemoryHealth:
         self._journal = journal
         self._states: dict[tuple[str, Core], CoreHealth] = {}
         self._counted: dict[tuple[str, str], dict[str, Counted]] = {}  # by rollout and device, then by gate
-        self._speakers: dict[str, dict[tuple[str, str], str]] = {}  # by rollout, then by gate and site
 
     async def of(self, device_ids: Collection[str]) -> Mapping[tuple[str, Core], CoreHealth]:
         """See `HealthRepository.of`."""
@@ -43,15 +42,6 @@ class MemoryHealth:
         """See `HealthRepository.counted`."""
         found = {device_id: frozenset(self._counted.get((rollout_id, device_id), {})) for device_id in device_ids}
         return {device_id: gates for device_id, gates in found.items() if gates}
-
-    async def speakers(self, rollout_id: str, sites: Collection[str]) -> Mapping[tuple[str, str], str]:
-        """See `HealthRepository.speakers`."""
-        found = self._speakers.get(rollout_id, {})
-        return {key: device_id for key, device_id in found.items() if key[1] in sites}
-
-    async def let_speak(self, rollout_id: str, speakers: Mapping[tuple[str, str], str]) -> None:
-        """See `HealthRepository.let_speak`."""
-        self._journal.put(self._speakers, rollout_id, {**speakers, **self._speakers.get(rollout_id, {})})
 
     async def page_counted(
         self, rollout_id: str, *, after: tuple[str, str] | None, limit: int, gate: str | None = None

@@ -44,8 +44,6 @@ def _left_out(plan: Plan) -> Iterator[str]:
         yield from (f"gates.{name}" for name in _set(plan.gates, _SHOWN_OF_GATES))
         if any(gate.group_by for gate in plan.gates.failures):
             yield "gates.failures.group_by"
-        if any(gate.group_by for gate in plan.gates.control):
-            yield "gates.control.group_by"
         counted = {event for gate in plan.gates.control for event in gate.events}
         yield from (f"gates.control.{event}" for event in _SHOWN_BY_NOTHING if event in counted)
 

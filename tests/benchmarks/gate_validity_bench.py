@@ -35,10 +35,8 @@ ARMS = (
     ("events, at the tolerated ratio, an hour told in one to six windows", Fleet(ratio=1.5, windows=(6, 6))),
     ("events, at the tolerated ratio, only canaries tell it in up to six", Fleet(ratio=1.5, windows=(6, 1))),
     ("events, at the tolerated ratio, only the others do", Fleet(ratio=1.5, windows=(1, 6))),
-    ("events, sites of 20 struck as a whole, by device, spread", CORRELATED),
-    ("events, sites of 20 struck as a whole, by device, site by site", replace(CORRELATED, is_spread=False)),
-    ("events, sites of 20 struck as a whole, by site, spread", replace(CORRELATED, by_site=True)),
-    ("events, sites of 20 struck as a whole, by site", replace(CORRELATED, is_spread=False, by_site=True)),
+    ("events, sites of 20 struck as a whole, spread", CORRELATED),
+    ("events, sites of 20 struck as a whole, site by site", replace(CORRELATED, is_spread=False)),
     ("events, 4 times the rate", Fleet(ratio=4.0)),
     ("events, 8 times the rate", Fleet(ratio=8.0)),
 )

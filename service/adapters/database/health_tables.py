@@ -31,13 +31,3 @@ counted_devices = Table(
     Column("detail", String(500), nullable=False),
     Column("at", UtcDateTime, nullable=False),
 )
-
-# Who speaks for which site, in rollouts whose gates on two arms or on means judge by site.
-site_speakers = Table(
-    "site_speakers",
-    metadata,
-    Column("rollout_id", GUID_TYPE, ForeignKey("rollouts.rollout_id"), primary_key=True),
-    Column("gate", String(32), primary_key=True),
-    Column("site", String(130), primary_key=True),
-    Column("device_id", DEVICE_ID_TYPE, nullable=False),
-)

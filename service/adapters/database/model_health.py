@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from protocol.geometry import Core
 from protocol.health import HealthReport
-from service.adapters.database.health_tables import counted_devices, model_health, site_speakers
+from service.adapters.database.health_tables import counted_devices, model_health
 from service.adapters.database.one_of import one_of
 from service.adapters.database.upsert import insert_into, upsert
 from service.application.health_repository import Counted
@@ -63,21 +63,6 @@ class SqlHealth:
         for device_id, gate in await self._connection.execute(query):
             found[device_id] = found.get(device_id, frozenset()) | {gate}
         return found
-
-    async def speakers(self, rollout_id: str, sites: Collection[str]) -> Mapping[tuple[str, str], str]:
-        """See `HealthRepository.speakers`."""
-        is_wanted = one_of(self._connection, site_speakers.c.site, sites)
-        query = select(site_speakers).where(site_speakers.c.rollout_id == rollout_id, is_wanted)
-        return {(row.gate, row.site): row.device_id for row in await self._connection.execute(query)}
-
-    async def let_speak(self, rollout_id: str, speakers: Mapping[tuple[str, str], str]) -> None:
-        """See `HealthRepository.let_speak`."""
-        rows = [
-            {"rollout_id": rollout_id, "gate": gate, "site": site, "device_id": device_id}
-            for (gate, site), device_id in sorted(speakers.items())
-        ]
-        if rows:
-            await self._connection.execute(insert_into(self._connection, site_speakers).on_conflict_do_nothing(), rows)
 
     async def page_counted(
         self, rollout_id: str, *, after: tuple[str, str] | None, limit: int, gate: str | None = None

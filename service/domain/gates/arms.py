@@ -70,7 +70,6 @@ class EventGate:
         limits: from when on a window is an event.
         silent_after: a device that is not heard of for so long is offline.
         weight: of its part of the error budget.
-        group_by: attribute whose values are sites, for each of which one device speaks; empty: all speak.
     """
 
     name: str
@@ -79,7 +78,6 @@ class EventGate:
     limits: Limits
     silent_after: timedelta
     weight: float = 1.0
-    group_by: str = ""
 
     def seen(self, kept: Kept, arm: Arm, *, is_new: bool, is_event: bool, slot: int) -> Kept:
         """Return what is kept once a window was seen.

@@ -34,7 +34,6 @@ class AverageGate:
         core: that runs the model.
         test: how far it may move.
         weight: of its part of the error budget.
-        group_by: attribute whose values are sites, for each of which one device speaks; empty: all speak.
     """
 
     name: str
@@ -42,7 +41,6 @@ class AverageGate:
     core: Core
     test: MeanGate
     weight: float = 1.0
-    group_by: str = ""
 
     def seen(self, kept: Kept, arm: Arm, device_id: str, *, change: float, at: datetime) -> tuple[Kept, frozenset[str]]:
         """Return what is kept once a device has told a mean, and which devices have counted by that.

@@ -29,10 +29,6 @@ class KeptGate(Protocol):
     def weight(self) -> float:
         """Of its part of the error budget, above 0."""
 
-    @property
-    def group_by(self) -> str:
-        """Attribute whose values are sites, for each of which one device speaks; empty: all devices speak."""
-
     def log_evidence(self, kept: Kept) -> float:
         """Return ln E; 0 while nothing is known."""
 

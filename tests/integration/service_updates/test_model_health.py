@@ -144,35 +144,6 @@ async def test_release_whose_frames_go_unanswered_is_halted(world: UpdateWorld) 
     )
 
 
-def site_number(fleet: Fleet, device_id: str) -> int:
-    return fleet.ids.index(device_id) % 4
-
-
-async def test_of_a_site_one_device_counts_whatever_strikes_the_site(world: UpdateWorld) -> None:
-    """In crashes, in pairs and in silence alike; devices without the attribute speak for themselves."""
-    fleet = await fleet_of(world)
-    at_sites = [each for each in fleet.ids if fleet.ids.index(each) >= 8]
-    async with world.unit_of_work() as work:
-        await work.attributes.put({each: {"site": f"s{site_number(fleet, each)}"} for each in at_sites})
-        await work.commit()
-    drift, latency, silence = (gate.model_copy(update={"group_by": "site"}) for gate in (DRIFT, LATENCY, SILENCE))
-    view, _ = await roll_out(fleet, control=(drift, silence), means=(latency,))
-    await world.tick()
-    world.clock.advance(60)
-    await fleet.hear(fleet.ids)
-    await fleet.hour()
-    for _ in range(2):
-        await fleet.hour(but=at_sites, resets=1, latency_mean_ms=90.0)
-    await fleet.hear(fleet.ids[:1])
-    world.clock.advance(86_400 + 2 * 3600)
-    await fleet.hear(fleet.ids[:8])
-    await world.tick()
-    counted = await fleet.health.counted(view.stored.rollout.rollout_id, after=None, limit=100)
-    for gate in ("drift", "silence", "latency"):
-        of_sites = [each.device_id for each in counted if each.gate == gate and each.device_id in at_sites]
-        assert len({site_number(fleet, each) for each in of_sites}) == len(of_sites) > 0, gate
-
-
 async def test_drift_of_everybody_halts_nothing(world: UpdateWorld) -> None:
     """Dusk, or another season: canaries and control alike."""
     fleet = await fleet_of(world)

@@ -1,7 +1,5 @@
 """Gates on two arms: whatever hits everybody halts nothing, what canaries alone have halts, each device counts once."""
 
-from dataclasses import replace
-
 import pytest
 
 from protocol.plan import HealthEvent
@@ -46,19 +44,6 @@ def test_release_within_the_tolerance_is_halted_seldom(fleet: Fleet) -> None:
     """At most alpha, within three deviations of the runs; the seed is the run's number."""
     halts = [event_halt(fleet, seed, alpha=ALPHA) is not None for seed in range(RUNS)]
     assert sum(halts) / RUNS <= MOST
-
-
-SITES = Fleet(devices=600, site_size=20, is_spread=False, reached=(0.05, 0.1), rate=0.01, ratio=1.5)
-
-
-def test_sites_that_are_struck_as_a_whole_halt_nothing_where_one_device_speaks_for_each() -> None:
-    """Twenty devices at once are twenty events where each speaks for itself, and the release comes site by site."""
-    by_device, by_site = (
-        [tallied_halt(replace(SITES, by_site=by_site), seed, alpha=ALPHA) is not None for seed in range(2 * RUNS)]
-        for by_site in (False, True)
-    )
-    assert sum(by_device) / (2 * RUNS) > 3 * ALPHA
-    assert sum(by_site) / (2 * RUNS) <= MOST
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,15 @@ def test_retries_are_bounded_and_of_causes_that_may_pass() -> None:
             },
             "expected a core that runs models",
         ),
+        (
+            {"stages": STAGES, "gates": {"kind": "evidence", "control": [{"events": ["drift"], "group_by": "site"}]}},
+            r"control: Value error, group_by: expected in failures alone",
+        ),
+        (
+            {"stages": STAGES, "gates": {"kind": "evidence", "means": [{"name": "m", "group_by": "site"}]}},
+            r"means: Value error, group_by: expected in failures alone",
+        ),
+        ({"stages": STAGES, "gates": {"kind": "evidence", "control": 5}}, "control"),
         ({"stages": STAGES, "gates": {"kind": "evidence", "failures": [{"causes": ["luck"]}]}}, "causes"),
         ({"stages": STAGES, "retries": {"most": 11}}, "less than or equal to 10"),
         ({"stages": STAGES, "retries": {"causes": ["boot"]}}, "expected some of download, verify, flash"),

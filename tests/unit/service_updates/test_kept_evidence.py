@@ -27,7 +27,6 @@ class Weighed:
 
     name: str = "weighed"
     weight: float = 3.0
-    group_by: str = ""
 
     def log_evidence(self, kept: Kept) -> float:
         return float(kept.get("ln", 0.0))
