@@ -26,7 +26,7 @@ class NoWayBackError(ConflictError):
 
 
 async def undo(work: UnitOfWork, stored: StoredRollout, actor: Actor, *, now: datetime, entropy: Entropy) -> str:
-    """Start the rollback of a rollout, or return the one that was started.
+    """Start the rollback of a rollout, or return the one that was started, unless nobody was left to have that.
 
     Args:
         work: the transaction, which holds the rollout's row.
@@ -44,7 +44,8 @@ async def undo(work: UnitOfWork, stored: StoredRollout, actor: Actor, *, now: da
         EmptyGroupError: nobody was given the release.
     """
     rollout = stored.rollout
-    if undoing := await work.rollouts.undoing(rollout.rollout_id):
+    undoing = await work.rollouts.undoing(rollout.rollout_id)
+    if undoing is not None and not (await work.rollouts.get(undoing)).rollout.has_ended_empty:
         return undoing
     if rollout.state is RolloutState.DRAFT:
         raise RolloutStateError("rollout: expected one that was started, found a draft")

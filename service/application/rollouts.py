@@ -240,7 +240,7 @@ class Rollouts:
 
         Raises:
             UnknownRolloutError: there is none.
-            RolloutStateError: it is a draft, halted or aborted, or was rolled back.
+            RolloutStateError: it is a draft, halted or aborted by a person, or was rolled back.
         """
         now = self._clock.now()
         async with self._unit_of_work() as work:
@@ -264,7 +264,8 @@ class Rollouts:
     async def roll_back(self, actor: Actor, rollout_id: str) -> RolloutView:
         """Bring back every device that was given the release, by the way back that was signed with it.
 
-        What is not given yet is given no more. Asked twice, it returns the same rollout.
+        What is not given yet is given no more. Asked twice, it returns the same rollout, or a new one where nobody was
+        left to be brought back by that.
 
         Raises:
             UnknownRolloutError: there is none.

@@ -255,7 +255,7 @@ class RolloutRepository(Protocol):
         """Return at most `limit` decisions about a rollout in the order they were made."""
 
     async def undoing(self, rollout_id: str) -> str | None:
-        """Return the id of the rollout that undoes another, or None."""
+        """Return the id of the newest rollout that undoes another, or None."""
 
     async def of_action(self, action_id: str) -> StoredRollout | None:
         """Return an action's rollout, locked; None if there is no such action."""

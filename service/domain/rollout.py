@@ -131,6 +131,12 @@ class Rollout:
         return sum(stage.counts.unresolved for stage in self.stages)
 
     @property
+    def has_ended_empty(self) -> bool:
+        """Whether it was aborted because nobody was left to have its release, and not by a person."""
+        is_through = all(stage.state is StageState.PASSED and not stage.counts.size for stage in self.stages)
+        return self.state is RolloutState.ABORTED and is_through and self.retry_cursor is None
+
+    @property
     def held(self) -> int:
         """Actions that wait for a window, their device's user or its place, over all stages."""
         return sum(stage.counts.held for stage in self.stages)

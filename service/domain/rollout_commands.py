@@ -1,8 +1,9 @@
 """What a person may do with a rollout: start, pause, resume, retry, install, abort it, or have it rolled back.
 
 Each takes a rollout and returns what it has become; said again, it changes nothing. `halted` and `aborted` never lead
-back to `running`, `finished` only by a retry of what failed. Who wants to go on after a halt starts a new rollout;
-devices that already run the release are confirmed in it without work.
+back to `running`; `finished` does by a retry of what failed, and so does `aborted` where nobody was left to have the
+release, for those that were shut out meanwhile. Who wants to go on after a halt starts a new rollout; devices that
+already run the release are confirmed in it without work.
 """
 
 from collections.abc import Sequence
@@ -75,22 +76,24 @@ def resume(rollout: Rollout, now: datetime) -> Rollout:
 def retry(rollout: Rollout, now: datetime) -> Rollout:
     """Give the release again to the devices that failed or were shut out, inside the pace.
 
-    One that has finished runs again until they have a result. A question about a stage is answered by it: neither yes
-    nor no, but once more. A rollout that a person has paused goes on when it is resumed.
+    One that has finished, or ended with nobody left, runs again until they have a result. A question about a stage is
+    answered by it: neither yes nor no, but once more. A rollout that a person has paused goes on when it is resumed.
 
     Args:
         rollout: as it is stored.
         now: UTC, aware.
 
     Raises:
-        RolloutStateError: it is a draft, halted or aborted, or was rolled back.
+        RolloutStateError: it is a draft, halted or aborted by a person, or was rolled back.
     """
     if rollout.is_undone:
         raise RolloutStateError("rollout: expected one that was not rolled back, found one that was")
-    _expect(rollout, RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.FINISHED)
+    has_ended = rollout.state is RolloutState.FINISHED or rollout.has_ended_empty
+    if not has_ended:
+        _expect(rollout, RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.FINISHED)
     again = replace(rollout, retry_cursor=0)
     asked = any(rollout.question and stage.reason == rollout.question for stage in rollout.stages)
-    if rollout.state is RolloutState.FINISHED or asked:
+    if has_ended or asked:
         again = replace(again, state=RolloutState.RUNNING, question="", resumed_at=now, paced_at=now)
     return evaluate(again, now)
 

@@ -20,7 +20,9 @@ class Decision(StrEnum):
     ASKED = "asked"  # the rollout waits for a person's word
     ROLLED_BACK = "rolled-back"  # devices that were given the release are brought back
     FINISHED = "finished"  # the rollout
-    ENDED_EMPTY = "ended-empty"  # the rollout, which has no device any more: it counts as aborted
+    ENDED_EMPTY = (
+        "ended-empty"  # the rollout, which has no device any more: it counts as aborted, and a retry leads back
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,7 +136,9 @@ class MemoryRollouts(Partial):
 
     async def undoing(self, rollout_id: str) -> str | None:
         """See `RolloutRepository.undoing`."""
-        return next((key for key, row in self._rows.items() if row.rollout.undoes == rollout_id), None)
+        found = [stored for stored in self._rows.values() if stored.rollout.undoes == rollout_id]
+        newest = max(found, key=lambda stored: stored.number, default=None)
+        return None if newest is None else newest.rollout.rollout_id
 
     async def of_action(self, action_id: str) -> StoredRollout | None:
         """See `RolloutRepository.of_action`."""

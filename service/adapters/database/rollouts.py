@@ -110,7 +110,8 @@ class SqlRollouts:
 
     async def undoing(self, rollout_id: str) -> str | None:
         """See `RolloutRepository.undoing`."""
-        return await self._connection.scalar(select(rollouts.c.rollout_id).where(rollouts.c.undoes == rollout_id))
+        query = select(rollouts.c.rollout_id).where(rollouts.c.undoes == rollout_id)
+        return await self._connection.scalar(query.order_by(rollouts.c.number.desc()).limit(1))
 
     async def of_action(self, action_id: str) -> StoredRollout | None:
         """See `RolloutRepository.of_action`."""

@@ -4,9 +4,10 @@ import pytest
 
 from protocol.document import canonical_json
 from protocol.geometry import Slot
-from protocol.messages import ActionState, Cause
+from protocol.messages import ActionReport, ActionState, Cause
 from protocol.plan import EvidenceGates, Plan, PlanStage
 from protocol.updates import ReleaseDocument, release_target_name
+from service.application.events import Event, EventType
 from service.application.rollbacks import NoWayBackError
 from service.application.rollouts import NewRollout, RolloutView
 from service.domain.membership import StagePlan
@@ -90,6 +91,84 @@ async def test_asked_twice_it_is_one_rollback(world: UpdateWorld) -> None:
     first = await world.rollouts.roll_back(RELEASER, rollout.stored.rollout.rollout_id)
     second = await world.rollouts.roll_back(RELEASER, rollout.stored.rollout.rollout_id)
     assert first.stored.rollout.rollout_id == second.stored.rollout.rollout_id
+
+
+async def rollback_of_a_blocked_device(world: UpdateWorld) -> tuple[RolloutView, RolloutView]:
+    """Return a rollout and its rollback, whose only device was blocked before it was brought back, and is no more."""
+    device = await world.add_device()
+    await release_with_way_back(world)
+    rollout = await world.roll_out("second", (StagePlan(percent=100),))
+    await world.tick()
+    await given(world, rollout)
+    await world.confirm_all(rollout)
+    await world.tick()
+    undoing = await world.rollouts.roll_back(RELEASER, rollout.stored.rollout.rollout_id)
+    await world.tick()
+    await world.change_device(device, "blocked")
+    await world.tick()
+    ended = (await world.rollouts.get(undoing.stored.rollout.rollout_id)).stored.rollout
+    assert (ended.state, ended.has_ended_empty) == (RolloutState.ABORTED, True)
+    async with world.unit_of_work() as work:
+        blocked = await work.devices.get(device)
+        await work.devices.save(blocked.unblock(), replaces_version=blocked.version)
+        work.record(Event(EventType.DEVICE, device, "released", world.clock.now()))
+        await work.commit()
+    await world.tick()
+    return rollout, undoing
+
+
+async def comes_back_by(world: UpdateWorld, undoing: RolloutView) -> None:
+    """Let what waits by a rollback be confirmed: it has finished then."""
+    await world.tick()
+    await given(world, undoing)
+    (action,) = [each.action for each in await world.actions(undoing)]
+    report = ActionReport(
+        action_id=action.action_id,
+        attempt=action.attempt,
+        sequence=9,
+        state=ActionState.CONFIRMED,
+        digests=undoing.release.digests,
+    )
+    await world.reports.report(action.device_id, report)
+    await world.tick()
+    view = await world.rollouts.get(undoing.stored.rollout.rollout_id)
+    assert view.stored.rollout.state is RolloutState.FINISHED
+
+
+async def test_rollback_that_ended_with_nobody_left_is_started_anew(world: UpdateWorld) -> None:
+    """Its device was shut out for a moment; asked twice then, it is one again."""
+    rollout, undoing = await rollback_of_a_blocked_device(world)
+    anew = await world.rollouts.roll_back(RELEASER, rollout.stored.rollout.rollout_id)
+    assert anew.stored.rollout.rollout_id != undoing.stored.rollout.rollout_id
+    same = await world.rollouts.roll_back(RELEASER, rollout.stored.rollout.rollout_id)
+    assert same.stored.rollout.rollout_id == anew.stored.rollout.rollout_id
+    await comes_back_by(world, anew)
+
+
+async def test_retry_takes_in_again_who_was_shut_out_of_a_rollout_that_ended_so(world: UpdateWorld) -> None:
+    """The rollout runs on, as one that has finished does; asked for its rollback, the rollout it undoes names it."""
+    rollout, undoing = await rollback_of_a_blocked_device(world)
+    await world.rollouts.retry(RELEASER, undoing.stored.rollout.rollout_id)
+    await comes_back_by(world, undoing)
+    same = await world.rollouts.roll_back(RELEASER, rollout.stored.rollout.rollout_id)
+    assert same.stored.rollout.rollout_id == undoing.stored.rollout.rollout_id
+
+
+async def test_retry_of_a_rollout_without_anybody_ends_it_once_more(world: UpdateWorld) -> None:
+    """Its devices are a later rollout's: nothing is taken from that, and the first has still passed nothing."""
+    await world.add_devices(2)
+    await world.release("older")
+    await world.release("newer")
+    older = await world.roll_out("older", (StagePlan(percent=100),))
+    await world.tick()
+    newer = await world.roll_out("newer", (StagePlan(percent=100),))
+    await world.tick()
+    again = await world.rollouts.retry(RELEASER, older.stored.rollout.rollout_id)
+    assert again.stored.rollout.state is RolloutState.RUNNING
+    await world.tick()
+    view = await world.rollouts.get(older.stored.rollout.rollout_id)
+    assert view.stored.rollout.state is RolloutState.ABORTED
+    assert len(await given(world, newer)) == 2
 
 
 async def test_newcomer_is_not_taken_into_a_rollback(world: UpdateWorld) -> None:

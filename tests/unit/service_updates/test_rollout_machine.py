@@ -137,7 +137,8 @@ class Course(RuleBasedStateMachine):
         judged = evaluate(after, self.now)
         again = evaluate(replace(judged, verdicts=()), self.now)
         assert again == replace(judged, verdicts=()), "a second look changes something"
-        is_retried = before.state is RolloutState.FINISHED and after.retry_cursor is not None
+        may_go_on = before.state is RolloutState.FINISHED or before.has_ended_empty
+        is_retried = may_go_on and after.retry_cursor is not None
         assert not before.state.is_over or judged.state.is_over or is_retried
         assert before.state is not RolloutState.HALTED or judged.state in {RolloutState.HALTED, RolloutState.ABORTED}
         self.verdicts += judged.verdicts
@@ -242,7 +243,8 @@ class Course(RuleBasedStateMachine):
     @rule(count=st.integers(1, 60))
     def retry(self, count: int) -> None:
         """A person has those that failed try again; the worker does as many as the pace lets in."""
-        if self.rollout.state.is_over and self.rollout.state is not RolloutState.FINISHED:
+        may_go_on = self.rollout.state is RolloutState.FINISHED or self.rollout.has_ended_empty
+        if self.rollout.state.is_over and not may_go_on:
             return
         self.resumes += 1  # it answers a question, too
         self.retries += 1
