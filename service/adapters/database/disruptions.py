@@ -10,7 +10,7 @@ from service.adapters.database.actions import action_of
 from service.adapters.database.advisory_locks import AdvisoryLock
 from service.adapters.database.device_tables import device_attributes
 from service.adapters.database.one_of import one_of
-from service.adapters.database.update_tables import AT_PLACE, actions, places_at_work, rollouts
+from service.adapters.database.update_tables import AT_PLACE, RUNNING, actions, places_at_work, rollouts
 from service.application.disruption_repository import Place
 from service.domain.action import Action, Hold
 from service.domain.rollout import RolloutState
@@ -58,7 +58,13 @@ class SqlDisruptions:
 
     async def at_work(self, place: Place, *, limit: int) -> Sequence[str]:
         """See `DisruptionRepository.at_work`."""
-        query = select(places_at_work.c.device_id).where(places_at_work.c.place == str(place))
+        # A version that keeps no places may have ended it: what counts is the action.
+        runs = and_(
+            actions.c.device_id == places_at_work.c.device_id,
+            actions.c.action_id == places_at_work.c.action_id,
+            RUNNING,
+        )
+        query = select(places_at_work.c.device_id).join(actions, runs).where(places_at_work.c.place == str(place))
         return list(await self._connection.scalars(query.limit(limit)))
 
     async def called(self, place: Place, *, since: datetime) -> int:

@@ -3,8 +3,11 @@
 import asyncio
 from collections.abc import Sequence
 
+from sqlalchemy import update
+
 from protocol.messages import ActionState
 from protocol.plan import Deferral, Disruption
+from service.adapters.database.update_tables import actions
 from service.application.director import Director
 from service.application.rollouts import RolloutView
 from service.domain.action import Action, Hold
@@ -163,6 +166,18 @@ async def test_budget_holds_although_the_release_is_forced(world: UpdateWorld) -
     for device_id in devices:
         await ask(world, device_id)
     assert [action.hold for action in await parts(world, view, devices)] == [None, Hold.BUDGET]
+
+
+async def test_place_whose_update_another_version_ended_is_free(world: UpdateWorld) -> None:
+    """That kept no places, so its row is left behind: it holds up nobody."""
+    busy, waiting = await at_site(world, 2)
+    view = await begun(world, plan(disruption=SITE))
+    await ask(world, busy)
+    async with world.database.engine.begin() as connection:
+        gone = update(actions).where(actions.c.device_id == busy)
+        await connection.execute(gone.values(state=ActionState.CONFIRMED, due_at=None))
+    await ask(world, waiting)
+    assert (await part_of(world, view, waiting)).state is ActionState.OFFERED
 
 
 async def test_processes_that_offer_at_once_keep_the_budget(world: UpdateWorld) -> None:

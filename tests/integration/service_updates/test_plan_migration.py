@@ -1,4 +1,4 @@
-"""Rollouts that were begun before there were plans, or places of updates under way; on both databases."""
+"""Rollouts between versions: begun before there were plans, or places of updates under way, or left to an older one."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -8,6 +8,7 @@ from alembic.config import Config
 from sqlalchemy import Connection, text
 
 import service.adapters.database.migration as migration_module
+from protocol.messages import ActionState
 from protocol.plan import Disruption, ThresholdGates
 from service.adapters.database.engine import Database, database_url
 from service.adapters.database.migration import migrate
@@ -15,6 +16,8 @@ from service.adapters.database.rollouts import SqlRollouts
 from service.domain.action import Hold
 from service.domain.membership import StagePlan
 from service.domain.rollout import RolloutState
+from service.domain.verdict import Decision
+from tests.integration.service_updates.test_passages import ahead_of_its_stage
 from tests.integration.service_updates.timing_world import begun, give, part_of, plan
 from tests.integration.service_updates.update_world import open_world
 from tests.service_folder import make_folders
@@ -24,6 +27,10 @@ STAGES = (StagePlan(count=1), StagePlan(percent=100))
 CONDITIONS = text(
     "UPDATE rollouts SET success_percent = 80, error_percent = 7.5, min_reports = 3, soak_seconds = 5400,"
     " action_timeout_seconds = 7200"
+)
+ENDED_EMPTY = text(
+    "INSERT INTO rollout_verdicts (rollout_id, decided_at, decision, gate, reason, figures)"
+    " SELECT rollout_id, created_at, 'ended-empty', '', '', '{}' FROM rollouts WHERE rollout_id = :rollout_id"
 )
 
 
@@ -75,3 +82,21 @@ async def test_updates_under_way_are_at_work_in_their_places(database: str, tmp_
         await migrate(world.database)
         await world.director.timestamp(waiting)
         assert (await part_of(world, view, waiting)).hold is Hold.BUDGET
+
+
+async def test_older_version_finds_nothing_that_it_cannot_read(database: str, tmp_path: Path) -> None:
+    """Who waits to pass through a release waits no more, and is counted so; a rollout without anybody has finished."""
+    async with open_world(make_folders(tmp_path / "init"), database) as world:
+        _, beyond, _, device = await ahead_of_its_stage(world)
+        await world.director.timestamp(device)
+        assert (await part_of(world, beyond, device)).hold is Hold.PASSAGE
+        async with world.database.engine.begin() as connection:
+            await connection.execute(ENDED_EMPTY, {"rollout_id": beyond.stored.rollout.rollout_id})
+            await connection.run_sync(_downgrade, "0021")
+        await migrate(world.database)
+        action = await part_of(world, beyond, device)
+        assert (action.state, action.hold, action.not_before) == (ActionState.SCHEDULED, None, None)
+        rollout = (await world.rollouts.get(beyond.stored.rollout.rollout_id)).stored.rollout
+        assert (rollout.held, rollout.stages[0].counts.scheduled) == (0, 2)
+        verdicts = await world.rollouts.verdicts(rollout.rollout_id, after_number=0, limit=50)
+        assert verdicts[-1].verdict.decision is Decision.FINISHED

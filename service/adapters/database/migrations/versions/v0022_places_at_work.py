@@ -14,6 +14,17 @@ SELECT device_attributes.name || '=' || device_attributes.value, actions.action_
 FROM actions JOIN device_attributes ON device_attributes.device_id = actions.device_id
 WHERE actions.state IN ('offered', 'downloading', 'downloaded', 'shadowing', 'installing', 'trial')
 """
+# What no older version can read: actions that wait for a release to pass through, and rollouts that ended empty.
+_STAGES = """
+UPDATE rollout_stages SET held = held - (
+    SELECT count(*) FROM actions
+    WHERE actions.rollout_id = rollout_stages.rollout_id AND actions.stage_index = rollout_stages.stage_index
+    AND actions.hold = 'passage' AND actions.state = 'scheduled' AND NOT actions.heals
+)
+WHERE rollout_stages.held > 0
+"""
+_HOLDS = "UPDATE actions SET hold = NULL, not_before = NULL WHERE hold = 'passage'"
+_VERDICTS = "UPDATE rollout_verdicts SET decision = 'finished' WHERE decision = 'ended-empty'"
 
 
 def upgrade() -> None:
@@ -30,5 +41,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop it."""
+    """Drop it; who waits for a release to pass through is offered the later one at once."""
+    for statement in (_STAGES, _HOLDS, _VERDICTS):
+        op.execute(statement)
     op.drop_table("places_at_work")
