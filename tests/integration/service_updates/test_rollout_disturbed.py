@@ -3,7 +3,7 @@
 import pytest
 
 from protocol.messages import ActionState, Cause
-from protocol.plan import EvidenceGates, Pace, Plan, PlanStage
+from protocol.plan import EvidenceGates, FailureGate, Pace, Plan, PlanStage
 from service.application.events import Event, EventType
 from service.application.healing import heal
 from service.application.rollouts import NewRollout, RolloutView
@@ -142,9 +142,11 @@ async def test_canary_that_was_blocked_after_it_was_given_the_release_stops_the_
 @pytest.mark.parametrize("pace", [Pace(per_minute=2), Pace(concurrency=2)])
 async def test_flood_of_newcomers_waits_like_everybody(world: UpdateWorld, pace: Pace) -> None:
     """Devices join while others wait: nobody is forgotten, and the pace is kept but for a minute's worth."""
-    await world.add_devices(12)  # so that the first stage has its share, and few join before four are of it
+    await world.add_devices(12)
     await world.release("first")
-    plan = Plan(stages=(PlanStage(percent=50), PlanStage(percent=100)), pace=pace, gates=EvidenceGates())
+    # However many have to join before four are of the first stage, that they all succeed is evidence enough.
+    gates = EvidenceGates(failures=(FailureGate(worst=0.3),))
+    plan = Plan(stages=(PlanStage(percent=50), PlanStage(percent=100)), pace=pace, gates=gates)
     rollout = await world.rollouts.create(RELEASER, NewRollout("first", "Production", None, plan), start_now=True)
     rollout_id = rollout.stored.rollout.rollout_id
     await world.tick()

@@ -128,8 +128,9 @@ class Course(RuleBasedStateMachine):
         return SILENT if self.random.random() < 0.01 else OK
 
     def _outcome_of(self, device: str) -> tuple[ActionState, Cause | None]:
-        is_first = self.actions[device].attempt == 1
-        return self.outcomes[device] if is_first or not self.mends[device] else OK
+        """Shut out before it has a result, a device does no better when it is let in again."""
+        has_failed = any(attempt.cause is not None for attempt in self.actions[device].past)
+        return OK if has_failed and self.mends[device] else self.outcomes[device]
 
     def _take(self, after: Rollout) -> None:
         """Let the engine judge and keep what it became, as `store_rollout` does."""
@@ -150,7 +151,8 @@ class Course(RuleBasedStateMachine):
             return
         if after.offered and not before.offered:
             self.started.append(device)
-        if self.rollout.retries(after):
+        was_taken_back = after.attempt < before.attempt
+        if self.rollout.retries(after) and not was_taken_back:
             assert self.plan.retries is not None
             assert not self.rollout.state.is_over
             assert (after.state in TRIED_AGAIN, after.cause in self.plan.retries.causes) == (True, True)
@@ -252,10 +254,14 @@ class Course(RuleBasedStateMachine):
         if not self.rollout.is_retrying:
             return
         batch = min(count, self.rollout.allowed(self.now))
-        chosen = [device for device, action in self.actions.items() if may_be_retried(action)][:batch]
+        chosen: list[str] = []
         rollout = self.rollout
-        for device in chosen:
-            before = self.actions[device]
+        for device, before in self.actions.items():
+            has_room = before.offered or before.state is not ActionState.CANCELLED
+            has_room = has_room or rollout.stages[before.stage_index].room > 0
+            if len(chosen) == batch or not may_be_retried(before) or not has_room:
+                continue
+            chosen.append(device)
             after = retried(before, now=self.now, pause=timedelta(0), timeout=TIMEOUT)
             self.actions[device], rollout = after, rollout.with_moved(before, after)
         self._take(replace(rollout.paced(len(chosen), self.now), retry_cursor=None))
