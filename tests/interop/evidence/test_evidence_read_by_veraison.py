@@ -171,14 +171,14 @@ def test_example_of_the_rfc_misses_only_what_our_profile_asks_for() -> None:
     protected, _, payload, signature = cbor2.loads(RFC_TOKEN).value
     kid = bytes.fromhex(device_id_of(RFC_KEY))
     with_kid = cbor2.dumps(cbor2.CBORTag(18, [protected, {4: kid}, payload, signature]))
-    with pytest.raises(TokenError, match="instance id: expected the one of the identity key"):
+    with pytest.raises(TokenError, match="client id: expected an integer from -1 to -1"):
         verify_evidence(with_kid, RFC_KEY)
     with pytest.raises(TokenSignatureError):
         verify_evidence(with_kid[:-1] + bytes([with_kid[-1] ^ 1]), RFC_KEY)
     identity, claims = SoftwareSigner.generate(), cbor2.loads(payload)
-    claims[256] = instance_id_of(identity.public_key)
-    with pytest.raises(TokenError, match="client id: expected an integer from -1 to -1"):
-        verify_evidence(sign_claims(claims, identity), identity.public_key)
     claims[2394] = -1
+    with pytest.raises(TokenError, match="instance id: expected the one of the identity key"):
+        verify_evidence(sign_claims(claims, identity), identity.public_key)
+    claims[256] = instance_id_of(identity.public_key)
     found = verify_evidence(sign_claims(claims, identity), identity.public_key)
     assert (found.boot_seed, found.components[0].type, found.components[0].version) == (bytes(8), "PRoT", "")
