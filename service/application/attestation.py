@@ -7,8 +7,8 @@ A device is known by its IDevID here, which TLS and the gate have verified. Its 
     4. nonce: taken now, whatever follows, so that it serves one request of this device and purpose alone;
     5. policy of the device's group: nonce binding, life cycle, boot and measurements (service/domain/attestation.py);
     6. key: fresh, so neither in any certificate so far nor any device's identity key.
-Steps 3 to 6, the record and the certificate are one transaction, which requests that come at once share
-(`service.application.attestation_round`).
+A refusal at any step is recorded. Steps 3 to 6, the record and the certificate are one transaction, which requests that
+come at once share (`service.application.attestation_round`).
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from service.application.clock import Clock
 from service.application.clones import Clones
 from service.application.device_repositories import AttestationRecord, IssuedNonce, NoncePurpose
 from service.application.entropy import Entropy
-from service.application.identity import CertificateIssuer, DevicePeer
+from service.application.identity import CertificateIssuer, CsrRefusedError, DevicePeer
 from service.application.reference_values import ReferenceValues
 from service.application.request_rate import RequestRate
 from service.application.rounds import Rounds
@@ -137,11 +137,15 @@ class Attestation:
             purpose: of the nonce that the evidence is over.
 
         Raises:
-            CsrRefusedError: step 1.
+            CsrRefusedError: step 1; recorded.
             AttestationRefusedError: any other step; recorded.
         """
         # Step 1: request.
-        wanted = self._issuer.verify_csr(request.csr, peer.device_id, identity_key=peer.public_key)
+        try:
+            wanted = self._issuer.verify_csr(request.csr, peer.device_id, identity_key=peer.public_key)
+        except CsrRefusedError as error:
+            await self.note_refusal(peer, "certificate request", expected="one that may be certified", found=str(error))
+            raise
         # Step 2: evidence.
         evidence = _verify(request.evidence, peer)
         outcome = await self._claims.settled(Claim(peer, purpose, wanted, request.evidence, evidence))
@@ -149,6 +153,13 @@ class Attestation:
         if issued is None:
             raise _refused_error(outcome.appraisal)
         return AttestationReply(certificate_chain=issued.chain_pem, not_after=issued.not_after, access=issued.access)
+
+    async def note_refusal(self, peer: DevicePeer, component: str, *, expected: str, found: str) -> None:
+        """Record for operators what was refused before anything was judged."""
+        result = refusal(component, expected=expected, found=found[:200])
+        async with self._unit_of_work() as work:
+            await record_results(work, {peer.device_id: result}, now=self._clock.now())
+            await work.commit()
 
     async def _settle(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
         async with self._unit_of_work() as work:

@@ -17,15 +17,11 @@ from cryptography import x509
 
 from pki.errors import CsrError
 from pki.est import certificates_only, csr_attributes, evidence_in
-from protocol.identity import DeviceId
 from protocol.messages import AttestationRequest
 from service.application.attestation import Attestation
-from service.application.attestation_round import record_results
-from service.application.clock import Clock
 from service.application.device_repositories import IssuedNonce, NoncePurpose
 from service.application.identity import CsrRefusedError, DevicePeer
 from service.application.unit_of_work import UnitOfWorkFactory
-from service.domain.attestation import refusal
 from service.domain.device import Device
 from service.domain.errors import ForbiddenError, InvalidError
 
@@ -64,12 +60,10 @@ class Est:
         *,
         attestation: Attestation,
         authorities: Callable[[], Sequence[x509.Certificate]],
-        clock: Clock,
     ) -> None:
         self._unit_of_work = unit_of_work
         self._attestation = attestation
         self._authorities = authorities
-        self._clock = clock
 
     def ca_certificates(self) -> bytes:
         """Return the certificates of the authorities, PKCS#7, DER."""
@@ -114,8 +108,12 @@ class Est:
             request = AttestationRequest(evidence=evidence_in(unverified_csr), csr=unverified_csr)
             # Step 4: attestation.
             reply = await self._attestation.judge(identity, request, purpose=NoncePurpose.EST)
-        except (CsrError, CsrRefusedError) as error:
-            await self._record(peer.device_id, "certificate request", expected="one of /csrattrs", found=str(error))
+        except CsrError as error:
+            await self._attestation.note_refusal(
+                peer, "certificate request", expected="one of /csrattrs", found=str(error)
+            )
+            raise EstRequestError(str(error)) from error
+        except CsrRefusedError as error:
             raise EstRequestError(str(error)) from error
         return certificates_only(x509.load_pem_x509_certificates(reply.certificate_chain.encode())[:1])
 
@@ -126,16 +124,11 @@ class Est:
             product = None if group is None else await work.products.get(group.product_id)
         # Step 1: standing.
         if device is None:
-            await self._record(peer.device_id, "registry", expected="a claimed device", found="an unclaimed one")
+            await self._attestation.note_refusal(
+                peer, "registry", expected="a claimed device", found="an unclaimed one"
+            )
             raise EnrolmentPendingError("enrolment: expected a claimed device, found it unclaimed; ask again later")
         # Step 2: product.
         if product is not None and not product.est:
             raise EstDisabledError(f"EST: expected a product that lets its devices enrol so, found {product.name}")
         return device
-
-    async def _record(self, device_id: DeviceId, component: str, *, expected: str, found: str) -> None:
-        """Record a refusal that attestation has not recorded."""
-        result = refusal(component, expected=expected, found=found[:200])
-        async with self._unit_of_work() as work:
-            await record_results(work, {device_id: result}, now=self._clock.now())
-            await work.commit()

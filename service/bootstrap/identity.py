@@ -74,7 +74,6 @@ def open_identity(core: Core, gateway: Gateway) -> Identity:
                 *core.authorities.issuing.trusted,
                 *core.authorities.issuing.crosses,  # RFC 7030 §4.1.3: old with new, and new with old
             ],
-            clock=core.clock,
         ),
     )
 

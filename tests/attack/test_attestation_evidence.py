@@ -122,6 +122,19 @@ async def test_csr_with_the_identity_key_is_refused(world: DeviceWorld, device: 
         await world.attest(device, key=device.identity)
 
 
+async def test_refused_csr_is_on_record(world: DeviceWorld, device: AttestingDevice) -> None:
+    """An operator sees why a device gets no certificate, although its evidence was never judged."""
+    await world.attest(device)
+    before = await stored(world, device)
+    with pytest.raises(CsrRefusedError):
+        await world.attest(device, key=device.identity)
+    record = (await world.devices.get(device.device_id)).attestation
+    assert record is not None
+    found = "CSR: expected a fresh key, found the identity key"
+    assert record.appraisal.reasons == (f"certificate request: expected one that may be certified, found {found}",)
+    assert await stored(world, device) == before
+
+
 async def test_key_of_the_certificate_before_is_refused(world: DeviceWorld, device: AttestingDevice) -> None:
     """A stolen LDevID key is worth a day, because the next certificate is for another key."""
     stolen = SoftwareSigner.generate()
