@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pki.authority import CertificateAuthority, issuer_key_id
 from pki.chains import load_chain
 from pki.errors import CsrError, GenerationCertificateError, PkiError, RolloverError, UnknownGenerationError
-from pki.issuance import certificate_sha256
+from pki.issuance import certificate_sha256 as fingerprint
 from pki.online import load_certificate, online_keys
 from pki.rollover import (
     STATE_FILE,
@@ -108,6 +108,10 @@ class IssuingCaFolder:
     def number_of(self, certificate_sha256: str) -> int | None:
         """See `IssuingCaStore.number_of`."""
         return self._now.numbers.get(certificate_sha256)
+
+    def is_trusted(self, certificate_sha256: str) -> bool:
+        """See `IssuingCaStore.is_trusted`."""
+        return any(certificate_sha256 == fingerprint(trusted) for trusted in self.trusted)
 
     def on_retirement(self, hear: Hear) -> None:
         """Call `hear` with the trusted certificates whenever one is trusted no longer, after `on_change`."""
@@ -216,7 +220,7 @@ class IssuingCaFolder:
             trusted=trusted_certificates(generations),
             crosses=cross_certificates(generations),
             reserved_keys=frozenset(_public_keys(self._data_dir)),
-            numbers={certificate_sha256(one.certificate): one.number for one in generations if one.certificate},
+            numbers={fingerprint(one.certificate): one.number for one in generations if one.certificate},
         )
 
     def _stamp(self) -> frozenset[tuple[str, int, int]]:

@@ -29,6 +29,9 @@ class Generations(Protocol):
     def generation_of(self, issuer_sha256: str) -> int | None:
         """Return the number of the generation with this certificate (SHA-256 of its DER, hex); None if unknown."""
 
+    def is_trusted(self, issuer_sha256: str) -> bool:
+        """Say whether what the generation with this certificate issued is accepted."""
+
 
 @dataclass(frozen=True, slots=True)
 class BirthCertificate:
@@ -137,12 +140,23 @@ class DeviceIdentities:
             birth_certificate=_birth_certificate(device, revoked),
             evidence=evidence,
             issuing_ca=None if issuer is None else self._generations.generation_of(issuer),
-            admission=admission_of(device, view.attestation, revoked=revoked, now=self._clock.now()),
+            admission=admission_of(
+                device,
+                view.attestation,
+                revoked=revoked,
+                issuer_trusted=issuer is None or self._generations.is_trusted(issuer),
+                now=self._clock.now(),
+            ),
         )
 
 
 def admission_of(
-    device: Device, record: AttestationRecord | None, *, revoked: RevokedCertificate | None, now: datetime
+    device: Device,
+    record: AttestationRecord | None,
+    *,
+    revoked: RevokedCertificate | None,
+    issuer_trusted: bool,
+    now: datetime,
 ) -> Admission:
     """Say whether a device is let in, how far, and why.
 
@@ -150,17 +164,24 @@ def admission_of(
         device: as it is registered.
         record: its last attestation result.
         revoked: its birth certificate's entry on a revocation list.
+        issuer_trusted: whether the issuing CA's generation that made its operational certificate is trusted.
         now: UTC, aware.
     """
-    obstacles = tuple(_obstacles(device, record, revoked=revoked, now=now))
-    in_force = device.certificate_not_after is not None and now < device.certificate_not_after
+    obstacles = tuple(_obstacles(device, record, revoked=revoked, issuer_trusted=issuer_trusted, now=now))
+    ends_at = device.certificate_not_after
+    in_force = issuer_trusted and ends_at is not None and now < ends_at
     if not device.state.may_connect or revoked is not None or not in_force:
         return Admission(None, obstacles)
     return Admission(device.access, obstacles or ("its evidence is as the group's policy demands",))
 
 
 def _obstacles(
-    device: Device, record: AttestationRecord | None, *, revoked: RevokedCertificate | None, now: datetime
+    device: Device,
+    record: AttestationRecord | None,
+    *,
+    revoked: RevokedCertificate | None,
+    issuer_trusted: bool,
+    now: datetime,
 ) -> Iterator[str]:
     yield from _registry_obstacles(device)
     if revoked is not None:
@@ -175,6 +196,8 @@ def _obstacles(
             yield f"{done} since {_time(record.since)}: {reason}"
     if device.certificate_not_after is None:
         yield "it has no operational certificate"
+    elif not issuer_trusted:
+        yield "its operational certificate is by a generation of the issuing CA that is trusted no longer"
     elif device.certificate_not_after <= now:
         yield f"its operational certificate ended at {_time(device.certificate_not_after)}"
     elif record is not None and record.appraisal.verdict is Verdict.REFUSED and device.access is not None:

@@ -45,8 +45,8 @@ class IssuingCaInUseError(ConflictError):
 class IssuingCaStore(Protocol):
     """Keys, certificates and state of the generations; every method raises the errors of this module.
 
-    A key that cannot be made or used raises `pki.errors.KeyStoreError`. All but `look` and `number_of` read or write
-    files and may ask a token, so that they belong in a thread.
+    A key that cannot be made or used raises `pki.errors.KeyStoreError`. All but `look`, `number_of` and
+    `is_trusted` read or write files and may ask a token, so that they belong in a thread.
     """
 
     async def look(self) -> None:
@@ -54,6 +54,9 @@ class IssuingCaStore(Protocol):
 
     def number_of(self, certificate_sha256: str) -> int | None:
         """Return the number of the generation with this certificate, as of the last look; None if unknown."""
+
+    def is_trusted(self, certificate_sha256: str) -> bool:
+        """Say whether the generation with this certificate is trusted, as of the last look."""
 
     def generations(self) -> Sequence[Generation]:
         """Return every generation by number."""
@@ -107,6 +110,10 @@ class IssuingCas:
     def generation_of(self, issuer_sha256: str) -> int | None:
         """Return the number of the generation with this certificate (SHA-256 of its DER, hex); None if unknown."""
         return self._store.number_of(issuer_sha256)
+
+    def is_trusted(self, issuer_sha256: str) -> bool:
+        """Say whether what the generation with this certificate (SHA-256 of its DER, hex) issued is accepted."""
+        return self._store.is_trusted(issuer_sha256)
 
     async def request(self, actor: Actor) -> tuple[int, bytes]:
         """Make the next generation's key; of one that is requested already the CSR is returned again.

@@ -50,6 +50,12 @@ async def succeed(live: LiveService) -> None:
     await do(live, f"{number}/activate")
 
 
+async def admission(live: LiveService, device: AttestingDevice) -> tuple[bool, list[str]]:
+    """Whether an operator sees the device as admitted, and why."""
+    said = (await live.operator.get(f"/devices/{device.device_id}")).json()["admission"]
+    return said["admitted"], said["reasons"]
+
+
 async def test_stolen_key_is_worth_nothing_once_its_generation_is_retired(live: LiveService) -> None:
     """Connections by forged certificates end at once, new ones are refused; devices attest again and go on."""
     device, victim = await live.claimed(), await live.claimed()
@@ -82,6 +88,21 @@ async def test_stolen_key_is_worth_nothing_once_its_generation_is_retired(live: 
     assert await kept.exchange(b"\xc0\x00") == b"\xd0\x00"  # PINGREQ: who has a new certificate was not disturbed
     await kept.close()
     await mqtt.close()
+
+
+async def test_operator_sees_whose_certificate_fell_with_the_stolen_key(live: LiveService) -> None:
+    """Until the device attests again, it is not admitted, and the reason is said."""
+    device = await live.claimed()
+    await live.attest(device)
+    await succeed(live)
+    assert (await admission(live, device))[0]
+    await do(live, "1/retire", method="POST", body=COMPROMISED)
+    assert await admission(live, device) == (
+        False,
+        ["its operational certificate is by a generation of the issuing CA that is trusted no longer"],
+    )
+    await live.attest(device)
+    assert (await admission(live, device))[0]
 
 
 async def test_new_key_does_not_vouch_for_the_stolen_one(live: LiveService) -> None:

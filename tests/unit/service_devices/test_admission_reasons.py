@@ -31,8 +31,14 @@ def record(appraisal: Appraisal) -> AttestationRecord:
 GOOD = record(Appraisal((Finding("os", "listed", "listed", Status.AFFIRMING),), Verdict.ACCEPTED))
 
 
-def reasons(device: Device, found: AttestationRecord | None, revoked: RevokedCertificate | None = None) -> list[str]:
-    admission = admission_of(device, found, revoked=revoked, now=NOW)
+def reasons(
+    device: Device,
+    found: AttestationRecord | None,
+    revoked: RevokedCertificate | None = None,
+    *,
+    issuer_trusted: bool = True,
+) -> list[str]:
+    admission = admission_of(device, found, revoked=revoked, issuer_trusted=issuer_trusted, now=NOW)
     assert admission.admitted is (admission.access is not None)
     return [str(admission.access), *admission.reasons]
 
@@ -70,6 +76,14 @@ def test_device_that_booted_what_is_refused_reaches_nothing() -> None:
     refused = record(refusal("os", expected="a listed os", found="none"))
     since = "attestation refused it since 2026-01-01 12:00:00 UTC: os: expected a listed os, found none"
     assert reasons(ACTIVE.refuse(), refused) == ["None", since]
+
+
+def test_certificate_by_a_retired_generation_reaches_nothing() -> None:
+    """However long it would be valid."""
+    assert reasons(ACTIVE, GOOD, issuer_trusted=False) == [
+        "None",
+        "its operational certificate is by a generation of the issuing CA that is trusted no longer",
+    ]
 
 
 def test_restricted_device_reaches_the_update_path_and_says_why() -> None:
