@@ -1,7 +1,6 @@
 """OpenSSL, with one generation of the issuing CA pinned, accepts certificates by both, each by a cross certificate."""
 
 import subprocess
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -9,38 +8,23 @@ from cryptography import x509
 
 from pki import profiles
 from pki.authority import CertificateAuthority, chain_pem, self_signed_root
-from pki.issuance import certificate_sha256
 from pki.keystore import FileKeyStore
-from pki.rollover import accept_generation, key_role, request_generation, sign_generation, verify_generation
+from pki.rollover import key_role
 from protocol.identity import device_id_of
 from protocol.signing import SoftwareSigner
-
-NOW = datetime.now(UTC)  # noqa: TID251 - openssl goes by the wall clock
+from tests.interop.every_certificate import NOW, roll_over
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A service's folder after a rollover: root.pem, and a device's certificate by each generation."""
     service = tmp_path_factory.mktemp("rollover")
-    for name in ("csr", "certificates"):
-        (service / name).mkdir()
-    keys, root_signer = FileKeyStore(service / "keys", passphrase=None), SoftwareSigner.generate()
+    root_signer = SoftwareSigner.generate()
     root = self_signed_root(profiles.root_ca("demo", now=NOW), root_signer)
-    old = root.issue(profiles.issuing_ca("demo", now=NOW), keys.generate("issuing-ca").public_key)
+    acceptance = roll_over(service, root, root_signer)
+    (_, old), new = acceptance.predecessor, acceptance.certificate
     _write(service, "root", root.certificate)
-    _write(service, "issuing-ca", old)
-    number, csr = request_generation(service, keys)
-    new = sign_generation(
-        csr,
-        number,
-        unverified_predecessor=old,
-        known={certificate_sha256(old)},
-        root=root.certificate,
-        root_signer=root_signer,
-        now=NOW,
-    )
-    acceptance = verify_generation(service, chain_pem([new]), keys=keys, root=root.certificate, now=NOW)
-    accept_generation(service, acceptance)
+    keys = FileKeyStore(service / "keys", passphrase=None)
     device = SoftwareSigner.generate()
     profile = profiles.ldevid(device_id_of(device.public_key), now=NOW)
     for generation, certificate in ((1, old), (2, new)):
