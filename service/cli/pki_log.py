@@ -1,7 +1,8 @@
 """`tinyfleet pki log`: what has been certified, and whether anybody has tampered with the record of it.
 
 Two logs are walked, entry after entry: the service's, page by page over the API, and the operator's own of what offline
-keys issued. Where both ended is kept in issuance-head.json, so that a log which was cut or rewritten since shows.
+keys issued. Where both ended is kept in issuance-head.json, so that a log which was cut or rewritten since shows. What
+a ceremony's signed transcripts tell of is in the operator's log, so that one which was cut before shows, too.
 """
 
 from collections import deque
@@ -13,7 +14,8 @@ from typing import Annotated
 import typer
 from pydantic import Field, ValidationError
 
-from pki.errors import IssuanceLogError
+from pki.ceremony_check import signer_keys
+from pki.errors import IssuanceLogError, LogCutError
 from pki.files import PUBLIC_MODE, replace_file
 from pki.issuance import (
     GENESIS,
@@ -26,6 +28,7 @@ from pki.issuance import (
     parse_entry,
     read_file,
 )
+from pki.transcript import StepKind, read_transcripts, transcript_files
 from protocol.document import Document, canonical_json, parse_document
 from protocol.errors import ProtocolError
 from protocol.identity import DEVICE_URI_PREFIX
@@ -95,7 +98,7 @@ def verify(
     path = operator_dir / HEAD_FILE
     known = _read_heads(path)
     walked = {} if offline else {"service": _verify_service(operator_dir, known.service)}
-    walked["operator"] = _verify_own(operator_dir / OPERATOR_LOG_FILE, known.operator)
+    walked["operator"] = _verify_own(operator_dir, known.operator)
     replace_file(path, canonical_json(known.model_copy(update=walked)), mode=PUBLIC_MODE)
     if as_json:
         print_json({name: head.model_dump() for name, head in walked.items()})
@@ -116,18 +119,34 @@ def _verify_service(operator_dir: Path, remembered: _Head) -> _Head:
                 return _Head.of(check.finish(claimed=stated))
 
 
-def _verify_own(path: Path, remembered: _Head) -> _Head:
-    check = LogCheck(remembered=remembered.head)
+def _verify_own(operator_dir: Path, remembered: _Head) -> _Head:
+    path, check = operator_dir / OPERATOR_LOG_FILE, LogCheck(remembered=remembered.head)
+    missing = _told_of(operator_dir)
     with _named("operator"):
         for entry in read_file(path):
             check.add(entry)
+            missing.pop(entry.facts.certificate_sha256, None)
         head = check.finish()
+        for name in missing.values():
+            raise LogCutError(f"issuance log: expected an entry of {name}, of which a transcript tells, found none")
     if has_torn_end(path):
         remark(
             f"{path}: after entry {head.sequence} a line without its end: an interrupted write, whose certificate was "
             "not handed out, or an entry that somebody cut; the next entry takes its place"
         )
     return _Head.of(head)
+
+
+def _told_of(operator_dir: Path) -> dict[str, str]:
+    """Return the certificates that a ceremony and what followed it signed: names by SHA-256 of the DER, hex."""
+    if not transcript_files(operator_dir):
+        return {}
+    told = dict[str, str]()
+    for transcript in read_transcripts(operator_dir, keys=signer_keys(operator_dir)):
+        for step in transcript.steps:
+            if step.kind is StepKind.CERTIFICATE and not step.adopted:
+                told.setdefault(step.fingerprint, step.name)  # not the name of a copy
+    return told
 
 
 @contextmanager

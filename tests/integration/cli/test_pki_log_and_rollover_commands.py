@@ -77,6 +77,20 @@ async def test_operators_log_holds_what_the_ceremony_signed(live: LiveService) -
     assert (heads["service"]["sequence"], heads["operator"]["sequence"]) == (0, len(kinds))
 
 
+async def test_log_that_was_cut_before_anybody_verified_it_shows(live: LiveService) -> None:
+    """The ceremony's transcript, which the root signed, says what must be in it."""
+    log = live.folders.operator / OPERATOR_LOG_FILE
+    whole = log.read_bytes()
+    for left in (0, 3):
+        log.write_bytes(b"".join(whole.splitlines(keepends=True)[:left]))
+        assert "of which a transcript tells, found none" in await failed("log", "verify", "--offline")
+    log.unlink()
+    assert "expected an entry of operator/certificates/root.pem" in await failed("log", "verify", "--offline")
+    assert not (live.folders.operator / HEAD_FILE).exists()
+    log.write_bytes(whole)
+    await done("log", "verify", "--offline")
+
+
 async def test_interrupted_write_is_told_and_head_file_is_checked(live: LiveService) -> None:
     """Half a line at the end is no tampering; a head file that makes no sense is no head."""
     log = live.folders.operator / OPERATOR_LOG_FILE
