@@ -175,6 +175,10 @@ class CauseGate:
     weight: float = 1.0
     group_by: str = ""
 
+    def may_halt(self, exposure: Exposure) -> bool:
+        """Whether E may be above 1: at the acceptable share or below, every rate above it explains less."""
+        return bool(self.group_by) or exposure.failed(self.causes) > self.rate.acceptable * exposure.started
+
     def log_halt(self, exposure: Exposure, kept: AllKept) -> float:
         """Return ln E: started devices without a result count as successes, which only delays a halt."""
         if self.group_by:
@@ -260,9 +264,11 @@ class EvidencePolicy:
         """See `Policy.halt`."""
         if self.small_stage_rule and (ruled := next(filter(None, map(rule_of_small_stages, stages)), None)):
             return ruled
-        exposure, budget = Exposure.of(stage.counts for stage in stages), self.budget
+        exposure = Exposure.of(stage.counts for stage in stages)
         for gate in self.gates:
-            evidence, needed = gate.log_halt(exposure, kept), threshold(budget.part(gate.name))
+            if not gate.may_halt(exposure):
+                continue
+            evidence, needed = gate.log_halt(exposure, kept), threshold(self.budget.part(gate.name))
             if evidence >= needed:
                 found = gate.finding(exposure, kept)
                 reason = f"gate {gate.name}: {found}; {in_words(evidence)}, above {in_words(needed)[4:]}"
@@ -270,10 +276,11 @@ class EvidencePolicy:
         return self._halt_by_kept(stages, kept)
 
     def _halt_by_kept(self, stages: Sequence[Shown], kept: AllKept) -> Verdict | None:
-        budget = self.budget
         for gate in self.kept_gates:
             found = kept.get(gate.name, {})
-            evidence, needed = gate.log_evidence(found), threshold(budget.part(gate.name))
+            if not gate.may_halt(found):
+                continue
+            evidence, needed = gate.log_evidence(found), threshold(self.budget.part(gate.name))
             if evidence >= needed:
                 reason = f"gate {gate.name}: {gate.finding(found)}; {in_words(evidence)}, above {in_words(needed)[4:]}"
                 return Verdict(Decision.HALTED, reason, stages[-1].index, gate.name, self.figures(stages, kept))

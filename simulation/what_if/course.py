@@ -7,7 +7,7 @@ that are exposed already, so that exposure is as exact, in proportion, at ten de
 A device whose maintenance window is closed is held, which costs the pace nothing, and let in at its pace once it opens.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from math import ceil, inf
@@ -160,13 +160,7 @@ class Course:
     @property
     def moment(self) -> Moment:
         """How far it is."""
-        totals = [stage.counts for stage in self._rollout.stages]
-        return Moment(
-            seconds=self._now,
-            exposed=sum(counts.exposed for counts in totals),
-            confirmed=sum(counts.proved for counts in totals),
-            failed=sum(counts.failed for counts in totals),
-        )
+        return _moment(self._rollout.stages, self._now)
 
     def _open(self) -> None:
         """Let in the next portion of the opening stage, or note that all its devices are in."""
@@ -275,20 +269,20 @@ class Course:
 
     def _look(self) -> None:
         """Count what has happened and let the engine decide."""
-        self._count()
+        stages = self._counted()
+        if stages is not self._rollout.stages:
+            self._rollout = replace(self._rollout, stages=stages)
         self._decide()
 
-    def _count(self) -> bool:
-        """Count what has happened; says whether anything has."""
-        changed = [tally for tally in self._tallies if tally.taken and tally.take(self._now)]
+    def _counted(self) -> tuple[Stage, ...]:
+        """Return the stages with what has happened; as they were if nothing has."""
+        changed = {number: tally.counts for number, tally in enumerate(self._tallies) if tally.take(self._now)}
         if not changed:
-            return False
-        stages = tuple(
-            replace(stage, counts=tally.counts) if tally in changed else stage
-            for stage, tally in zip(self._rollout.stages, self._tallies, strict=True)
+            return self._rollout.stages
+        return tuple(
+            replace(stage, counts=changed[stage.index]) if stage.index in changed else stage
+            for stage in self._rollout.stages
         )
-        self._rollout = replace(self._rollout, stages=stages)
-        return True
 
     def _decide(self) -> None:
         self._tell_sites()
@@ -301,15 +295,16 @@ class Course:
         """Tell gates what devices say that have confirmed; the engine decides where it has something to decide by."""
         self._now = max(self._now, self._health_at)
         self._health_at = self._now + self._precision.health_seconds
-        is_changed, moment = self._count(), self.moment
+        stages = self._counted()
+        is_changed, moment = stages is not self._rollout.stages, _moment(stages, self._now)
         kept = health.tell(
             self._rollout.kept,
             at=self._now,
             confirmed=moment.confirmed,
-            struck=[tally.struck for tally in self._tallies],
+            struck=[tally.struck for tally in self._tallies if tally.taken],
             untouched=self._devices - moment.exposed,
         )
-        self._rollout = replace(self._rollout, kept=kept)
+        self._rollout = replace(self._rollout, stages=stages, kept=kept)
         if is_changed or health.says_something(kept):
             self._decide()
 
@@ -340,6 +335,16 @@ def _health(policy: Policy, sampler: Sampler) -> Health | None:
     kept_gates = policy.kept_gates if isinstance(policy, EvidencePolicy) else ()
     gates = [gate for gate in kept_gates if isinstance(gate, EventGate)]
     return Health(gates, sampler) if gates else None
+
+
+def _moment(stages: Iterable[Stage], seconds: float) -> Moment:
+    totals = [stage.counts for stage in stages]
+    return Moment(
+        seconds=seconds,
+        exposed=sum(counts.exposed for counts in totals),
+        confirmed=sum(counts.proved for counts in totals),
+        failed=sum(counts.failed for counts in totals),
+    )
 
 
 def _planned(stage: Stage) -> int:

@@ -110,6 +110,15 @@ class Kind:
             at = self._after_outages(self._after_hours(at))
         return at
 
+    def is_online(self, begin: float, *, seconds: float) -> bool:
+        """Whether devices get the network throughout a time, seconds from the scenario's start."""
+        end = begin + seconds
+        hours = ((begin - start) % DAY_SECONDS for start, _ in self.offline)  # since each began last
+        return all(until <= begin or end < start for start, until in self.outages) and all(
+            stop - start <= since and since + seconds < DAY_SECONDS
+            for (start, stop), since in zip(self.offline, hours, strict=True)
+        )
+
     def _after_outages(self, at: Floats) -> Floats:
         for start, end in self.outages:
             at = np.where((start <= at) & (at < end), end, at)

@@ -56,7 +56,8 @@ class Health:
 
     def says_something(self, kept: AllKept) -> bool:
         """Whether any gate has evidence above 1: without it none can halt."""
-        return any(gate.log_evidence(kept.get(gate.name, {})) > 0 for gate in self._gates)
+        found = ((gate, kept.get(gate.name, {})) for gate in self._gates)
+        return any(gate.may_halt(of_gate) and gate.log_evidence(of_gate) > 0 for gate, of_gate in found)
 
     def _tally(self, devices: int, windows: float) -> Tally:
         at_risk = round(devices * self._spared * windows)

@@ -25,6 +25,7 @@ class Batch:
     """Devices that were let in together, in groups; arrays of one length.
 
     Attributes:
+        devices: of all groups.
         counts: devices of each group.
         let_in_at: seconds from the scenario's start.
         given_at: when they have the release.
@@ -32,6 +33,7 @@ class Batch:
         endings: index into the model's endings.
     """
 
+    devices: int
     counts: Integers
     let_in_at: Floats
     given_at: Floats
@@ -80,15 +82,11 @@ class Aggregated:
         """See `Sampler.draw`."""
         group = self._groups[clock]
         counts = self._rng.multinomial(devices, group.shares)
-        let_in = np.full(counts.size, at + seconds / 2)
-        given = let_in + group.contact
-        ends = given + group.update
-        for kind, ours in group.interrupted:
-            given[ours], ends[ours] = _times(
-                kind, let_in[ours], group.contact[ours], group.update[ours], clock=group.clock
-            )
+        given, ends = group.times(at + seconds / 2)
         hit = counts.nonzero()[0]
-        return Batch(counts[hit], let_in[hit], given[hit], ends[hit], group.endings[hit])
+        return Batch(
+            devices, counts[hit], np.full(hit.size, at + seconds / 2), given[hit], ends[hit], group.endings[hit]
+        )
 
     def hits(self, number: int, share: float) -> int:
         """See `Sampler.hits`."""
@@ -107,7 +105,18 @@ class _Group:
         of_kind = np.repeat(kinds, DELAY_PARTS)
         self.contact = _of_kinds(model, "contact_seconds")[of_kind] * np.tile(parts, len(kinds))
         self.update = _of_kinds(model, "update_seconds")[of_kind] * (QUICKEST + SLOWEST) / 2
-        self.interrupted = _interrupted(model, of_kind)
+        self._longest = float((self.contact + self.update).max())
+        self._interrupted = _interrupted(model, of_kind)
+
+    def times(self, let_in: float) -> tuple[Floats, Floats]:
+        """Return when devices of each cell are given the release that are let in at a time, and when they end."""
+        given = let_in + self.contact
+        ends = given + self.update
+        for kind, ours in self._interrupted:
+            if not self.clock.is_always or not kind.is_online(let_in, seconds=self._longest):
+                begin = np.full(ours.size, let_in)
+                given[ours], ends[ours] = _times(kind, begin, self.contact[ours], self.update[ours], clock=self.clock)
+        return given, ends
 
 
 class EachDevice:
@@ -148,7 +157,7 @@ class EachDevice:
         times = self._model.clocks[clock]
         for kind, ours in _interrupted(self._model, self._kinds[taken]):
             given[ours], ends[ours] = _times(kind, let_in[ours], contact[ours], update[ours], clock=times)
-        return Batch(np.ones(devices, dtype=np.int64), let_in, given, ends, self._endings[taken])
+        return Batch(devices, np.ones(devices, dtype=np.int64), let_in, given, ends, self._endings[taken])
 
     def hits(self, number: int, share: float) -> int:
         """See `Sampler.hits`."""

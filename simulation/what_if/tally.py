@@ -86,7 +86,7 @@ class StageTally:
         if self._agenda is None:
             start = float(batch.let_in_at[0]) // self._slot_seconds * self._slot_seconds
             self._agenda = Agenda(start, slot_seconds=self._slot_seconds, columns=self._columns.number)
-        self.let_in += int(batch.counts.sum())
+        self.let_in += batch.devices
         self._is_changed = True
         at, columns, counts = map(np.concatenate, zip(*self._entries(batch), strict=True))
         self._agenda.add(np.minimum(at, self._longest), columns, counts)

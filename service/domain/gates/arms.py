@@ -141,6 +141,10 @@ class EventGate:
         usual = since + self.silent_after + self.silent_after / LOOKS_FOR_SILENCE
         return max(usual, datetime.fromisoformat(kept["look_at"])) if "look_at" in kept else usual
 
+    def may_halt(self, kept: Kept) -> bool:
+        """See `KeptGate.may_halt`: no average is above the largest."""
+        return "wealth" in kept and max(kept["wealth"]) > 0
+
     def log_evidence(self, kept: Kept) -> float:
         """See `KeptGate.log_evidence`."""
         return self.test.log_evidence(np.array(kept["wealth"])) if "wealth" in kept else 0.0

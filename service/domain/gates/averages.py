@@ -62,6 +62,10 @@ class AverageGate:
         after = self._with_pair(kept, change - usual)
         return {**after, "waiting": waiting[:-1]}, frozenset({device_id, other})
 
+    def may_halt(self, kept: Kept) -> bool:
+        """See `KeptGate.may_halt`: no average is above the largest."""
+        return "wealth" in kept and max(kept["wealth"]) > 0
+
     def log_evidence(self, kept: Kept) -> float:
         """See `KeptGate.log_evidence`."""
         return self.test.log_evidence(np.array(kept["wealth"])) if "wealth" in kept else 0.0

@@ -29,6 +29,9 @@ class KeptGate(Protocol):
     def weight(self) -> float:
         """Of its part of the error budget, above 0."""
 
+    def may_halt(self, kept: Kept) -> bool:
+        """Whether E may be above 1: a bound that costs less than E."""
+
     def log_evidence(self, kept: Kept) -> float:
         """Return ln E; 0 while nothing is known."""
 

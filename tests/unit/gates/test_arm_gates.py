@@ -1,10 +1,13 @@
 """Gates on two arms: whatever hits everybody halts nothing, what canaries alone have halts, each device counts once."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from protocol.plan import HealthEvent
 from service.domain.gates.arms import AT_ONCE, NONE_YET, Arm, EventGate, Tally
 from service.domain.gates.averages import MOST_WAITING
+from service.domain.gates.control import RATIOS
 from service.domain.gates.failure_rate import threshold
 from service.domain.gates.kept import Kept
 from tests.arm_simulation import EVENTS, HOUR, MEAN, START, Fleet, event_halt, mean_halt, tallied_halt
@@ -145,3 +148,12 @@ def test_one_device_neither_halts_nor_blinds(lie: float) -> None:
         if number == 0:
             assert MEAN.log_evidence(kept) < threshold(0.5)
     assert MEAN.log_evidence(kept) > threshold(0.01)
+
+
+@settings(max_examples=200, deadline=None)
+@given(wealth=st.lists(st.floats(-5, 2), min_size=RATIOS.size, max_size=RATIOS.size))
+def test_gate_that_may_not_halt_has_no_evidence(wealth: list[float]) -> None:
+    """None of the averaged is above 1, so the average is not."""
+    kept = {"wealth": wealth}
+    assert EVENTS.may_halt(kept) or EVENTS.log_evidence(kept) <= 1e-9
+    assert not EVENTS.may_halt({})

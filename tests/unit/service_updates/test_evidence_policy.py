@@ -12,9 +12,10 @@ from protocol.plan import PRESETS, EvidenceGates, FailureGate, Plan, PlanStage, 
 from service.application.plans import conditions_of, stage_plans, stages_of
 from service.domain.action import Action
 from service.domain.membership import StageCut
+from service.domain.policy import EvidencePolicy
 from service.domain.rollout import Rollout, RolloutState
 from service.domain.rollout_commands import resume, start
-from service.domain.rollout_counts import Exposure, StageCounts
+from service.domain.rollout_counts import Exposure, StageCounts, Trace
 from service.domain.rollout_evaluation import evaluate, next_look
 from service.domain.stage import StageState
 from service.domain.verdict import Decision
@@ -202,3 +203,15 @@ def test_decisions_are_the_same_in_any_order(data: st.DataObject) -> None:
             rollout = told(rollout, 0, state, 1, cause=Cause.HANG if state is ActionState.REVERTED else None)
         ends.append(evaluate(rollout, NOW).state)
     assert ends[0] is ends[1]
+
+
+@settings(max_examples=200, deadline=None)
+@given(failed=st.integers(0, 300), confirmed=st.integers(0, 3000))
+def test_gate_that_may_not_halt_has_no_evidence(failed: int, confirmed: int) -> None:
+    """At the acceptable share or below, E is at most 1, however many devices have it."""
+    counts = StageCounts(exposed=failed + confirmed, proved=confirmed, causes={Trace(frozenset({Cause.BOOT})): failed})
+    exposure = Exposure.of([counts])
+    policy = conditions_of(plan_of(PlanStage(percent=100))).policy
+    assert isinstance(policy, EvidencePolicy)
+    for gate in policy.gates:
+        assert gate.may_halt(exposure) or gate.log_halt(exposure, {}) <= 1e-9

@@ -28,6 +28,9 @@ class Weighed:
     name: str = "weighed"
     weight: float = 3.0
 
+    def may_halt(self, kept: Kept) -> bool:
+        return self.log_evidence(kept) > 0
+
     def log_evidence(self, kept: Kept) -> float:
         return float(kept.get("ln", 0.0))
 

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from protocol.messages import ActionState, Cause
 from simulation.errors import WhatIfError
@@ -130,3 +132,15 @@ def test_both_samplers_draw_the_same_shares_and_delays() -> None:
         assert means[0] == pytest.approx(means[1], rel=0.02)
     assert (each.let_in_at >= 100).all()
     assert (each.let_in_at <= 160).all()
+
+
+@settings(max_examples=200, deadline=None)
+@given(begin=st.floats(0, 5 * DAY), seconds=st.floats(0, 2 * DAY))
+def test_kind_is_online_throughout_where_nobody_ever_waits(begin: float, seconds: float) -> None:
+    """Said of a time only where everybody in it has the network at once; hours past midnight and two outages."""
+    outages = [{"start": "30h", "lasts": "4h"}, {"start": "60h", "lasts": "1h"}]
+    kind = kind_with({"offline_hours": ["22:00-06:00"], "outages": outages})
+    wanted = np.linspace(begin, begin + seconds, 200)
+    waits = bool((kind.online_from(wanted) > wanted).any())
+    assert not (waits and kind.is_online(begin, seconds=seconds))
+    assert kind.is_online(6 * HOUR, seconds=7 * HOUR)
