@@ -162,6 +162,13 @@ class DeviceRepository(Protocol):
     async def counts(self) -> Mapping[DeviceState, int]:
         """Return how many devices are in each state."""
 
+    async def sum_up_counts(self, *, limit: int) -> int:
+        """Take at most `limit` changes of how many devices there are into the counts by group and place.
+
+        Returns:
+            How many there were. Counts are exact before and after; they only cost less to read.
+        """
+
     async def count_suspected(self) -> int:
         """Return how many devices are suspected to be clones."""
 

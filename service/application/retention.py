@@ -1,4 +1,4 @@
-"""Retention: what is too old is deleted, in batches; the audit log is kept."""
+"""Retention: what is too old is deleted and changes of counts are summed up, in batches; the audit log is kept."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -7,6 +7,7 @@ from service.application.messaging import TelemetryStore
 from service.application.unit_of_work import UnitOfWorkFactory
 
 TELEMETRY_BATCH_ROWS = 10_000
+COUNTS_BATCH_ROWS = 10_000
 IDEMPOTENCY_AGE = timedelta(days=1)
 
 
@@ -25,13 +26,22 @@ class Retention:
     event_age: timedelta
 
     async def keep_house(self, now: datetime) -> None:
-        """Delete what is too old."""
+        """Delete what is too old, and sum up what can be."""
         async with self.unit_of_work() as work:
             await work.events.prune(now - self.event_age)
             await work.idempotency.prune(now - IDEMPOTENCY_AGE)
             await work.claims.prune(now=now)
             await work.attestations.prune_nonces(now=now)
             await work.commit()
+        while await self._sum_up_counts():
+            pass
         oldest = now - self.telemetry_age
         while await self.telemetry.prune(received_before=oldest, batch_rows=TELEMETRY_BATCH_ROWS):
             pass
+
+    async def _sum_up_counts(self) -> int:
+        """Sum up what ticks have left of how many devices there are."""
+        async with self.unit_of_work() as work:
+            found = await work.devices.sum_up_counts(limit=COUNTS_BATCH_ROWS)
+            await work.commit()
+            return found

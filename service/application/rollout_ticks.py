@@ -42,6 +42,7 @@ DEVICES_PER_STEP = 500
 ACTIONS_PER_STEP = 200
 ROLLOUTS_PER_TICK = 50
 EVENTS_PER_STEP = 200
+COUNTS_PER_STEP = 2000  # changes that devices have brought, of which each has few
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +142,7 @@ class RolloutTicks:
             await _lock_rollouts(work, changed)
             for device_id in sorted(changed):
                 await self._follow_device(work, device_id)
+            await work.devices.sum_up_counts(limit=COUNTS_PER_STEP)
             await work.leases.advance(lease.name, lease.owner, page[-1].sequence)
             await work.commit()
 

@@ -130,6 +130,9 @@ async def add_fleet(world: UpdateWorld, count: int) -> None:
             rollout = {"rollout": old.stored.rollout.rollout_id}
             await connection.execute(text(_ACTIONS.format(**words)), rollout | bounds)
             await connection.commit()
+        async with world.unit_of_work() as work:
+            await work.devices.sum_up_counts(limit=BATCH)
+            await work.commit()
     async with world.database.transaction(read_only=False) as connection:
         await connection.execute(text("ANALYZE"))
         await connection.commit()

@@ -24,6 +24,7 @@ from protocol.messages import ActionState, Cause
 from protocol.shadow import ShadowCounts
 from protocol.updates import Order
 from service.adapters.database.conditions import meets
+from service.adapters.database.device_counts import count_of
 from service.adapters.database.device_tables import devices
 from service.adapters.database.one_of import one_of
 from service.adapters.database.prefixes import begins_with
@@ -210,6 +211,8 @@ class SqlActions:
 
     async def count_members(self, group_id: str, *, condition: Condition = EVERYBODY) -> int:
         """See `ActionRepository.count_members`."""
+        if condition == EVERYBODY:
+            return await count_of(self._connection, group_id)
         query = select(func.count()).select_from(devices).where(_is_member(group_id))
         query = query.where(meets(condition, devices.c.device_id, begins=""))
         return await self._connection.scalar(query) or 0

@@ -111,6 +111,22 @@ device_attributes = Table(
     Index(None, "name", "value", "device_id"),  # all that "which devices have this" reads
 )
 
+# Group ids, and places as `name=value`; kept by triggers, see migration 0024.
+device_counts = Table(
+    "device_counts",
+    metadata,
+    Column("counted", String(160), primary_key=True),
+    Column("devices", Integer, nullable=False),
+)
+
+device_count_changes = Table(
+    "device_count_changes",
+    metadata,
+    Column("number", SEQUENCE_TYPE, primary_key=True, autoincrement=True),
+    Column("counted", String(160), nullable=False, index=True),
+    Column("devices", Integer, nullable=False),
+)
+
 attestation_nonces = Table(
     "attestation_nonces",
     metadata,

@@ -9,6 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from protocol.identity import Access, DeviceId
+from service.adapters.database.device_counts import sum_up
 from service.adapters.database.device_tables import devices
 from service.adapters.database.one_of import one_of
 from service.adapters.database.prefixes import begins_with
@@ -187,6 +188,10 @@ class SqlDevices:
         rows = await self._connection.execute(select(devices.c.state, func.count()).group_by(devices.c.state))
         found = {DeviceState(state): count for state, count in rows}
         return {state: found.get(state, 0) for state in DeviceState}
+
+    async def sum_up_counts(self, *, limit: int) -> int:
+        """See `DeviceRepository.sum_up_counts`."""
+        return await sum_up(self._connection, limit=limit)
 
     async def count_suspected(self) -> int:
         """See `DeviceRepository.count_suspected`."""

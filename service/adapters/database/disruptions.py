@@ -3,12 +3,12 @@
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_, delete, func, or_, select, text
+from sqlalchemy import and_, delete, func, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.adapters.database.actions import action_of
 from service.adapters.database.advisory_locks import AdvisoryLock
-from service.adapters.database.device_tables import device_attributes
+from service.adapters.database.device_counts import count_of
 from service.adapters.database.one_of import one_of
 from service.adapters.database.update_tables import AT_PLACE, RUNNING, actions, places_at_work, rollouts
 from service.application.disruption_repository import Place
@@ -37,8 +37,7 @@ class SqlDisruptions:
 
     async def members(self, place: Place) -> int:
         """See `DisruptionRepository.members`."""
-        query = select(func.count()).select_from(device_attributes).where(_belongs_to(place))
-        return int(await self._connection.scalar(query) or 0)
+        return await count_of(self._connection, str(place))
 
     async def begin(self, actions: Collection[Action]) -> None:
         """See `DisruptionRepository.begin`."""
@@ -102,7 +101,3 @@ class SqlDisruptions:
 
 _RUNS = actions.c.rollout_id.in_(select(rollouts.c.rollout_id).where(rollouts.c.state == RolloutState.RUNNING))
 _WAITS = and_(actions.c.hold == Hold.BUDGET, actions.c.not_before.is_(None))
-
-
-def _belongs_to(place: Place) -> ColumnElement[bool]:
-    return and_(device_attributes.c.name == place.attribute, device_attributes.c.value == place.value)

@@ -34,7 +34,8 @@ ENDED_EMPTY = text(
 )
 
 
-def _downgrade(connection: Connection, revision: str) -> None:
+def downgrade_to(connection: Connection, revision: str) -> None:
+    """Bring the tables back to an older version."""
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["connection"] = connection
@@ -50,7 +51,7 @@ async def test_conditions_become_a_plan(database: str, tmp_path: Path) -> None:
     opened = Database(database_url(database))
     try:
         async with opened.engine.begin() as connection:
-            await connection.run_sync(_downgrade, "0006")
+            await connection.run_sync(downgrade_to, "0006")
             await connection.execute(CONDITIONS)
         await migrate(opened)
         async with opened.engine.connect() as connection:
@@ -78,7 +79,7 @@ async def test_updates_under_way_are_at_work_in_their_places(database: str, tmp_
         view = await begun(world, plan(disruption=Disruption(group_by="site")))
         await world.director.timestamp(busy)
         async with world.database.engine.begin() as connection:
-            await connection.run_sync(_downgrade, "0021")
+            await connection.run_sync(downgrade_to, "0021")
         await migrate(world.database)
         await world.director.timestamp(waiting)
         assert (await part_of(world, view, waiting)).hold is Hold.BUDGET
@@ -92,7 +93,7 @@ async def test_older_version_finds_nothing_that_it_cannot_read(database: str, tm
         assert (await part_of(world, beyond, device)).hold is Hold.PASSAGE
         async with world.database.engine.begin() as connection:
             await connection.execute(ENDED_EMPTY, {"rollout_id": beyond.stored.rollout.rollout_id})
-            await connection.run_sync(_downgrade, "0021")
+            await connection.run_sync(downgrade_to, "0021")
         await migrate(world.database)
         action = await part_of(world, beyond, device)
         assert (action.state, action.hold, action.not_before) == (ActionState.SCHEDULED, None, None)

@@ -1,0 +1,51 @@
+"""How many devices are in a group or at a place, without looking at them.
+
+Triggers note every change in the transaction that makes it (migration 0024), so a count is exact whoever wrote, an
+older version of the service included, and writers of the same group never wait for one another. What was noted is
+summed up in bounded steps; until then it is added where a count is asked for.
+"""
+
+from collections import Counter
+
+from sqlalchemy import delete, func, literal, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from service.adapters.database.device_tables import device_count_changes, device_counts
+from service.adapters.database.upsert import insert_into
+
+
+async def count_of(connection: AsyncConnection, counted: str) -> int:
+    """Return the devices of a group that could take a release, or of a place.
+
+    Args:
+        connection: of the transaction.
+        counted: id of the group, or name of the place.
+    """
+    known = select(device_counts.c.devices).where(device_counts.c.counted == counted).scalar_subquery()
+    changes = select(func.sum(device_count_changes.c.devices)).where(device_count_changes.c.counted == counted)
+    # One statement, so that both are of one snapshot: a step between them would count its changes twice.
+    query = select(func.coalesce(known, literal(0)) + func.coalesce(changes.scalar_subquery(), literal(0)))
+    return int(await connection.scalar(query) or 0)
+
+
+async def sum_up(connection: AsyncConnection, *, limit: int) -> int:
+    """Add at most `limit` changes to the counts that they are of; return how many."""
+    number = device_count_changes.c.number
+    # Another process may be at it: what it has taken is left to it.
+    oldest = select(number).order_by(number).limit(limit).with_for_update(skip_locked=True)
+    taken = delete(device_count_changes).where(number.in_(oldest))
+    gone = (
+        await connection.execute(taken.returning(device_count_changes.c.counted, device_count_changes.c.devices))
+    ).all()
+    changes: Counter[str] = Counter()
+    for row in gone:
+        changes[row.counted] += row.devices
+    # In the order of the key, so that two processes never wait for one another's rows.
+    rows = [{"counted": counted, "devices": devices} for counted, devices in sorted(changes.items()) if devices]
+    if rows:
+        added = insert_into(connection, device_counts)
+        total = device_counts.c.devices + added.excluded.devices
+        await connection.execute(
+            added.on_conflict_do_update(index_elements=[device_counts.c.counted], set_={"devices": total}), rows
+        )
+    return len(gone)
