@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from service.domain.errors import ConflictError
+from service.domain.listening import Listening
 
 
 class LeaseLostError(ConflictError):
@@ -19,14 +20,14 @@ class Lease:
     """The right to tick, held by one worker at a time.
 
     Attributes:
-        listening_since: since when workers have held it without a gap, UTC, aware.
+        listening: when workers have held it.
         event_sequence: last event that a worker has acted on.
     """
 
     name: str
     owner: str
     expires_at: datetime
-    listening_since: datetime
+    listening: Listening
     event_sequence: int
 
 

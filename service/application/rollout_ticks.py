@@ -33,6 +33,7 @@ from service.domain.action import Action, Hold, cancel, withdraw
 from service.domain.deadline import at_deadline
 from service.domain.device import Device, DeviceState
 from service.domain.holding import release
+from service.domain.listening import Listening
 from service.domain.membership import ENROLLED_STATES
 from service.domain.rollout import Rollout, RolloutState
 from service.domain.stage import Stage, StageState
@@ -86,23 +87,23 @@ class RolloutTicks:
         await call_next(self._unit_of_work, await self._free_places(due), now=self._clock.now())
         await self._follow_devices(lease, due.events)
         for rollout_id in due.rollout_ids:
-            await self._look_at(rollout_id, listening_since=lease.listening_since)
+            await self._look_at(rollout_id, listening=lease.listening)
         for rollout_id, actions in _by_rollout(due.actions).items():
             device_ids = {action.device_id for action in actions}
-            await self._expire_of(rollout_id, device_ids, listening_since=lease.listening_since)
+            await self._expire_of(rollout_id, device_ids, listening=lease.listening)
         return replace(lease, event_sequence=due.events[-1].sequence) if due.events else lease
 
     @tried_again
-    async def _look_at(self, rollout_id: str, *, listening_since: datetime) -> None:
+    async def _look_at(self, rollout_id: str, *, listening: Listening) -> None:
         async with self._unit_of_work() as work:
-            await self._look(work, await self._listened(work, rollout_id, listening_since=listening_since))
+            await self._look(work, await self._listened(work, rollout_id, listening=listening))
             await work.commit()
 
     @tried_again
-    async def _expire_of(self, rollout_id: str, device_ids: set[str], *, listening_since: datetime) -> None:
+    async def _expire_of(self, rollout_id: str, device_ids: set[str], *, listening: Listening) -> None:
         async with self._unit_of_work() as work:
             stored = await work.rollouts.get(rollout_id, lock=True)
-            await self._expire(work, stored, device_ids, listening_since=listening_since)
+            await self._expire(work, stored, device_ids, listening=listening)
             await work.commit()
 
     async def _free_places(self, due: _Due) -> set[Place]:
@@ -213,10 +214,10 @@ class RolloutTicks:
         let_in = 1 - (rollout.held - stored.rollout.held)
         await store_rollout(work, stored, rollout.paced(let_in, now), now=now)
 
-    async def _listened(self, work: UnitOfWork, rollout_id: str, *, listening_since: datetime) -> StoredRollout:
+    async def _listened(self, work: UnitOfWork, rollout_id: str, *, listening: Listening) -> StoredRollout:
         """Return a rollout, locked, once it was looked for what no report tells."""
         stored, now = await work.rollouts.get(rollout_id, lock=True), self._clock.now()
-        rollout = await look_for_silence(work, stored.rollout, now=now, listening_since=listening_since)
+        rollout = await look_for_silence(work, stored.rollout, now=now, listening=listening)
         return stored if rollout is stored.rollout else await store_rollout(work, stored, rollout, now=now)
 
     async def _look(self, work: UnitOfWork, stored: StoredRollout) -> None:
@@ -268,7 +269,7 @@ class RolloutTicks:
         await store_rollout(work, stored, rollout, now=now)
 
     async def _expire(
-        self, work: UnitOfWork, stored: StoredRollout, device_ids: set[str], *, listening_since: datetime
+        self, work: UnitOfWork, stored: StoredRollout, device_ids: set[str], *, listening: Listening
     ) -> None:
         now = self._clock.now()
         unfinished = await work.actions.unfinished(device_ids)
@@ -285,7 +286,7 @@ class RolloutTicks:
                 action,
                 stored.rollout,
                 now=now,
-                listening_since=listening_since,
+                listening=listening,
                 is_eligible=device is not None and await _is_eligible(work, device, action, stored.rollout),
                 is_busy=busy.get(action.device_id, action.action_id) != action.action_id
                 or await is_behind(work, stored.rollout, queues[action.device_id]),

@@ -5,7 +5,8 @@ others those that the rollout comes to last: its order is salted, so neither are
 all are looked at.
 
 Nobody is silent for as long as nobody could be heard of: after an outage of the service, and where both arms have said
-nothing, devices have their whole time again, and the look that was due waits for it.
+nothing, devices have their whole time again, and the look that was due waits for it. Outages that come more often than
+that delay it by what they took and as much (`service.domain.listening`).
 """
 
 from dataclasses import replace
@@ -17,42 +18,42 @@ from service.application.model_health import kept_gates
 from service.application.rollout_members import last_members
 from service.application.unit_of_work import UnitOfWork
 from service.domain.action import Action
-from service.domain.gates.arms import Arm, EventGate, Tally
+from service.domain.gates.arms import LOOKS_FOR_SILENCE, Arm, EventGate, Tally
 from service.domain.gates.kept import Kept
+from service.domain.listening import Listening
 from service.domain.rollout import Rollout, RolloutState
 
 SAMPLE = 2000  # devices of an arm
 
 
-async def look_for_silence(work: UnitOfWork, rollout: Rollout, *, now: datetime, listening_since: datetime) -> Rollout:
+async def look_for_silence(work: UnitOfWork, rollout: Rollout, *, now: datetime, listening: Listening) -> Rollout:
     """Return the rollout once the gates that are due have seen who fell silent.
 
     Args:
         work: the transaction, which holds the rollout's row.
         rollout: as it was read.
         now: UTC, aware.
-        listening_since: since when the service has been up to hear of devices, UTC, aware.
+        listening: when the service has been up to hear of devices.
     """
     if rollout.state not in {RolloutState.RUNNING, RolloutState.PAUSED} or rollout.only_downloads:
         return rollout  # who has only fetched the release does not run it
     for gate in kept_gates(rollout):
         look = gate.next_look(rollout.kept.get(gate.name, {}))
         if isinstance(gate, EventGate) and look is not None and look <= now:
-            kept = await _look(work, rollout, gate, now=now, listening_since=listening_since)
+            kept = await _look(work, rollout, gate, now=now, listening=listening)
             rollout = replace(rollout, kept={**rollout.kept, gate.name: kept})
     return rollout
 
 
-async def _look(
-    work: UnitOfWork, rollout: Rollout, gate: EventGate, *, now: datetime, listening_since: datetime
-) -> Kept:
+async def _look(work: UnitOfWork, rollout: Rollout, gate: EventGate, *, now: datetime, listening: Listening) -> Kept:
     kept = rollout.kept.get(gate.name, {})
     since = gate.silence_since(kept)
     if since is None:
         return gate.silent(kept, {arm: Tally() for arm in Arm}, until=now)
-    until = now - gate.silent_after
-    if listening_since > until:
-        return gate.listening(kept, since=listening_since)
+    first = since + gate.silent_after / LOOKS_FOR_SILENCE  # an end worth a look
+    until = listening.silent_since(gate.silent_after, now=now)
+    if until is None or until < first:
+        return gate.listening(kept, until=listening.due(first, gate.silent_after, now=now))
     heard = await _arms(work, rollout, gate)
     at_risk = {arm: {each: at for each, at in devices.items() if at > since} for arm, devices in heard.items()}
     gone = {arm: {each: at for each, at in devices.items() if at <= until} for arm, devices in at_risk.items()}
@@ -61,7 +62,7 @@ async def _look(
     if gone == at_risk:
         return gate.hushed(kept, at=now)
     if gate.is_hushed(kept):
-        return gate.listening(kept, since=now)
+        return gate.listening(kept, until=now + gate.silent_after)
     await work.health.count(
         [
             Counted(rollout.rollout_id, gate.name, each, arm, "offline", _heard(at, until), now)

@@ -6,7 +6,8 @@ In this order:
     3. one whose pause before a retry is over may be given to its device; one that is held otherwise waits on;
     4. it waits on while the rollout is paused, the device works on another action or must have that first, is to heal
        by it, or waits with the release for the word to install it;
-    5. a device that waited through a pause, or through an outage of the service, gets its whole time again;
+    5. a device that waited through a pause, or through an outage of the service, gets its whole time again; of outages
+       that come often, what they took and as much (`service.domain.listening`);
     6. within its maintenance window a device is not silent, and by the end of it only once its whole time is over;
     7. otherwise the device is silent, for good.
 """
@@ -17,6 +18,7 @@ from datetime import datetime, timedelta
 from protocol.messages import ActionState
 from service.domain.action import Action, Hold, cancel, time_out
 from service.domain.holding import admit, wait_for_window
+from service.domain.listening import Listening
 from service.domain.retries import let_go
 from service.domain.rollout import Rollout, RolloutState
 from service.domain.windows import Span
@@ -27,7 +29,7 @@ def at_deadline(
     rollout: Rollout,
     *,
     now: datetime,
-    listening_since: datetime,
+    listening: Listening,
     is_eligible: bool,
     is_busy: bool,
     span: Span | None = None,
@@ -38,7 +40,7 @@ def at_deadline(
         action: with `due_at` at or before `now`.
         rollout: the action's.
         now: UTC, aware.
-        listening_since: since when the service has been up to hear reports, UTC, aware.
+        listening: when the service has been up to hear reports.
         is_eligible: the device may still take the release: attested, in the group, not blocked.
         is_busy: the device works on another rollout's action, or is to have that first.
         span: the device's maintenance window that is open or opens next; None without windows.
@@ -53,13 +55,13 @@ def at_deadline(
     timeout = rollout.conditions.action_timeout
     if action.is_held:  # 3
         return _held_on(action, span, now=now, timeout=timeout)
-    waits_since = max(action.progressed_at, listening_since)
+    waits_since = action.progressed_at
     if not has_begun:
         is_to_heal = action.heals and action.state is ActionState.SCHEDULED
         does_as_told = action.is_waiting and rollout.order_of(action) is action.order
         waits = rollout.state is RolloutState.PAUSED or is_busy or is_to_heal or does_as_told  # 4
         waits_since = now if waits else max(waits_since, rollout.resumed_at or waits_since)
-    due_at = waits_since + timeout  # 5
+    due_at = listening.due(waits_since, timeout, now=now)  # 5
     if span is not None and action.state is ActionState.SCHEDULED and (span.holds(now) or now < due_at):  # 6
         return _in_window(action, span, now=now, hold=Hold.WINDOW if waits_since == now else Hold.NEXT_WINDOW)
     return replace(action, due_at=due_at) if now < due_at else time_out(action, now)  # 7

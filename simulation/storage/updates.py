@@ -16,6 +16,7 @@ from service.application.update_repositories import (
     StoredVerdict,
 )
 from service.domain.errors import NameTakenError
+from service.domain.listening import Listening, Outage
 from service.domain.release import Release, UnknownReleaseError
 from service.domain.rollout import RolloutState, UnknownRolloutError
 from service.domain.verdict import Verdict
@@ -248,12 +249,13 @@ class MemoryLeases:
         """See `LeaseRepository.acquire`."""
         last = self._rows.get(name)
         if last is None:
-            taken = Lease(name, owner, now + lifetime, now, 0)
+            taken = Lease(name, owner, now + lifetime, Listening(now), 0)
         elif last.owner != owner and last.expires_at > now:
             return None
         else:
-            since = now if now - last.expires_at > largest_gap else last.listening_since
-            taken = Lease(name, owner, now + lifetime, since, last.event_sequence)
+            is_outage = now - last.expires_at > largest_gap
+            listening = last.listening.interrupted(Outage(last.expires_at, now)) if is_outage else last.listening
+            taken = Lease(name, owner, now + lifetime, listening, last.event_sequence)
         self._journal.put(self._rows, name, taken)
         return taken
 

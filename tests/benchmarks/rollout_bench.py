@@ -21,6 +21,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -145,8 +146,8 @@ async def confirm(world: UpdateWorld, meter: Meter, rollout: RolloutView, limit:
     waiting = [numbered.action for numbered in page if not numbered.action.state.is_final][:limit]
     digests = rollout.release.digests
     for action in waiting:
-        reported = (action.device_id, action.action_id, ActionState.CONFIRMED)
-        await meter.measure("report", lambda reported=reported: world.report(*reported, digests=digests))
+        report = partial(world.report, action.device_id, action.action_id, ActionState.CONFIRMED, digests=digests)
+        await meter.measure("report", report)
 
 
 async def roll_out(world: UpdateWorld, meter: Meter, name: str) -> None:

@@ -322,5 +322,6 @@ leases = Table(
     Column("owner", Text, nullable=False),
     Column("expires_at", UtcDateTime, nullable=False),
     Column("listening_since", UtcDateTime, nullable=False),
+    Column("listening", JSON_TYPE),
     Column("event_sequence", BigInteger, nullable=False),
 )

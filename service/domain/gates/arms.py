@@ -113,14 +113,14 @@ class EventGate:
         """
         return {**kept, "is_hushed": True, "look_at": (at + self.silent_after / LOOKS_FOR_SILENCE).isoformat()}
 
-    def listening(self, kept: Kept, *, since: datetime) -> Kept:
-        """Return what is kept where devices have their whole time again: nothing is looked at until it is over.
+    def listening(self, kept: Kept, *, until: datetime) -> Kept:
+        """Return what is kept where devices have more time: nothing is looked at until it is over.
 
         Args:
             kept: until now.
-            since: when devices could be heard of again, UTC, aware.
+            until: the end of that time, UTC, aware.
         """
-        return {**kept, "is_hushed": False, "look_at": (since + self.silent_after).isoformat()}
+        return {**kept, "is_hushed": False, "look_at": until.isoformat()}
 
     @staticmethod
     def is_hushed(kept: Kept) -> bool:

@@ -315,6 +315,26 @@ async def test_service_that_was_stopped_for_long_takes_nobody_for_silent(world: 
         await assert_nothing_was_spent(fleet, view)
 
 
+@pytest.mark.parametrize("bricks", [False, True])
+async def test_service_that_is_often_down_for_short_still_finds_who_is_silent(
+    world: UpdateWorld, *, bricks: bool
+) -> None:
+    """Ten minutes in every three hours, where a device has a day: it takes longer, and nobody else is counted."""
+    fleet, view, canaries = await watched_for_silence(world)
+    lost = canaries if bricks else []
+    for _ in range(30):
+        world.clock.advance(3 * 3600 - 615)
+        await fleet.hear([each for each in fleet.ids if each not in lost])
+        await world.tick(largest_gap=timedelta(days=1))
+        world.clock.advance(615)
+        await world.tick(largest_gap=timedelta(minutes=1))
+    if bricks:
+        await assert_halted_by_silence_of(fleet, view, canaries)
+    else:
+        assert int((await state_of(fleet, view)).stored.rollout.figures["silence.control.at_risk"]) > 0
+        await assert_nothing_was_spent(fleet, view)
+
+
 async def test_release_that_silences_its_devices_is_halted(world: UpdateWorld) -> None:
     """They confirmed, and were never heard of again, while control goes on."""
     fleet, view, canaries = await watched_for_silence(world)

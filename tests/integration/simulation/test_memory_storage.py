@@ -24,6 +24,7 @@ from service.domain.attestation import Appraisal, Finding, Status, Verdict
 from service.domain.device import AlreadyClaimedError, DeviceState
 from service.domain.errors import NameTakenError, VersionConflictError
 from service.domain.gates.arms import Arm
+from service.domain.listening import Listening, Outage
 from service.domain.model_health import CoreHealth, CountedWindows, Past
 from service.domain.operator import SERVICE
 from service.domain.product import Product, UnknownGroupError
@@ -363,12 +364,12 @@ async def test_lease_is_held_by_one_until_it_ends(storage: UnitOfWorkFactory) ->
         later = NOW + timedelta(minutes=2)
         second = await work.leases.acquire("tick", "b", now=later, lifetime=minute, largest_gap=gap)
         assert second is not None
-        assert (second.event_sequence, second.listening_since) == (7, NOW)
+        assert (second.event_sequence, second.listening) == (7, Listening(NOW))
         await work.leases.release("tick", "b", now=later)
         much_later = NOW + timedelta(hours=1)
         third = await work.leases.acquire("tick", "a", now=much_later, lifetime=minute, largest_gap=gap)
         assert third is not None
-        assert third.listening_since == much_later
+        assert third.listening == Listening(NOW, (Outage(later, much_later),))
 
 
 async def test_owner_whose_lease_was_taken_over_cannot_advance(storage: UnitOfWorkFactory) -> None:

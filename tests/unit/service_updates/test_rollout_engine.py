@@ -11,6 +11,7 @@ from protocol.messages import ActionReport, ActionState, Cause
 from service.domain.action import Action, InvalidReportError, apply_report, cancel, offer, time_out
 from service.domain.conditions import Conditions
 from service.domain.deadline import at_deadline
+from service.domain.listening import Listening, Outage
 from service.domain.membership import InvalidPlanError, StageCut, StagePlan, check_plans, cut_stages
 from service.domain.rollout import Rollout, RolloutState, RolloutStateError
 from service.domain.rollout_commands import abort, pause, resume, start
@@ -240,7 +241,7 @@ def test_offer_renews_the_deadline_once() -> None:
 
 
 def at_due(action: Action, rollout: Rollout, hours: int, **given: object) -> Action:
-    values: dict[str, object] = {"listening_since": NOW, "is_eligible": True, "is_busy": False, **given}
+    values: dict[str, object] = {"listening": Listening(NOW), "is_eligible": True, "is_busy": False, **given}
     return at_deadline(action, rollout, now=NOW + hours * HOUR, **values)  # type: ignore[arg-type]  # keywords by name
 
 
@@ -261,7 +262,19 @@ def test_pause_busy_device_and_outage_give_time_back() -> None:
     assert at_due(action, rollout, 1, is_busy=True).due_at == NOW + 2 * HOUR
     resumed = replace(rollout, resumed_at=NOW + HOUR / 2)
     assert at_due(action, resumed, 1).due_at == NOW + 1.5 * HOUR
-    assert at_due(action, rollout, 1, listening_since=NOW + HOUR).due_at == NOW + 2 * HOUR
+    assert at_due(action, rollout, 1, listening=Listening(NOW + HOUR)).due_at == NOW + 2 * HOUR
+
+
+def test_outages_that_come_more_often_than_the_time_out_only_delay_it() -> None:
+    """Ten minutes in every hour: a silent device has its four hours of service, and as much as the outages took."""
+    rollout = rollout_of([1], thresholds(action_timeout=4 * HOUR))
+    outages = [Outage(NOW + (hour + 5 / 6) * HOUR, NOW + (hour + 1) * HOUR) for hour in range(12)]
+    action, looks = action_of(), []
+    for hour in range(1, 12):
+        if action.due_at is not None and action.due_at <= NOW + hour * HOUR:
+            looks.append(hour)
+            action = at_due(action, rollout, hour, listening=Listening(NOW, tuple(outages[:hour])))
+    assert (action.state, action.cause, looks) == (ActionState.TIMED_OUT, Cause.SILENT, [1, 5, 6])
 
 
 def test_deadline_cancels_what_was_not_begun_and_cannot_be() -> None:
