@@ -81,7 +81,7 @@ async def list_counted_devices(
     found = await services.model_health.counted(
         rollout_id, after=_position(paging.after), limit=paging.fetch, gate=gate
     )
-    return paging.page(found, key=lambda counted: f"{counted.gate} {counted.device_id}", model=_counted_model)
+    return paging.page(found, key=lambda counted: f"{counted.gate} {counted.device_id}", model=counted_model)
 
 
 def _position(after: str | None) -> tuple[str, str] | None:
@@ -113,7 +113,8 @@ def _past_model(past: Past) -> PastModel:
     )
 
 
-def _counted_model(counted: Counted) -> CountedModel:
+def counted_model(counted: Counted) -> CountedModel:
+    """Return a counted device as the wire has it."""
     return CountedModel(
         device_id=counted.device_id,
         gate=counted.gate,

@@ -9,10 +9,12 @@ from pydantic import BaseModel
 from protocol.messages import ActionState, Cause
 from protocol.shadow import ShadowCounts
 from service.api.auth import ViewerActor
+from service.api.model_health import CountedModel, counted_model
 from service.api.rollouts import RolloutId, RolloutModel, VerdictModel, rollout_model, verdict_model
 from service.api.services import ServicesParameter
-from service.application.rollout_explanation import Compared, Failed, Waiting
+from service.application.rollout_explanation import Compared, CountedDevices, Failed, Waiting
 from service.domain.action import Action, Hold
+from service.domain.gates.arms import Arm
 
 router = APIRouter(prefix="/rollouts", tags=["rollouts"])
 
@@ -84,6 +86,16 @@ class ComparedModel(BaseModel):
     first: list[ComparedDeviceModel]
 
 
+class CountedKindModel(BaseModel):
+    """Devices of an arm that a gate has counted for one thing: how many, and those that were counted first."""
+
+    gate: str
+    arm: Arm
+    what: str
+    devices: int
+    first: list[CountedModel]
+
+
 class ExplanationModel(BaseModel):
     """Why a rollout stands where it stands.
 
@@ -92,6 +104,7 @@ class ExplanationModel(BaseModel):
         failed: devices that have failed until now, by cause.
         waiting: those that may not have the release yet.
         compared: those that have said whether a model in shadow agrees, the ones where it does not first.
+        counted: those that gates of models' health have counted; `/rollouts/{id}/counted` lists them all.
     """
 
     rollout: RolloutModel
@@ -99,6 +112,7 @@ class ExplanationModel(BaseModel):
     failed: list[FailedModel]
     waiting: list[WaitingModel]
     compared: list[ComparedModel]
+    counted: list[CountedKindModel]
 
 
 @router.get("/{rollout_id}/explanation")
@@ -115,6 +129,17 @@ async def explain_rollout(_actor: ViewerActor, services: ServicesParameter, roll
         failed=_failed(found.failed),
         waiting=[_waiting(each) for each in found.waiting],
         compared=[_compared(each) for each in found.compared],
+        counted=[_counted(each) for each in found.counted],
+    )
+
+
+def _counted(found: CountedDevices) -> CountedKindModel:
+    return CountedKindModel(
+        gate=found.kind.gate,
+        arm=found.kind.arm,
+        what=found.kind.what,
+        devices=found.devices,
+        first=[counted_model(each) for each in found.first],
     )
 
 

@@ -29,6 +29,15 @@ class Counted:
     at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class CountedKind:
+    """What a gate of a rollout has counted devices of an arm for."""
+
+    gate: str
+    arm: Arm
+    what: str
+
+
 class HealthRepository(Protocol):
     """Models' health."""
 
@@ -51,3 +60,9 @@ class HealthRepository(Protocol):
         self, rollout_id: str, *, after: tuple[str, str] | None, limit: int, gate: str | None = None
     ) -> Sequence[Counted]:
         """Return at most `limit` devices that were counted, by gate and device, beyond a gate and device."""
+
+    async def counted_kinds(self, rollout_id: str) -> Mapping[CountedKind, int]:
+        """Return how many devices were counted for each kind of thing."""
+
+    async def first_counted(self, rollout_id: str, kind: CountedKind, *, limit: int) -> Sequence[Counted]:
+        """Return at most `limit` devices that were counted for a kind of thing, oldest first."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from protocol.messages import Cause
+from service.application.health_repository import Counted, CountedKind
 from service.application.unit_of_work import UnitOfWork
 from service.application.update_repositories import StoredVerdict
 from service.domain.action import Action, Hold
@@ -68,13 +69,28 @@ class Compared:
 
 
 @dataclass(frozen=True, slots=True)
+class CountedDevices:
+    """Devices that a gate has counted for the same thing.
+
+    Attributes:
+        devices: how many.
+        first: of these, those that were counted first.
+    """
+
+    kind: CountedKind
+    devices: int
+    first: Sequence[Counted]
+
+
+@dataclass(frozen=True, slots=True)
 class RolloutExplanation:
-    """What was decided, oldest first, who has failed until now, who waits, and what was found in shadow."""
+    """What was decided, oldest first, who has failed, who waits, what was found in shadow, whom gates have counted."""
 
     decisions: Sequence[ExplainedDecision]
     failed: Sequence[Failed]
     waiting: Sequence[Waiting]
     compared: Sequence[Compared]
+    counted: Sequence[CountedDevices]
 
 
 async def explain_rollout(work: UnitOfWork, rollout_id: str, *, now: datetime) -> RolloutExplanation:
@@ -90,7 +106,17 @@ async def explain_rollout(work: UnitOfWork, rollout_id: str, *, now: datetime) -
         ExplainedDecision(stored, await _failed(work, rollout_id, until=stored.decided_at)) for stored in verdicts
     ]
     failed, waiting = await _failed(work, rollout_id, until=now), await _waiting(work, rollout_id)
-    return RolloutExplanation(decisions, failed, waiting, await _compared(work, rollout_id))
+    compared, counted = await _compared(work, rollout_id), await _counted(work, rollout_id)
+    return RolloutExplanation(decisions, failed, waiting, compared, counted)
+
+
+async def _counted(work: UnitOfWork, rollout_id: str) -> Sequence[CountedDevices]:
+    counts = await work.health.counted_kinds(rollout_id)
+    by_gate = sorted(counts.items(), key=lambda item: (item[0].gate, item[0].arm, item[0].what))
+    return [
+        CountedDevices(kind, devices, await work.health.first_counted(rollout_id, kind, limit=DEVICES_SHOWN))
+        for kind, devices in by_gate
+    ]
 
 
 async def _compared(work: UnitOfWork, rollout_id: str) -> Sequence[Compared]:

@@ -1,7 +1,8 @@
 """Which devices a rollout is for, in its order: those of its group, or exactly those that another one gave its release.
 
-Nothing reads them all: a start counts them, and finds where those begin that are held out; a stage that opens walks
-from bucket to bucket, each a range of an index, until it holds what it may.
+Nothing reads them all: a start takes the count that storage keeps of the group, or counts those that a filter matches,
+and finds where those begin that are held out; a stage that opens walks from bucket to bucket, each a range of an index,
+until it holds what it may.
 """
 
 from collections.abc import Sequence

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from service.cli.client import JsonObject
-from service.cli.output import moment, print_facts, print_line, short
+from service.cli.output import moment, print_facts, print_line, print_table, short
 
 _WAITS_FOR = {
     "retry": "their next attempt",
@@ -31,6 +31,21 @@ def print_explanation(answer: JsonObject) -> None:
         _print_waiting(kind)
     for kind in answer["compared"]:
         _print_compared(kind)
+    for kind in answer["counted"]:
+        shown = "" if kind["devices"] == len(kind["first"]) else f", the first {len(kind['first'])}"
+        print_line(f"counted by {kind['gate']}, {kind['arm']}, {kind['what']}: {kind['devices']} devices{shown}")
+    print_counted([device for kind in answer["counted"] for device in kind["first"]])
+
+
+def print_counted(counted: list[JsonObject]) -> None:
+    """Print which devices gates have counted, of means those alone that said something."""
+    rows = [
+        (each["gate"], short(each["device_id"]), each["arm"], each["what"], moment(each["at"]), each["detail"])
+        for each in counted
+        if each["detail"]
+    ]
+    if rows:
+        print_table("Counted by gates", ("gate", "device", "arm", "what", "when", "detail"), rows)
 
 
 def _print_waiting(kind: JsonObject) -> None:

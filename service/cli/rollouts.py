@@ -13,9 +13,9 @@ from protocol.plan import Plan
 from service.cli.approvals import remark_outcome
 from service.cli.client import JsonObject, connect
 from service.cli.errors import BadArgumentError
-from service.cli.explaining import print_explanation
+from service.cli.explaining import print_counted, print_explanation
 from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption, one_id
-from service.cli.output import moment, print_facts, print_json, print_line, print_table, remark, short
+from service.cli.output import print_facts, print_json, print_line, print_table, remark, short
 from service.cli.plans import plan_of, read_plan, weaknesses
 from service.cli.what_if import simulate
 
@@ -190,23 +190,27 @@ def explain(
     """Show what was decided about a rollout and why: evidence, figures, thresholds, and the devices that went wrong."""
     with connect(operator_dir) as client:
         answer = client.get(f"/rollouts/{rollout}/explanation")
-        counted = list(client.items(f"/rollouts/{rollout}/counted"))
     if as_json:
-        print_json({**answer, "counted": counted})
+        print_json(answer)
         return
     print_explanation(answer)
-    if counted:
-        _print_counted(counted)
 
 
-def _print_counted(counted: list[JsonObject]) -> None:
-    """Print which devices gates have counted, of means those alone that said something."""
-    rows = [
-        (each["gate"], short(each["device_id"]), each["arm"], each["what"], moment(each["at"]), each["detail"])
-        for each in counted
-        if each["detail"]
-    ]
-    print_table("Counted by gates", ("gate", "device", "arm", "what", "when", "detail"), rows)
+@app.command()
+def counted(
+    rollout: RolloutArgument,
+    *,
+    gate: Annotated[str | None, typer.Option(help="Only of this gate of the plan.")] = None,
+    operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR,
+    as_json: JsonOption = False,
+) -> None:
+    """List all devices that gates of models' health have counted, by gate and device."""
+    with connect(operator_dir) as client:
+        found = list(client.items(f"/rollouts/{rollout}/counted", gate=gate))
+    if as_json:
+        print_json(found)
+        return
+    print_counted(found)
 
 
 @app.command("roll-back")

@@ -1,10 +1,11 @@
 """Models' health in memory."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from protocol.geometry import Core
-from service.application.health_repository import Counted
+from service.application.health_repository import Counted, CountedKind
 from service.domain.model_health import CoreHealth
 from simulation.storage.journal import Journal
 
@@ -47,9 +48,22 @@ class MemoryHealth:
         self, rollout_id: str, *, after: tuple[str, str] | None, limit: int, gate: str | None = None
     ) -> Sequence[Counted]:
         """See `HealthRepository.page_counted`."""
-        of_rollout = [
-            each for (owner, _), gates in self._counted.items() if owner == rollout_id for each in gates.values()
-        ]
-        found = [each for each in of_rollout if gate in (None, each.gate)]
+        found = [each for each in self._of_rollout(rollout_id) if gate in (None, each.gate)]
         beyond = [each for each in found if after is None or (each.gate, each.device_id) > after]
         return sorted(beyond, key=lambda each: (each.gate, each.device_id))[:limit]
+
+    async def counted_kinds(self, rollout_id: str) -> Mapping[CountedKind, int]:
+        """See `HealthRepository.counted_kinds`."""
+        return Counter(_kind(each) for each in self._of_rollout(rollout_id))
+
+    async def first_counted(self, rollout_id: str, kind: CountedKind, *, limit: int) -> Sequence[Counted]:
+        """See `HealthRepository.first_counted`."""
+        found = [each for each in self._of_rollout(rollout_id) if _kind(each) == kind]
+        return sorted(found, key=lambda each: (each.at, each.device_id))[:limit]
+
+    def _of_rollout(self, rollout_id: str) -> list[Counted]:
+        return [each for (owner, _), gates in self._counted.items() if owner == rollout_id for each in gates.values()]
+
+
+def _kind(counted: Counted) -> CountedKind:
+    return CountedKind(counted.gate, counted.arm, counted.what)

@@ -78,9 +78,11 @@ def _check_halt(run: Run, rollout: str) -> None:
     assert halt["figures"]["crashes.control.events"] == 0
     assert halt["figures"]["crashes.ln_halt"] >= halt["figures"]["crashes.halts_at"]
     assert {(each["arm"], each["gate"]) for each in told["counted"]} == {("canary", "crashes")}
-    counted = {each["device_id"] for each in told["counted"]}
+    first = [each for kind in told["counted"] for each in kind["first"]]
+    counted = {each["device_id"] for each in first}
     assert 3 <= len(counted) <= CANARIES
-    assert all("m4-0" in each["detail"] for each in told["counted"])
+    assert sum(kind["devices"] for kind in told["counted"]) == len(counted)
+    assert all("m4-0" in each["detail"] for each in first)
     devices = [run.party.run("device", "show", device_id, "--json") for device_id in counted]
     assert {device["installed"]["m4-0/model"]["name"] for device in devices} == {"gate@2.0.0"}
 

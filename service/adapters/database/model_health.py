@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import Row, delete, select, tuple_
+from sqlalchemy import Row, delete, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from protocol.geometry import Core
@@ -14,7 +14,7 @@ from protocol.health import HealthReport
 from service.adapters.database.health_tables import counted_devices, model_health
 from service.adapters.database.one_of import one_of
 from service.adapters.database.upsert import insert_into, upsert
-from service.application.health_repository import Counted
+from service.application.health_repository import Counted, CountedKind
 from service.domain.gates.arms import Arm
 from service.domain.model_health import CoreHealth, CountedWindows, Past
 
@@ -74,6 +74,24 @@ class SqlHealth:
             query = query.where(tuple_(*key) > after)
         if gate is not None:
             query = query.where(counted_devices.c.gate == gate)
+        return [_counted(row) for row in await self._connection.execute(query)]
+
+    async def counted_kinds(self, rollout_id: str) -> Mapping[CountedKind, int]:
+        """See `HealthRepository.counted_kinds`."""
+        kind = (counted_devices.c.gate, counted_devices.c.arm, counted_devices.c.what)
+        query = select(*kind, func.count()).where(counted_devices.c.rollout_id == rollout_id).group_by(*kind)
+        rows = await self._connection.execute(query)
+        return {CountedKind(gate, Arm(arm), what): devices for gate, arm, what, devices in rows}
+
+    async def first_counted(self, rollout_id: str, kind: CountedKind, *, limit: int) -> Sequence[Counted]:
+        """See `HealthRepository.first_counted`."""
+        query = select(counted_devices).where(
+            counted_devices.c.rollout_id == rollout_id,
+            counted_devices.c.gate == kind.gate,
+            counted_devices.c.arm == kind.arm,
+            counted_devices.c.what == kind.what,
+        )
+        query = query.order_by(counted_devices.c.at, counted_devices.c.device_id).limit(limit)
         return [_counted(row) for row in await self._connection.execute(query)]
 
 

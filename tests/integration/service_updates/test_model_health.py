@@ -10,6 +10,7 @@ from protocol.geometry import Core
 from protocol.health import HealthReport
 from protocol.plan import ControlGate, EvidenceGates, FailureGate, HealthEvent, MeanGate, Metric, Plan, PlanStage
 from service.application.events import Event, EventType
+from service.application.health_repository import CountedKind
 from service.application.model_health import ModelHealth, UnknownHealthError
 from service.application.rollouts import NewRollout, RolloutView
 from service.domain.gates.arms import Arm
@@ -123,6 +124,10 @@ async def test_release_that_makes_canaries_drift_is_halted(world: UpdateWorld) -
     counted = await fleet.health.counted(halted.rollout_id, after=None, limit=100)
     assert {each.device_id for each in counted} == set(canaries)
     assert {(each.gate, each.arm, each.what) for each in counted} == {("drift", Arm.CANARY, "drift")}
+    _, explained = await world.rollouts.explain(halted.rollout_id)
+    (drifted,) = explained.counted
+    assert (drifted.kind, drifted.devices) == (CountedKind("drift", Arm.CANARY, "drift"), len(canaries))
+    assert {each.device_id for each in drifted.first} == set(canaries)
 
 
 async def test_release_whose_frames_go_unanswered_is_halted(world: UpdateWorld) -> None:

@@ -15,7 +15,7 @@ from service.application.audit import Change
 from service.application.device_repositories import IssuedNonce, NoncePurpose
 from service.application.disruption_repository import Place
 from service.application.events import Event, EventType
-from service.application.health_repository import Counted
+from service.application.health_repository import Counted, CountedKind
 from service.application.lease_repository import Lease, LeaseLostError
 from service.application.unit_of_work import UnitOfWorkFactory
 from service.application.update_repositories import DirectorSet, StoredManifest
@@ -299,6 +299,13 @@ async def test_gate_counts_a_device_once(storage: UnitOfWorkFactory) -> None:
         rest = await work.health.page_counted(ROLLOUT, after=("drift", device_id_of(2)), limit=5)
         assert [each.gate for each in rest] == ["other"]
         assert len(await work.health.page_counted(ROLLOUT, after=None, limit=5, gate="drift")) == 2
+        kinds = await work.health.counted_kinds(ROLLOUT)
+        assert sum(kinds.values()) == 3
+        for kind, devices in kinds.items():
+            found = await work.health.first_counted(ROLLOUT, kind, limit=5)
+            assert {CountedKind(each.gate, each.arm, each.what) for each in found} == {kind}
+            assert len(found) == devices
+            assert await work.health.first_counted(ROLLOUT, kind, limit=1) == found[:1]
         await work.health.forget(received_before=NOW + timedelta(seconds=1))
         assert len(await work.health.page_counted(ROLLOUT, after=None, limit=5)) == 3
 

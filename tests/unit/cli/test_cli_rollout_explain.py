@@ -31,7 +31,7 @@ DECISION = {
 
 def explanation(*, state: str = "running", **lists: list[Any]) -> dict[str, Any]:
     """The service's answer, with nothing in the lists that are not given."""
-    empty: dict[str, Any] = {name: [] for name in ("decisions", "failed", "waiting", "compared")}
+    empty: dict[str, Any] = {name: [] for name in ("decisions", "failed", "waiting", "compared", "counted")}
     return {"rollout": {"state": state}, **empty, **lists}
 
 
@@ -64,3 +64,17 @@ def test_devices_that_compared_are_printed_with_their_counts(capsys: pytest.Capt
     assert "disagreed in shadow: 9 devices, the first 2" in words
     assert "now shadowing: 60 of 100 frames alike, 40 x person > no person" in words
     assert "2 of 2 frames alike; broke: hang: expected an answer" in words
+
+
+def test_counted_devices_are_printed_by_gate_with_their_number(capsys: pytest.CaptureFixture[str]) -> None:
+    """The first of each kind; of means those alone that said something."""
+    drifted = {"gate": "drift", "device_id": "ab" * 64, "arm": "canary", "what": "drift", "detail": "found 9", "at": AT}
+    kind = {"gate": "drift", "arm": "canary", "what": "drift", "devices": 4000, "first": [drifted]}
+    pair = drifted | {"gate": "means", "arm": "control", "what": "latency", "device_id": "cd" * 64, "detail": ""}
+    silent = {"gate": "means", "arm": "control", "what": "latency", "devices": 1, "first": [pair]}
+    print_explanation(explanation(counted=[kind, silent]))
+    words = " ".join(capsys.readouterr().out.split())
+    assert "counted by drift, canary, drift: 4000 devices, the first 1" in words
+    assert "counted by means, control, latency: 1 devices" in words
+    assert "abab" in words
+    assert "cdcd" not in words
