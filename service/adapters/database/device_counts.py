@@ -7,7 +7,7 @@ summed up in bounded steps; until then it is added where a count is asked for.
 
 from collections import Counter
 
-from sqlalchemy import delete, func, literal, select
+from sqlalchemy import bindparam, delete, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.adapters.database.device_tables import device_count_changes, device_counts
@@ -30,15 +30,15 @@ async def count_of(connection: AsyncConnection, counted: str) -> int:
 
 async def sum_up(connection: AsyncConnection, *, limit: int) -> int:
     """Add at most `limit` changes to the counts that they are of; return how many."""
-    number = device_count_changes.c.number
     # Another process may be at it: what it has taken is left to it.
-    oldest = select(number).order_by(number).limit(limit).with_for_update(skip_locked=True)
-    taken = delete(device_count_changes).where(number.in_(oldest))
-    gone = (
-        await connection.execute(taken.returning(device_count_changes.c.counted, device_count_changes.c.devices))
-    ).all()
+    oldest = select(device_count_changes).order_by(device_count_changes.c.number).limit(limit)
+    taken = (await connection.execute(oldest.with_for_update(skip_locked=True))).all()
+    # One by one: by a subquery, PostgreSQL would run that for each row, as it knows no statistics of an empty table.
+    gone = delete(device_count_changes).where(device_count_changes.c.number == bindparam("gone"))
+    if taken:
+        await connection.execute(gone, [{"gone": row.number} for row in taken])
     changes: Counter[str] = Counter()
-    for row in gone:
+    for row in taken:
         changes[row.counted] += row.devices
     # In the order of the key, so that two processes never wait for one another's rows.
     rows = [{"counted": counted, "devices": devices} for counted, devices in sorted(changes.items()) if devices]
@@ -48,4 +48,4 @@ async def sum_up(connection: AsyncConnection, *, limit: int) -> int:
         await connection.execute(
             added.on_conflict_do_update(index_elements=[device_counts.c.counted], set_={"devices": total}), rows
         )
-    return len(gone)
+    return len(taken)
