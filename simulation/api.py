@@ -114,7 +114,7 @@ class DeviceApi:
             drive(service.reports.report(device_id, parse_document(body, ActionReport)))
             return Answer(NO_CONTENT)
         if request == f"POST {MANIFEST_PATH}":
-            drive(service.reports.manifest(device_id, body))
+            drive(service.manifests.take_alone(device_id, body))
             return Answer(NO_CONTENT)
         if request.startswith(f"GET {DIRECTOR_PATH}"):
             return _director(service, device_id, request.rpartition("/")[2])

@@ -21,12 +21,13 @@ from protocol.updates import DirectorDevice, Order
 from service.application.clones import Clones
 from service.application.director import DirectedImage, Director, SignedSet
 from service.application.events import EventFeed, StoredEvent
+from service.application.manifests import MAX_MANIFEST_BYTES, Manifests
 from service.application.messaging import DeviceMessenger
 from service.application.model_health import ModelHealth
 from service.application.poll import PendingActions, Poll, PollPacing
 from service.application.presence import Presence
 from service.application.products import Products
-from service.application.reports import MAX_MANIFEST_BYTES, Reports
+from service.application.reports import Reports
 from service.application.repository import ImageRepository
 from service.application.rollout_ticks import RolloutTicks
 from service.application.rollouts import Rollouts
@@ -144,7 +145,8 @@ class Service:
             database, catalogue=catalogue, clones=clones, standings=self.standings, clock=clock, entropy=entropy
         )
         self.director = Director(database, signer=PlainDirector(), clock=clock, entropy=entropy)
-        self.reports = Reports(database, clones=clones, clock=clock, verify=_read_manifest)
+        self.reports = Reports(database, clock=clock)
+        self.manifests = Manifests(database, clones=clones, clock=clock, verify=_read_manifest)
         self.health = ModelHealth(database, clock=clock, kept=HEALTH_KEPT)
         self.rollouts = Rollouts(database, clock=clock, entropy=entropy)
         self.products = Products(database, clock=clock, entropy=entropy)

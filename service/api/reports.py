@@ -7,12 +7,13 @@ from starlette.routing import Route
 from protocol.document import parse_document
 from protocol.messages import ActionReport
 from service.api.device_gate import BASE_PATH, peer_of, read_body
-from service.application.reports import MAX_MANIFEST_BYTES, Reports
+from service.application.manifests import MAX_MANIFEST_BYTES, Manifests
+from service.application.reports import Reports
 
 MAX_REPORT_BYTES = 8 * 1024
 
 
-def report_routes(reports: Reports) -> list[Route]:
+def report_routes(reports: Reports, manifests: Manifests) -> list[Route]:
     """Return the routes of what devices say of themselves."""
 
     async def report(request: Request) -> Response:
@@ -22,7 +23,7 @@ def report_routes(reports: Reports) -> list[Route]:
 
     async def manifest(request: Request) -> Response:
         body = await read_body(request, max_bytes=MAX_MANIFEST_BYTES)
-        await reports.manifest(peer_of(request.scope).device_id, body)
+        await manifests.take(peer_of(request.scope).device_id, body)
         return Response(status_code=204)
 
     return [

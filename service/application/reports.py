@@ -1,86 +1,31 @@
-"""What devices say of themselves: reports of their actions, and version manifests.
+"""What devices say of their actions; what they sign of what they run is `service.application.manifests`."""
 
-Verification of a version manifest, in this order:
-    1. envelope, payload type and signature by the device's identity key (`protocol.document.verify_document`);
-    2. it names the device that is connected;
-    3. its counter is above the last one's: reuse is dropped (Uptane standard 5.4.2.1). One that is no repetition of
-       the last one, but newly signed, tells of a second device with this identity key.
-"""
-
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
-from protocol.document import verify_document
-from protocol.geometry import Slot
-from protocol.messages import MANIFEST_PAYLOAD_TYPE, ActionReport, ActionState, Cause, VersionManifest
+from protocol.messages import ActionReport, ActionState, Cause
 from service.application.clock import Clock
-from service.application.clones import Clones
-from service.application.events import Event, EventType
 from service.application.rollout_changes import store_actions, store_rollout
-from service.application.security_events import indicated, refused
+from service.application.security_events import refused
 from service.application.transactions import tried_again
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
-from service.application.update_repositories import StoredManifest, StoredRollout
+from service.application.update_repositories import StoredRollout
 from service.domain.action import Action, Bucket, UnknownActionError, apply_report
-from service.domain.clone import manifest_suspicion
 from service.domain.conditions import Conditions
-from service.domain.device import Device, UnknownDeviceError
-from service.domain.errors import ConflictError, ForbiddenError
+from service.domain.errors import ConflictError
 from service.domain.holding import put_off
 from service.domain.release import Release
-
-MAX_MANIFEST_BYTES = 16 * 1024
-
-
-class ForeignManifestError(ForbiddenError):
-    """A version manifest of another device."""
 
 
 class ReportOutOfTurnError(ConflictError):
     """A report of work on an action that waits in line behind the one that its device works on."""
 
 
-class ReplayedManifestError(ConflictError):
-    """A version manifest whose counter is not above the last one's."""
-
-
-VerifyManifest = Callable[[bytes, Device], VersionManifest]
-
-
-def verify_manifest(unverified_envelope: bytes, device: Device) -> VersionManifest:
-    """Verify a version manifest of a device: step 1.
-
-    Raises:
-        DocumentError, EnvelopeSignatureError: it is not the device's.
-    """
-    return verify_document(
-        unverified_envelope,
-        MANIFEST_PAYLOAD_TYPE,
-        VersionManifest,
-        trusted_keys=[device.identity_public_key],
-        max_bytes=MAX_MANIFEST_BYTES,
-    )
-
-
 class Reports:
-    """Takes reports and manifests.
+    """Takes reports."""
 
-    Args:
-        verify: takes step 1 of the module.
-    """
-
-    def __init__(
-        self,
-        unit_of_work: UnitOfWorkFactory,
-        *,
-        clones: Clones,
-        clock: Clock,
-        verify: VerifyManifest = verify_manifest,
-    ) -> None:
+    def __init__(self, unit_of_work: UnitOfWorkFactory, *, clock: Clock) -> None:
         self._unit_of_work = unit_of_work
-        self._verify = verify
-        self._clones = clones
         self._clock = clock
         self._releases: dict[str, Release] = {}  # by id
 
@@ -125,51 +70,6 @@ class Reports:
         if release_id not in self._releases:
             self._releases[release_id] = await work.releases.get(release_id)
         return self._releases[release_id]
-
-    @tried_again
-    async def manifest(self, device_id: str, unverified_envelope: bytes) -> None:
-        """Take a version manifest.
-
-        Args:
-            device_id: of the certificate.
-            unverified_envelope: DSSE, JSON bytes.
-
-        Raises:
-            DocumentError, EnvelopeSignatureError: step 1.
-            ForeignManifestError: step 2.
-            ReplayedManifestError: step 3.
-            UnknownDeviceError: the device is not in the catalog.
-        """
-        now = self._clock.now()
-        async with self._unit_of_work() as work:
-            device = await work.devices.find(device_id)
-            if device is None:
-                raise UnknownDeviceError(f"device: expected one of the catalog, found none of id {device_id[:16]}…")
-            # Step 1: envelope.
-            manifest = self._verify(unverified_envelope, device)
-            # Step 2: device.
-            if manifest.device_id != device_id:
-                raise ForeignManifestError(
-                    f"manifest: expected device {device_id[:12]}…, found {manifest.device_id[:12]}…"
-                )
-            # Step 3: counter.
-            is_new = await _store_manifest(work, manifest, unverified_envelope, now=now)
-            if not is_new:
-                await self._look_for_clone(work, manifest, unverified_envelope)
-            await work.commit()
-        if not is_new:
-            raise ReplayedManifestError(f"manifest: expected a counter above the last one's, found {manifest.counter}")
-
-    async def _look_for_clone(self, work: UnitOfWork, manifest: VersionManifest, envelope: bytes) -> None:
-        device = (await work.devices.find_many([manifest.device_id], lock=True)).get(manifest.device_id)
-        last = await work.installed.manifest(manifest.device_id)
-        if device is None or last is None or last.envelope == envelope:
-            return
-        stored = self._verify(last.envelope, device)
-        # An older manifest that comes late was signed before the last one.
-        if manifest.counter == stored.counter or manifest.reported_at > stored.reported_at:
-            suspicion = manifest_suspicion(last=stored.counter, found=manifest.counter)
-            await self._clones.suspect(work, device, suspicion)
 
 
 def _reported(
@@ -220,26 +120,3 @@ async def _follow_up(work: UnitOfWork, action: Action, behind: str | None, *, no
     other = await work.actions.get(behind, lock=True)
     if other.state is ActionState.SCHEDULED:
         await work.actions.save([replace(other, progressed_at=now)])
-
-
-async def _store_manifest(work: UnitOfWork, manifest: VersionManifest, envelope: bytes, *, now: datetime) -> bool:
-    """Store a manifest; False if its counter is not above the last one's."""
-    stored = StoredManifest(
-        device_id=manifest.device_id,
-        counter=manifest.counter,
-        attack_indicator=manifest.attack_indicator,
-        envelope=envelope,
-        received_at=now,
-    )
-    last = await work.installed.manifest(manifest.device_id) if manifest.attack_indicator else None
-    if not await work.installed.put_manifest(stored):
-        return False
-    images: dict[Slot, str] = dict(manifest.images)
-    known = (await work.installed.of([manifest.device_id])).get(manifest.device_id, {})
-    await work.installed.put(manifest.device_id, images, at=now)
-    if {**known, **images} != known:
-        work.record(Event(EventType.DEVICE, manifest.device_id, "installed", now))
-    # Every manifest repeats the last indicator, as after a restart.
-    if manifest.attack_indicator and (last is None or last.attack_indicator != manifest.attack_indicator):
-        work.record(indicated(manifest, now=now))
-    return True

@@ -445,8 +445,11 @@ class InstalledRepository(Protocol):
     async def put(self, device_id: str, images: Mapping[Slot, str], *, at: datetime) -> None:
         """Store what runs in some slots of a device."""
 
-    async def manifest(self, device_id: str) -> StoredManifest | None:
-        """Return a device's last manifest, or None."""
+    async def put_all(self, images: Mapping[str, Mapping[Slot, str]], *, at: datetime) -> None:
+        """Store what runs in some slots of each device, by device id."""
 
-    async def put_manifest(self, manifest: StoredManifest) -> bool:
-        """Store a manifest; False if its counter is not above the last one's."""
+    async def manifests(self, device_ids: Collection[str]) -> Mapping[str, StoredManifest]:
+        """Return the last manifest of each device that ever sent one."""
+
+    async def put_manifests(self, manifests: Sequence[StoredManifest]) -> Collection[str]:
+        """Store manifests of different devices; returns the ids of those whose counter is above the last one's."""

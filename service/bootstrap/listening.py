@@ -46,7 +46,7 @@ def listening(
             *est_routes(identity.est, nonce_seconds=settings.nonce_lifetime_seconds),
             *uptane_routes(updates.director, updates.repository),
             *transparency_routes(updates.transparency),
-            *report_routes(updates.reports),
+            *report_routes(updates.reports, updates.manifests),
             *learned_state_routes(updates.learned_states),
         ],
         exact={POLL_PATH: PollEndpoint(updates.poll, fleet_size=core.standings.count)},

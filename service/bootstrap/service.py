@@ -159,6 +159,7 @@ async def _gateway_listening(core: Core, gateway: Gateway) -> AsyncIterator[int]
 
 def _background(core: Core, updates: Updates, gateway: Gateway) -> Iterator[Coroutine[None, None, None]]:
     yield updates.worker.run()
+    yield updates.manifests.run()
     yield updates.delta_maker.run()
     yield updates.checkpoints.run()
     yield updates.health_reader.run()

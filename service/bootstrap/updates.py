@@ -17,6 +17,7 @@ from service.application.director import Director
 from service.application.documents import DocumentIndex, Documents
 from service.application.health_reader import HealthReader
 from service.application.learned_states import LearnedStates, OrderWaker
+from service.application.manifests import Manifests
 from service.application.model_health import ModelHealth
 from service.application.poll import PendingActions, Poll, PollPacing
 from service.application.releases import Releases
@@ -52,6 +53,7 @@ class Updates:
     rollouts: Rollouts
     rollout_requests: RolloutRequests
     reports: Reports
+    manifests: Manifests
     director: Director
     poll: Poll
     learned_states: LearnedStates
@@ -106,7 +108,8 @@ async def open_updates(core: Core, gateway: Gateway) -> Updates:
         releases=Releases(unit_of_work, repository=repository, clock=clock, entropy=entropy),
         rollouts=rollouts,
         rollout_requests=RolloutRequests(rollouts, core.approvals),
-        reports=Reports(unit_of_work, clones=core.clones, clock=clock),
+        reports=Reports(unit_of_work, clock=clock),
+        manifests=Manifests(unit_of_work, clones=core.clones, clock=clock),
         director=Director(unit_of_work, signer=metadata, clock=clock, entropy=entropy),
         learned_states=learned_states,
         model_health=model_health,

@@ -218,22 +218,33 @@ class MemoryInstalled:
 
     async def put(self, device_id: str, images: Mapping[Slot, str], *, at: datetime) -> None:
         """See `InstalledRepository.put`."""
+        await self.put_all({device_id: images}, at=at)
+
+    async def put_all(self, images: Mapping[str, Mapping[Slot, str]], *, at: datetime) -> None:
+        """See `InstalledRepository.put_all`."""
         del at
+        for device_id, its in images.items():
+            self._put(device_id, its)
+
+    def _put(self, device_id: str, images: Mapping[Slot, str]) -> None:
         if images:
             merged = {**self._rows.get(device_id, {}), **images}
             self._journal.put(self._rows, device_id, self._shared.setdefault(frozenset(merged.items()), merged))
 
-    async def manifest(self, device_id: str) -> StoredManifest | None:
-        """See `InstalledRepository.manifest`."""
-        return self._manifests.get(device_id)
+    async def manifests(self, device_ids: Collection[str]) -> Mapping[str, StoredManifest]:
+        """See `InstalledRepository.manifests`."""
+        return {device_id: self._manifests[device_id] for device_id in device_ids if device_id in self._manifests}
 
-    async def put_manifest(self, manifest: StoredManifest) -> bool:
-        """See `InstalledRepository.put_manifest`."""
+    async def put_manifests(self, manifests: Sequence[StoredManifest]) -> Collection[str]:
+        """See `InstalledRepository.put_manifests`."""
+        risen = [manifest for manifest in manifests if self._rises(manifest)]
+        for manifest in risen:
+            self._journal.put(self._manifests, manifest.device_id, manifest)
+        return [manifest.device_id for manifest in risen]
+
+    def _rises(self, manifest: StoredManifest) -> bool:
         last = self._manifests.get(manifest.device_id)
-        if last is not None and last.counter >= manifest.counter:
-            return False
-        self._journal.put(self._manifests, manifest.device_id, manifest)
-        return True
+        return last is None or last.counter < manifest.counter
 
 
 class MemoryLeases:

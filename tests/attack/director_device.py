@@ -75,7 +75,7 @@ class ConnectedDevice:
             routes=[
                 *uptane_routes(world.director, world.repository),
                 *transparency_routes(world.transparency),
-                *report_routes(world.reports),
+                *report_routes(world.reports, world.manifests),
             ],
             exact={POLL_PATH: PollEndpoint(world.poll, fleet_size=standings.count)},
             below={ARTIFACTS_PATH: ArtifactEndpoint(world.artifacts)},

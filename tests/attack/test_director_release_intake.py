@@ -22,13 +22,13 @@ from protocol.messages import MANIFEST_PAYLOAD_TYPE, ActionState, VersionManifes
 from protocol.signing import SoftwareSigner
 from protocol.updates import UpdateMetadataError
 from service.application.artifacts import ArtifactHashError, ArtifactTooLongError
+from service.application.manifests import ForeignManifestError, ReplayedManifestError
 from service.application.metadata_refusals import (
     MetadataExpiredError,
     MetadataFormError,
     MetadataSignatureRefusedError,
     MetadataVersionError,
 )
-from service.application.reports import ForeignManifestError, ReplayedManifestError
 from service.application.rollouts import NewRollout
 from service.application.update_repositories import MetadataRole, RepositoryName
 from service.domain.action import UnknownActionError
@@ -310,18 +310,18 @@ async def test_manifest_is_taken_once_and_from_its_own_device(world: UpdateWorld
         )
         return sign_document(document, MANIFEST_PAYLOAD_TYPE, by)
 
-    await world.reports.manifest(device_id, manifest(5, "a"))
+    await world.manifests.take_alone(device_id, manifest(5, "a"))
     for attack, error in (
         (manifest(5, "b"), ReplayedManifestError),
         (manifest(4, "b"), ReplayedManifestError),
         (manifest(6, "b", other), EnvelopeSignatureError),
     ):
         with pytest.raises(error):
-            await world.reports.manifest(device_id, attack)
+            await world.manifests.take_alone(device_id, attack)
     with pytest.raises(EnvelopeSignatureError):
-        await world.reports.manifest(other_id, manifest(7, "b"))
+        await world.manifests.take_alone(other_id, manifest(7, "b"))
     with pytest.raises(ForeignManifestError, match="expected device"):
-        await world.reports.manifest(other_id, manifest(8, "b", other))
+        await world.manifests.take_alone(other_id, manifest(8, "b", other))
     async with world.unit_of_work(read_only=True) as work:
         installed = await work.installed.of([device_id, other_id])
     assert installed == {device_id: {Slot.A7_APPLICATION: "a" * 64}}

@@ -93,7 +93,7 @@ async def test_repeated_indicator_is_told_once(world: UpdateWorld) -> None:
             attack=Attack.FREEZE if "Expired" in indicator else None,
         )
         envelope = sign_document(manifest, MANIFEST_PAYLOAD_TYPE, world.device_keys[device])
-        await world.reports.manifest(device, envelope)
+        await world.manifests.take_alone(device, envelope)
     newest, oldest = await security_events(world)
     assert oldest.data == {"attack": "freeze", "rule": "MetadataExpiredError", "detail": "expired"}
     assert (newest.data["attack"], newest.data["rule"]) == (None, "WrongDeviceError")

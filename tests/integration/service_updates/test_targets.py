@@ -81,7 +81,7 @@ async def say_what_runs(world: UpdateWorld, device_id: str, images: Mapping[Slot
         device_id=device_id, counter=1, reported_at=world.clock.now(), images=images, attack_indicator=""
     )
     envelope = sign_document(manifest, MANIFEST_PAYLOAD_TYPE, world.device_keys[device_id])
-    await world.reports.manifest(device_id, envelope)
+    await world.manifests.take_alone(device_id, envelope)
 
 
 async def expected(work: UnitOfWork, target: Target, device_ids: list[str]) -> set[str]:

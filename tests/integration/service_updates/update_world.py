@@ -58,6 +58,7 @@ from service.application.deltas import DeltaPolicy, DeltaQueue
 from service.application.director import Director
 from service.application.events import Event, EventFeed, EventType
 from service.application.lease_repository import Lease
+from service.application.manifests import Manifests
 from service.application.poll import PendingActions, Poll, PollPacing
 from service.application.products import Products
 from service.application.releases import Releases
@@ -167,7 +168,8 @@ class UpdateWorld:
         self.rollouts = Rollouts(self.unit_of_work, clock=self.clock, entropy=self.entropy)
         self.ticks = RolloutTicks(self.unit_of_work, clock=self.clock, entropy=self.entropy)
         clones = Clones(self.unit_of_work, clock=self.clock, blocks=False)
-        self.reports = Reports(self.unit_of_work, clones=clones, clock=self.clock)
+        self.reports = Reports(self.unit_of_work, clock=self.clock)
+        self.manifests = Manifests(self.unit_of_work, clones=clones, clock=self.clock)
         self.director = Director(self.unit_of_work, signer=self.metadata, clock=self.clock, entropy=self.entropy)
         self.products = Products(self.unit_of_work, **ports)  # type: ignore[arg-type]  # both ports by name
         self.pending = PendingActions()

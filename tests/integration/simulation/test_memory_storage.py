@@ -241,13 +241,18 @@ async def test_versions_of_director_and_manifests_only_rise(storage: UnitOfWorkF
     last = DirectorSet(device_id_of(1), 5, None, b"t", b"s", b"m", 0, NOW)
     manifest = StoredManifest(device_id_of(1), 3, "", b"{}", NOW)
     async with storage() as work:
-        await add_devices(work, device(1))
+        await add_devices(work, device(1), device(2))
         assert await work.director.put(last)
         assert not await work.director.put(last)
         assert await work.director.find(device_id_of(1)) == last
-        assert await work.installed.put_manifest(manifest)
-        assert not await work.installed.put_manifest(replace(manifest, counter=2))
-        assert await work.installed.manifest(device_id_of(1)) == manifest
+        assert list(await work.installed.put_manifests([manifest])) == [device_id_of(1)]
+        newcomer = replace(manifest, device_id=device_id_of(2))
+        older = replace(manifest, counter=2)
+        assert list(await work.installed.put_manifests([newcomer, older])) == [device_id_of(2)]
+        found = await work.installed.manifests([device_id_of(1), device_id_of(2), device_id_of(3)])
+        assert found == {device_id_of(1): manifest, device_id_of(2): newcomer}
+        assert not await work.installed.put_manifests([manifest, newcomer])
+        assert not await work.installed.put_manifests([])
 
 
 async def test_what_runs_is_kept_by_slot(storage: UnitOfWorkFactory) -> None:
@@ -255,7 +260,7 @@ async def test_what_runs_is_kept_by_slot(storage: UnitOfWorkFactory) -> None:
     async with storage() as work:
         await add_devices(work, device(1))
         await work.installed.put(device_id_of(1), {Slot.OS: "a" * 64, Slot.M4_0_MODEL: "b" * 64}, at=NOW)
-        await work.installed.put(device_id_of(1), {Slot.M4_0_MODEL: "c" * 64}, at=NOW)
+        await work.installed.put_all({device_id_of(1): {Slot.M4_0_MODEL: "c" * 64}, device_id_of(2): {}}, at=NOW)
         found = await work.installed.of([device_id_of(1), device_id_of(2)])
         assert found == {device_id_of(1): {Slot.OS: "a" * 64, Slot.M4_0_MODEL: "c" * 64}}
 

@@ -1,0 +1,224 @@
+"""Version manifests: what devices sign of what they run, after every boot and update.
+
+Verification, in this order:
+    1. envelope, payload type and signature by the device's identity key (`protocol.document.verify_document`);
+    2. it names the device that is connected;
+    3. its counter is above the last one's: reuse is dropped (Uptane standard 5.4.2.1). One that is no repetition of
+       the last one, but newly signed, tells of a second device with this identity key.
+Manifests that come at once share a transaction (`service.application.rounds`), as after a reboot storm. One that is
+refused leaves nothing in it, and its sender alone hears of it.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from protocol.document import verify_document
+from protocol.errors import ProtocolError
+from protocol.messages import MANIFEST_PAYLOAD_TYPE, VersionManifest
+from service.application.clock import Clock
+from service.application.clones import Clones
+from service.application.events import Event, EventType
+from service.application.rounds import Rounds
+from service.application.security_events import indicated
+from service.application.transactions import tried_again
+from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
+from service.application.update_repositories import StoredManifest
+from service.domain.clone import manifest_suspicion
+from service.domain.device import Device, UnknownDeviceError
+from service.domain.errors import ConflictError, ForbiddenError, ServiceError
+
+MAX_MANIFEST_BYTES = 16 * 1024
+
+
+class ForeignManifestError(ForbiddenError):
+    """A version manifest of another device."""
+
+
+class ReplayedManifestError(ConflictError):
+    """A version manifest whose counter is not above the last one's."""
+
+
+Refused = ProtocolError | ServiceError
+VerifyManifest = Callable[[bytes, Device], VersionManifest]
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A manifest as it came.
+
+    Attributes:
+        device_id: of the certificate.
+        unverified_envelope: DSSE, JSON bytes.
+    """
+
+    device_id: str
+    unverified_envelope: bytes
+
+
+def verify_manifest(unverified_envelope: bytes, device: Device) -> VersionManifest:
+    """Verify a version manifest of a device: step 1.
+
+    Raises:
+        DocumentError, EnvelopeSignatureError: it is not the device's.
+    """
+    return verify_document(
+        unverified_envelope,
+        MANIFEST_PAYLOAD_TYPE,
+        VersionManifest,
+        trusted_keys=[device.identity_public_key],
+        max_bytes=MAX_MANIFEST_BYTES,
+    )
+
+
+class Manifests:
+    """Takes version manifests; `run` must run for `take`.
+
+    Args:
+        verify: takes step 1 of the module.
+    """
+
+    def __init__(
+        self,
+        unit_of_work: UnitOfWorkFactory,
+        *,
+        clones: Clones,
+        clock: Clock,
+        verify: VerifyManifest = verify_manifest,
+    ) -> None:
+        self._unit_of_work = unit_of_work
+        self._verify = verify
+        self._clones = clones
+        self._clock = clock
+        self._rounds = Rounds(self._store, key=lambda sent: sent.device_id)
+
+    async def run(self) -> None:
+        """Store what devices send, until cancelled."""
+        await self._rounds.run()
+
+    async def take(self, device_id: str, unverified_envelope: bytes) -> None:
+        """Take a version manifest, in a transaction with those of other devices.
+
+        Args:
+            device_id: of the certificate.
+            unverified_envelope: DSSE, JSON bytes.
+
+        Raises:
+            DocumentError, EnvelopeSignatureError: step 1.
+            ForeignManifestError: step 2.
+            ReplayedManifestError: step 3.
+            UnknownDeviceError: the device is not in the catalog.
+        """
+        sent = Sent(device_id, unverified_envelope)
+        await self._conclude(sent, await self._rounds.settled(sent))
+
+    async def take_alone(self, device_id: str, unverified_envelope: bytes) -> None:
+        """Take a version manifest in a transaction of its own, for whom nothing runs; as `take`."""
+        sent = Sent(device_id, unverified_envelope)
+        (refused,) = await self._store([sent])
+        await self._conclude(sent, refused)
+
+    @tried_again
+    async def _store(self, sent: Sequence[Sent]) -> Sequence[Refused | None]:
+        """Store manifests of different devices; returns why those are refused that are."""
+        now = self._clock.now()
+        async with self._unit_of_work() as work:
+            devices = await work.devices.find_many([one.device_id for one in sent])
+            read = {one.device_id: self._read(one, devices) for one in sent}
+            risen = await _store_manifests(work, _taken(sent, read), now=now)
+            await work.commit()
+        return [_refused(read[one.device_id], risen) for one in sent]
+
+    def _read(self, sent: Sent, devices: Mapping[str, Device]) -> VersionManifest | Refused:
+        """Take steps 1 and 2."""
+        device_id = sent.device_id
+        device = devices.get(device_id)
+        if device is None:
+            return UnknownDeviceError(f"device: expected one of the catalog, found none of id {device_id[:16]}…")
+        # Step 1: envelope.
+        try:
+            manifest = self._verify(sent.unverified_envelope, device)
+        except ProtocolError as error:
+            return error
+        # Step 2: device.
+        if manifest.device_id != device_id:
+            found = manifest.device_id
+            return ForeignManifestError(f"manifest: expected device {device_id[:12]}…, found {found[:12]}…")
+        return manifest
+
+    async def _conclude(self, sent: Sent, refused: Refused | None) -> None:
+        """Raise why a manifest was refused, if it was, after a look at what that tells."""
+        if isinstance(refused, ReplayedManifestError):
+            await self._look_for_clone(sent)
+        if refused is not None:
+            raise refused
+
+    @tried_again
+    async def _look_for_clone(self, sent: Sent) -> None:
+        async with self._unit_of_work() as work:
+            device = (await work.devices.find_many([sent.device_id], lock=True)).get(sent.device_id)
+            last = (await work.installed.manifests([sent.device_id])).get(sent.device_id)
+            if device is None or last is None or last.envelope == sent.unverified_envelope:
+                return
+            manifest, stored = self._verify(sent.unverified_envelope, device), self._verify(last.envelope, device)
+            # An older manifest that comes late was signed before the last one.
+            if manifest.counter == stored.counter or manifest.reported_at > stored.reported_at:
+                suspicion = manifest_suspicion(last=stored.counter, found=manifest.counter)
+                await self._clones.suspect(work, device, suspicion)
+                await work.commit()
+
+
+def _taken(sent: Sequence[Sent], read: Mapping[str, VersionManifest | Refused]) -> list[tuple[Sent, VersionManifest]]:
+    pairs = ((one, read[one.device_id]) for one in sent)
+    return [(one, manifest) for one, manifest in pairs if isinstance(manifest, VersionManifest)]
+
+
+def _refused(manifest: VersionManifest | Refused, risen: Collection[str]) -> Refused | None:
+    """Return why a manifest is refused, or None; `risen` are the devices whose counter was above the last one's."""
+    if not isinstance(manifest, VersionManifest):
+        return manifest
+    if manifest.device_id in risen:
+        return None
+    return ReplayedManifestError(f"manifest: expected a counter above the last one's, found {manifest.counter}")
+
+
+async def _store_manifests(
+    work: UnitOfWork, taken: Sequence[tuple[Sent, VersionManifest]], *, now: datetime
+) -> frozenset[str]:
+    """Store manifests, step 3, and what they tell; returns the devices whose counter is above the last one's."""
+    if not taken:
+        return frozenset()
+    indicating = [manifest.device_id for _, manifest in taken if manifest.attack_indicator]
+    last = await work.installed.manifests(indicating) if indicating else {}
+    # Step 3: counter.
+    rows = [
+        StoredManifest(
+            device_id=manifest.device_id,
+            counter=manifest.counter,
+            attack_indicator=manifest.attack_indicator,
+            envelope=sent.unverified_envelope,
+            received_at=now,
+        )
+        for sent, manifest in taken
+    ]
+    risen = frozenset(await work.installed.put_manifests(rows))
+    told = [manifest for _, manifest in taken if manifest.device_id in risen]
+    await _store_images(work, told, now=now)
+    for manifest in told:
+        before = last.get(manifest.device_id)
+        # Every manifest repeats the last indicator, as after a restart.
+        if manifest.attack_indicator and (before is None or before.attack_indicator != manifest.attack_indicator):
+            work.record(indicated(manifest, now=now))
+    return risen
+
+
+async def _store_images(work: UnitOfWork, manifests: Sequence[VersionManifest], *, now: datetime) -> None:
+    """Store what runs on devices of different ids."""
+    if not manifests:
+        return
+    known = await work.installed.of([manifest.device_id for manifest in manifests])
+    await work.installed.put_all({manifest.device_id: manifest.images for manifest in manifests}, at=now)
+    for manifest in manifests:
+        before = known.get(manifest.device_id, {})
+        if {**before, **manifest.images} != before:
+            work.record(Event(EventType.DEVICE, manifest.device_id, "installed", now))
