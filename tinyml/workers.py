@@ -1,9 +1,9 @@
 """A pool of long-lived worker processes that run models in TFLM.
 
-A worker process is replaced when a model kills it or misses its deadline; a new one has lost its models and is
-sent each again when it is next asked for. Processes come from multiprocessing's fork server with NumPy and TFLM
-preloaded, because starting an interpreter of Python for each replacement would take a hundred times as long. The
-fork server itself ends with this process.
+A worker process is replaced when a model kills it or misses its deadline, which costs the one who asked the answer; one
+that dies idle costs nobody's. A new one has lost its models and is sent each again when it is next asked for. Processes
+come from multiprocessing's fork server with NumPy and TFLM preloaded, because starting an interpreter of Python for
+each replacement would take a hundred times as long. The fork server itself ends with this process.
 
 A model's interpreter is shared by all who ask with the same digest and arena. A model that keeps state from one
 inference to the next has an interpreter for each session, in the one worker that the session's name chooses.
@@ -240,7 +240,9 @@ class _Worker:
         self._connection.close()
 
     def ensure_running(self) -> None:
-        """Start a new process if the old one was stopped."""
+        """Start a new process if the old one was stopped, or died since its last answer."""
+        if not self._connection.closed and self._answers.poll(0):  # nothing was asked: the other end is gone
+            self.stop(grace_seconds=0)
         if self._connection.closed:
             self._start()
 

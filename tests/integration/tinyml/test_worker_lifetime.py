@@ -23,15 +23,28 @@ _WAIT_SECONDS = 40.0
 _START_TICKS = 150  # more than the fork server spends on its imports: only a hanging model gets there
 
 
-def test_worker_killed_from_outside_is_replaced(image_model: DemoModel) -> None:
-    """The call that finds the worker dead fails; the next one has a new worker, which is sent the model again."""
+def test_worker_killed_idle_costs_no_answer(image_model: DemoModel) -> None:
+    """The next call finds it dead and has a new worker, which is sent the model again."""
     with InferencePool(workers=1) as pool:
         first = pool.invoke(image_model.image, image_model.blank, deadline_seconds=10)
-        os.kill(_pid(pool), signal.SIGKILL)
-        with pytest.raises(InferenceCrashError, match="SIGKILL"):
-            pool.invoke(image_model.image, image_model.blank, deadline_seconds=10)
+        killed = _pid(pool)
+        os.kill(killed, signal.SIGKILL)
+        _until(lambda: not _alive(killed))
         second = pool.invoke(image_model.image, image_model.blank, deadline_seconds=10)
         assert np.array_equal(first.output, second.output)
+        assert _pid(pool) != killed
+
+
+def test_worker_killed_at_work_costs_that_answer_alone(image_model: DemoModel) -> None:
+    """Who asked hears of the crash; who waits for the same worker meanwhile gets his answer from a new one."""
+    with InferencePool(workers=1) as pool, ThreadPoolExecutor(2) as threads:
+        running = threads.submit(_run_endless, pool, 600.0)
+        _until(lambda: _cpu_ticks(_pid(pool)) > _START_TICKS)
+        waiting = threads.submit(pool.invoke, image_model.image, image_model.blank, deadline_seconds=60)
+        os.kill(_pid(pool), signal.SIGKILL)
+        with pytest.raises(InferenceCrashError, match="SIGKILL"):
+            running.result()
+        assert waiting.result().output.size == 10
 
 
 def test_stopped_worker_counts_as_hanging(image_model: DemoModel) -> None:
