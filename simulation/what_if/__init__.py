@@ -1,6 +1,7 @@
 """What a plan will do, asked beforehand: the rollout engine under a virtual clock against a synthetic fleet.
 
     fleet      kinds of devices, how soon they hear of a release, and how it ends on them
+    places     who waits until another device of its site has ended its update
     retrying   how it ends where failed devices are given it again
     sampling   what becomes of devices that are let in: each drawn for itself, or many at once
     course     one rollout from its start to its end, by the engine's own code

@@ -1,7 +1,8 @@
 """The columns that devices of a stage are counted in, and the engine's counters as sums of columns.
 
 By each ending: devices that were given the release, that have failed at first and are to try again, that something has
-struck after they confirmed, and that have ended. Then those that fell silent, and those that nobody reached.
+struck after they confirmed, and that have ended. Then those that fell silent, those that nobody reached, and those that
+wait for another device of their place.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +28,7 @@ class Columns:
 
     Attributes:
         again, struck, ended: where these columns begin; those of devices that were given the release are the first.
-        silent, unreached: the last two.
+        silent, unreached, waiting: the last three.
         number: of all columns.
         is_heard, earlier, is_struck, event_after: of each ending; see `Ending`.
     """
@@ -36,7 +37,8 @@ class Columns:
         number = len(endings)
         self.again, self.struck, self.ended, self.silent = number, 2 * number, 3 * number, 4 * number
         self.unreached = self.silent + 1
-        self.number = self.silent + 2
+        self.waiting = self.silent + 2
+        self.number = self.silent + 3
         self.is_heard = np.array([ending.state is not ActionState.TIMED_OUT for ending in endings])
         self.earlier = np.array([ending.earlier for ending in endings])
         self.is_struck = np.array([ending.event is not None for ending in endings])
@@ -59,7 +61,7 @@ class Columns:
         given, unreached, succeeded, failed, reverted, ruled = found[:_SUMS]
         return StageCounts(
             scheduled=let_in - given - unreached + held,
-            held=held,
+            held=held + int(totals[self.waiting]),
             in_progress=given + unreached - succeeded - failed,
             succeeded=succeeded,
             failed=failed,
@@ -87,7 +89,7 @@ class Columns:
         signs = np.zeros((self.number, _SUMS), dtype=np.int64)
         signs[: self.again, 0] = 1
         signs[self.unreached, 1] = 1
-        signs[self.silent :, 3] = 1
+        signs[self.silent : self.waiting, 3] = 1
         for place, ending in enumerate(self._endings, start=self.ended):
             is_confirmed, is_reverted = ending.state is ActionState.CONFIRMED, ending.state is ActionState.REVERTED
             is_ruled = is_reverted or ending.cause in _RULED

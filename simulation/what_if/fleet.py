@@ -19,6 +19,7 @@ from protocol.scenario.happenings import Happening, HappeningKind
 from protocol.scenario.network import NetworkQuality, Region
 from simulation.errors import WhatIfError
 from simulation.what_if.arrays import Floats
+from simulation.what_if.places import Places
 from simulation.what_if.windows import ALWAYS, OpenTimes
 
 Windows = tuple[tuple[float, float], ...]
@@ -93,6 +94,9 @@ class Kind:
         outages: windows from the scenario's start, once each, seconds.
         utc_offset: of the clocks where it stands, hours; None in no region.
         clock: which of the fleet's clocks it goes by.
+        attributes: of each device; `{n}` in a value is the number of its site.
+        sites: over how many sites the devices are spread.
+        place: which of the fleet's places they belong to; -1 for none.
     """
 
     share: float
@@ -103,6 +107,9 @@ class Kind:
     outages: Windows = ()
     utc_offset: float | None = None
     clock: int = 0
+    attributes: tuple[tuple[str, str], ...] = ()
+    sites: int = 1
+    place: int = -1
 
     def online_from(self, at: Floats) -> Floats:
         """Return when devices that want the network at these times get it, seconds from the scenario's start."""
@@ -139,12 +146,14 @@ class FleetModel:
         devices: how many.
         kinds: their shares together 1; no two of them alike.
         clocks: when the plan's maintenance windows are open, by the clocks that devices go by.
+        places: where the plan's disruption budget holds, by what devices of a kind belong to.
         endings: of all kinds, each once.
     """
 
     devices: int
     kinds: tuple[Kind, ...]
     clocks: tuple[OpenTimes, ...] = (ALWAYS,)
+    places: tuple[Places, ...] = ()
     endings: tuple[Ending, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -171,7 +180,7 @@ def model_of(scenario: Scenario, *, base_failure: float, faults: Sequence[Releas
         for fleet in scenario.fleets
         for kind in _kinds(scenario, fleet, faults=faults, base_failure=base_failure)
     )
-    return FleetModel(devices, _merged(kinds))
+    return FleetModel(devices, merged(kinds))
 
 
 def plain_fault(failure_rate: float) -> tuple[ReleaseFault, ...]:
@@ -190,6 +199,7 @@ def _kinds(scenario: Scenario, fleet: Fleet, *, faults: Sequence[ReleaseFault], 
                 endings=tuple(_endings(ours, base_failure)),
                 share=in_region * of_hardware * fleet.devices,
             )
+            kind = replace(kind, attributes=tuple(sorted(fleet.attributes.items())), sites=fleet.sites)
             hits = [
                 each
                 for each in scenario.happenings
@@ -261,7 +271,7 @@ def _endings(faults: Sequence[ReleaseFault], base_failure: float) -> Iterator[tu
         yield CONFIRMED, left - failed
 
 
-def _merged(kinds: Iterable[Kind]) -> tuple[Kind, ...]:
+def merged(kinds: Iterable[Kind]) -> tuple[Kind, ...]:
     """Return kinds of which no two are alike."""
     shares: dict[Kind, float] = {}
     for kind in kinds:

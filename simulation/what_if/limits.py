@@ -9,14 +9,13 @@ from protocol.plan import EvidenceGates, HealthEvent, Plan
 
 _SHOWN = frozenset(
     {"version", "name", "description", "stages", "hold_out", "pace", "gates", "device_timeout", "deadline"}
-    | {"retries", "forced", "maintenance", "time_zone"}
+    | {"retries", "forced", "maintenance", "time_zone", "disruption"}
 )
 _SHOWN_OF_STAGES = frozenset({"count", "percent", "soak", "resolved"})
 _SHOWN_OF_GATES = frozenset({"kind", "alpha", "beta", "failures", "control", "small_stage_rule"})
 _REASONS: Mapping[str, str] = MappingProxyType(
     {
         "roll_back": "a rollout ends with its halt",
-        "disruption": "devices that belong together may be at it at once",
         "deferral": "nobody puts it off",
         "means": "nothing tells of latency, confidence or memory",
         "offline": "devices that have confirmed do not fall silent",

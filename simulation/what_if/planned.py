@@ -1,4 +1,4 @@
-"""A fleet as it is under a plan: how updates end with its retries, and when its windows are open."""
+"""A fleet as it is under a plan: how updates end with its retries, who waits for whom, when its windows are open."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -7,8 +7,10 @@ from zoneinfo import ZoneInfo
 
 from protocol.plan import Plan
 from service.application.plans import timing_of
+from service.domain.timing import Budget
 from service.domain.windows import Maintenance
-from simulation.what_if.fleet import FleetModel
+from simulation.what_if.fleet import FleetModel, merged
+from simulation.what_if.places import Places
 from simulation.what_if.retrying import tried_again
 from simulation.what_if.windows import open_times
 
@@ -17,11 +19,46 @@ def under(plan: Plan, model: FleetModel, *, origin: datetime) -> FleetModel:
     """Return the fleet as a plan treats it.
 
     Args:
-        plan: with its retries and windows.
+        plan: with its retries, its disruption budget and its windows.
         model: as its scenario declares it.
         origin: of the scenario, UTC, aware.
     """
-    return _by_clocks(tried_again(model, plan.retries), timing_of(plan).maintenance, origin)
+    timing = timing_of(plan)
+    placed = by_places(model, timing.budget, silent_seconds=plan.device_timeout.total_seconds())
+    return _by_clocks(tried_again(placed, plan.retries), timing.maintenance, origin)
+
+
+def by_places(model: FleetModel, budget: Budget | None, *, silent_seconds: float) -> FleetModel:
+    """Return the fleet with the places at which a disruption budget holds.
+
+    Args:
+        model: whose kinds know the attributes of their devices.
+        budget: of the plan.
+        silent_seconds: that a device keeps its place which falls silent.
+    """
+    kinds = tuple(replace(kind, attributes=(), sites=1) for kind in model.kinds)
+    if budget is None:
+        return replace(model, kinds=merged(kinds))
+    values = [dict(kind.attributes).get(budget.group_by) for kind in model.kinds]
+    names = [
+        value if value is None or "{n}" not in value else (value, kind.sites)
+        for value, kind in zip(values, model.kinds, strict=True)
+    ]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(name for name in names if name is not None))}
+    devices = dict.fromkeys(numbers, 0.0)
+    for name, kind in zip(names, model.kinds, strict=True):
+        if name is not None:
+            devices[name] += kind.share * model.devices
+    places = tuple(_places(name, round(devices[name]), budget, silent_seconds) for name in numbers)
+    placed = (
+        replace(kind, place=-1 if name is None else numbers[name]) for kind, name in zip(kinds, names, strict=True)
+    )
+    return replace(model, kinds=merged(placed), places=places)
+
+
+def _places(name: str | tuple[str, int], devices: int, budget: Budget, silent_seconds: float) -> Places:
+    sites = 1 if isinstance(name, str) else max(1, min(name[1], devices))
+    return Places(sites, budget.most(devices // sites), silent_seconds)
 
 
 def _by_clocks(model: FleetModel, maintenance: Maintenance, origin: datetime) -> FleetModel:
@@ -31,7 +68,7 @@ def _by_clocks(model: FleetModel, maintenance: Maintenance, origin: datetime) ->
     numbers: Mapping[float | None, int] = {offset: number for number, offset in enumerate(offsets)}
     kinds = tuple(replace(kind, clock=numbers[kind.utc_offset]) for kind in model.kinds)
     clocks = tuple(open_times(maintenance, _zone(offset, maintenance), origin) for offset in offsets)
-    return FleetModel(model.devices, kinds, clocks)
+    return replace(model, kinds=kinds, clocks=clocks)
 
 
 def _zone(offset: float | None, maintenance: Maintenance) -> tzinfo:

@@ -17,7 +17,7 @@ def tried_again(model: FleetModel, retries: Retries | None) -> FleetModel:
     if retries is None:
         return model
     kinds = tuple(replace(kind, endings=tuple(_endings(kind, retries))) for kind in model.kinds)
-    return FleetModel(model.devices, kinds)
+    return replace(model, kinds=kinds)
 
 
 def _endings(kind: Kind, retries: Retries) -> Iterator[tuple[Ending, float]]:

@@ -5,19 +5,33 @@ batch fall into which cell (kind, end, part of the delays), which costs the same
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 
+from protocol.messages import ActionState
 from simulation.what_if.arrays import Floats, Integers
 from simulation.what_if.fleet import FleetModel, Kind
+from simulation.what_if.places import NEVER, Turns, scaled
 from simulation.what_if.windows import OpenTimes
 
 DELAY_PARTS = 5  # equal parts of the delays' distribution, each in the place of its median
 QUICKEST, SLOWEST = 0.8, 1.4  # times the kind's usual time for an update; a draw lies evenly between
 MOST_WINDOWS = 30  # that a device may miss because its network is away
-NEVER = 1e12  # seconds
+SAMPLED = 4000  # devices, at whole places, whose waits stand for those of all
+FEWEST_PLACES = 4
+PARTS = np.full(50, 0.02)  # of the devices, by how long they wait
+MIDDLES = np.append((np.cumsum(PARTS) - PARTS / 2)[:-1], 1.0)  # and of the last part the longest
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """When devices of a batch ask for the release, and when their place lets them have it; seconds from the start."""
+
+    asked_at: Floats
+    called_at: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +45,7 @@ class Batch:
         given_at: when they have the release.
         ends_at: when the service has their result, where there is one.
         endings: index into the model's endings.
+        waiting: for other devices of their place; None where no disruption budget holds.
     """
 
     devices: int
@@ -39,6 +54,7 @@ class Batch:
     given_at: Floats
     ends_at: Floats
     endings: Integers
+    waiting: Waiting | None = None
 
 
 class Sampler(Protocol):
@@ -73,6 +89,7 @@ class Aggregated:
         self._rng = rng
         self._shares = shares_of_clocks(model)
         self._groups = [_Group(model, clock) for clock in range(len(model.clocks))]
+        self._waits = _SampledWaits(model, rng) if model.places else None
 
     def split(self, devices: int) -> Sequence[int]:
         """See `Sampler.split`."""
@@ -82,11 +99,28 @@ class Aggregated:
         """See `Sampler.draw`."""
         group = self._groups[clock]
         counts = self._rng.multinomial(devices, group.shares)
-        given, ends = group.times(at + seconds / 2)
+        middle = at + seconds / 2
+        given, ends = group.times(middle)
         hit = counts.nonzero()[0]
-        return Batch(
-            devices, counts[hit], np.full(hit.size, at + seconds / 2), given[hit], ends[hit], group.endings[hit]
-        )
+        if self._waits is not None:
+            waits = self._waits.draw(devices, at, seconds=seconds, clock=clock)
+            return self._with_waits(group, waits, hit=hit, counts=counts[hit], let_in=middle, asked=given[hit])
+        return Batch(devices, counts[hit], np.full(hit.size, middle), given[hit], ends[hit], group.endings[hit])
+
+    def _with_waits(
+        self, group: "_Group", waits: Floats, *, hit: Integers, counts: Integers, let_in: float, asked: Floats
+    ) -> Batch:
+        """Return the groups of a batch, each split by how long its devices wait for others of their place."""
+        split = self._rng.multinomial(counts, PARTS).ravel()
+        found = split.nonzero()[0]
+        cells, asked = np.repeat(hit, PARTS.size)[found], np.repeat(asked, PARTS.size)[found]
+        waited = waits[group.place[hit]].ravel()[found]
+        given = np.where(waited > 0, group.moved(cells, asked + waited), asked)
+        called = np.where(waited > 0, np.maximum(asked, given - group.contact[cells]), asked)
+        ends = group.online(cells, given + group.update[cells])
+        let_in_at = np.full(found.size, let_in)
+        waiting = Waiting(asked, called)
+        return Batch(int(counts.sum()), split[found], let_in_at, given, ends, group.endings[cells], waiting)
 
     def hits(self, number: int, share: float) -> int:
         """See `Sampler.hits`."""
@@ -106,7 +140,17 @@ class _Group:
         self.contact = _of_kinds(model, "contact_seconds")[of_kind] * np.tile(parts, len(kinds))
         self.update = _of_kinds(model, "update_seconds")[of_kind] * (QUICKEST + SLOWEST) / 2
         self._longest = float((self.contact + self.update).max())
+        self._model, self._of_kind = model, of_kind
+        self.place = np.array([kind.place for kind in model.kinds])[of_kind]
         self._interrupted = _interrupted(model, of_kind)
+
+    def moved(self, cells: Integers, at: Floats) -> Floats:
+        """Return when devices of some cells are given the release that could have it at some times."""
+        return _moved(self._model, self._of_kind[cells], at)
+
+    def online(self, cells: Integers, at: Floats) -> Floats:
+        """Return when devices of some cells have the network that want it at some times."""
+        return _online(self._model, self._of_kind[cells], at)
 
     def times(self, let_in: float) -> tuple[Floats, Floats]:
         """Return when devices of each cell are given the release that are let in at a time, and when they end."""
@@ -138,6 +182,29 @@ class EachDevice:
         self._by_clock = [(self._clocks == clock).nonzero()[0] for clock in range(len(model.clocks))]
         self._drawn = [0 for _ in model.clocks]
         self._next = 0
+        self._place: Integers = np.array([kind.place for kind in model.kinds])[self._kinds]
+        self._site = np.zeros(model.devices, dtype=np.int64)
+        self._turns = [Turns(places) for places in model.places]
+        self._work = self._update
+        for number, places in enumerate(model.places):
+            ours = (self._place == number).nonzero()[0]
+            self._site[ours] = rng.permutation(ours.size) % places.number
+            self._work = np.where(self._place == number, self._at_work(places.silent_seconds), self._work)
+
+    def _at_work(self, silent_seconds: float) -> Floats:
+        """Return how long each device is at its update, over all its attempts."""
+        attempts = np.array([1 + ending.earlier for ending in self._model.endings])
+        is_silent = np.array([ending.state is ActionState.TIMED_OUT for ending in self._model.endings])
+        return np.where(is_silent[self._endings], silent_seconds, self._update * attempts[self._endings])
+
+    def left(self, clock: int) -> int:
+        """Return how many devices are left that go by a clock."""
+        return len(self._by_clock[clock]) - self._drawn[clock]
+
+    def places(self, begin: int, *, clock: int) -> Integers:
+        """Return what those drawn since belong to that go by a clock."""
+        found: Integers = self._place[self._by_clock[clock][begin : self._drawn[clock]]]
+        return found
 
     def split(self, devices: int) -> Sequence[int]:
         """See `Sampler.split`."""
@@ -157,11 +224,67 @@ class EachDevice:
         times = self._model.clocks[clock]
         for kind, ours in _interrupted(self._model, self._kinds[taken]):
             given[ours], ends[ours] = _times(kind, let_in[ours], contact[ours], update[ours], clock=times)
-        return Batch(devices, np.ones(devices, dtype=np.int64), let_in, given, ends, self._endings[taken])
+        counts = np.ones(devices, dtype=np.int64)
+        if not self._turns:
+            return Batch(devices, counts, let_in, given, ends, self._endings[taken])
+        called, begun = self._take_turns(taken, given)
+        ends = _online(self._model, self._kinds[taken], begun + update)
+        return Batch(devices, counts, let_in, begun, ends, self._endings[taken], Waiting(given, called))
+
+    def _take_turns(self, taken: Integers, asked: Floats) -> tuple[Floats, Floats]:
+        """Return when devices are called, and when they are given the release, by who else is at their place."""
+        called, given = asked.copy(), asked.copy()
+        for number, turns in enumerate(self._turns):
+            ours = (self._place[taken] == number).nonzero()[0]
+            if not ours.size:
+                continue
+            devices = taken[ours]
+            called[ours], given[ours] = turns.take(
+                self._site[devices],
+                asked[ours],
+                contact=self._contact[devices],
+                work=self._work[devices],
+                move=partial(_moved_of, self._model, self._kinds[devices]),
+            )
+        return called, given
 
     def hits(self, number: int, share: float) -> int:
         """See `Sampler.hits`."""
         return int(self._rng.binomial(number, share))
+
+
+class _SampledWaits:
+    """How long devices wait for others of their place: as those of a smaller fleet with places of the same size do.
+
+    Args:
+        model: the fleet.
+        rng: seeded.
+    """
+
+    def __init__(self, model: FleetModel, rng: np.random.Generator) -> None:
+        fewest = min(places.number for places in model.places)
+        self._share = min(1.0, max(SAMPLED / model.devices, FEWEST_PLACES / fewest))
+        places = scaled(model.places, self._share)
+        devices = max(1, round(model.devices * self._share))
+        self._sample = EachDevice(replace(model, devices=devices, places=places), rng)
+        self._due = [0.0 for _ in model.clocks]
+        self._drawn = [0 for _ in model.clocks]
+        self._waits: Floats = np.zeros((len(places) + 1, PARTS.size))  # the last row: who belongs to no place
+
+    def draw(self, devices: int, at: float, *, seconds: float, clock: int) -> Floats:
+        """Return the waits of the next devices, by what they belong to and for each of `PARTS`."""
+        self._due[clock] += devices * self._share
+        number = min(int(self._due[clock]), self._sample.left(clock))
+        if not number:
+            return self._waits
+        self._due[clock] -= number
+        batch = self._sample.draw(number, at, seconds=seconds, clock=clock)
+        places = self._sample.places(self._drawn[clock], clock=clock)
+        self._drawn[clock] += number
+        asked = batch.given_at if batch.waiting is None else batch.waiting.asked_at
+        for place in np.unique(places[places >= 0]):
+            self._waits[place] = np.quantile((batch.given_at - asked)[places == place], MIDDLES)
+        return self._waits
 
 
 def shares_of_clocks(model: FleetModel) -> Floats:
@@ -187,6 +310,25 @@ def _times(kind: Kind, let_in: Floats, contact: Floats, update: Floats, *, clock
     """
     given = _in_window(kind, kind.online_from(kind.online_from(let_in) + contact), clock)
     return given, kind.online_from(given + update)
+
+
+def _moved_of(model: FleetModel, kinds: Integers, ours: Integers, at: Floats) -> Floats:
+    return _moved(model, kinds[ours], at)
+
+
+def _moved(model: FleetModel, kinds: Integers, at: Floats) -> Floats:
+    """Return when devices of these kinds are given the release that could have it at these times."""
+    moved = at.copy()
+    for kind, ours in _interrupted(model, kinds):
+        moved[ours] = _in_window(kind, kind.online_from(at[ours]), model.clocks[kind.clock])
+    return moved
+
+
+def _online(model: FleetModel, kinds: Integers, at: Floats) -> Floats:
+    online = at.copy()
+    for kind, ours in _interrupted(model, kinds):
+        online[ours] = kind.online_from(at[ours])
+    return online
 
 
 def _in_window(kind: Kind, at: Floats, clock: OpenTimes) -> Floats:

@@ -94,7 +94,14 @@ class StageTally:
     def _entries(self, batch: Batch) -> Iterator[_Entry]:
         """Yield what happens to the devices of a batch when."""
         endings, counts, columns = batch.endings, batch.counts, self._columns
-        is_reached = batch.given_at - batch.let_in_at <= self._timeout
+        waited: Floats | float = 0.0
+        if batch.waiting is not None:
+            waited = batch.waiting.called_at - batch.waiting.asked_at
+            waits = (waited > 0).nonzero()[0]
+            column = np.full(waits.size, columns.waiting)
+            yield batch.waiting.asked_at[waits], column, counts[waits]
+            yield batch.waiting.called_at[waits], column, -counts[waits]
+        is_reached = batch.given_at - batch.let_in_at - waited <= self._timeout
         is_heard = is_reached & columns.is_heard[endings] & (batch.ends_at - batch.given_at <= self._timeout)
         yield from _of(is_reached, batch.given_at, endings, counts)
         ends_at = batch.ends_at
@@ -108,7 +115,7 @@ class StageTally:
         if is_heard.all():
             yield ends_at, endings + columns.ended, counts
             return
-        silent_at = np.where(is_reached, batch.given_at, batch.let_in_at) + self._timeout
+        silent_at = np.where(is_reached, batch.given_at, batch.let_in_at + waited) + self._timeout
         silent = np.where(is_reached, columns.silent, columns.unreached)
         yield np.where(is_heard, ends_at, silent_at), np.where(is_heard, endings + columns.ended, silent), counts
 

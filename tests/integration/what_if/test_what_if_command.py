@@ -179,3 +179,13 @@ def test_table_is_written_with_a_line_per_cell(table: Comparison) -> None:
     lines = markdown(table).splitlines()
     assert len(lines) == 2 + len(table.cells)
     assert any(line.startswith("| ours = hawkbit 1/10/100 | healthy |") for line in lines)
+
+
+def test_example_of_shops_takes_as_long_as_its_warehouse(capfd: pytest.CaptureFixture[str]) -> None:
+    """200 cameras one after another, some 75 s each, take four hours beside the soak."""
+    examples = Path(__file__).parents[3] / "docs" / "examples"
+    words = ["--fleet", examples / "fleets" / "shops.yaml", "--json", "--replications", 2]
+    code, out, _ = ask(examples / "plans" / "shops.yaml", *words, capfd=capfd)
+    answer = parse_document(out.encode(), Answer, max_bytes=10_000_000)
+    assert (code, answer.full.state, answer.not_simulated) == (0, "finished", ())
+    assert 5 * 3600 < answer.seconds < 9 * 3600

@@ -1,0 +1,91 @@
+"""Rollouts with a disruption budget: how many of a site are at it at once, and how long that takes."""
+
+import numpy as np
+import pytest
+
+from service.domain.rollout import RolloutState
+from service.domain.timing import Budget
+from simulation.what_if.course import FINE
+from simulation.what_if.fleet import model_of
+from simulation.what_if.limits import not_simulated
+from simulation.what_if.places import Places, Turns
+from simulation.what_if.planned import by_places
+from tests.unit.what_if.what_if_parts import fault, preset, run, scenario_of
+
+EVERYBODY = [{"percent": 100}]
+ONE = {"group_by": "site", "max_unavailable": 1}
+
+
+def sites(number: int, **more: object) -> dict[str, object]:
+    """Return keys of a fleet that is spread over sites."""
+    return {"attributes": {"site": "shop-{n}"}, "sites": number, **more}
+
+
+@pytest.mark.parametrize("each", [True, False])
+@pytest.mark.parametrize("most", [1, 4])
+def test_site_takes_its_devices_one_after_another(*, most: int, each: bool) -> None:
+    """50 of each of 20 sites, about 74 s each with its call: no more than the budget are at it at any time."""
+    plan = preset("standard", stages=EVERYBODY, pace={}, disruption={**ONE, "max_unavailable": most})
+    ended = run(plan, scenario_of(1000, fleet=sites(20)), each=each, precision=FINE, base_failure=0.0)
+    assert (ended.state, ended.confirmed) == (RolloutState.FINISHED, 1000)
+    assert max(moment.exposed - moment.confirmed for moment in ended.timeline) <= 20 * most * (1.0 if each else 2.0)
+    assert ended.seconds == pytest.approx(50 * 76 / most, rel=0.25)
+
+
+def test_devices_of_no_site_wait_for_nobody() -> None:
+    """And those of the plan's attribute alone are bound."""
+    plan = preset("standard", stages=EVERYBODY, pace={}, disruption={**ONE, "group_by": "shelf"})
+    bound, free = (run(plan, scenario_of(1000, fleet=fleet), each=True) for fleet in (sites(5), {}))
+    assert bound.seconds == free.seconds < 3600
+
+
+def test_device_that_falls_silent_keeps_its_place_until_its_time_out() -> None:
+    """One site, ten devices, all of which brick: a day each."""
+    plan = preset(
+        "standard", stages=EVERYBODY, pace={}, disruption=ONE, gates={"kind": "thresholds", "error_percent": 99}
+    )
+    ended = run(plan, scenario_of(10, fleet=sites(1)), fault("brick", 1.0), each=True, precision=FINE, base_failure=0.0)
+    assert ended.exposed == 10
+    assert ended.seconds == pytest.approx(10 * 86_400, rel=0.01)
+
+
+def test_windows_and_budget_decide_together() -> None:
+    """An hour a night takes some 45 devices of a site: 200 need the fifth night, and nobody begins outside it."""
+    window = [{"from": "01:00", "to": "02:00"}]
+    plan = preset("standard", stages=EVERYBODY, pace={}, disruption=ONE, maintenance=window, device_timeout="7d")
+    scenario = scenario_of(400, fleet=sites(2))
+    exact = run(plan, scenario, each=True, precision=FINE, base_failure=0.0)
+    assert exact.confirmed == 400
+    assert 17 + 3 * 24 < exact.seconds / 3600 < 19 + 4 * 24
+
+
+def test_quick_and_exact_runs_with_places_agree() -> None:
+    """How long it takes, in the median, within a tenth; what a bad release exposes is bounded by the sites."""
+    plan, scenario = preset("standard", stages=EVERYBODY, disruption=ONE), scenario_of(20_000, fleet=sites(200))
+    quick = np.median([run(plan, scenario, seed=seed).seconds for seed in range(3)])
+    exact = run(plan, scenario, each=True, precision=FINE).seconds
+    assert quick == pytest.approx(exact, rel=0.1)
+
+
+def test_percent_of_a_site_is_the_engines() -> None:
+    """Rounded down, one at least, of the devices with that value."""
+    model = model_of(scenario_of(1000, fleet=sites(40)), base_failure=0.0)
+    placed = by_places(model, Budget("site", None, 30), silent_seconds=1.0)
+    assert placed.places == (Places(40, 7, 1.0),)
+    assert by_places(model, None, silent_seconds=1.0).places == ()
+
+
+def test_turns_are_taken_in_the_order_of_asking() -> None:
+    """Two sites; who asks first is first, also where others were named before."""
+    turns = Turns(Places(2, 1, 1.0))
+    asked = np.array([5.0, 0.0, 1.0, 2.0])
+    called, given = turns.take(
+        np.array([0, 0, 0, 1]), asked, contact=np.full(4, 1.0), work=np.full(4, 10.0), move=lambda _, at: at
+    )
+    assert given.tolist() == [22.0, 0.0, 11.0, 2.0]
+    assert called.tolist() == [21.0, 0.0, 10.0, 2.0]
+
+
+def test_budget_is_not_said_to_be_left_out() -> None:
+    """It is simulated."""
+    assert not [line for line in not_simulated(preset("standard", disruption=ONE)) if "disruption" in line]
