@@ -1,12 +1,11 @@
 """Artifacts: operators put them, devices get them, whole or in ranges (RFC 9110 §14)."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response, status
 from pydantic import BaseModel
-from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
@@ -20,9 +19,12 @@ router = APIRouter(prefix="/artifacts", tags=["artifacts"])
 
 Sha256 = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the bytes, lower-case hex.")]
 ARTIFACTS_PATH = f"{DEVICE_BASE_PATH}/artifacts"
+RawHeader = tuple[bytes, bytes]  # the name in lower case, as ASGI has it
 _METHODS = ("GET", "HEAD")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
-_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})\Z")
+_RANGE = re.compile(rb"bytes=(\d{0,18})-(\d{0,18})\Z")
+_CACHED = (b"cache-control", b"private, immutable")
+_RANGED = (b"accept-ranges", b"bytes")
 _RAW_BODY = {
     "requestBody": {
         "required": True,
@@ -64,7 +66,7 @@ async def find_artifact(_actor: ViewerActor, services: ServicesParameter, sha256
 @router.get("/{sha256}", response_class=Response, responses=_RAW_ANSWERS)
 async def read_artifact(_actor: ViewerActor, services: ServicesParameter, sha256: Sha256, request: Request) -> Response:
     """Return an artifact's bytes, whole or in a range; the signed targets name their length and hash."""
-    return await _answer(services.artifacts, sha256, request.headers)
+    return await _answer(services.artifacts, sha256, request.headers.raw)
 
 
 class ArtifactEndpoint:
@@ -81,22 +83,27 @@ class ArtifactEndpoint:
         elif not _SHA256.match(sha256):
             raise UnknownArtifactError(f"artifact: expected a SHA-256, found {sha256[:12]!r}")
         else:
-            answer = await _answer(self._artifacts, sha256, Headers(scope=scope))
+            answer = await _answer(self._artifacts, sha256, scope["headers"])
         await answer(scope, receive, send)
 
 
-async def _answer(artifacts: Artifacts, sha256: str, asked: Headers) -> Response:
+async def _answer(artifacts: Artifacts, sha256: str, asked: Iterable[RawHeader]) -> Response:
     length = await artifacts.length(sha256)
-    headers = {"Accept-Ranges": "bytes", "ETag": f'"{sha256}"', "Cache-Control": "private, immutable"}
-    wanted = _wanted_range(asked, sha256, length)
+    tag = f'"{sha256}"'.encode()
+    headers = ((b"etag", tag), _CACHED)
+    wanted = _wanted_range(dict(asked), tag, length)
     if wanted is None:
-        return _stream(artifacts, sha256, 0, length, headers=headers, status_code=status.HTTP_200_OK)
+        blocks = artifacts.read(sha256, start=0, end=length)
+        return BlocksResponse(blocks, length=length, headers=(*headers, _RANGED))
     start, end = wanted
     if start >= end:
-        headers["Content-Range"] = f"bytes */{length}"
-        return Response(status_code=status.HTTP_416_RANGE_NOT_SATISFIABLE, headers=headers)
-    headers["Content-Range"] = f"bytes {start}-{end - 1}/{length}"
-    return _stream(artifacts, sha256, start, end, headers=headers, status_code=status.HTTP_206_PARTIAL_CONTENT)
+        unsatisfied = {"Content-Range": f"bytes */{length}"}
+        return Response(status_code=status.HTTP_416_RANGE_NOT_SATISFIABLE, headers=unsatisfied)
+    blocks = artifacts.read(sha256, start=start, end=end)
+    found = (b"content-range", b"bytes %d-%d/%d" % (start, end - 1, length))
+    return BlocksResponse(
+        blocks, length=end - start, headers=(*headers, found), status_code=status.HTTP_206_PARTIAL_CONTENT
+    )
 
 
 class BlocksResponse(Response):
@@ -115,12 +122,13 @@ class BlocksResponse(Response):
         blocks: AsyncIterator[bytes],
         *,
         length: int,
-        headers: dict[str, str],
+        headers: Sequence[RawHeader],
         status_code: int = status.HTTP_200_OK,
         media_type: str = "application/octet-stream",
     ) -> None:
-        headers["Content-Length"] = str(length)
-        super().__init__(status_code=status_code, headers=headers, media_type=media_type)
+        super().__init__(status_code=status_code)
+        own = ((b"content-length", b"%d" % length), (b"content-type", media_type.encode()))
+        self.raw_headers = [*headers, *own]
         self._blocks = blocks
         self._length = length
 
@@ -136,26 +144,19 @@ class BlocksResponse(Response):
         await send({"type": "http.response.body", "body": block})
 
 
-def _stream(
-    artifacts: Artifacts, sha256: str, start: int, end: int, *, headers: dict[str, str], status_code: int
-) -> Response:
-    blocks = artifacts.read(sha256, start=start, end=end)
-    return BlocksResponse(blocks, length=end - start, status_code=status_code, headers=headers)
-
-
-def _wanted_range(asked: Headers, sha256: str, length: int) -> tuple[int, int] | None:
+def _wanted_range(asked: Mapping[bytes, bytes], tag: bytes, length: int) -> tuple[int, int] | None:
     """Return the wanted bytes as (start, end); None where the whole is to be sent (RFC 9110 §14.2)."""
-    if asked.get("if-range", f'"{sha256}"') != f'"{sha256}"':
+    if asked.get(b"if-range", tag) != tag:
         return None
-    found = _RANGE.match(asked.get("range", ""))
-    if found is None or found[1] == found[2] == "":
+    found = _RANGE.match(asked.get(b"range", b""))
+    if found is None:
         return None
-    if not found[1]:
-        return max(0, length - int(found[2])), length
-    end = min(length, int(found[2]) + 1) if found[2] else length
-    if found[2] and int(found[2]) < int(found[1]):
-        return None
-    return int(found[1]), end
+    first, last = found.groups()
+    if not first:
+        return (max(0, length - int(last)), length) if last else None
+    if not last:
+        return int(first), length
+    return (int(first), min(length, int(last) + 1)) if int(first) <= int(last) else None
 
 
 def _model(artifact: Artifact) -> ArtifactModel:

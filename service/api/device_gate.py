@@ -138,7 +138,10 @@ class DeviceGate:
 
 def reach_of(path: str) -> frozenset[Caller]:
     """Return who reaches a path."""
-    return next((callers for base, callers in REACH if path == base or path.startswith(f"{base}/")), _OTHERS)
+    for base, callers in REACH:
+        if path.startswith(base) and path[len(base) : len(base) + 1] in {"", "/"}:
+            return callers
+    return _OTHERS
 
 
 async def _answer(error: Exception, scope: Scope, receive: Receive, send: Send) -> None:

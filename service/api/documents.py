@@ -70,7 +70,7 @@ def _bytes(services: Services, document: StoredDocument) -> Response:
     return BlocksResponse(
         services.artifacts.read(document.sha256, start=0, end=document.length),
         length=document.length,
-        headers={"ETag": f'"{document.sha256}"'},
+        headers=[(b"etag", f'"{document.sha256}"'.encode())],
         media_type="application/json",
     )
 

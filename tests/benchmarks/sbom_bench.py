@@ -46,7 +46,8 @@ BARE = """
     SELECT count(DISTINCT device_id) FROM installed_images
     WHERE sha256 IN (SELECT sha256 FROM bom_components WHERE name_key = :name)
 """
-INDEX = "ix_installed_images_slot_sha256_device_id"
+COUNTED = "ix_installed_images_slot_sha256"
+LISTED = f"{COUNTED}_device_id"
 
 
 def digest(slot: Slot, image: int) -> str:
@@ -190,8 +191,8 @@ async def require_index(database: Database) -> None:
     async with database.transaction(read_only=True) as connection:
         sql = str(query.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True}))
         plan = "\n".join(" ".join(map(str, row)) for row in await connection.execute(text(f"{explain} {sql}")))
-    if plan.count(INDEX) != len(Slot) or "Seq Scan on installed_images" in plan:
-        raise RuntimeError(f"plan: expected {INDEX}, found:\n{plan}")
+    if plan.count(COUNTED) != len(Slot) or "Seq Scan on installed_images" in plan:
+        raise RuntimeError(f"plan: expected {COUNTED} or {LISTED}, found:\n{plan}")
 
 
 async def fill_new(url: str, count: int) -> None:
@@ -205,14 +206,15 @@ async def fill_new(url: str, count: int) -> None:
 
 
 async def rows_of(url: str, name: str, count: int) -> list[dict[str, Any]]:
-    """Measure one filled database, which loses its index."""
+    """Measure one filled database, which loses its indexes."""
     database = Database(database_url(url))
     try:
         await require_index(database)
         wanted = {"rare": count // IMAGES, "common": count}
         ours = {component: await seconds(database, component, wanted[component]) for component in wanted}
         async with database.transaction(read_only=False) as connection:
-            await connection.execute(text(f"DROP INDEX {INDEX}"))
+            for index in (COUNTED, LISTED):
+                await connection.execute(text(f"DROP INDEX {index}"))
             await connection.commit()
         bare = {component: await bare_seconds(database, component) for component in wanted}
     finally:
@@ -224,7 +226,7 @@ async def rows_of(url: str, name: str, count: int) -> list[dict[str, Any]]:
             "peer": bare[component],
             "ratio": bare[component] / ours[component],
             "unit": "s",
-            "note": f"{component}: {wanted[component]:,} devices; {5 * count:,} rows; peer: one join without the index",
+            "note": f"{component}: {wanted[component]:,} devices; {5 * count:,} rows; peer: one join without the indexes",
         }
         for component in wanted
     ]
@@ -239,7 +241,7 @@ async def postgresql_rows(count: int) -> list[dict[str, Any]]:
 
 
 def sqlite_rows(count: int, *, with_command: bool) -> list[dict[str, Any]]:
-    """Measure SQLite, and the command where asked for, which needs the index that the other rows drop."""
+    """Measure SQLite, and the command where asked for, which needs the indexes that the other rows drop."""
     with tempfile.TemporaryDirectory() as folder:
         filled, copied = Path(folder) / "filled.db", Path(folder) / "copied.db"
         asyncio.run(fill_new(f"sqlite:///{filled}", count))  # closed, so that all of it is in one file

@@ -1,7 +1,7 @@
 """Documents in force, what is inside images, and which devices run it.
 
-A component leads to its images by `name_key` or `package`, and an image to its devices by one index (slot, image,
-device); nothing reads the rows of devices.
+A component leads to its images by `name_key` or `package`, an image to its devices by one index (slot, image, device),
+and to their number by a small one (slot, image); nothing reads the rows of devices.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -117,7 +117,7 @@ def installed_query(query: ComponentQuery) -> Select[Any]:
 def counts_query(digests: Collection[str]) -> Select[Any]:
     """Return what counts devices: a row for each image, a column for each slot.
 
-    Each count reads one range of the index.
+    Each count reads one range of the small index.
     """
     images = _images(bom_components.c.sha256.in_(digests))
     counts = (_running(images, slot).with_only_columns(func.count()).scalar_subquery() for slot in Slot)

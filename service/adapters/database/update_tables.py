@@ -303,6 +303,7 @@ installed_images = Table(
     Column("sha256", SHA256_TYPE, nullable=False),
     Column("reported_at", UtcDateTime, nullable=False),
     Index(None, "slot", "sha256", "device_id"),  # all that "which devices run this" reads
+    Index(None, "slot", "sha256"),  # all that "how many run this" reads: an entry per image and not per device
 )
 
 version_manifests = Table(

@@ -45,6 +45,23 @@ async def test_range_comes_alone(wanted: str, start: int, end: int) -> None:
     assert answer.headers["content-range"] == f"bytes {start}-{end - 1}/{len(CONTENT)}"
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Range": "bytes=-"},
+        {"Range": "bytes=5-2"},
+        {"Range": "bytes=0-1,3-4"},
+        {"Range": "items=0-1"},
+        {"Range": "bytes=0-1", "If-Range": f'"{"0" * 64}"'},
+    ],
+)
+async def test_range_that_means_none_is_passed_over(headers: Mapping[str, str]) -> None:
+    """Malformed, of several parts, or of other bytes: the whole comes."""
+    answer = await ask(headers=headers)
+    assert (answer.status_code, answer.content) == (200, CONTENT)
+    assert answer.headers["accept-ranges"] == "bytes"
+
+
 async def test_range_behind_the_end_is_refused() -> None:
     """The length is told."""
     answer = await ask(headers={"Range": "bytes=1280-"})
