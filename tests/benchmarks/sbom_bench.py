@@ -226,7 +226,7 @@ async def rows_of(url: str, name: str, count: int) -> list[dict[str, Any]]:
             "peer": bare[component],
             "ratio": bare[component] / ours[component],
             "unit": "s",
-            "note": f"{component}: {wanted[component]:,} devices; {5 * count:,} rows; peer: one join without the indexes",
+            "note": f"{component}: {wanted[component]:,} devices; {5 * count:,} rows; peer: one join without indexes",
         }
         for component in wanted
     ]
