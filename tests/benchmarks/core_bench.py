@@ -21,8 +21,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from protocol.model import InputContract
-from protocol.sensing import SensorKind, SignalContract, SpectralFeatures
 from tests.benchmarks.bench_service import PASSPHRASE, data_directory, service
 from tests.benchmarks.fleet_bench import (
     IMAGE,
@@ -36,6 +34,7 @@ from tests.benchmarks.fleet_bench import (
     wait_for_messages,
     wait_until_connected,
 )
+from tests.integration.sensing import listening_cores
 
 EVENTS_PER_DEVICE = 2  # a second, one of each core
 SETTLED_AFTER = 10  # messages of each device
@@ -43,26 +42,8 @@ KEYWORDS = Carried(
     "keyword-spotting",
     "m4-1",
     ("hall", "kitchen"),
-    InputContract(
-        shape=(1, 50, 10, 1),
-        dtype="float32",
-        sensor=SensorKind.MICROPHONE,
-        signal=SignalContract(
-            sample_rate_hz=16_000,
-            window_samples=16_000,
-            features=SpectralFeatures(
-                kind="log-mel",
-                frame_samples=480,
-                step_samples=320,
-                bands=10,
-                low_hz=20.0,
-                high_hz=4000.0,
-                coefficients=10,
-                stretched=True,
-            ),
-        ),
-    ),
-    ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go", "unknown", "background"),
+    listening_cores.KEYWORDS,
+    listening_cores.WORDS,
 )
 PRODUCTS = {"person + image": (PERSON, IMAGE), "person + keywords": (PERSON, KEYWORDS)}
 

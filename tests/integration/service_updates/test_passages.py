@@ -118,18 +118,31 @@ async def test_release_beyond_fails_once_the_one_to_pass_through_was_aborted(wor
     assert await states(world, [through, beyond]) == [ActionState.CANCELLED, ActionState.FAILED]
 
 
-async def ahead_of_its_stage(world: UpdateWorld) -> tuple[RolloutView, RolloutView, str, str]:
-    """Return a rollout in stages, one of the release beyond, and a device of each stage of the first."""
-    devices = await world.add_devices(2)
+async def in_stages(world: UpdateWorld, *, devices: int) -> RolloutView:
+    """Return a rollout of the release to pass through, open for one of so many devices, which run the first release."""
     first, _, _ = await three_releases(world)
-    for device in devices:
+    for device in await world.add_devices(devices):
         await runs(world, device, first)
     through = await world.roll_out("v2.0.0", (StagePlan(count=1), StagePlan(percent=100)))
     await world.tick()
+    return through
+
+
+async def canary_and_other(world: UpdateWorld) -> tuple[RolloutView, str, str]:
+    """Return such a rollout for two devices: the one that it was given to, which has asked for it, and the other."""
+    through = await in_stages(world, devices=2)
     canary = (await action_of(world, through)).device_id
     await ask(world, canary)
+    async with world.unit_of_work(read_only=True) as work:
+        devices = await work.actions.members(through.stored.rollout.group_id, begins="")
+    return through, canary, next(device for device in devices if device != canary)
+
+
+async def ahead_of_its_stage(world: UpdateWorld) -> tuple[RolloutView, RolloutView, str, str]:
+    """Return such a rollout, one of the release beyond, and a device of each stage of the first."""
+    through, canary, device = await canary_and_other(world)
     (beyond,) = await begin(world, "v3.0.0")
-    return through, beyond, canary, next(device for device in devices if device != canary)
+    return through, beyond, canary, device
 
 
 async def test_release_beyond_waits_for_a_stage_of_the_one_to_pass_through(world: UpdateWorld) -> None:
@@ -160,12 +173,7 @@ async def test_release_beyond_waits_for_a_stage_of_the_one_to_pass_through(world
 
 async def test_devices_that_wait_for_a_release_to_pass_through_use_the_pace_once(world: UpdateWorld) -> None:
     """Looks at them take no turn from those that have yet to be let in, one in five minutes."""
-    devices = await world.add_devices(6)
-    first, _, _ = await three_releases(world)
-    for device in devices:
-        await runs(world, device, first)
-    await world.roll_out("v2.0.0", (StagePlan(count=1), StagePlan(percent=100)))
-    await world.tick()
+    await in_stages(world, devices=6)
     new = NewRollout("v3.0.0", "Production", None, plan(pace=Pace(per_minute=0.2)))
     beyond = await world.rollouts.create(RELEASER, new, start_now=True)
     for turn in range(1, 7):
@@ -189,14 +197,7 @@ async def held_by(world: UpdateWorld, view: RolloutView) -> list[Action]:
 
 async def test_device_that_heals_waits_for_no_release_to_pass_through(world: UpdateWorld) -> None:
     """Its rollout has finished and looks at nobody again: it is refused at once, and says what the device lacks."""
-    devices = await world.add_devices(2)
-    first, _, _ = await three_releases(world)
-    for each in devices:
-        await runs(world, each, first)
-    through = await world.roll_out("v2.0.0", (StagePlan(count=1), StagePlan(percent=100)))
-    await world.tick()
-    canary = (await action_of(world, through)).device_id
-    await ask(world, canary)
+    through, canary, device = await canary_and_other(world)
     await world.rollouts.pause(RELEASER, through.stored.rollout.rollout_id)
     await confirm(world, canary, through)
     await give(world, canary, {"ring": "lab"})
@@ -207,7 +208,6 @@ async def test_device_that_heals_waits_for_no_release_to_pass_through(world: Upd
     await ask(world, canary)
     await confirm(world, canary, beyond)
     assert await state_of(world, beyond) is RolloutState.FINISHED
-    (device,) = set(devices) - {canary}
     await set_access(world, device, Access.UPDATE_ONLY, strange=False)
     await ask(world, device)
     action = await part_of(world, beyond, device)

@@ -106,12 +106,17 @@ async def asking(world: UpdateWorld, requests: RolloutRequests, approvals: Appro
     return view
 
 
-async def test_yes_to_a_question_takes_two_and_a_brake_takes_one(world: UpdateWorld) -> None:
-    """Resuming waits with what was asked; pausing, and resuming what a person has paused, do not; nor does an abort."""
+async def asked_by_anne(world: UpdateWorld) -> tuple[RolloutRequests, Approvals, RolloutView, Approval]:
+    """Return the desks, such a rollout, and Anne's request for a yes."""
     requests, approvals = await office(world)
     view = await asking(world, requests, approvals)
+    return requests, approvals, view, pending(await requests.resume(ANNE, view.stored.rollout.rollout_id))
+
+
+async def test_yes_to_a_question_takes_two_and_a_brake_takes_one(world: UpdateWorld) -> None:
+    """Resuming waits with what was asked; pausing, and resuming what a person has paused, do not; nor does an abort."""
+    requests, approvals, view, request = await asked_by_anne(world)
     rollout_id = view.stored.rollout.rollout_id
-    request = pending(await requests.resume(ANNE, rollout_id))
     assert "1 of 2 confirmed, 1 failed" in str(request.arguments["question"])
     shown = await world.rollouts.get(rollout_id)
     assert shown.pending is not None
@@ -126,10 +131,8 @@ async def test_yes_to_a_question_takes_two_and_a_brake_takes_one(world: UpdateWo
 
 async def test_request_for_another_question_is_stale(world: UpdateWorld) -> None:
     """Meanwhile the failed device was tried again: it is shown so, cannot be granted, and gives way to a new one."""
-    requests, approvals = await office(world)
-    view = await asking(world, requests, approvals)
+    requests, approvals, view, request = await asked_by_anne(world)
     rollout_id = view.stored.rollout.rollout_id
-    request = pending(await requests.resume(ANNE, rollout_id))
     with pytest.raises(AlreadyRequestedError, match="found one by anne"):
         await requests.resume(BEN, rollout_id)
     await asked_anew(world, view)
@@ -149,10 +152,8 @@ async def test_request_for_another_question_is_stale(world: UpdateWorld) -> None
 
 async def test_stale_request_is_closed_by_who_would_approve_it_and_by_the_house(world: UpdateWorld) -> None:
     """Whoever comes first; the rollout waits on."""
-    requests, approvals = await office(world)
-    view = await asking(world, requests, approvals)
+    requests, approvals, view, first = await asked_by_anne(world)
     rollout_id = view.stored.rollout.rollout_id
-    first = pending(await requests.resume(ANNE, rollout_id))
     await asked_anew(world, view)
     with pytest.raises(SubjectChangedError, match=r"rollout\.resume: expected its subject to ask for"):
         await approvals.approve(CLEO, first.approval_id)
