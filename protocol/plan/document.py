@@ -92,11 +92,18 @@ class Plan(Document):
 
     @model_validator(mode="after")
     def _check_waiting(self) -> Self:
-        waits = self.download_only or self.shadow is not None
         beside = {"maintenance": self.maintenance, "disruption": self.disruption, "deferral": self.deferral}
         found = ", ".join(key for key, value in beside.items() if value)
-        if waits and found:  # they hold when a device is given the release, and not when it is to run it
-            raise ValueError(f"download_only and shadow: expected them without {found}, found both")
+        if self.download_only and found:  # they hold when a device is given the release, and not when it is to run it
+            raise ValueError(
+                f"download_only: expected it without {found}, found both; leave out download_only, so that devices "
+                f"fetch and install when {found} let them, or {found}, and say `rollout install` when they may install"
+            )
+        if self.shadow is not None and found:
+            raise ValueError(
+                f"shadow: expected it without {found}, found both; have a few devices compare, and run it, by a plan "
+                f"with shadow whose target are these alone, then bring it to all by one with {found}"
+            )
         return self
 
 

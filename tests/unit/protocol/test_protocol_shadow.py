@@ -65,7 +65,14 @@ def test_counts_come_with_the_state_shadowing_alone() -> None:
         ({"shadow": {"worst": 0.01}}, "expected above the acceptable 0.02"),
         ({"shadow": {"disagreement": 0.6, "expected_disagreement": 0.5}}, "expected below 1"),
         ({"shadow": {"longest": "10ms"}}, "expected at least 1s"),
-        ({"download_only": True, "deferral": {"most": 1, "longest": "1d"}}, "expected them without deferral"),
+        (
+            {"download_only": True, "deferral": {"most": 1, "longest": "1d"}},
+            "say `rollout install` when",
+        ),
+        (
+            {"shadow": {}, "disruption": {"group_by": "site"}},
+            "then bring it to all by one with disruption",
+        ),
     ],
 )
 def test_plan_that_makes_no_shadow_is_refused(plan: dict[str, Any], match: str) -> None:
