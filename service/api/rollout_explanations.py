@@ -12,6 +12,7 @@ from service.api.auth import ViewerActor
 from service.api.model_health import CountedModel, counted_model
 from service.api.rollouts import RolloutId, RolloutModel, VerdictModel, rollout_model, verdict_model
 from service.api.services import ServicesParameter
+from service.application.reach import Missed
 from service.application.rollout_explanation import Compared, CountedDevices, Failed, Waiting
 from service.domain.action import Action, Hold
 from service.domain.gates.arms import Arm
@@ -96,6 +97,20 @@ class CountedKindModel(BaseModel):
     first: list[CountedModel]
 
 
+class MissedDeviceModel(BaseModel):
+    """A device that was given the release, and that its rollback has not come to."""
+
+    device_id: str
+    reason: str
+
+
+class MissedModel(BaseModel):
+    """Devices that a rollback has not come to: how many, and the first by their ids."""
+
+    devices: int
+    first: list[MissedDeviceModel]
+
+
 class ExplanationModel(BaseModel):
     """Why a rollout stands where it stands.
 
@@ -105,6 +120,7 @@ class ExplanationModel(BaseModel):
         waiting: those that may not have the release yet.
         compared: those that have said whether a model in shadow agrees, the ones where it does not first.
         counted: those that gates of models' health have counted; `/rollouts/{id}/counted` lists them all.
+        missed: of a rollback, those that it has not come to.
     """
 
     rollout: RolloutModel
@@ -113,6 +129,7 @@ class ExplanationModel(BaseModel):
     waiting: list[WaitingModel]
     compared: list[ComparedModel]
     counted: list[CountedKindModel]
+    missed: MissedModel
 
 
 @router.get("/{rollout_id}/explanation")
@@ -130,6 +147,7 @@ async def explain_rollout(_actor: ViewerActor, services: ServicesParameter, roll
         waiting=[_waiting(each) for each in found.waiting],
         compared=[_compared(each) for each in found.compared],
         counted=[_counted(each) for each in found.counted],
+        missed=_missed(found.missed),
     )
 
 
@@ -141,6 +159,11 @@ def _counted(found: CountedDevices) -> CountedKindModel:
         devices=found.devices,
         first=[counted_model(each) for each in found.first],
     )
+
+
+def _missed(found: Missed) -> MissedModel:
+    first = [MissedDeviceModel(device_id=each.device_id, reason=each.reason) for each in found.first]
+    return MissedModel(devices=found.devices, first=first)
 
 
 def _compared(found: Compared) -> ComparedModel:

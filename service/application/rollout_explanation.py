@@ -10,9 +10,11 @@ from datetime import datetime
 
 from protocol.messages import Cause
 from service.application.health_repository import Counted, CountedKind
+from service.application.reach import Missed, missed_by
 from service.application.unit_of_work import UnitOfWork
 from service.application.update_repositories import StoredVerdict
 from service.domain.action import Action, Hold
+from service.domain.rollout import Rollout
 
 DEVICES_SHOWN = 20  # of each kind of failure
 DECISIONS_SHOWN = 500
@@ -84,30 +86,37 @@ class CountedDevices:
 
 @dataclass(frozen=True, slots=True)
 class RolloutExplanation:
-    """What was decided, oldest first, who has failed, who waits, what was found in shadow, whom gates have counted."""
+    """What was decided, oldest first, who has failed, who waits, what was found in shadow, whom gates have counted.
+
+    Attributes:
+        missed: of a rollback, devices that it has not come to.
+    """
 
     decisions: Sequence[ExplainedDecision]
     failed: Sequence[Failed]
     waiting: Sequence[Waiting]
     compared: Sequence[Compared]
     counted: Sequence[CountedDevices]
+    missed: Missed
 
 
-async def explain_rollout(work: UnitOfWork, rollout_id: str, *, now: datetime) -> RolloutExplanation:
-    """Explain a rollout that is there.
+async def explain_rollout(work: UnitOfWork, rollout: Rollout, *, now: datetime) -> RolloutExplanation:
+    """Explain a rollout.
 
     Args:
         work: may be read-only.
-        rollout_id: of the rollout.
+        rollout: as it was read there.
         now: UTC, aware.
     """
+    rollout_id = rollout.rollout_id
     verdicts = await work.rollouts.verdicts(rollout_id, after_number=0, limit=DECISIONS_SHOWN)
     decisions = [
         ExplainedDecision(stored, await _failed(work, rollout_id, until=stored.decided_at)) for stored in verdicts
     ]
     failed, waiting = await _failed(work, rollout_id, until=now), await _waiting(work, rollout_id)
     compared, counted = await _compared(work, rollout_id), await _counted(work, rollout_id)
-    return RolloutExplanation(decisions, failed, waiting, compared, counted)
+    missed = await missed_by(work, rollout)
+    return RolloutExplanation(decisions, failed, waiting, compared, counted, missed)
 
 
 async def _counted(work: UnitOfWork, rollout_id: str) -> Sequence[CountedDevices]:

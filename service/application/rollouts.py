@@ -172,7 +172,7 @@ class Rollouts:
         """
         async with self._unit_of_work(read_only=True) as work:
             view = await _view(work, await work.rollouts.get(rollout_id))
-            return view, await explain_rollout(work, rollout_id, now=self._clock.now())
+            return view, await explain_rollout(work, view.stored.rollout, now=self._clock.now())
 
     @tried_again
     async def start(self, actor: Actor, rollout_id: str) -> RolloutView:

@@ -35,6 +35,8 @@ def print_explanation(answer: JsonObject) -> None:
         shown = "" if kind["devices"] == len(kind["first"]) else f", the first {len(kind['first'])}"
         print_line(f"counted by {kind['gate']}, {kind['arm']}, {kind['what']}: {kind['devices']} devices{shown}")
     print_counted([device for kind in answer["counted"] for device in kind["first"]])
+    if answer["missed"]["devices"]:
+        _print_missed(answer["missed"])
 
 
 def print_counted(counted: list[JsonObject]) -> None:
@@ -46,6 +48,13 @@ def print_counted(counted: list[JsonObject]) -> None:
     ]
     if rows:
         print_table("Counted by gates", ("gate", "device", "arm", "what", "when", "detail"), rows)
+
+
+def _print_missed(missed: JsonObject) -> None:
+    shown = "" if missed["devices"] == len(missed["first"]) else f", the first {len(missed['first'])}"
+    print_line(f"not reached, though they were given the release: {missed['devices']} devices{shown}")
+    for device in missed["first"]:
+        print_line(f"  {short(device['device_id'])} {device['reason']}")
 
 
 def _print_waiting(kind: JsonObject) -> None:

@@ -29,9 +29,10 @@ DECISION = {
 }
 
 
-def explanation(*, state: str = "running", **lists: list[Any]) -> dict[str, Any]:
+def explanation(*, state: str = "running", **lists: Any) -> dict[str, Any]:
     """The service's answer, with nothing in the lists that are not given."""
     empty: dict[str, Any] = {name: [] for name in ("decisions", "failed", "waiting", "compared", "counted")}
+    empty["missed"] = {"devices": 0, "first": []}
     return {"rollout": {"state": state}, **empty, **lists}
 
 
@@ -78,3 +79,14 @@ def test_counted_devices_are_printed_by_gate_with_their_number(capsys: pytest.Ca
     assert "counted by means, control, latency: 1 devices" in words
     assert "abab" in words
     assert "cdcd" not in words
+
+
+def test_devices_that_a_rollback_missed_are_printed_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    """How many, and the first; without any nothing is said of it."""
+    first = [{"device_id": "ef" * 64, "reason": "the device is decommissioned"}]
+    print_explanation(explanation(missed={"devices": 30, "first": first}))
+    words = " ".join(capsys.readouterr().out.split())
+    assert "not reached, though they were given the release: 30 devices, the first 1" in words
+    assert "the device is decommissioned" in words
+    print_explanation(explanation())
+    assert "not reached" not in capsys.readouterr().out
