@@ -5,8 +5,8 @@ order in which they asked; one that was called keeps its place until its update 
 away.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -77,8 +77,3 @@ def _by_rank(sites: Integers, asked: Floats) -> Iterator[Integers]:
     ranks = np.arange(order.size) - np.repeat(begins, np.diff(np.r_[begins, order.size]))
     by_rank = order[np.argsort(ranks, kind="stable")]
     yield from np.split(by_rank, np.cumsum(np.bincount(ranks))[:-1])
-
-
-def scaled(places: Sequence[Places], share: float) -> tuple[Places, ...]:
-    """Return a share of the places, of each kind one at least."""
-    return tuple(replace(each, number=max(1, round(each.number * share))) for each in places)

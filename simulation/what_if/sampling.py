@@ -14,7 +14,7 @@ import numpy as np
 from protocol.messages import ActionState
 from simulation.what_if.arrays import Floats, Integers
 from simulation.what_if.fleet import FleetModel, Kind
-from simulation.what_if.places import NEVER, Turns, scaled
+from simulation.what_if.places import NEVER, Turns
 from simulation.what_if.windows import OpenTimes
 
 DELAY_PARTS = 5  # equal parts of the delays' distribution, each in the place of its median
@@ -89,7 +89,7 @@ class Aggregated:
         self._rng = rng
         self._shares = shares_of_clocks(model)
         self._groups = [_Group(model, clock) for clock in range(len(model.clocks))]
-        self._waits = _SampledWaits(model, rng) if model.places else None
+        self._waits = [_SampledWaits(model, place, rng) for place in range(len(model.places))]
 
     def split(self, devices: int) -> Sequence[int]:
         """See `Sampler.split`."""
@@ -102,8 +102,9 @@ class Aggregated:
         middle = at + seconds / 2
         given, ends = group.times(middle)
         hit = counts.nonzero()[0]
-        if self._waits is not None:
-            waits = self._waits.draw(devices, at, seconds=seconds, clock=clock)
+        if self._waits:
+            drawn = [each.draw(devices, at, seconds=seconds, clock=clock) for each in self._waits]
+            waits = np.array([*drawn, np.zeros(PARTS.size)])  # the last row: who belongs to no place
             return self._with_waits(group, waits, hit=hit, counts=counts[hit], let_in=middle, asked=given[hit])
         return Batch(devices, counts[hit], np.full(hit.size, middle), given[hit], ends[hit], group.endings[hit])
 
@@ -201,11 +202,6 @@ class EachDevice:
         """Return how many devices are left that go by a clock."""
         return len(self._by_clock[clock]) - self._drawn[clock]
 
-    def places(self, begin: int, *, clock: int) -> Integers:
-        """Return what those drawn since belong to that go by a clock."""
-        found: Integers = self._place[self._by_clock[clock][begin : self._drawn[clock]]]
-        return found
-
     def split(self, devices: int) -> Sequence[int]:
         """See `Sampler.split`."""
         taken = self._clocks[self._next : self._next + devices]
@@ -254,36 +250,37 @@ class EachDevice:
 
 
 class _SampledWaits:
-    """How long devices wait for others of their place: as those of a smaller fleet with places of the same size do.
+    """How long devices of one place wait for others: as those of some of the places do, drawn each.
 
     Args:
         model: the fleet.
+        place: which of the fleet's places.
         rng: seeded.
     """
 
-    def __init__(self, model: FleetModel, rng: np.random.Generator) -> None:
-        fewest = min(places.number for places in model.places)
-        self._share = min(1.0, max(SAMPLED / model.devices, FEWEST_PLACES / fewest))
-        places = scaled(model.places, self._share)
-        devices = max(1, round(model.devices * self._share))
-        self._sample = EachDevice(replace(model, devices=devices, places=places), rng)
+    def __init__(self, model: FleetModel, place: int, rng: np.random.Generator) -> None:
+        ours = [kind for kind in model.kinds if kind.place == place]
+        all_of_us = sum(kind.share for kind in ours)
+        places = model.places[place]
+        share = min(1.0, max(SAMPLED / (all_of_us * model.devices), FEWEST_PLACES / places.number))
+        devices = max(1, round(all_of_us * model.devices * share))
+        kinds = tuple(replace(kind, share=kind.share / all_of_us, place=0) for kind in ours)
+        fewer = replace(places, number=max(1, round(places.number * share)))
+        self._sample = EachDevice(replace(model, devices=devices, kinds=kinds, places=(fewer,)), rng)
+        of_clocks = zip(shares_of_clocks(replace(model, kinds=tuple(ours))), shares_of_clocks(model), strict=True)
+        self._shares = [share * part / whole if whole else 0.0 for part, whole in of_clocks]
         self._due = [0.0 for _ in model.clocks]
-        self._drawn = [0 for _ in model.clocks]
-        self._waits: Floats = np.zeros((len(places) + 1, PARTS.size))  # the last row: who belongs to no place
+        self._waits: Floats = np.zeros(PARTS.size)
 
     def draw(self, devices: int, at: float, *, seconds: float, clock: int) -> Floats:
-        """Return the waits of the next devices, by what they belong to and for each of `PARTS`."""
-        self._due[clock] += devices * self._share
+        """Return the waits of the next devices of the fleet that belong here, for each of `PARTS`."""
+        self._due[clock] += devices * self._shares[clock]
         number = min(int(self._due[clock]), self._sample.left(clock))
-        if not number:
-            return self._waits
-        self._due[clock] -= number
-        batch = self._sample.draw(number, at, seconds=seconds, clock=clock)
-        places = self._sample.places(self._drawn[clock], clock=clock)
-        self._drawn[clock] += number
-        asked = batch.given_at if batch.waiting is None else batch.waiting.asked_at
-        for place in np.unique(places[places >= 0]):
-            self._waits[place] = np.quantile((batch.given_at - asked)[places == place], MIDDLES)
+        if number:
+            self._due[clock] -= number
+            batch = self._sample.draw(number, at, seconds=seconds, clock=clock)
+            asked = batch.given_at if batch.waiting is None else batch.waiting.asked_at
+            self._waits = np.quantile(batch.given_at - asked, MIDDLES)
         return self._waits
 
 
