@@ -81,6 +81,7 @@ class NetworkPath:
         self.interference: Callable[[str, HttpResponse], HttpResponse] | None = None
         self._where = where
         quality = self._quality = where.quality
+        self._usual_seconds, self._jitter_seconds = quality.latency.total_seconds(), quality.jitter.total_seconds()
         self._is_always_open = not (quality.outages or quality.offline_hours or quality.metered_bytes_per_day)
         self._clock = clock
         # Requests and messages are drawn by different threads, so each from a generator of its own.
@@ -177,9 +178,8 @@ class NetworkPath:
         return owed
 
     def _latency(self, rng: random.Random) -> float:
-        jitter = self._quality.jitter.total_seconds()
-        deviation = jitter * rng.uniform(-1, 1) if jitter else 0.0
-        return max(0.0, self._quality.latency.total_seconds() + deviation)
+        jitter = self._jitter_seconds
+        return max(0.0, self._usual_seconds + jitter * rng.uniform(-1, 1)) if jitter else self._usual_seconds
 
     def _is_lost(self, rng: random.Random) -> bool:
         return self._quality.loss > 0 and rng.random() < self._quality.loss

@@ -176,7 +176,7 @@ class Progress:
         if state.action_id != action_id or state.attempt < attempt:
             deferrals = state.deferrals if state.action_id == action_id else 0
             begun = _Progress(action_id=action_id, attempt=attempt, deferrals=deferrals)
-            self._keep(**begun.model_dump(include=_OF_ONE_ACTION))
+            self._keep(**{name: getattr(begun, name) for name in _OF_ONE_ACTION})
             return True
         if state.deferral is Deferral.TAKEN:
             self._keep(deferral=Deferral.NONE)
@@ -319,7 +319,9 @@ class Progress:
 
 
 def _is_said(report: ActionReport, latest: ActionReport | None) -> bool:
-    return latest is not None and report == latest.model_copy(update={"sequence": report.sequence})
+    if latest is None or latest.state is not report.state:
+        return False
+    return report == latest.model_copy(update={"sequence": report.sequence})
 
 
 def _with(waiting: tuple[ActionReport, ...], report: ActionReport) -> tuple[ActionReport, ...]:

@@ -29,6 +29,7 @@ from service.domain.errors import JsonValue
 
 Aside = Callable[[Callable[[], list[IssuedCertificate | None]]], Awaitable[list[IssuedCertificate | None]]]
 _RESTRICTED = Access.UPDATE_ONLY
+MOST_BOOTS = 1_000  # that an appraiser has in mind, before the next round begins with none
 RESTRICTED_LIFETIME = timedelta(hours=1)  # longest, of a certificate that reaches the update path alone
 
 
@@ -146,6 +147,7 @@ class AttestationRound:
         self._aside = aside
         self._clones = clones
         self._reference_values = reference_values
+        self._appraiser = Appraiser({})
 
     async def settle(self, work: UnitOfWork, claims: Sequence[Claim], *, now: datetime) -> Sequence[Outcome]:
         """Judge claims of different devices; the caller commits.
@@ -176,9 +178,16 @@ class AttestationRound:
             devices=devices,
             policies=await work.products.attestation_policies({device.group_id for device in devices.values()}),
             nonces=nonces,
-            appraiser=Appraiser(await self._reference_values.find(work, _measured(claims))),
+            appraiser=await self._find_appraiser(work, claims),
             used_keys=_used_keys(claims, used),
         )
+
+    async def _find_appraiser(self, work: UnitOfWork, claims: Sequence[Claim]) -> Appraiser:
+        """Return the last round's, with the boots that it knows, or a new one where the reference values are others."""
+        values = await self._reference_values.find(work, _measured(claims))
+        if values != self._appraiser.reference_values or self._appraiser.boots > MOST_BOOTS:
+            self._appraiser = Appraiser(values)
+        return self._appraiser
 
     def _judge(self, claim: Claim, facts: _Facts, *, now: datetime) -> _Judged:
         device = facts.devices.get(claim.peer.device_id)

@@ -139,7 +139,9 @@ class PendingActions:
 
     def first(self, device_id: str) -> Waiting | None:
         """Return what the device may have now, or None."""
-        whole = self._queues.get(device_id, ())
+        whole = self._queues.get(device_id)
+        if whole is None:
+            return None
         queue = [entry for entry in whole if not entry.is_held]
         begun = [entry for entry in queue if entry.is_independent]
         if begun:

@@ -33,15 +33,12 @@ async def store_rollout(work: UnitOfWork, before: StoredRollout, after: Rollout,
         now: UTC, aware.
     """
     judged = evaluate(after, now)
-    stored = replace(
-        before,
-        rollout=replace(judged, verdicts=()),
-        look_at=next_look(judged, now),
-    )
+    kept = replace(judged, verdicts=()) if judged.verdicts else judged
+    stored = replace(before, rollout=kept, look_at=next_look(judged, now))
     await work.rollouts.save(stored, before=before)
     if judged.verdicts:
         await work.rollouts.add_verdicts(judged.rollout_id, judged.verdicts, at=now)
-    if _summary(judged) != _summary(before.rollout):
+    if judged is not before.rollout and _summary(judged) != _summary(before.rollout):
         work.record(await rollout_event(work, judged, str(judged.state), now=now))
     return stored
 

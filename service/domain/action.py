@@ -157,12 +157,12 @@ class Action:
     @property
     def has_disagreed(self) -> bool:
         """Whether its model in shadow did not answer as it is to at any attempt."""
-        return any(agrees is False for agrees in self._comparisons)
+        return False in self._comparisons
 
     @property
     def has_agreed(self) -> bool:
         """Whether its model in shadow has answered as it is to, and never otherwise."""
-        return not self.has_disagreed and any(self._comparisons)
+        return True in self._comparisons and not self.has_disagreed
 
     @property
     def has_broken(self) -> bool:

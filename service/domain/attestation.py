@@ -194,11 +194,19 @@ class Appraiser:
 
     Args:
         reference_values: as for `appraise`.
+
+    Attributes:
+        reference_values: by which it appraises.
     """
 
     def __init__(self, reference_values: Mapping[str, ReferenceValue]) -> None:
-        self._reference_values = reference_values
+        self.reference_values = reference_values
         self._known: dict[tuple[tuple[SoftwareComponent, ...], AttestationPolicy], tuple[Finding, ...]] = {}
+
+    @property
+    def boots(self) -> int:
+        """How many boots it has in mind."""
+        return len(self._known)
 
     def appraise(self, evidence: Evidence, expected_nonce: bytes | None, *, policy: AttestationPolicy) -> Appraisal:
         """Appraise one device's evidence; see `appraise`."""
@@ -218,7 +226,7 @@ class Appraiser:
             found = (
                 _check_order(tuple(component.type for component in components)),
                 *_check_presence(components, policy),
-                *(_check_measurement(component, self._reference_values, policy) for component in components),
+                *(_check_measurement(component, self.reference_values, policy) for component in components),
             )
             self._known[components, policy] = found
         return found

@@ -126,7 +126,7 @@ class ThresholdPolicy:
     def passes(self, stages: Sequence[Shown], _kept: AllKept = NOTHING_KEPT) -> Verdict | None:
         """See `Policy.passes`."""
         stage = stages[-1]
-        if not stage.is_open or stage.counts.succeeded < _part(self.success_percent, stage.counts.size):
+        if not self._is_shown(stage):
             return None
         return Verdict(Decision.SHOWN, result(stage), stage.index, THRESHOLDS, self.figures(stages))
 
@@ -140,6 +140,9 @@ class ThresholdPolicy:
         }
         return figures | {"success_percent": self.success_percent, "error_percent": self.error_percent}
 
+    def _is_shown(self, stage: Shown) -> bool:
+        return stage.is_open and stage.counts.succeeded >= _part(self.success_percent, stage.counts.size)
+
     def _halt(self, stage: Shown) -> Verdict | None:
         if self.small_stage_rule and (ruled := rule_of_small_stages(stage)):
             return ruled
@@ -148,7 +151,7 @@ class ThresholdPolicy:
         devices = results if self.of_results else stage.devices
         if results >= min(self.min_reports, stage.devices) and counts.failed * 100 > self.error_percent * devices:
             reason = f"expected at most {self.error_percent:g} % of {devices} devices to fail, found {counts.failed}"
-        elif stage.is_open and not counts.unresolved and self.passes([stage]) is None:
+        elif stage.is_open and not counts.unresolved and not self._is_shown(stage):
             reason = (
                 f"expected {self.success_percent:g} % of {counts.size} devices to confirm, found {counts.succeeded} "
                 "and no result outstanding"

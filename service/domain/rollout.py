@@ -182,6 +182,11 @@ class Rollout:
         return [stage.shown for stage in self.stages if stage.state not in UNSEEN]
 
     @property
+    def has_opened(self) -> bool:
+        """Whether any stage's devices may run the release, or have it in shadow."""
+        return any(stage.state not in UNSEEN for stage in self.stages)
+
+    @property
     def figures(self) -> dict[str, Figure]:
         """The evidence so far, by name, for people; that of a shadow also after it."""
         opened, shadow = self.opened, self.conditions.shadow
@@ -268,7 +273,8 @@ class Rollout:
         if after.heals:
             return self
         stage = self.stages[after.stage_index]
-        moved = self.with_stage(replace(stage, counts=stage.counts.moved(before, after)))
+        counts = stage.counts.moved(before, after)
+        moved = self if counts is stage.counts else self.with_stage(replace(stage, counts=counts))
         if not after.leaves_the_pace or after.not_before is None:
             return moved
         return replace(moved, held_until=min(self.held_until or after.not_before, after.not_before))

@@ -5,9 +5,9 @@ Devices are counted, never attempts. What a device has failed for at any attempt
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Self
+from typing import Any, Self
 
 from typing_extensions import override
 
@@ -109,39 +109,46 @@ class StageCounts:
         return self.exposed - self.in_progress - self.proved - self.again - failed
 
     def moved(self, before: Action | None, after: Action) -> "StageCounts":
-        """Return the counts after one action has changed, or was made (before is None)."""
-        counted = self if before is None else self.plus(before, -1)
-        return counted.plus(after, 1)
+        """Return the counts after one action has changed, or was made (before is None); the same if they stay."""
+        was, now = {} if before is None else _counted(before), _counted(after)
+        steps = {name: holds - was.get(name, False) for name, holds in now.items()}
+        changes: dict[str, Any] = {name: getattr(self, name) + step for name, step in steps.items() if step}
+        failed, fails = None if before is None else trace_of(before), trace_of(after)
+        if failed == fails:
+            return replace(self, **changes) if changes else self
+        return replace(self, **changes, causes=_moved(self.causes, failed, fails))
 
-    def plus(self, action: Action, times: int) -> "StageCounts":
-        """Return the counts with an action counted, or with `times` −1 taken out."""
-        bucket = action.bucket
-        return StageCounts(
-            scheduled=self.scheduled + times * (bucket is Bucket.SCHEDULED),
-            held=self.held + times * action.leaves_the_pace,
-            in_progress=self.in_progress + times * (bucket is Bucket.IN_PROGRESS),
-            succeeded=self.succeeded + times * (bucket is Bucket.SUCCEEDED),
-            failed=self.failed + times * (bucket is Bucket.FAILED),
-            cancelled=self.cancelled + times * (bucket is Bucket.CANCELLED),
-            reverted=self.reverted + times * (action.state is ActionState.REVERTED),
-            ruled=self.ruled + times * action.halts_small_stage,
-            exposed=self.exposed + times * action.offered,
-            proved=self.proved + times * (action.offered and bucket is Bucket.SUCCEEDED),
-            again=self.again + times * (action.offered and bucket is Bucket.SCHEDULED),
-            causes=self._causes(action, times),
-            downloaded=self.downloaded + times * (action.state is ActionState.DOWNLOADED),
-            compared=self.compared + times * (action.is_waiting and action.state is ActionState.SHADOWING),
-            agreed=self.agreed + times * action.has_agreed,
-            disagreed=self.disagreed + times * action.has_disagreed,
-            broke=self.broke + times * action.has_broken,
-        )
 
-    def _causes(self, action: Action, times: int) -> Mapping[Trace, int]:
-        trace = trace_of(action)
-        if trace is None:
-            return self.causes
-        counted = {**self.causes, trace: self.causes.get(trace, 0) + times}
-        return {trace: count for trace, count in counted.items() if count}
+def _counted(action: Action) -> dict[str, bool]:
+    """Return by which counts of a stage an action is counted."""
+    bucket, state = action.bucket, action.state
+    return {
+        "scheduled": bucket is Bucket.SCHEDULED,
+        "held": action.leaves_the_pace,
+        "in_progress": bucket is Bucket.IN_PROGRESS,
+        "succeeded": bucket is Bucket.SUCCEEDED,
+        "failed": bucket is Bucket.FAILED,
+        "cancelled": bucket is Bucket.CANCELLED,
+        "reverted": state is ActionState.REVERTED,
+        "ruled": action.halts_small_stage,
+        "exposed": action.offered,
+        "proved": action.offered and bucket is Bucket.SUCCEEDED,
+        "again": action.offered and bucket is Bucket.SCHEDULED,
+        "downloaded": state is ActionState.DOWNLOADED,
+        "compared": action.is_waiting and state is ActionState.SHADOWING,
+        "agreed": action.has_agreed,
+        "disagreed": action.has_disagreed,
+        "broke": action.has_broken,
+    }
+
+
+def _moved(causes: Mapping[Trace, int], before: Trace | None, after: Trace | None) -> Mapping[Trace, int]:
+    """Return how many failed for what, once a device that was counted for one trace is counted for another."""
+    counted = dict(causes)
+    for trace, step in ((before, -1), (after, 1)):
+        if trace is not None:
+            counted[trace] = counted.get(trace, 0) + step
+    return {trace: count for trace, count in counted.items() if count}
 
 
 def trace_of(action: Action) -> Trace | None:

@@ -52,7 +52,7 @@ def next_look(rollout: Rollout, now: datetime) -> datetime | None:
     if rollout.state.is_over:
         is_left = rollout.is_to_be_undone or any(stage.counts.scheduled for stage in rollout.stages)
         return now if is_left else None
-    kept_look = rollout.conditions.policy.next_look(rollout.kept) if rollout.opened else None
+    kept_look = rollout.conditions.policy.next_look(rollout.kept) if rollout.has_opened else None
     if rollout.state is not RolloutState.RUNNING:
         return None if kept_look is None else max(kept_look, now)
     ends = [s.soak_ends_at for s in rollout.stages if s.state is StageState.SOAKING and s.soak_ends_at]

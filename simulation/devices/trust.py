@@ -10,7 +10,7 @@ Not verified, because nobody signs: signatures, chains of roots, snapshots, gold
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -71,11 +71,13 @@ class Beliefs:
         catalogue: images and releases.
         attest: gives a nonce and judges what a device shows over it.
         now: the virtual time, which the service says at attestation.
+        judged: releases that passed steps 3 and 4, by all that those look at: what one device finds, others do alike.
     """
 
     catalogue: Catalogue
     attest: Callable[[DeviceId, Shown], Outcome]
     now: Callable[[], datetime]
+    judged: set[tuple[object, ...]] = field(default_factory=set)
 
 
 class VirtualTrust:
@@ -177,26 +179,37 @@ class VirtualTrust:
     def _targets(
         self, release: VirtualRelease, floors: Floors, installed: Mapping[Slot, InstalledImage]
     ) -> tuple[ImageTarget, ...]:
-        # Step 3: agreement.
-        for slot, directed in release.directed.items():
-            held = installed.get(slot)
-            try:
-                updates.check_agreement(
-                    directed,
-                    release.images[slot].target,
-                    release.document,
-                    security_floor=floors.security(slot),
-                    release_floor=floors.release(slot),
-                    installed=None if held is None else held.build,
-                )
-            except ProtocolError as error:
-                raise _leaf_of(error) from error
-        # Step 4: requirements.
-        held_builds = {slot: image.build for slot, image in installed.items()}
-        offered = {slot: image.custom.build(image.sha256) for slot, image in release.images.items()}
-        if unmet := [*unmet_requirements({**held_builds, **offered})]:
-            raise RequirementError("; ".join(unmet))
+        looked_at = (
+            release.target_name,
+            *((floors.security(slot), floors.release(slot)) for slot in release.directed),
+            *((slot, image.digest) for slot, image in installed.items()),
+        )
+        if looked_at not in self._beliefs.judged:
+            _judge(release, floors, installed)
+            self._beliefs.judged.add(looked_at)
         return release.targets
+
+
+def _judge(release: VirtualRelease, floors: Floors, installed: Mapping[Slot, InstalledImage]) -> None:
+    # Step 3: agreement.
+    for slot, directed in release.directed.items():
+        held = installed.get(slot)
+        try:
+            updates.check_agreement(
+                directed,
+                release.images[slot].target,
+                release.document,
+                security_floor=floors.security(slot),
+                release_floor=floors.release(slot),
+                installed=None if held is None else held.build,
+            )
+        except ProtocolError as error:
+            raise _leaf_of(error) from error
+    # Step 4: requirements.
+    held_builds = {slot: image.build for slot, image in installed.items()}
+    offered = {slot: image.custom.build(image.sha256) for slot, image in release.images.items()}
+    if unmet := [*unmet_requirements({**held_builds, **offered})]:
+        raise RequirementError("; ".join(unmet))
 
 
 def _fetch(transport: HttpTransport, file: str) -> bytes:
