@@ -12,11 +12,12 @@ from datetime import datetime, timedelta
 from typing import cast
 
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from pki.csr import VerifiedCsr
 from pki.issuance import CertificateFacts, IssuanceKind
 from protocol.evidence import CLIENT_ID, NONCE_BYTES, Evidence, LifeCycle, SoftwareComponent, bind_nonce_to
-from protocol.identity import Access, DeviceId
+from protocol.identity import Access, DeviceId, spki_der
 from protocol.signing import SoftwareSigner
 from service.application.attestation_round import AttestationRound, Claim, Outcome, check_standing, record_results
 from service.application.clock import Clock
@@ -38,9 +39,22 @@ CERTIFICATE_LIFETIME = timedelta(days=1)
 NONCE_LIFETIME = timedelta(seconds=120)
 IMPLEMENTATION = hashlib.sha256(b"virtual mt3620").digest()
 SOMEBODY = SoftwareSigner(ec.derive_private_key(1, ec.SECP256R1()))  # where a key is wanted that nobody uses
-SOMEBODYS_KEY = SOMEBODY.public_key
 SERIAL_DIGITS = 40  # RFC 5280 §4.1.2.2: at most 20 octets
 _ISSUER = hashlib.sha256(b"virtual issuer").hexdigest()
+
+
+class _SomebodysKey:
+    """Stands for the identity key of every device; encoded once, because every attestation asks for it."""
+
+    def __init__(self) -> None:
+        self._spki = spki_der(SOMEBODY.public_key)
+
+    def public_bytes(self, _encoding: Encoding, _format: PublicFormat) -> bytes:
+        """See `EllipticCurvePublicKey.public_bytes`; always DER SubjectPublicKeyInfo."""
+        return self._spki
+
+
+SOMEBODYS_KEY = cast("ec.EllipticCurvePublicKey", _SomebodysKey())  # of its methods a round needs this one alone
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,7 @@
 
 import gc
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -66,6 +65,7 @@ class Run:
         if not scenario.rollouts and scenario.length is None:
             raise VirtualScenarioError("scenario: expected rollouts or a length, found neither: it would never end")
         self._scenario = scenario
+        _collect_rarely()
         clock = VirtualClock(scenario.start)
         self._tally = RunTally(scenario, started_at=scenario.start) if is_tallied else None
         listener = None if self._tally is None else self._tally.hear
@@ -90,11 +90,10 @@ class Run:
         if tell is not None:
             self.world.scheduler.call(lambda now: self._tell(tell, now), PROGRESS_SECONDS)
         length = self._scenario.length
-        with _rare_collections():
-            try:
-                self.world.run(NEVER if length is None else length.total_seconds())
-            finally:
-                self.world.finish()
+        try:
+            self.world.run(NEVER if length is None else length.total_seconds())
+        finally:
+            self.world.finish()
 
     def report(self, *, ended: bool = True) -> RunReport:
         """Return the record of the run.
@@ -111,12 +110,9 @@ class Run:
         return math.inf if self.world.service is None else now + PROGRESS_SECONDS
 
 
-@contextmanager
-def _rare_collections() -> Iterator[None]:
-    """Have the garbage collector look seldom: a run makes millions of objects that stay, and few cycles."""
-    before = gc.get_threshold()
+def _collect_rarely() -> None:
+    """Have the garbage collector of the process look seldom: a run makes millions of objects that stay, and no cycles.
+
+    It stays so after the run: to look as often as usual again is to look at all of them at once.
+    """
     gc.set_threshold(*COLLECTION_THRESHOLDS)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)

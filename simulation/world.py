@@ -307,15 +307,15 @@ class World:
 
     def _hear(self, stored: StoredEvent) -> None:
         kind, subject = stored.event.type, stored.event.subject_id
-        if kind in {EventType.ROLLOUT, EventType.DEVICE}:
-            self.scheduler.wake(self._worker)
-        if kind is EventType.ROLLOUT:
-            self._change_pace(subject)
-            self._on_rollout(stored)
-        elif kind is EventType.ACTION:
+        if kind is EventType.ACTION:
             self._each(str(stored.event.data["device_id"]), VirtualDevice.rouse)
         elif kind is EventType.DEVICE:
+            self.scheduler.wake(self._worker)
             self._each(subject, VirtualDevice.rouse)
+        elif kind is EventType.ROLLOUT:
+            self.scheduler.wake(self._worker)
+            self._change_pace(subject)
+            self._on_rollout(stored)
 
     def _change_pace(self, rollout_id: str) -> None:
         """Follow a rollout that began, ended or goes on: devices that it has something for find it by their polls."""

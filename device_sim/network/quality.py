@@ -82,6 +82,8 @@ class NetworkPath:
         self._where = where
         quality = self._quality = where.quality
         self._usual_seconds, self._jitter_seconds = quality.latency.total_seconds(), quality.jitter.total_seconds()
+        is_even = not (quality.loss or quality.jitter)
+        self._usual = Crossing(2 * self._usual_seconds) if is_even else None  # of every exchange
         self._is_always_open = not (quality.outages or quality.offline_hours or quality.metered_bytes_per_day)
         self._clock = clock
         # Requests and messages are drawn by different threads, so each from a generator of its own.
@@ -145,6 +147,8 @@ class NetworkPath:
         Args:
             limit_seconds: the device waits no longer.
         """
+        if self._usual is not None:
+            return self._usual
         rng = self._requests
         seconds, timeout = self._latency(rng) + self._latency(rng), FIRST_TIMEOUT_SECONDS
         while self._is_lost(rng):

@@ -362,7 +362,7 @@ async def _unmet(work: UnitOfWork, installed: Mapping[Slot, str], release: Relea
 
 def _going_back(release: Release, now: Mapping[Slot, Build], then: Mapping[Slot, Build]) -> Iterator[str]:
     """Yield the slots where an older image would take the place of a newer one, and the release does not say so."""
-    for slot in release.digests:
+    for slot in release.images:
         before, after = now.get(slot), then.get(slot)
         if before is None or after is None or before.sha256 in release.goes_back.get(slot, ()):
             continue

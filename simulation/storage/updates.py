@@ -227,8 +227,9 @@ class MemoryInstalled:
             self._put(device_id, its)
 
     def _put(self, device_id: str, images: Mapping[Slot, str]) -> None:
-        if images:
-            merged = {**self._rows.get(device_id, {}), **images}
+        known = self._rows.get(device_id, {})
+        merged = {**known, **images}
+        if merged != known:
             self._journal.put(self._rows, device_id, self._shared.setdefault(frozenset(merged.items()), merged))
 
     async def manifests(self, device_ids: Collection[str]) -> Mapping[str, StoredManifest]:
