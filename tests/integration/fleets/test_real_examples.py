@@ -1,28 +1,24 @@
 """The examples of full and light fleets do what their first lines say; with fewer devices, and sooner."""
 
 import json
-import shutil
 import signal
-import ssl
 import statistics
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
 
 from device_sim.fleets.scenario_file import read_scenario
 from protocol.scenario.fleets import Fidelity
 from tests.integration.fleets.fleet_run import Run, claimed
-from tinyml.fetch import fetch_model
+from tests.integration.fleets.gate_model import inferences, roll_out_gate_model
 
 pytestmark = pytest.mark.timeout(900)
 
 FOLDER = Path(__file__).parents[3] / "docs" / "examples" / "scenarios"
-CARD = Path(__file__).parents[3] / "service" / "cli" / "demo_assets" / "person-detection.yaml"
 KNOWN = {"clone", "drift-in-the-dark", "thief"}  # each has a test here
 NIGHT_SECONDS = 15  # dark and light in turns
 EDGE_SECONDS = 3  # at both ends of a night in which records are not judged
@@ -92,7 +88,7 @@ def test_scores_of_the_drifting_model_lie_closer_in_the_dark(tmp_path: Path) -> 
     with claimed(tmp_path, example("drift-in-the-dark", devices=3, happenings=nights)) as run:
         run.start()
         run.wait_for(lambda: len(run.who(event="connected")) == 3, "every device connected")
-        _roll_out_gate_model(run, tmp_path)
+        roll_out_gate_model(run, tmp_path)
         run.wait_for(lambda: len(run.who(event="update", state="confirmed")) == 3, "every confirmation")
         run.wait_for(lambda: min(map(len, scores(run))) >= ENOUGH, "inferences in the dark and in the light")
         assert run.end(signal.SIGTERM) == 0
@@ -104,45 +100,9 @@ def scores(run: Run) -> tuple[list[float], list[float]]:
     """The distances from even odds of the released model's scores, in the dark and in the light."""
     began = datetime.fromisoformat(run.events[0]["time"])
     found: tuple[list[float], list[float]] = ([], [])
-    for record in _inferences(run):
+    for record in inferences(run):
         seconds = (datetime.fromisoformat(record["at"]) - began).total_seconds()
         into = seconds % NIGHT_SECONDS
         if record["model"].startswith("gate@") and EDGE_SECONDS < into < NIGHT_SECONDS - EDGE_SECONDS:
             found[int(seconds // NIGHT_SECONDS) % 2].append(abs(record["score"] - 0.5))
     return found
-
-
-def _inferences(run: Run) -> list[dict[str, Any]]:
-    """What the devices told, as GET /v1/telemetry has it."""
-    login = json.loads((run.party.operator / "credential.json").read_bytes())
-    url = json.loads((run.party.service / "service.json").read_bytes())["operator_url"]
-    headers = {"Authorization": f"Bearer {login['token']}"}
-    found: list[dict[str, Any]] = []
-    context = ssl.create_default_context(cafile=run.party.operator / login["ca"])
-    with httpx.Client(verify=context, base_url=f"{url}/api/v1", headers=headers) as client:
-        after = 0
-        while page := _page(client, after):
-            found += [item["payload"] for item in page["items"]]
-            after = page["next_after"]
-    return found
-
-
-def _page(client: httpx.Client, after: int) -> dict[str, Any]:
-    """The next messages, or nothing."""
-    answer = client.get("/telemetry", params={"stream": "inference", "after": after})
-    page: dict[str, Any] = answer.raise_for_status().json()
-    return page if page["items"] else {}
-
-
-def _roll_out_gate_model(run: Run, folder: Path) -> None:
-    model = Path(shutil.copy(fetch_model("person-detection"), folder / "person.tflite"))
-    card, golden, package = folder / "card.yaml", folder / "golden.json", folder / "gate.img"
-    card.write_text(yaml.safe_dump({**yaml.safe_load(CARD.read_text()), "name": "gate"}))
-    run.party.run("golden", "make", "astronaut", "cat", "--model", model, "--card", card, "--out", golden)
-    run.party.run(
-        "model", "pack", model, "--card", card, "--core", "m4-0", "--security-version", "1",
-        "--golden", golden, "--out", package,
-    )  # fmt: skip
-    run.party.run("release", "create", "gate-model", package, "--yes", "--json")
-    stages = ("--stages", "100%", "--soak-seconds", "0", "--action-timeout-seconds", "600", "--json")
-    run.party.run("rollout", "start", "gate-model", "--group", "Production", *stages)
