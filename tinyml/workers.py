@@ -185,8 +185,8 @@ class InferencePool:
         if worker is None:
             raise PoolBusyError(f"expected a free worker in {self._queue_seconds:g} s, found none")
         try:
-            self._require_open()
             worker.ensure_running()
+            self._require_open()  # last: whom `close` has killed looks as if it had died
             yield worker
         except (InferenceTimeoutError, InferenceCrashError):
             self._require_open()

@@ -9,7 +9,7 @@ Manifests that come at once share a transaction (`service.application.rounds`), 
 refused leaves nothing in it, and its sender alone hears of it.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -41,6 +41,19 @@ class ReplayedManifestError(ConflictError):
 
 Refused = ProtocolError | ServiceError
 VerifyManifest = Callable[[bytes, Device], VersionManifest]
+
+
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """What became of a manifest.
+
+    Attributes:
+        refused: why it was, if it was.
+        last: the manifest whose counter it is not above.
+    """
+
+    refused: Refused | None = None
+    last: StoredManifest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,19 +128,19 @@ class Manifests:
     async def take_alone(self, device_id: str, unverified_envelope: bytes) -> None:
         """Take a version manifest in a transaction of its own, for whom nothing runs; as `take`."""
         sent = Sent(device_id, unverified_envelope)
-        (refused,) = await self._store([sent])
-        await self._conclude(sent, refused)
+        (settled,) = await self._store([sent])
+        await self._conclude(sent, settled)
 
     @tried_again
-    async def _store(self, sent: Sequence[Sent]) -> Sequence[Refused | None]:
-        """Store manifests of different devices; returns why those are refused that are."""
+    async def _store(self, sent: Sequence[Sent]) -> Sequence[_Settled]:
+        """Store manifests of different devices."""
         now = self._clock.now()
         async with self._unit_of_work() as work:
             devices = await work.devices.find_many([one.device_id for one in sent])
             read = {one.device_id: self._read(one, devices) for one in sent}
-            risen = await _store_manifests(work, _taken(sent, read), now=now)
+            last = await _store_manifests(work, _taken(sent, read), now=now)
             await work.commit()
-        return [_refused(read[one.device_id], risen) for one in sent]
+        return [_settled(read[one.device_id], last) for one in sent]
 
     def _read(self, sent: Sent, devices: Mapping[str, Device]) -> VersionManifest | Refused:
         """Take steps 1 and 2."""
@@ -146,19 +159,18 @@ class Manifests:
             return ForeignManifestError(f"manifest: expected device {device_id[:12]}…, found {found[:12]}…")
         return manifest
 
-    async def _conclude(self, sent: Sent, refused: Refused | None) -> None:
+    async def _conclude(self, sent: Sent, settled: _Settled) -> None:
         """Raise why a manifest was refused, if it was, after a look at what that tells."""
-        if isinstance(refused, ReplayedManifestError):
-            await self._look_for_clone(sent)
-        if refused is not None:
-            raise refused
+        if settled.last is not None and settled.last.envelope != sent.unverified_envelope:
+            await self._look_for_clone(sent, settled.last)
+        if settled.refused is not None:
+            raise settled.refused
 
     @tried_again
-    async def _look_for_clone(self, sent: Sent) -> None:
+    async def _look_for_clone(self, sent: Sent, last: StoredManifest) -> None:
         async with self._unit_of_work() as work:
             device = (await work.devices.find_many([sent.device_id], lock=True)).get(sent.device_id)
-            last = (await work.installed.manifests([sent.device_id])).get(sent.device_id)
-            if device is None or last is None or last.envelope == sent.unverified_envelope:
+            if device is None:
                 return
             manifest, stored = self._verify(sent.unverified_envelope, device), self._verify(last.envelope, device)
             # An older manifest that comes late was signed before the last one.
@@ -173,21 +185,22 @@ def _taken(sent: Sequence[Sent], read: Mapping[str, VersionManifest | Refused]) 
     return [(one, manifest) for one, manifest in pairs if isinstance(manifest, VersionManifest)]
 
 
-def _refused(manifest: VersionManifest | Refused, risen: Collection[str]) -> Refused | None:
-    """Return why a manifest is refused, or None; `risen` are the devices whose counter was above the last one's."""
+def _settled(manifest: VersionManifest | Refused, last: Mapping[str, StoredManifest]) -> _Settled:
+    """Say what became of a manifest; `last` are those of devices whose counter had not risen."""
     if not isinstance(manifest, VersionManifest):
-        return manifest
-    if manifest.device_id in risen:
-        return None
-    return ReplayedManifestError(f"manifest: expected a counter above the last one's, found {manifest.counter}")
+        return _Settled(manifest)
+    if manifest.device_id not in last:
+        return _Settled()
+    error = ReplayedManifestError(f"manifest: expected a counter above the last one's, found {manifest.counter}")
+    return _Settled(error, last[manifest.device_id])
 
 
 async def _store_manifests(
     work: UnitOfWork, taken: Sequence[tuple[Sent, VersionManifest]], *, now: datetime
-) -> frozenset[str]:
-    """Store manifests, step 3, and what they tell; returns the devices whose counter is above the last one's."""
+) -> Mapping[str, StoredManifest]:
+    """Store manifests, step 3, and what they tell; returns the last ones of devices whose counter had not risen."""
     if not taken:
-        return frozenset()
+        return {}
     indicating = [manifest.device_id for _, manifest in taken if manifest.attack_indicator]
     last = await work.installed.manifests(indicating) if indicating else {}
     # Step 3: counter.
@@ -209,7 +222,8 @@ async def _store_manifests(
         # Every manifest repeats the last indicator, as after a restart.
         if manifest.attack_indicator and (before is None or before.attack_indicator != manifest.attack_indicator):
             work.record(indicated(manifest, now=now))
-    return risen
+    refused = [row.device_id for row in rows if row.device_id not in risen]
+    return await work.installed.manifests(refused) if refused else {}
 
 
 async def _store_images(work: UnitOfWork, manifests: Sequence[VersionManifest], *, now: datetime) -> None:

@@ -1,7 +1,7 @@
 """Devices get artifacts whole or in ranges; whatever else they ask is refused."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -17,7 +17,10 @@ CONTENT = bytes(range(256)) * 5
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
-async def ask(name: str = SHA256, *, method: str = "GET", headers: Mapping[str, str] | None = None) -> httpx.Response:
+Headers = Mapping[str, str] | Sequence[tuple[str, str]]
+
+
+async def ask(name: str = SHA256, *, method: str = "GET", headers: Headers | None = None) -> httpx.Response:
     """Ask the endpoint for an artifact."""
     store = CachedArtifacts(ObjectArtifactStore(MemoryStore()), max_bytes=1_000_000)
     await store.put(SHA256, CONTENT)
@@ -36,7 +39,7 @@ async def test_artifact_comes_whole() -> None:
 
 @pytest.mark.parametrize(
     ("wanted", "start", "end"),
-    [("bytes=0-0", 0, 1), ("bytes=256-511", 256, 512), ("bytes=1200-9999", 1200, 1280), ("bytes=-3", 1277, 1280)],
+    [("bytes=0-0", 0, 1), ("bytes=256-511", 256, 512), ("bytes=1200-9999", 1200, 1280), ("Bytes=-3", 1277, 1280)],
 )
 async def test_range_comes_alone(wanted: str, start: int, end: int) -> None:
     """From the first to the last byte that was asked for, as far as there are any."""
@@ -53,13 +56,21 @@ async def test_range_comes_alone(wanted: str, start: int, end: int) -> None:
         {"Range": "bytes=0-1,3-4"},
         {"Range": "items=0-1"},
         {"Range": "bytes=0-1", "If-Range": f'"{"0" * 64}"'},
+        [("Range", "bytes=0-1"), ("Range", "bytes=5-9")],
+        [("Range", "bytes=0-1"), ("If-Range", f'"{"0" * 64}"'), ("If-Range", f'"{SHA256}"')],
     ],
 )
-async def test_range_that_means_none_is_passed_over(headers: Mapping[str, str]) -> None:
+async def test_range_that_means_none_is_passed_over(headers: Headers) -> None:
     """Malformed, of several parts, or of other bytes: the whole comes."""
     answer = await ask(headers=headers)
     assert (answer.status_code, answer.content) == (200, CONTENT)
     assert answer.headers["accept-ranges"] == "bytes"
+
+
+async def test_range_counts_for_get_alone() -> None:
+    """HEAD tells of the whole (RFC 9110 §14.2)."""
+    answer = await ask(method="HEAD", headers={"Range": "bytes=0-1"})
+    assert (answer.status_code, answer.headers["content-length"]) == (200, str(len(CONTENT)))
 
 
 async def test_range_behind_the_end_is_refused() -> None:
