@@ -94,6 +94,7 @@ class Kind:
         outages: windows from the scenario's start, once each, seconds.
         utc_offset: of the clocks where it stands, hours; None in no region.
         clock: which of the fleet's clocks it goes by.
+        fleet: that they belong to.
         attributes: of each device; `{n}` in a value is the number of its site.
         sites: over how many sites the devices are spread.
         place: which of the fleet's places they belong to; -1 for none.
@@ -107,6 +108,7 @@ class Kind:
     outages: Windows = ()
     utc_offset: float | None = None
     clock: int = 0
+    fleet: str = ""
     attributes: tuple[tuple[str, str], ...] = ()
     sites: int = 1
     place: int = -1
@@ -199,7 +201,8 @@ def _kinds(scenario: Scenario, fleet: Fleet, *, faults: Sequence[ReleaseFault], 
                 endings=tuple(_endings(ours, base_failure)),
                 share=in_region * of_hardware * fleet.devices,
             )
-            kind = replace(kind, attributes=tuple(sorted(fleet.attributes.items())), sites=fleet.sites)
+            attributes = tuple(sorted(fleet.attributes.items()))
+            kind = replace(kind, fleet=fleet.name, attributes=attributes, sites=fleet.sites)
             hits = [
                 each
                 for each in scenario.happenings

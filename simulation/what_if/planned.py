@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone, tzinfo
+from math import ceil
 from zoneinfo import ZoneInfo
 
 from protocol.plan import Plan
@@ -36,12 +37,12 @@ def by_places(model: FleetModel, budget: Budget | None, *, silent_seconds: float
         budget: of the plan.
         silent_seconds: that a device keeps its place which falls silent.
     """
-    kinds = tuple(replace(kind, attributes=(), sites=1) for kind in model.kinds)
+    kinds = tuple(replace(kind, fleet="", attributes=(), sites=1) for kind in model.kinds)
     if budget is None:
         return replace(model, kinds=merged(kinds))
     values = [dict(kind.attributes).get(budget.group_by) for kind in model.kinds]
     names = [
-        value if value is None or "{n}" not in value else (value, kind.sites)
+        value if value is None or "{n}" not in value else (value, kind.fleet, kind.sites)
         for value, kind in zip(values, model.kinds, strict=True)
     ]
     numbers = {name: number for number, name in enumerate(dict.fromkeys(name for name in names if name is not None))}
@@ -56,9 +57,10 @@ def by_places(model: FleetModel, budget: Budget | None, *, silent_seconds: float
     return replace(model, kinds=merged(placed), places=places)
 
 
-def _places(name: str | tuple[str, int], devices: int, budget: Budget, silent_seconds: float) -> Places:
-    sites = 1 if isinstance(name, str) else max(1, min(name[1], devices))
-    return Places(sites, budget.most(devices // sites), silent_seconds)
+def _places(name: str | tuple[str, str, int], devices: int, budget: Budget, silent_seconds: float) -> Places:
+    sites = 1 if isinstance(name, str) else max(1, min(name[2], devices))
+    fullest = max(1, ceil(devices / sites))
+    return Places(sites, min(budget.most(devices // sites), fullest), silent_seconds)
 
 
 def _by_clocks(model: FleetModel, maintenance: Maintenance, origin: datetime) -> FleetModel:

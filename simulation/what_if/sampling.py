@@ -56,6 +56,11 @@ class Batch:
     endings: Integers
     waiting: Waiting | None = None
 
+    @property
+    def kept_waiting(self) -> Floats | float:
+        """Seconds that devices are given the release later because their place was full."""
+        return 0.0 if self.waiting is None else self.given_at - self.waiting.asked_at
+
 
 class Sampler(Protocol):
     """Draws what becomes of devices."""

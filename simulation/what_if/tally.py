@@ -107,7 +107,8 @@ class StageTally:
         ends_at = batch.ends_at
         if columns.is_any_tried_again:
             earlier = columns.earlier[endings]
-            ends_at = ends_at + earlier * (self._pause + ends_at - batch.let_in_at)  # each attempt takes as long
+            of_one = ends_at - batch.let_in_at - batch.kept_waiting  # each attempt takes as long
+            ends_at = ends_at + earlier * (self._pause + of_one)
             yield from _of(is_heard & (earlier > 0), batch.ends_at, endings + columns.again, counts)
         if columns.is_any_struck:
             struck_at = ends_at + columns.event_after[endings]

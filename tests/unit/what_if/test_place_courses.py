@@ -3,14 +3,15 @@
 import numpy as np
 import pytest
 
+from protocol.scenario import Scenario
 from service.domain.rollout import RolloutState
 from service.domain.timing import Budget
 from simulation.what_if.course import FINE
-from simulation.what_if.fleet import model_of
+from simulation.what_if.fleet import FleetModel, model_of
 from simulation.what_if.limits import not_simulated
 from simulation.what_if.places import Places, Turns
-from simulation.what_if.planned import by_places
-from tests.unit.what_if.what_if_parts import fault, preset, run, scenario_of
+from simulation.what_if.planned import by_places, under
+from tests.unit.what_if.what_if_parts import START, fault, preset, run, scenario_of
 
 EVERYBODY = [{"percent": 100}]
 ONE = {"group_by": "site", "max_unavailable": 1}
@@ -19,6 +20,11 @@ ONE = {"group_by": "site", "max_unavailable": 1}
 def sites(number: int, **more: object) -> dict[str, object]:
     """Return keys of a fleet that is spread over sites."""
     return {"attributes": {"site": "shop-{n}"}, "sites": number, **more}
+
+
+def fleet_at(devices: int, places: dict[str, object]) -> FleetModel:
+    """Return a fleet whose updates all succeed."""
+    return model_of(scenario_of(devices, fleet=places), base_failure=0.0)
 
 
 @pytest.mark.parametrize("each", [True, False])
@@ -73,6 +79,35 @@ def test_percent_of_a_site_is_the_engines() -> None:
     placed = by_places(model, Budget("site", None, 30), silent_seconds=1.0)
     assert placed.places == (Places(40, 7, 1.0),)
     assert by_places(model, None, silent_seconds=1.0).places == ()
+
+
+def test_retried_device_waits_for_its_place_once() -> None:
+    """One site of 200, a tenth of which fail at first: their second attempts take their time, not their wait again."""
+    retries = {"most": 1, "pause": "1m", "causes": ["download"]}
+    gates = {"kind": "thresholds", "error_percent": 99}
+    plan = preset("standard", stages=EVERYBODY, pace={}, disruption=ONE, retries=retries, gates=gates)
+    ended = run(plan, scenario_of(200, fleet=sites(1)), each=True, precision=FINE, base_failure=0.1)
+    assert ended.state is RolloutState.FINISHED
+    assert ended.seconds / 3600 == pytest.approx(4.4, rel=0.07)
+
+
+def test_budget_beyond_a_sites_devices_needs_no_more_room_than_they() -> None:
+    """A million at ten thousand sites of two: nobody waits."""
+    plan = preset("standard", stages=EVERYBODY, pace={}, disruption={**ONE, "max_unavailable": 1_000_000})
+    assert under(plan, fleet_at(20_000, sites(10_000)), origin=START).places == (Places(10_000, 2, 86_400.0),)
+    assert run(plan, scenario_of(20_000, fleet=sites(10_000))).seconds < 3600
+
+
+@pytest.mark.parametrize("other", [10, 20])
+def test_fleets_with_one_template_have_places_of_their_own(other: int) -> None:
+    """Also where both are spread over as many sites."""
+    fleets = [
+        {"name": name, "devices": 100, "fidelity": "virtual", **sites(number)}
+        for name, number in (("a", 10), ("b", other))
+    ]
+    scenario = Scenario.model_validate({"start": START, "fleets": fleets})
+    placed = by_places(model_of(scenario, base_failure=0.0), Budget("site", 1, None), silent_seconds=1.0)
+    assert placed.places == (Places(10, 1, 1.0), Places(other, 1, 1.0))
 
 
 def test_turns_are_taken_in_the_order_of_asking() -> None:
