@@ -12,7 +12,7 @@ from service.api.auth import ViewerActor
 from service.api.model_health import CountedModel, counted_model
 from service.api.rollouts import RolloutId, RolloutModel, VerdictModel, rollout_model, verdict_model
 from service.api.services import ServicesParameter
-from service.application.reach import Missed
+from service.application.missed import Missed
 from service.application.rollout_explanation import Compared, CountedDevices, Failed, Waiting
 from service.domain.action import Action, Hold
 from service.domain.gates.arms import Arm

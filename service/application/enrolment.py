@@ -135,13 +135,11 @@ async def newer_rollouts(
     work: UnitOfWork, stored: StoredRollout, release: Release, device_ids: Sequence[str]
 ) -> dict[str, str]:
     """Return device id → rollout id, where a newer rollout of the same slots has the device, whatever became of it."""
-    groups = {stored.rollout.group_id}
-    if stored.rollout.undoes is not None:  # which has devices of other groups, too
-        groups |= {device.group_id for device in (await work.devices.find_many(device_ids)).values()}
-    others = [
-        *[each for group in groups for each in await work.rollouts.finished(group, limit=ROLLOUTS_LOOKED_AT)],
-        *[each for group in groups for each in await work.rollouts.of_group(group)],
-    ]
+    group_id = stored.rollout.group_id
+    others = (
+        *await work.rollouts.finished(group_id, limit=ROLLOUTS_LOOKED_AT),
+        *await work.rollouts.of_group(group_id),
+    )
     found: dict[str, str] = {}
     for other in others:
         newer = await work.releases.get(other.rollout.release_id)

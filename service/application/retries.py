@@ -11,11 +11,11 @@ from datetime import datetime, timedelta
 
 from protocol.messages import ActionState
 from service.application.enrolment import newer_rollouts
-from service.application.reach import may_have
 from service.application.rollout_changes import store_actions, store_rollout
 from service.application.unit_of_work import UnitOfWork
 from service.application.update_repositories import StoredRollout
 from service.domain.action import Action
+from service.domain.membership import ENROLLED_STATES
 from service.domain.retries import may_be_retried, retried
 
 ACTIONS_PER_RETRY = 200
@@ -52,14 +52,14 @@ async def _eligible(work: UnitOfWork, stored: StoredRollout, found: Sequence[Act
         action = await work.actions.get(each.action_id, lock=True)
         if not may_be_retried(action) or action.device_id in newer or not _has_room(stored, action, chosen):
             continue
-        if await _may_have(work, stored, action.device_id):
+        if await _is_member(work, stored, action.device_id):
             chosen.append(action)
     return chosen
 
 
-async def _may_have(work: UnitOfWork, stored: StoredRollout, device_id: str) -> bool:
+async def _is_member(work: UnitOfWork, stored: StoredRollout, device_id: str) -> bool:
     device = await work.devices.find(device_id)
-    return device is not None and await may_have(work, stored.rollout, device)
+    return device is not None and device.group_id == stored.rollout.group_id and device.state in ENROLLED_STATES
 
 
 def _has_room(stored: StoredRollout, action: Action, chosen: Sequence[Action]) -> bool:

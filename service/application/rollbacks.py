@@ -1,6 +1,7 @@
 """Bringing back the devices that were given a release, by the way back that was signed with it.
 
-A rollback is a rollout of its own: of the way back, to the devices that were given the release (`reach`), all at once.
+A rollback is a rollout of its own: of the way back, all at once, to the devices that were given the release and are in
+the group now. What any others do is not its business; they are named (`missed`).
 The rollout that it undoes offers nothing any more; a device that is at its update ends it first, and goes back then.
 """
 

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from protocol.messages import Cause
 from service.application.health_repository import Counted, CountedKind
-from service.application.reach import Missed, missed_by
+from service.application.missed import Missed, missed_by
 from service.application.unit_of_work import UnitOfWork
 from service.application.update_repositories import StoredVerdict
 from service.domain.action import Action, Hold

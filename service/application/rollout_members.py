@@ -12,11 +12,10 @@ from datetime import datetime
 from protocol.plan import Plan
 from protocol.plan.targets import Target
 from service.application.plans import stage_plans
-from service.application.reach import reach_of
 from service.application.targets import condition_of
 from service.application.unit_of_work import UnitOfWork
 from service.domain.errors import ConflictError
-from service.domain.membership import HeldOut, Reach, cut_stages, held_out
+from service.domain.membership import HeldOut, cut_stages, held_out
 from service.domain.order import NO_POSITION, digits_for
 from service.domain.rollout import Rollout
 from service.domain.rollout_commands import start
@@ -75,9 +74,9 @@ async def plan_stages(work: UnitOfWork, draft: Rollout, plan: Plan) -> tuple[int
 async def _held_out(work: UnitOfWork, rollout: Rollout, devices: int) -> HeldOut:
     """Find where the last devices begin, from the end of the order."""
     left = devices
-    who = await _who(work, rollout)
+    condition = await _condition(work, rollout)
     for prefix in reversed(rollout.order.prefixes()):
-        placed = sorted(map(rollout.order.position, await _members(work, rollout, prefix, who)), reverse=True)
+        placed = sorted(map(rollout.order.position, await _members(work, rollout, prefix, condition)), reverse=True)
         if len(placed) > left:
             return HeldOut(devices, placed[left])
         left -= len(placed)
@@ -86,15 +85,15 @@ async def _held_out(work: UnitOfWork, rollout: Rollout, devices: int) -> HeldOut
 
 async def is_member(work: UnitOfWork, rollout: Rollout, device_id: str) -> bool:
     """Say whether a rollout is for a device."""
-    return bool(await _members(work, rollout, device_id, await _who(work, rollout)))
+    return bool(await _members(work, rollout, device_id, await _condition(work, rollout)))
 
 
 async def last_members(work: UnitOfWork, rollout: Rollout, *, fewest: int) -> Sequence[str]:
     """Return the devices that a rollout comes to last, or holds out: at least so many, or all."""
     found: list[str] = []
-    who = await _who(work, rollout)
+    condition = await _condition(work, rollout)
     for prefix in reversed(rollout.order.prefixes()):
-        found += await _members(work, rollout, prefix, who)
+        found += await _members(work, rollout, prefix, condition)
         if len(found) >= fewest:
             break
     return found
@@ -102,22 +101,18 @@ async def last_members(work: UnitOfWork, rollout: Rollout, *, fewest: int) -> Se
 
 async def filters_of(work: UnitOfWork, rollout: Rollout, device_id: str) -> Sequence[Target]:
     """Return the filters of a rollout's stages that match a device of its group."""
-    conditions = {where: await _who(work, rollout, where) for where in rollout.filters}
+    conditions = {where: await _condition(work, rollout, where) for where in rollout.filters}
     return [where for where, each in conditions.items() if await _members(work, rollout, device_id, each)]
 
 
-async def _who(work: UnitOfWork, rollout: Rollout, where: Target | None = None) -> Condition | Reach:
-    """Return which devices of its group a rollout is for, or where a rollback looks for its devices."""
-    if rollout.undoes is not None:
-        return await reach_of(work, rollout, rollout.undoes)
+async def _condition(work: UnitOfWork, rollout: Rollout, where: Target | None = None) -> Condition:
     return await condition_of(work, rollout.conditions.target, where)
 
 
 async def _count(work: UnitOfWork, rollout: Rollout, where: Target | None = None) -> int:
-    who = await _who(work, rollout, where)
-    if isinstance(who, Reach):
-        return await work.actions.count_exposed(rollout.undoes or "", who)
-    return await work.actions.count_members(rollout.group_id, condition=who)
+    if rollout.undoes is not None:
+        return await work.actions.count_exposed(rollout.undoes, rollout.group_id)
+    return await work.actions.count_members(rollout.group_id, condition=await _condition(work, rollout, where))
 
 
 async def walk(work: UnitOfWork, rollout: Rollout, stage: Stage, *, limit: int, ids_to_read: int) -> Walk:
@@ -133,13 +128,13 @@ async def walk(work: UnitOfWork, rollout: Rollout, stage: Stage, *, limit: int, 
     new: list[str] = []
     elsewhere = 0
     looked_at = position = stage.walked
-    who = await _who(work, rollout, stage.where)
+    condition = await _condition(work, rollout, stage.where)
     until = stage.until if stage.is_control else min(stage.until, rollout.held_after)
     while ids_to_read > 0:
         bucket = rollout.order.bucket_after(position)
         if bucket is None or position >= until:
             return Walk(new, looked_at, is_end=True, elsewhere=elsewhere)
-        found = set(await _members(work, rollout, bucket.prefix, who))
+        found = set(await _members(work, rollout, bucket.prefix, condition))
         others = await _let_in_before(work, rollout, stage, bucket.prefix)
         placed = sorted((rollout.order.position(device_id), device_id) for device_id in found | others)
         placed = [each for each in placed if position < each[0] <= until]
@@ -163,7 +158,7 @@ async def _let_in_before(work: UnitOfWork, rollout: Rollout, stage: Stage, begin
     return set(await _members(work, rollout, begins, await condition_of(work, stage.where)))
 
 
-async def _members(work: UnitOfWork, rollout: Rollout, begins: str, who: Condition | Reach) -> Sequence[str]:
-    if isinstance(who, Reach):
-        return await work.actions.exposed(rollout.undoes or "", who, begins=begins)
-    return await work.actions.members(rollout.group_id, begins=begins, condition=who)
+async def _members(work: UnitOfWork, rollout: Rollout, begins: str, condition: Condition) -> Sequence[str]:
+    if rollout.undoes is None:
+        return await work.actions.members(rollout.group_id, begins=begins, condition=condition)
+    return await work.actions.exposed(rollout.undoes, rollout.group_id, begins=begins)

@@ -19,7 +19,6 @@ from service.application.events import Event, EventType, StoredEvent
 from service.application.healing import heal
 from service.application.lease_repository import Lease
 from service.application.passages import awaiting, is_behind
-from service.application.reach import may_have
 from service.application.retries import retry_step
 from service.application.rollbacks import undo_after_halt
 from service.application.rollout_changes import store_actions, store_rollout
@@ -343,7 +342,7 @@ async def _is_eligible(work: UnitOfWork, device: Device, action: Action, rollout
     is_healed = action.heals and device.state is not DeviceState.QUARANTINED
     if is_healed and (action.state is ActionState.SCHEDULED or not await _is_passage(work, rollout)):
         return False
-    return await may_have(work, rollout, device)
+    return device.state in ENROLLED_STATES and device.group_id == rollout.group_id
 
 
 async def _is_passage(work: UnitOfWork, rollout: Rollout) -> bool:

@@ -12,7 +12,6 @@ from protocol.plan import Plan
 from protocol.updates import ImageCustom, Order, ReleaseImage
 from protocol.versions import Build
 from service.domain.action import Action, Hold
-from service.domain.membership import Reach
 from service.domain.release import Artifact, Release
 from service.domain.rollout import Rollout, RolloutState
 from service.domain.targets import EVERYBODY, Condition
@@ -381,19 +380,13 @@ class ActionRepository(Protocol):
             condition: that they meet.
         """
 
-    async def exposed(self, rollout_id: str, reach: Reach, *, begins: str) -> Sequence[str]:
-        """Return the devices in reach, of those states of `members`, that were given a rollout's release.
-
-        Args:
-            rollout_id: whose release they were given, by healing, too.
-            reach: where to look for them.
-            begins: hex digits that the ids begin with.
-        """
+    async def exposed(self, rollout_id: str, group_id: str, *, begins: str) -> Sequence[str]:
+        """Return those members of a group, as `members`, that were given a rollout's release, by healing, too."""
 
     async def count_members(self, group_id: str, *, condition: Condition = EVERYBODY) -> int:
         """Return how many devices `members` would return in all."""
 
-    async def count_exposed(self, rollout_id: str, reach: Reach) -> int:
+    async def count_exposed(self, rollout_id: str, group_id: str) -> int:
         """Return how many devices `exposed` would return in all."""
 
     async def missed(self, rollout_id: str, *, by: str, limit: int) -> Sequence[str]:

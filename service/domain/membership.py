@@ -17,27 +17,11 @@ from protocol.plan.targets import Target
 from service.domain.device import DeviceState
 from service.domain.errors import InvalidError
 from service.domain.order import MAX_POSITION, NO_POSITION
-from service.domain.targets import EVERYBODY, Condition
 
 # Devices that have attested: those that may update alone, as they are the ones that must (ADR 0005), and those that
 # were refused since, as an update in trial may be why, which the rollout has to count.
 ENROLLED_STATES = frozenset({DeviceState.ACTIVE, DeviceState.QUARANTINED, DeviceState.REFUSED})
 MAX_STAGES = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Reach:
-    """Where a rollback looks for the devices that were given the release which it undoes.
-
-    Attributes:
-        group_id: of the rollout that it undoes; all of its devices.
-        others: further groups; of their devices those that run `images`, or are at that update yet.
-        images: of the release.
-    """
-
-    group_id: str
-    others: Sequence[str] = ()
-    images: Condition = EVERYBODY
 
 
 class InvalidPlanError(InvalidError):

@@ -13,7 +13,6 @@ from protocol.messages import ActionState, Cause
 from service.application.attribute_repository import AttributeRepository
 from service.application.update_repositories import InstalledRepository, NumberedAction
 from service.domain.action import Action, Hold, UnknownActionError
-from service.domain.membership import Reach
 from service.domain.targets import EVERYBODY, Condition, holds
 from simulation.storage.devices import MemoryDevices
 from simulation.storage.journal import Journal, Partial
@@ -215,26 +214,18 @@ class MemoryActions(Partial):
         attributes, installed = await self._attributes.of(found), await self._installed.of(found)
         return [id_ for id_ in found if holds(condition, attributes.get(id_, {}), installed.get(id_, {}))]
 
-    async def exposed(self, rollout_id: str, reach: Reach, *, begins: str) -> Sequence[str]:
+    async def exposed(self, rollout_id: str, group_id: str, *, begins: str) -> Sequence[str]:
         """See `ActionRepository.exposed`."""
         ids = self._exposed.setdefault(rollout_id, SortedIds()).beginning(begins)
-        given = [id_ for id_ in ids if (rollout_id, id_) in self._given]
-        elsewhere = {id_ for id_ in given if any(self._is_member(group_id, id_) for group_id in reach.others)}
-        attributes, installed = await self._attributes.of(elsewhere), await self._installed.of(elsewhere)
-        has_it = {
-            id_
-            for id_ in elsewhere
-            if self._is_at(rollout_id, id_) or holds(reach.images, attributes.get(id_, {}), installed.get(id_, {}))
-        }
-        return [id_ for id_ in given if id_ in has_it or self._is_member(reach.group_id, id_)]
+        return [id_ for id_ in ids if (rollout_id, id_) in self._given and self._is_member(group_id, id_)]
 
     async def count_members(self, group_id: str, *, condition: Condition = EVERYBODY) -> int:
         """See `ActionRepository.count_members`."""
         return len(await self.members(group_id, begins="", condition=condition))
 
-    async def count_exposed(self, rollout_id: str, reach: Reach) -> int:
+    async def count_exposed(self, rollout_id: str, group_id: str) -> int:
         """See `ActionRepository.count_exposed`."""
-        return len(await self.exposed(rollout_id, reach, begins=""))
+        return len(await self.exposed(rollout_id, group_id, begins=""))
 
     async def missed(self, rollout_id: str, *, by: str, limit: int) -> Sequence[str]:
         """See `ActionRepository.missed`."""
@@ -279,10 +270,6 @@ class MemoryActions(Partial):
         is_waiting = action.state is ActionState.SCHEDULED and not action.heals
         if is_waiting and (before is None or before.state is not ActionState.SCHEDULED):
             heapq.heappush(self._waiting.setdefault(action.rollout_id, []), self._numbers[action.action_id])
-
-    def _is_at(self, rollout_id: str, device_id: str) -> bool:
-        """Whether a device has not ended an action that gave it a rollout's release."""
-        return any(self._rows[each].due_at is not None for each in self._given.get((rollout_id, device_id), ()))
 
     def _give(self, action: Action) -> None:
         """Follow that a device was given a release, or that it was put off before it ran anything of it."""

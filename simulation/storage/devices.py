@@ -83,17 +83,6 @@ class MemoryProducts(Partial):
             raise AmbiguousGroupError(f"group: expected a name of one product's, found {id_or_name!r} in several")
         return found[0]
 
-    async def page_groups(
-        self, *, after_id: str | None, limit: int, product_id: str | None = None, name: str | None = None
-    ) -> Sequence[DeviceGroup]:
-        """See `ProductRepository.page_groups`."""
-        found = [
-            each
-            for _, each in sorted(self._groups.items())
-            if product_id in (None, each.product_id) and name in (None, each.name)
-        ]
-        return [each for each in found if after_id is None or each.group_id > after_id][:limit]
-
     async def attestation_policies(self, group_ids: Collection[str]) -> Mapping[str, AttestationPolicy]:
         """See `ProductRepository.attestation_policies`."""
         return {id_: self._groups[id_].policy.attestation for id_ in group_ids if id_ in self._groups}

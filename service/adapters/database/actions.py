@@ -14,7 +14,6 @@ from sqlalchemy import (
     func,
     insert,
     literal_column,
-    or_,
     select,
     text,
     update,
@@ -32,7 +31,7 @@ from service.adapters.database.prefixes import begins_with
 from service.adapters.database.update_tables import actions
 from service.application.update_repositories import NumberedAction
 from service.domain.action import Action, Attempt, Hold, UnknownActionError
-from service.domain.membership import ENROLLED_STATES, Reach
+from service.domain.membership import ENROLLED_STATES
 from service.domain.targets import EVERYBODY, Condition
 
 _COUNTED = text("NOT actions.heals")  # as the index says it
@@ -205,9 +204,9 @@ class SqlActions:
         query = query.where(meets(condition, devices.c.device_id, begins=begins))
         return list(await self._connection.scalars(query))
 
-    async def exposed(self, rollout_id: str, reach: Reach, *, begins: str) -> Sequence[str]:
+    async def exposed(self, rollout_id: str, group_id: str, *, begins: str) -> Sequence[str]:
         """See `ActionRepository.exposed`."""
-        query = _exposed(rollout_id, reach, begins=begins).where(begins_with(actions.c.device_id, begins))
+        query = _exposed(rollout_id, group_id).where(begins_with(actions.c.device_id, begins))
         return list(await self._connection.scalars(query))
 
     async def count_members(self, group_id: str, *, condition: Condition = EVERYBODY) -> int:
@@ -218,9 +217,9 @@ class SqlActions:
         query = query.where(meets(condition, devices.c.device_id, begins=""))
         return await self._connection.scalar(query) or 0
 
-    async def count_exposed(self, rollout_id: str, reach: Reach) -> int:
+    async def count_exposed(self, rollout_id: str, group_id: str) -> int:
         """See `ActionRepository.count_exposed`."""
-        query = select(func.count()).select_from(_exposed(rollout_id, reach, begins="").subquery())
+        query = select(func.count()).select_from(_exposed(rollout_id, group_id).subquery())
         return await self._connection.scalar(query) or 0
 
     async def missed(self, rollout_id: str, *, by: str, limit: int) -> Sequence[str]:
@@ -250,15 +249,9 @@ def _given(rollout_id: str) -> Select[tuple[str]]:
     return select(actions.c.device_id).distinct().where(actions.c.rollout_id == rollout_id, _OFFERED)
 
 
-def _exposed(rollout_id: str, reach: Reach, *, begins: str) -> Select[tuple[str]]:
+def _exposed(rollout_id: str, group_id: str) -> Select[tuple[str]]:
     given = _given(rollout_id).join(devices, devices.c.device_id == actions.c.device_id)
-    if not reach.others:
-        return given.where(_is_member(reach.group_id))
-    is_at_it = actions.c.due_at.is_not(None)
-    has_it = or_(is_at_it, meets(reach.images, actions.c.device_id, begins=begins))
-    elsewhere = and_(devices.c.group_id.in_(reach.others), has_it)
-    in_reach = or_(devices.c.group_id == reach.group_id, elsewhere)
-    return given.where(devices.c.state.in_(ENROLLED_STATES), in_reach)
+    return given.where(_is_member(group_id))
 
 
 def _missed(rollout_id: str, by: str) -> Select[tuple[str]]:

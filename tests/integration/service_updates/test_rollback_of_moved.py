@@ -1,8 +1,8 @@
-"""Devices that took a release and were moved since: their rollback comes to them, or names them with the reason."""
+"""Devices that took a release and left its group since: their rollback leaves them alone and names them."""
 
 from protocol.geometry import Slot
 from protocol.messages import ActionReport, ActionState
-from service.application.reach import MissedDevice
+from service.application.missed import MissedDevice
 from service.application.rollouts import NewRollout, RolloutView
 from service.domain.membership import StagePlan
 from service.domain.product import DeviceGroup, GroupPolicy, Product
@@ -13,16 +13,23 @@ from tests.rollout_conditions import threshold_plan
 
 ALL = (StagePlan(percent=100),)
 FOREIGN = "Lighthouse"
+ELSEWHERE = "in group Field Test now, whose own rollouts decide"
+RUNS_IT = "it still runs the release's images"
 GUIDS = ("a0000000-0000-4000-8000-000000000000", "b0000000-0000-4000-8000-000000000000")
 
 
-async def taken_by(world: UpdateWorld, devices: int) -> RolloutView:
-    """Return a rollout that so many devices were given and have confirmed."""
+async def _given_to(world: UpdateWorld, devices: int) -> RolloutView:
     await world.add_devices(devices)
     await release_with_way_back(world)
     rollout = await world.roll_out("second", ALL)
     await world.tick()
     await given(world, rollout)
+    return rollout
+
+
+async def taken_by(world: UpdateWorld, devices: int) -> RolloutView:
+    """Return a rollout that so many devices were given and have confirmed."""
+    rollout = await _given_to(world, devices)
     await world.confirm_all(rollout)
     await world.tick()
     return rollout
@@ -50,42 +57,81 @@ async def confirm(world: UpdateWorld, rollout: RolloutView, device: str, state: 
     await world.reports.report(device, report)
 
 
-async def test_device_in_another_group_of_the_product_goes_back_with_the_others(world: UpdateWorld) -> None:
-    """It runs the release still; it is offered the way back there, and no change of it takes that away."""
-    rollout = await taken_by(world, 3)
-    took = sorted(await devices_of(world, rollout))
-    await world.change_device(took[0], "moved", "Field Test")
+async def test_device_in_another_group_of_the_product_is_left_to_that_group(world: UpdateWorld) -> None:
+    """Neither one that was moved before the rollback nor one that waits for it is brought back; both are named."""
+    rollout = await taken_by(world, 2)
+    before, stays = sorted(await devices_of(world, rollout))
+    await world.change_device(before, "moved", "Field Test")
     undoing = await rolled_back(world, rollout)
-    assert await devices_of(world, undoing) == set(took)
-    await world.change_device(took[1], "moved", "Field Test")  # while it waits
+    assert await devices_of(world, undoing) == {stays}
+    assert await missed_by(world, undoing) == {before: f"{ELSEWHERE}; {RUNS_IT}"}
+    await given(world, undoing)
+    await world.confirm_all(undoing)
     await world.tick()
-    assert {each.action.state for each in await world.actions(undoing)} == {ActionState.SCHEDULED}
-    assert await given(world, undoing)
+    ended = await world.rollouts.get(undoing.stored.rollout.rollout_id)
+    assert (ended.stored.rollout.state, ended.stored.rollout.confirmed) == (RolloutState.FINISHED, 1)
+
+
+async def test_device_that_is_moved_in_mid_update_is_named_as_being_at_it(world: UpdateWorld) -> None:
+    """It has not confirmed the release when the rollback looks for its devices, and does so later."""
+    rollout = await _given_to(world, 2)
+    moved, stays = sorted(await devices_of(world, rollout))
+    await confirm(world, rollout, moved, ActionState.INSTALLING)
+    await world.change_device(moved, "moved", "Field Test")
+    await world.tick()
+    undoing = await rolled_back(world, rollout)
+    assert await devices_of(world, undoing) == {stays}
+    assert await missed_by(world, undoing) == {moved: f"{ELSEWHERE}; it is at the update to it"}
+    await confirm(world, rollout, moved, ActionState.CONFIRMED)
+    await world.tick()
+    assert await missed_by(world, undoing) == {moved: f"{ELSEWHERE}; {RUNS_IT}"}
+
+
+async def test_rollback_is_not_halted_by_devices_that_go_on_in_another_group(world: UpdateWorld) -> None:
+    """They are in mid-update to something newer there, and run the release yet when the rollback begins."""
+    rollout = await taken_by(world, 6)
+    took = sorted(await devices_of(world, rollout))
+    for device in took[:3]:
+        await world.change_device(device, "moved", "Field Test")
+    third = await _begin_its_own(world)
+    for device in took[:3]:
+        await confirm(world, third, device, ActionState.INSTALLING)
+    undoing = await rolled_back(world, rollout)
+    assert await devices_of(world, undoing) == set(took[3:])
+    for device in took[:3]:
+        await confirm(world, third, device, ActionState.CONFIRMED)
+        await world.director.timestamp(device)
+    await given(world, undoing)
     await world.confirm_all(undoing)
     await world.tick()
     ended = await world.rollouts.get(undoing.stored.rollout.rollout_id)
     assert (ended.stored.rollout.state, ended.stored.rollout.confirmed) == (RolloutState.FINISHED, 3)
-    assert await missed_by(world, undoing) == {}
+    assert set((await missed_by(world, undoing)).values()) == {f"{ELSEWHERE}; it does not run the release's images"}
 
 
-async def test_device_that_is_moved_in_mid_update_goes_back_once_it_has_ended(world: UpdateWorld) -> None:
-    """It has not confirmed the release when the rollback looks for its devices, and does so later."""
-    (device,) = await world.add_devices(1)
-    await release_with_way_back(world)
-    rollout = await world.roll_out("second", ALL)
-    await world.tick()
-    await given(world, rollout)
-    await confirm(world, rollout, device, ActionState.INSTALLING)
-    await world.change_device(device, "moved", "Field Test")
+async def test_rollback_takes_nothing_away_that_another_group_gives(world: UpdateWorld) -> None:
+    """What waits there for a device that took the release, goes on waiting, and is given to it."""
+    rollout = await taken_by(world, 2)
+    moved, _ = sorted(await devices_of(world, rollout))
+    await world.change_device(moved, "moved", "Field Test")
+    third = await _begin_its_own(world, is_given=False)
+    await rolled_back(world, rollout)
+    assert {each.action.state for each in await world.actions(third)} == {ActionState.SCHEDULED}
+    assert await given(world, third) == [moved]
+
+
+async def test_release_that_another_group_rolled_out_itself_is_left_there(world: UpdateWorld) -> None:
+    """A device that took it in one group has it by its new group's own word, too."""
+    rollout = await taken_by(world, 2)
+    moved, stays = sorted(await devices_of(world, rollout))
+    await world.change_device(moved, "moved", "Field Test")
+    new = NewRollout("second", "Field Test", None, threshold_plan(ALL))
+    there = await world.rollouts.create(RELEASER, new, start_now=True)
     await world.tick()
     undoing = await rolled_back(world, rollout)
-    await confirm(world, rollout, device, ActionState.CONFIRMED)
-    await world.tick()
-    await given(world, undoing)
-    await confirm(world, undoing, device, ActionState.CONFIRMED)
-    await world.tick()
-    ended = await world.rollouts.get(undoing.stored.rollout.rollout_id)
-    assert ended.stored.rollout.state is RolloutState.FINISHED
+    assert await devices_of(world, undoing) == {stays}
+    assert await devices_of(world, there) == {moved}
+    assert (await world.rollouts.get(there.stored.rollout.rollout_id)).stored.rollout.state is RolloutState.FINISHED
 
 
 async def test_who_cannot_be_brought_back_is_named_with_the_reason(world: UpdateWorld) -> None:
@@ -95,7 +141,8 @@ async def test_who_cannot_be_brought_back_is_named_with_the_reason(world: Update
     await _make_foreign_group(world)
     for device, group in ((foreign, FOREIGN), (other, "Field Test"), (still, "Development")):
         await world.change_device(device, "moved", group)
-    await _give_its_own(world, other)
+    third = await _begin_its_own(world)
+    await confirm(world, third, other, ActionState.CONFIRMED)
     await world.change_device(blocked, "blocked")
     await world.change_device(gone, "decommissioned")
     async with world.unit_of_work() as work:
@@ -105,26 +152,28 @@ async def test_who_cannot_be_brought_back_is_named_with_the_reason(world: Update
     undoing = await rolled_back(world, rollout)
     assert await devices_of(world, undoing) == {stays}
     assert await missed_by(world, undoing) == {
-        foreign: f"it is in product {FOREIGN}, group {FOREIGN}: expected product Camera",
-        other: "in its group Field Test it runs other images than the release's",
-        still: "its group Development takes no updates",
-        blocked: "the device is blocked",
-        gone: "the device is decommissioned",
-        sold: "the device was moved to another catalog",
+        foreign: f"in group {FOREIGN} of product {FOREIGN} now, whose own rollouts decide; {RUNS_IT}",
+        other: f"{ELSEWHERE}; it does not run the release's images",
+        still: f"in group Development now, which takes no updates; {RUNS_IT}",
+        blocked: f"the device is blocked; {RUNS_IT}",
+        gone: f"the device is decommissioned; {RUNS_IT}",
+        sold: f"the device was moved to another catalog; {RUNS_IT}",
     }
     assert await missed_by(world, rollout) == {}
 
 
-async def test_device_that_is_moved_out_of_the_product_leaves_its_rollback(world: UpdateWorld) -> None:
-    """It was not given the way back yet, and is given it no more."""
-    rollout = await taken_by(world, 2)
+async def test_device_that_is_moved_while_it_waits_leaves_its_rollback(world: UpdateWorld) -> None:
+    """It was not given the way back yet, and is given it no more, in the same product or another."""
+    rollout = await taken_by(world, 3)
     undoing = await rolled_back(world, rollout)
-    leaves, stays = sorted(await devices_of(world, rollout))
+    leaves, also, stays = sorted(await devices_of(world, rollout))
     await _make_foreign_group(world)
     await world.change_device(leaves, "moved", FOREIGN)
+    await world.change_device(also, "moved", "Field Test")
     await world.tick()
     states = {each.action.device_id: each.action.state for each in await world.actions(undoing)}
-    assert states == {leaves: ActionState.CANCELLED, stays: ActionState.SCHEDULED}
+    cancelled = ActionState.CANCELLED
+    assert states == {leaves: cancelled, also: cancelled, stays: ActionState.SCHEDULED}
 
 
 async def _make_foreign_group(world: UpdateWorld) -> None:
@@ -136,12 +185,12 @@ async def _make_foreign_group(world: UpdateWorld) -> None:
         await work.commit()
 
 
-async def _give_its_own(world: UpdateWorld, device: str) -> None:
-    """Bring a device what its new group gets."""
+async def _begin_its_own(world: UpdateWorld, *, is_given: bool = True) -> RolloutView:
+    """Start what the group of the moved devices gets, and have it given to them."""
     await world.hand_over(await world.prepare("third", {Slot.A7_APPLICATION: world.package("app@4.0.0")}))
     new = NewRollout("third", "Field Test", None, threshold_plan(ALL))
     rollout = await world.rollouts.create(RELEASER, new, start_now=True)
     await world.tick()
-    await given(world, rollout)
-    await confirm(world, rollout, device, ActionState.CONFIRMED)
-    await world.tick()
+    if is_given:
+        await given(world, rollout)
+    return rollout
