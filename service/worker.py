@@ -6,6 +6,7 @@ renewed.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -28,7 +29,7 @@ LARGEST_GAP = timedelta(minutes=1)  # without a worker before it counts as an ou
 HOUSEKEEPING_INTERVAL = timedelta(hours=1)
 _log = structlog.get_logger()
 
-Housekeeping = Callable[[datetime], Awaitable[None]]
+Housekeeping = Callable[[datetime], Awaitable[bool | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,8 @@ class WorkerPorts:
     """What the worker works with.
 
     Attributes:
-        housekeeping: called every hour with the time, for retention; each must be harmless to repeat.
+        housekeeping: called every hour with the time, for retention, and once more each time it says that it has left
+            something; each call must be bounded and harmless to repeat.
     """
 
     unit_of_work: UnitOfWorkFactory
@@ -62,6 +64,7 @@ class Worker:
         self._lease: Lease | None = None
         self._refresh_at: datetime | None = None
         self._keep_house_at: datetime | None = None
+        self._to_keep: deque[Housekeeping] = deque()
 
     @property
     def leads(self) -> bool:
@@ -106,17 +109,27 @@ class Worker:
         now = self._ports.clock.now()
         if self._refresh_at is None or now >= self._refresh_at:
             self._refresh_at = await self._ports.repository.refresh()
-        if self._keep_house_at is None or now >= self._keep_house_at:
-            for keep in self._ports.housekeeping:
-                await keep(now)
-            self._keep_house_at = now + HOUSEKEEPING_INTERVAL
         try:
             following = await self._ports.ticks.tick(lease)
         except LeaseLostError:
             self._lease = None  # whoever took over follows the same events
             return False
         self._lease = following or self._lease
-        return following is not None
+        is_more_to_keep = await self._keep_house()
+        return following is not None or is_more_to_keep
+
+    async def _keep_house(self) -> bool:
+        """Do one step of keeping house, if it is time for that; True if there is more to do at once.
+
+        One step a round: rollouts go on and the lease is renewed in between, however much there is to do.
+        """
+        now = self._ports.clock.now()
+        if self._keep_house_at is None or now >= self._keep_house_at:
+            self._to_keep = deque(self._ports.housekeeping)
+            self._keep_house_at = now + HOUSEKEEPING_INTERVAL
+        if self._to_keep and not await self._to_keep[0](now):
+            self._to_keep.popleft()
+        return bool(self._to_keep)
 
     async def _hold_lease(self) -> Lease | None:
         """Return the lease, renewed once half of its life is over; None while another worker holds it."""

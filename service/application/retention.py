@@ -25,19 +25,21 @@ class Retention:
     telemetry_age: timedelta
     event_age: timedelta
 
-    async def keep_house(self, now: datetime) -> None:
-        """Delete what is too old, and sum up what can be."""
+    async def keep_house(self, now: datetime) -> bool:
+        """Delete a batch of what is too old, and sum up a batch of what can be.
+
+        Returns:
+            Whether there is more for another call. Writers may go on: what is less than a batch is left for later.
+        """
         async with self.unit_of_work() as work:
             await work.events.prune(now - self.event_age)
             await work.idempotency.prune(now - IDEMPOTENCY_AGE)
             await work.claims.prune(now=now)
             await work.attestations.prune_nonces(now=now)
             await work.commit()
-        while await self._sum_up_counts():
-            pass
-        oldest = now - self.telemetry_age
-        while await self.telemetry.prune(received_before=oldest, batch_rows=TELEMETRY_BATCH_ROWS):
-            pass
+        summed_up = await self._sum_up_counts()
+        pruned = await self.telemetry.prune(received_before=now - self.telemetry_age, batch_rows=TELEMETRY_BATCH_ROWS)
+        return summed_up == COUNTS_BATCH_ROWS or pruned == TELEMETRY_BATCH_ROWS
 
     async def _sum_up_counts(self) -> int:
         """Sum up what ticks have left of how many devices there are."""

@@ -14,6 +14,8 @@ from service.adapters.database.device_tables import commands, subscriptions
 from service.adapters.database.engine import Database
 from service.application.messaging import CommandQueueFullError, QueuedCommand
 
+PURGED_PER_STEP = 1000
+
 
 class SqlSubscriptions:
     """Implements `SubscriptionStore`."""
@@ -120,10 +122,9 @@ class SqlCommandQueue:
             await connection.commit()
         return result.rowcount
 
-    async def keep_house(self, now: datetime) -> None:
-        """Delete every command that expired."""
-        while await self.purge_expired(now=now):
-            pass
+    async def keep_house(self, now: datetime) -> bool:
+        """Delete a batch of the commands that expired; True if there may be more of them."""
+        return await self.purge_expired(now=now, limit=PURGED_PER_STEP) == PURGED_PER_STEP
 
 
 def _command(row: Row[Any]) -> QueuedCommand:

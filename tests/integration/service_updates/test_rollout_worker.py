@@ -1,14 +1,24 @@
 """The worker: one of two acts, metadata is kept fresh, connected devices are woken, and concurrent reports count."""
 
 import asyncio
-from datetime import timedelta
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
 
 from protocol.messages import CHECK_UPDATE, ActionState
+from service.adapters.telemetry.sqlite import SqliteTelemetryStore
+from service.application import retention
+from service.application.retention import Retention
+from service.application.unit_of_work import UnitOfWork
 from service.application.update_facts import UpdateFacts
 from service.application.update_repositories import MetadataRole, RepositoryName
 from service.domain.membership import StagePlan
 from service.domain.rollout import RolloutState
-from service.worker import LEASE_LIFETIME, Waker, Worker, WorkerPorts
+from service.worker import LEASE_LIFETIME, Housekeeping, Waker, Worker, WorkerPorts
+from tests.integration.service_updates.timing_world import give
 from tests.integration.service_updates.update_world import RELEASER, UpdateWorld
 
 EVERYONE = (StagePlan(percent=100),)
@@ -25,9 +35,13 @@ class NotedHints:
         return not payload
 
 
-def worker_of(world: UpdateWorld, owner: str) -> Worker:
+def worker_of(world: UpdateWorld, owner: str, *housekeeping: Housekeeping) -> Worker:
     ports = WorkerPorts(
-        unit_of_work=world.unit_of_work, ticks=world.ticks, repository=world.repository, clock=world.clock
+        unit_of_work=world.unit_of_work,
+        ticks=world.ticks,
+        repository=world.repository,
+        clock=world.clock,
+        housekeeping=housekeeping,
     )
     return Worker(ports, owner=owner, longest_sleep_seconds=0.05)
 
@@ -69,6 +83,68 @@ async def test_worker_that_wakes_after_another_took_over_stands_back(world: Upda
     assert not first.leads
     world.clock.advance(4 * LEASE_LIFETIME.total_seconds())
     assert await drain(second) > 0
+
+
+async def test_long_housekeeping_holds_up_no_rollout_and_keeps_the_lease(world: UpdateWorld) -> None:
+    """Each of its steps takes half of the lease's life, and there is always one more: stages open, and it stays led."""
+
+    async def keep(_: datetime) -> bool:
+        world.clock.advance(LEASE_LIFETIME.total_seconds() / 2)
+        return True
+
+    await world.add_devices(3)
+    await world.release("first")
+    worker = worker_of(world, "first", keep)
+    assert await worker.work()
+    rollout = await world.roll_out("first", EVERYONE)
+    for _ in range(10):
+        assert await worker.work()
+        assert worker.leads
+    assert len(await world.actions(rollout)) == 3
+
+
+async def test_housekeeping_takes_what_is_left_in_turn_once_an_hour(world: UpdateWorld) -> None:
+    """One says twice that it has more; the other is called once; an hour later both are called again."""
+    called: list[str] = []
+
+    async def long(_: datetime) -> bool:
+        called.append("long")
+        return len(called) % 4 != 3
+
+    async def short(_: datetime) -> None:
+        called.append("short")
+
+    worker = worker_of(world, "first", long, short)
+    for _ in range(2):
+        await drain(worker)
+        await drain(worker)
+        world.clock.advance(3600)
+    assert called == ["long", "long", "long", "short"] * 2
+
+
+async def test_housekeeping_ends_while_devices_change(
+    world: UpdateWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody writes before its every transaction: what was there is summed up in batches, what came since is left."""
+    monkeypatch.setattr(retention, "COUNTS_BATCH_ROWS", 5)
+    ids = await world.add_devices(6)
+    written = 0
+
+    @asynccontextmanager
+    async def busy(*, read_only: bool = False) -> AsyncIterator[UnitOfWork]:
+        nonlocal written
+        written += 1
+        await give(world, ids[0], {"site": f"s{written}"})
+        async with world.unit_of_work(read_only=read_only) as work:
+            yield work
+
+    telemetry = await SqliteTelemetryStore.open(tmp_path / "telemetry.db")
+    try:
+        kept = Retention(busy, telemetry, telemetry_age=timedelta(days=1), event_age=timedelta(days=1))
+        await drain(worker_of(world, "first", kept.keep_house))
+    finally:
+        await telemetry.close()
+    assert 1 < written < 20
 
 
 async def test_metadata_is_signed_anew_before_it_expires(world: UpdateWorld) -> None:
