@@ -7,12 +7,14 @@ A device is known by its IDevID here, which TLS and the gate have verified. Its 
     4. nonce: taken now, whatever follows, so that it serves one request of this device and purpose alone;
     5. policy of the device's group: nonce binding, life cycle, boot and measurements (service/domain/attestation.py);
     6. key: fresh, so neither in any certificate so far nor any device's identity key.
-A refusal at any step is recorded. Steps 3 to 6, the record and the certificate are one transaction, which requests that
-come at once share (`service.application.attestation_round`).
+A refusal at any step is recorded; one that judges nothing of what the device booted leaves the latest result as it was
+(`service.domain.attestation.Appraisal.is_judged`). Steps 3 to 6, the record and the certificate are one transaction,
+which requests that come at once share (`service.application.attestation_round`).
 """
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 
 from protocol.errors import ProtocolError
@@ -65,12 +67,14 @@ class Attestation:
         self._round = AttestationRound(issuer=issuer, reference_values=reference_values, clones=clones)
         self._nonces = Rounds(self._give_nonces, key=lambda nonce: nonce.device_id)
         self._claims = Rounds(self._settle, key=lambda claim: claim.peer.device_id)
+        self._refusals = Rounds(self._refuse, key=lambda refused: refused.device_id)
 
     async def run(self) -> None:
         """Settle what devices ask, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._nonces.run())
             tasks.create_task(self._claims.run())
+            tasks.create_task(self._refusals.run())
 
     async def nonce(
         self, peer: DevicePeer, request: NonceRequest, *, purpose: NoncePurpose = NoncePurpose.ATTEST
@@ -155,11 +159,17 @@ class Attestation:
         return AttestationReply(certificate_chain=issued.chain_pem, not_after=issued.not_after, access=issued.access)
 
     async def note_refusal(self, peer: DevicePeer, component: str, *, expected: str, found: str) -> None:
-        """Record for operators what was refused before anything was judged."""
+        """Record for operators what was refused before anything was judged; a bad standing goes before it."""
         result = refusal(component, expected=expected, found=found[:200])
+        await self._refusals.settled(_Refused(peer.device_id, result))
+
+    async def _refuse(self, refused: Sequence["_Refused"]) -> Sequence[None]:
         async with self._unit_of_work() as work:
-            await record_results(work, {peer.device_id: result}, now=self._clock.now())
+            devices = await work.devices.find_many({one.device_id for one in refused})
+            results = {one.device_id: check_standing(devices.get(one.device_id)) or one.result for one in refused}
+            await record_results(work, results, now=self._clock.now())
             await work.commit()
+        return [None] * len(refused)
 
     async def _settle(self, claims: Sequence[Claim]) -> Sequence[Outcome]:
         async with self._unit_of_work() as work:
@@ -183,6 +193,14 @@ class Attestation:
         return [refused[nonce.device_id] for nonce in nonces]
 
 
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """A request that was refused before anything was judged."""
+
+    device_id: str
+    result: Appraisal
+
+
 class AttestationResults:
     """Attestation results for operators to read."""
 
@@ -192,7 +210,7 @@ class AttestationResults:
     async def page_latest(
         self, *, after_device_id: str | None, limit: int, verdict: Verdict | None
     ) -> Sequence[AttestationRecord]:
-        """Return at most `limit` devices' last results by device id, those of unclaimed devices included."""
+        """Return at most `limit` devices' latest results by device id, those of unclaimed devices included."""
         async with self._unit_of_work(read_only=True) as work:
             return await work.attestations.page_latest(after_device_id=after_device_id, limit=limit, verdict=verdict)
 

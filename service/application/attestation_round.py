@@ -213,9 +213,9 @@ class AttestationRound:
         noted, suspicion = None, None
         if evidence.nonce == expected:
             noted, suspicion = note_boot_seed(device, evidence.boot_seed, now)
-        if suspicion is not None and self._clones.blocks:
-            appraisal = refusal("identity", expected="one live device", found=suspicion.text[:200])
         is_unfit = measured.verdict is Verdict.REFUSED
+        if suspicion is not None and self._clones.blocks and not is_unfit:
+            appraisal = refusal("identity", expected="one live device", found=suspicion.text[:200])
         return _Judged(claim, appraisal, device, noted, policy, suspicion, is_unfit)
 
     def _issue(self, judged: _Judged) -> IssuedCertificate | None:

@@ -238,27 +238,33 @@ class AttestationRepository(Protocol):
     async def record(self, results: Mapping[str, Appraisal], *, at: datetime) -> Sequence[str]:
         """Store results by device id; equal findings as the last time extend a device's record.
 
+        The latest result of a device is the last one that judged it. A refusal before any judgement is history alone,
+        unless the device was never judged.
+
         Args:
             results: one for each device.
             at: UTC, aware.
 
         Returns:
-            Ids of the devices whose result is another than the last time.
+            Ids of the devices whose result is another than the last time; one that judges, than the last that did.
         """
 
     async def latest(self, device_id: str) -> AttestationRecord | None:
-        """Return the device's last result, or None."""
+        """Return the device's latest result, by which it stands, or None."""
+
+    async def newest(self, device_id: str) -> AttestationRecord | None:
+        """Return the device's last result, refusals before any judgement included, or None."""
 
     async def page_latest(
         self, *, after_device_id: str | None, limit: int, verdict: Verdict | None = None
     ) -> Sequence[AttestationRecord]:
-        """Return at most `limit` devices' last results, by device id."""
+        """Return at most `limit` devices' latest results, by device id."""
 
     async def page_history(self, device_id: str, *, before_id: int | None, limit: int) -> Sequence[AttestationRecord]:
         """Return at most `limit` records of one device, newest first."""
 
     async def counts(self) -> Mapping[Verdict, int]:
-        """Return how many devices' last result each verdict is."""
+        """Return how many devices' latest result each verdict is."""
 
 
 class ClaimRepository(Protocol):

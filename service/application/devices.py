@@ -122,7 +122,7 @@ class Devices:
             device = await work.devices.get(id_or_prefix)
             group = await work.products.get_group(device.group_id)
             installed = await _installed(work, [device.device_id])
-            attestation = await work.attestations.latest(device.device_id)
+            attestation = await work.attestations.newest(device.device_id)
             attributes = await work.attributes.of([device.device_id])
         view = self._view(device, group, installed=installed.get(device.device_id, {}))
         return replace(view, attestation=attestation, attributes=attributes.get(device.device_id, {}))

@@ -340,7 +340,7 @@ async def _judge(
 
 
 async def _is_developers(work: UnitOfWork, device_id: str) -> bool:
-    """Say whether the device's last evidence showed the AppDevelopment capability."""
+    """Say whether the evidence that was last judged showed the AppDevelopment capability."""
     last = await work.attestations.latest(device_id)
     findings = last.appraisal.findings if last else ()
     return any(

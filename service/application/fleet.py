@@ -16,7 +16,7 @@ class FleetSummary:
 
     Attributes:
         connected: devices with an MQTT connection to this process.
-        attestations: devices by their last result, refused ones that are unclaimed included.
+        attestations: devices by the last result that judged them; those that were never judged by their last refusal.
         suspected_clones: devices that two live ones seem to be.
         held: actions of rollouts that are not over which wait for a window, their device's user or its place.
     """

@@ -28,6 +28,7 @@ from protocol.identity import Access
 from service.domain.attestation_policy import AttestationPolicy, UnknownSoftware
 
 MANDATORY_SLOTS = tuple(slot for slot in Slot if slot.kind is not ImageKind.MODEL)
+NONCE = "nonce"  # component of the finding that says whether evidence is fresh
 _PLACES = {slot: (slot.kind, slot.core.hardware_id) for slot in Slot}
 _UNHEALABLE_SLOTS = frozenset({Slot.BOOT_LOADER, Slot.SECURITY_MONITOR})
 _LIFE_CYCLE_MASK = 0xFF00  # RFC 9783 §4.3.1: the lower byte is implementation-defined
@@ -159,6 +160,11 @@ class Appraisal:
         return self.verdict is Verdict.ACCEPTED
 
     @property
+    def is_judged(self) -> bool:
+        """Whether fresh evidence was held against the policy; else it was refused before or beside that."""
+        return any(finding.component == NONCE and finding.accepted for finding in self.findings)
+
+    @property
     def reasons(self) -> tuple[str, ...]:
         """What is not as expected, for an operator to read; empty when all is."""
         wrong = (finding for finding in self.findings if not finding.accepted)
@@ -247,10 +253,10 @@ def _plain(component: str, *, expected: str, found: str, accepted: bool) -> Find
 def _check_nonce(found: bytes, expected: bytes | None) -> Finding:
     # Step 1: nonce.
     if expected is None:
-        return _plain("nonce", expected="a nonce that is in force and unused", found="none", accepted=False)
+        return _plain(NONCE, expected="a nonce that is in force and unused", found="none", accepted=False)
     fresh = hmac.compare_digest(found, expected)
     wording = "that value" if fresh else "another value"
-    return _plain("nonce", expected="the service's nonce bound to the key of the CSR", found=wording, accepted=fresh)
+    return _plain(NONCE, expected="the service's nonce bound to the key of the CSR", found=wording, accepted=fresh)
 
 
 @functools.lru_cache  # the devices of a group mostly show the same

@@ -194,7 +194,7 @@ class MemoryDevices(Partial):
 
 
 class MemoryAttestations(Partial):
-    """Implements `AttestationRepository` as far as it is reached: nonces, and each device's last result.
+    """Implements `AttestationRepository` as far as it is reached: nonces, and each device's latest and newest result.
 
     First results that are equal are one object; a finding that says no date is as old as its record.
     """
@@ -203,6 +203,7 @@ class MemoryAttestations(Partial):
         self._journal = journal
         self._nonces: dict[tuple[str, NoncePurpose], IssuedNonce] = {}
         self._latest: dict[str, AttestationRecord] = {}
+        self._since_latest: dict[str, AttestationRecord] = {}  # what refused a device since it was judged
         self._same: dict[Appraisal, Appraisal] = {}
         self._numbers: dict[str, int] = {"record": 0}
 
@@ -224,25 +225,49 @@ class MemoryAttestations(Partial):
         """See `AttestationRepository.record`."""
         changed: list[str] = []
         for device_id, appraisal in results.items():
-            last = self._latest.get(device_id)
-            if last is not None and last.appraisal == appraisal:
-                self._journal.put(self._latest, device_id, replace(last, last_at=at, times=last.times + 1))
-            else:
+            latest = self._latest.get(device_id)
+            newest = self._since_latest.get(device_id, latest)
+            before = latest if appraisal.is_judged else newest
+            if before is None or before.appraisal != appraisal:
                 changed.append(device_id)
-                number = self._numbers["record"] + 1
-                self._journal.put(self._numbers, "record", number)
-                found = self._same.setdefault(appraisal, appraisal) if last is None else _dated(appraisal, last)
-                record = AttestationRecord(number, device_id, found, since=at, last_at=at, times=1)
-                self._journal.put(self._latest, device_id, record)
+            if newest is not None and newest.appraisal == appraisal:
+                self._put(replace(newest, last_at=at, times=newest.times + 1))
+            else:
+                self._put(self._new(device_id, appraisal, before=before, at=at))
         return changed
+
+    def _new(
+        self, device_id: str, appraisal: Appraisal, *, before: AttestationRecord | None, at: datetime
+    ) -> AttestationRecord:
+        number = self._numbers["record"] + 1
+        self._journal.put(self._numbers, "record", number)
+        found = self._same.setdefault(appraisal, appraisal) if before is None else _dated(appraisal, before)
+        return AttestationRecord(number, device_id, found, since=at, last_at=at, times=1)
+
+    def _put(self, record: AttestationRecord) -> None:
+        device_id, latest = record.device_id, self._latest.get(record.device_id)
+        if not record.appraisal.is_judged and latest is not None and latest.appraisal.is_judged:
+            self._journal.put(self._since_latest, device_id, record)
+            return
+        self._journal.put(self._latest, device_id, record)
+        if device_id in self._since_latest:
+            self._journal.remove(self._since_latest, device_id)
 
     async def latest(self, device_id: str) -> AttestationRecord | None:
         """See `AttestationRepository.latest`."""
-        record = self._latest.get(device_id)
-        if record is None:
-            return None
-        findings = tuple(_since(finding, record.since) for finding in record.appraisal.findings)
-        return replace(record, appraisal=Appraisal(findings, record.appraisal.verdict))
+        return _shown(self._latest.get(device_id))
+
+    async def newest(self, device_id: str) -> AttestationRecord | None:
+        """See `AttestationRepository.newest`."""
+        return _shown(self._since_latest.get(device_id) or self._latest.get(device_id))
+
+
+def _shown(record: AttestationRecord | None) -> AttestationRecord | None:
+    """Return a record whose findings say since when they are the same."""
+    if record is None:
+        return None
+    findings = tuple(_since(finding, record.since) for finding in record.appraisal.findings)
+    return replace(record, appraisal=Appraisal(findings, record.appraisal.verdict))
 
 
 def _since(finding: Finding, record_since: datetime) -> Finding:

@@ -5,6 +5,7 @@ their counter raised.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -63,36 +64,51 @@ class SqlAttestations:
     async def record(self, results: Mapping[str, Appraisal], *, at: datetime) -> Sequence[str]:
         """See `AttestationRepository.record`."""
         await self._lock(sorted(results))
-        rows = {row.device_id: row for row in await self._latest_rows(results)}
-        same = {row.record_id for id_, row in rows.items() if _is_same(row, results[id_])}
-        last = {id_: _record(row) for id_, row in rows.items() if row.record_id not in same}
-        changed = {id_: result for id_, result in results.items() if id_ not in rows or id_ in last}
+        rows = await self._last_rows(results)
+        newest = {row.device_id: row for row in rows}
+        same = {row.record_id for id_, row in newest.items() if _is_same(row, results[id_])}
         if same:
             extended = update(attestations).where(attestations.c.record_id.in_(same))
             await self._connection.execute(extended.values(last_at=at, times=attestations.c.times + 1))
-        if changed:
-            await self._supersede([record.record_id for record in last.values()])
-            new = [_row(id_, result, last=last.get(id_), at=at) for id_, result in changed.items()]
-            await self._connection.execute(insert(attestations), new)
-        return list(changed)
+        latest = {row.device_id: row for row in rows if row.is_latest}
+        new = [
+            _New(id_, result, latest=latest.get(id_), newest=newest.get(id_))
+            for id_, result in results.items()
+            if id_ not in newest or newest[id_].record_id not in same
+        ]
+        await self._add(new, at=at)
+        return [one.device_id for one in new if one.is_change]
+
+    async def _add(self, new: Sequence["_New"], *, at: datetime) -> None:
+        superseded = [one.latest.record_id for one in new if one.is_latest and one.latest is not None]
+        if superseded:
+            their = update(attestations).where(attestations.c.record_id.in_(superseded))
+            await self._connection.execute(their.values(is_latest=False))
+        if new:
+            await self._connection.execute(insert(attestations), [_row(one, at=at) for one in new])
 
     async def _lock(self, device_ids: Sequence[str]) -> None:
         """Let of two results of one device, in whatever processes, one follow the other."""
         if self._connection.dialect.name == "postgresql":
             await self._connection.execute(_LOCKS, {"ids": device_ids, "class": AdvisoryLock.ATTESTATION_RESULT.value})
 
-    async def _latest_rows(self, device_ids: Collection[str]) -> Sequence[Row[Any]]:
+    async def _last_rows(self, device_ids: Collection[str]) -> Sequence[Row[Any]]:
+        """Return each device's latest and newest row, which may be one, in the order of their numbers."""
         is_wanted = one_of(self._connection, attestations.c.device_id, device_ids)
-        return (await self._connection.execute(select(attestations).where(attestations.c.is_latest, is_wanted))).all()
-
-    async def _supersede(self, record_ids: Sequence[int]) -> None:
-        if record_ids:
-            superseded = update(attestations).where(attestations.c.record_id.in_(record_ids))
-            await self._connection.execute(superseded.values(is_latest=False))
+        newest = select(func.max(attestations.c.record_id)).where(is_wanted).group_by(attestations.c.device_id)
+        is_last = or_(attestations.c.is_latest, attestations.c.record_id.in_(newest))
+        rows = select(attestations).where(is_wanted, is_last).order_by(attestations.c.record_id)
+        return (await self._connection.execute(rows)).all()
 
     async def latest(self, device_id: str) -> AttestationRecord | None:
         """See `AttestationRepository.latest`."""
-        return next((_record(row) for row in await self._latest_rows([device_id])), None)
+        is_its = attestations.c.device_id == device_id
+        row = (await self._connection.execute(select(attestations).where(attestations.c.is_latest, is_its))).first()
+        return None if row is None else _record(row)
+
+    async def newest(self, device_id: str) -> AttestationRecord | None:
+        """See `AttestationRepository.newest`."""
+        return next(iter(await self.page_history(device_id, before_id=None, limit=1)), None)
 
     async def page_latest(
         self, *, after_device_id: str | None, limit: int, verdict: Verdict | None = None
@@ -153,17 +169,48 @@ def _is_same(row: Row[Any], appraisal: Appraisal) -> bool:
     )
 
 
-def _row(device_id: str, appraisal: Appraisal, *, last: AttestationRecord | None, at: datetime) -> dict[str, object]:
+@dataclass(frozen=True, slots=True)
+class _New:
+    """A result that is not the same as its device's newest one.
+
+    Attributes:
+        latest: the device's latest row before it.
+        newest: the device's newest row before it.
+    """
+
+    device_id: str
+    appraisal: Appraisal
+    latest: Row[Any] | None
+    newest: Row[Any] | None
+
+    @property
+    def before(self) -> Row[Any] | None:
+        """What it is compared with."""
+        return self.latest if self.appraisal.is_judged else self.newest
+
+    @property
+    def is_change(self) -> bool:
+        return self.before is None or not _is_same(self.before, self.appraisal)
+
+    @property
+    def is_latest(self) -> bool:
+        if self.appraisal.is_judged or self.latest is None:
+            return True
+        return not _record(self.latest).appraisal.is_judged
+
+
+def _row(new: _New, *, at: datetime) -> dict[str, object]:
+    last, appraisal = None if new.before is None else _record(new.before), new.appraisal
     before = {} if last is None else {finding: finding.since or last.since for finding in last.appraisal.findings}
     return {
-        "device_id": device_id,
+        "device_id": new.device_id,
         "accepted": appraisal.accepted,
         "verdict": appraisal.verdict,
         "findings": [_finding_json(finding, before.get(finding, at)) for finding in appraisal.findings],
         "since": at,
         "last_at": at,
         "times": 1,
-        "is_latest": True,
+        "is_latest": new.is_latest,
     }
 
 

@@ -157,14 +157,42 @@ async def test_events_of_a_type_come_in_pages(world: UpdateWorld) -> None:
     assert [stored.event.subject_id for stored in alone] == [devices[1]]
 
 
+async def record_results(world: UpdateWorld, device: str, *results: Appraisal) -> None:
+    async with world.unit_of_work() as work:
+        for result in results:
+            await work.attestations.record({device: result}, at=world.clock.now())
+        await work.commit()
+
+
+_NO_REQUEST = Appraisal(
+    (Finding("certificate request", "one that may be certified", "none", Status.CONTRAINDICATED),), Verdict.REFUSED
+)
+_STALE = Appraisal(
+    (
+        Finding("nonce", "the service's nonce", "another value", Status.CONTRAINDICATED),
+        Finding("life-cycle", "SECURED or NON_PSA_DEBUG", "SECURED", Status.AFFIRMING),
+    ),
+    Verdict.REFUSED,
+)
+
+
+@pytest.mark.parametrize(
+    "refusals",
+    [(), (_NO_REQUEST,), (_STALE,)],
+    ids=["judged", "no-csr", "stale"],
+)
 @pytest.mark.parametrize("lifecycle", [LifeCycle.NON_PSA_DEBUG, LifeCycle.SECURED])
-async def test_developers_device_gets_no_deployment(world: UpdateWorld, lifecycle: LifeCycle) -> None:
-    """Its evidence showed the AppDevelopment capability, so its action is withdrawn, which is no failure."""
+async def test_developers_device_gets_no_deployment(
+    world: UpdateWorld, lifecycle: LifeCycle, refusals: tuple[Appraisal, ...]
+) -> None:
+    """Its evidence showed the AppDevelopment capability, so its action is withdrawn, which is no failure.
+
+    No refusal before a judgement makes the service forget it, old evidence of another life cycle neither.
+    """
     device = await world.add_device()
     finding = Finding("life-cycle", "SECURED or NON_PSA_DEBUG", lifecycle.name, Status.AFFIRMING)
-    async with world.unit_of_work() as work:
-        await work.attestations.record({device: Appraisal((finding,), Verdict.ACCEPTED)}, at=world.clock.now())
-        await work.commit()
+    fresh = Finding("nonce", "the service's nonce", "that value", Status.AFFIRMING)
+    await record_results(world, device, Appraisal((fresh, finding), Verdict.ACCEPTED), *refusals)
     action = await begun(world, device)
     await world.director.timestamp(device)
     async with world.unit_of_work(read_only=True) as work:

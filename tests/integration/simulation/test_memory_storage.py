@@ -17,10 +17,10 @@ from service.application.disruption_repository import Place
 from service.application.events import Event, EventType
 from service.application.health_repository import Counted, CountedKind
 from service.application.lease_repository import Lease, LeaseLostError
-from service.application.unit_of_work import UnitOfWorkFactory
+from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.application.update_repositories import DirectorSet, StoredManifest
 from service.domain.action import Hold, UnknownActionError
-from service.domain.attestation import Appraisal, Finding, Status, Verdict
+from service.domain.attestation import Appraisal, Finding, Status, Verdict, refusal
 from service.domain.device import AlreadyClaimedError, DeviceState
 from service.domain.errors import NameTakenError, VersionConflictError
 from service.domain.gates.arms import Arm
@@ -270,6 +270,35 @@ async def test_equal_results_extend_a_record_and_findings_keep_their_beginning(s
         assert record is not None
         assert (record.since, record.times) == (last, 1)
         assert [finding.since for finding in record.appraisal.findings] == [NOW, last]
+
+
+async def test_refusal_before_a_judgement_is_the_newest_result_and_not_the_latest(storage: UnitOfWorkFactory) -> None:
+    """The latest is the last that judged the device; the same judgement after a refusal is no change."""
+    who = device_id_of(1)
+    fresh = Finding("nonce", expected="x", found="x", status=Status.AFFIRMING)
+    judged = Appraisal((fresh,), Verdict.QUARANTINED)
+    refused, otherwise = (refusal("evidence", expected="some", found=text) for text in ("none", "other"))
+
+    async def records(work: UnitOfWork) -> list[tuple[Appraisal, int, datetime | None]]:
+        found = [await work.attestations.latest(who), await work.attestations.newest(who)]
+        return [(one.appraisal, one.times, one.appraisal.findings[0].since) for one in found if one is not None]
+
+    async with storage() as work:
+        await add_devices(work, device(1))
+        assert await records(work) == []
+        steps: tuple[tuple[Appraisal, list[str], list[tuple[Appraisal, int, int]]], ...] = (
+            (refused, [who], [(refused, 1, 0), (refused, 1, 0)]),  # never judged: the last refusal
+            (otherwise, [who], [(otherwise, 1, 1), (otherwise, 1, 1)]),
+            (judged, [who], [(judged, 1, 2), (judged, 1, 2)]),
+            (refused, [who], [(judged, 1, 2), (refused, 1, 3)]),
+            (refused, [], [(judged, 1, 2), (refused, 2, 3)]),
+            (judged, [], [(judged, 1, 2), (judged, 1, 2)]),
+            (judged, [], [(judged, 2, 2), (judged, 2, 2)]),
+        )
+        for hours, (result, changed, expected) in enumerate(steps):
+            assert await work.attestations.record({who: result}, at=NOW + timedelta(hours=hours)) == changed
+            in_hours = [(one, times, NOW + timedelta(hours=since)) for one, times, since in expected]
+            assert await records(work) == in_hours, hours
 
 
 async def test_versions_of_director_and_manifests_only_rise(storage: UnitOfWorkFactory) -> None:
