@@ -13,6 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from service.adapters.database.device_tables import device_count_changes, device_counts
 from service.adapters.database.upsert import insert_into
 
+_EMPTY = delete(device_counts).where(device_counts.c.counted == bindparam("changed"), device_counts.c.devices == 0)
+
 
 async def count_of(connection: AsyncConnection, counted: str) -> int:
     """Return the devices of a group that could take a release, or of a place.
@@ -48,4 +50,6 @@ async def sum_up(connection: AsyncConnection, *, limit: int) -> int:
         await connection.execute(
             added.on_conflict_do_update(index_elements=[device_counts.c.counted], set_={"devices": total}), rows
         )
+        # Of what nobody is at any more, no row stays; only those that this transaction has locked just now.
+        await connection.execute(_EMPTY, [{"changed": row["counted"]} for row in rows])
     return len(taken)
