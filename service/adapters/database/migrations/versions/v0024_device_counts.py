@@ -32,9 +32,31 @@ _COUNT_PLACES = (
     " SELECT name || '=' || value, count(*) FROM device_attributes GROUP BY name, value"
 )
 
+_LOCK_OUT_WRITERS = """
+DO $$ BEGIN LOOP
+  BEGIN
+    LOCK TABLE device_attributes IN SHARE ROW EXCLUSIVE MODE;
+    LOCK TABLE devices IN SHARE ROW EXCLUSIVE MODE NOWAIT;
+    EXIT;
+  EXCEPTION WHEN lock_not_available THEN NULL;
+  END;
+  BEGIN
+    LOCK TABLE devices IN SHARE ROW EXCLUSIVE MODE;
+    LOCK TABLE device_attributes IN SHARE ROW EXCLUSIVE MODE NOWAIT;
+    EXIT;
+  EXCEPTION WHEN lock_not_available THEN NULL;
+  END;
+END LOOP; END $$
+"""
+
 
 def upgrade() -> None:
-    """Add the tables and triggers, then count: no change slips in between, as triggers lock out writers."""
+    """Add the tables and triggers, then count: no change slips in between, as writers are locked out."""
+    is_postgresql = op.get_bind().dialect.name == "postgresql"
+    if is_postgresql:
+        # Claims write devices first, edits of attributes these: either may hold what the other lock waits for. So
+        # nothing is held while waiting; SQLite has one writer.
+        op.execute(_LOCK_OUT_WRITERS)
     op.create_table(
         "device_counts",
         sa.Column("counted", sa.String(160), nullable=False),
@@ -49,7 +71,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("number", name="pk_device_count_changes"),
     )
     op.create_index("ix_device_count_changes_counted", "device_count_changes", ["counted"])
-    is_postgresql = op.get_bind().dialect.name == "postgresql"
     for table, columns, leaves, comes, differs in _WATCHED:
         statements = (
             _postgresql(table, columns, leaves, comes, differs)
