@@ -13,7 +13,7 @@ from service.domain.rollout import RolloutState
 from simulation.errors import WhatIfError
 from simulation.what_if.course import COARSE, FINE, Course, Ended, Moment
 from simulation.what_if.fleet import FleetModel, model_of, plain_fault
-from simulation.what_if.limits import not_simulated
+from simulation.what_if.limits import left_out_of_places, not_simulated
 from simulation.what_if.planned import under
 from simulation.what_if.sampling import Aggregated, EachDevice
 
@@ -78,7 +78,7 @@ class Answer(Document):
         halt_seconds: from the start to the halt, of those halted; None if none was.
         exposed: of the bad release, by replication, rising.
         full: the full run.
-        not_simulated: what the plan says and the answer leaves out, a line each.
+        not_simulated: what the plan says and the answer leaves out for this fleet, a line each.
     """
 
     plan: str
@@ -181,7 +181,7 @@ def ask(
         replications=len(found.bad),
         exposed=tuple(sorted(ended.exposed for ended in found.bad)),
         full=full,
-        not_simulated=not_simulated(plan),
+        not_simulated=(*not_simulated(plan), *left_out_of_places(healthy)),
         **_of_healthy(found.healthy),
         **_of_bad(found.bad),
     )

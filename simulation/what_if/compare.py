@@ -20,6 +20,7 @@ from service.domain.rollout import RolloutState
 from simulation.errors import WhatIfError
 from simulation.what_if.answer import check_numbers, replicate, share
 from simulation.what_if.fleet import FleetModel, model_of, plain_fault
+from simulation.what_if.limits import left_out_of_places
 from simulation.what_if.planned import under
 from simulation.what_if.policies import PACES, REACHES, ours, presets, rivals
 
@@ -64,6 +65,7 @@ class Comparison(Document):
     Attributes:
         replications: of each cell; four times as many of healthy releases.
         is_whole: nobody stopped it.
+        not_simulated: where a plan's budget is left out, a line each.
     """
 
     devices: int
@@ -72,6 +74,7 @@ class Comparison(Document):
     seed: int
     cells: tuple[Cell, ...]
     is_whole: bool
+    not_simulated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +120,7 @@ def compare(
     seed = scenario.seed if seed is None else seed
     cases = cases_of(scenario, base_failure=base_failure)
     cells: list[Cell] = []
+    left_out: list[str] = []
     is_whole = True
     try:
         for entry in entries(scenario, cases[0].model, seed=seed, plans=plans):
@@ -127,6 +131,7 @@ def compare(
                 seeds = [
                     (seed, number, n) for n in range(replications if case.is_bad else HEALTHY_TIMES * replications)
                 ]
+                left_out += [f"{_label(entry)}: {case.name}: {line}" for line in left_out_of_places(model)]
                 cells.append(_cell(entry, replace(case, model=model), scenario, seeds=seeds))
     except KeyboardInterrupt:
         is_whole = False
@@ -137,6 +142,7 @@ def compare(
         seed=seed,
         cells=tuple(cells),
         is_whole=is_whole,
+        not_simulated=tuple(left_out),
     )
 
 
@@ -250,4 +256,5 @@ def markdown(comparison: Comparison) -> str:
         shares = f"{cell.halted:.1%} | {cell.asked:.1%}"
         exposed = f"{cell.exposed_median:,.0f} | {cell.exposed_p90:,.0f}"
         lines.append(f"| {policy} | {cell.case} | {shares} | {exposed} | {hours} |")
+    lines += [f"\nnot simulated: {line}" for line in comparison.not_simulated]
     return "\n".join(lines)

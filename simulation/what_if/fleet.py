@@ -149,6 +149,7 @@ class FleetModel:
         kinds: their shares together 1; no two of them alike.
         clocks: when the plan's maintenance windows are open, by the clocks that devices go by.
         places: where the plan's disruption budget holds, by what devices of a kind belong to.
+        unbound: share of the devices at places where the budget is left out.
         endings: of all kinds, each once.
     """
 
@@ -156,6 +157,7 @@ class FleetModel:
     kinds: tuple[Kind, ...]
     clocks: tuple[OpenTimes, ...] = (ALWAYS,)
     places: tuple[Places, ...] = ()
+    unbound: float = 0.0
     endings: tuple[Ending, ...] = field(init=False)
 
     def __post_init__(self) -> None:

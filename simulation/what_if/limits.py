@@ -6,6 +6,7 @@ from types import MappingProxyType
 from protocol.document import Document
 from protocol.messages import Cause
 from protocol.plan import EvidenceGates, HealthEvent, Plan
+from simulation.what_if.fleet import FleetModel
 
 _SHOWN = frozenset(
     {"version", "name", "description", "stages", "hold_out", "pace", "gates", "device_timeout", "deadline"}
@@ -31,6 +32,15 @@ _OTHERWISE = "as if the plan did not say it"
 def not_simulated(plan: Plan) -> tuple[str, ...]:
     """Return what an answer leaves out, a line for each key of the plan that it concerns."""
     return tuple(f"{name}: {_REASONS.get(name.rpartition('.')[2], _OTHERWISE)}" for name in _left_out(plan))
+
+
+def left_out_of_places(model: FleetModel) -> tuple[str, ...]:
+    """Return where a disruption budget is left out, in a line or none; the model is the fleet as it is under a plan."""
+    if not model.unbound:
+        return ()
+    where = "their places have devices with other offline hours, outages or windows"
+    devices = max(1, round(model.unbound * model.devices))
+    return (f"disruption: {devices:,} devices wait for nobody, because {where}",)
 
 
 def _left_out(plan: Plan) -> Iterator[str]:

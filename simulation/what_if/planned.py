@@ -10,7 +10,7 @@ from protocol.plan import Plan
 from service.application.plans import timing_of
 from service.domain.timing import Budget
 from service.domain.windows import Maintenance
-from simulation.what_if.fleet import FleetModel, merged
+from simulation.what_if.fleet import FleetModel, Windows, merged
 from simulation.what_if.places import Places
 from simulation.what_if.retrying import tried_again
 from simulation.what_if.windows import open_times
@@ -26,7 +26,7 @@ def under(plan: Plan, model: FleetModel, *, origin: datetime) -> FleetModel:
     """
     timing = timing_of(plan)
     placed = by_places(model, timing.budget, silent_seconds=plan.device_timeout.total_seconds())
-    return _by_clocks(tried_again(placed, plan.retries), timing.maintenance, origin)
+    return _where_all_come_together(_by_clocks(tried_again(placed, plan.retries), timing.maintenance, origin))
 
 
 def by_places(model: FleetModel, budget: Budget | None, *, silent_seconds: float) -> FleetModel:
@@ -71,6 +71,23 @@ def _by_clocks(model: FleetModel, maintenance: Maintenance, origin: datetime) ->
     kinds = tuple(replace(kind, clock=numbers[kind.utc_offset]) for kind in model.kinds)
     clocks = tuple(open_times(maintenance, _zone(offset, maintenance), origin) for offset in offsets)
     return replace(model, kinds=kinds, clocks=clocks)
+
+
+def _where_all_come_together(model: FleetModel) -> FleetModel:
+    """Return the fleet with those places alone whose devices have network and windows at the same times.
+
+    Places call in the order of asking, and devices are drawn in the order of being let in: elsewhere one that asks
+    hours later would be called before those that are let in meanwhile.
+    """
+    times: dict[int, set[tuple[Windows, Windows, int]]] = {}
+    for kind in model.kinds:
+        times.setdefault(kind.place, set()).add((kind.offline, kind.outages, kind.clock))
+    bound = [number for number in range(len(model.places)) if len(times[number]) == 1]
+    numbers = {old: new for new, old in enumerate(bound)}
+    unbound = sum(kind.share for kind in model.kinds if kind.place >= 0 and kind.place not in numbers)
+    kinds = tuple(replace(kind, place=numbers.get(kind.place, -1)) for kind in model.kinds)
+    places = tuple(model.places[number] for number in bound)
+    return replace(model, kinds=merged(kinds), places=places, unbound=unbound)
 
 
 def _zone(offset: float | None, maintenance: Maintenance) -> tzinfo:

@@ -13,6 +13,7 @@ from protocol.document import parse_document
 from simulation.__main__ import main
 from simulation.what_if.answer import Answer
 from simulation.what_if.compare import Comparison, compare, markdown
+from simulation.what_if.page import render_page
 from simulation.what_if.policies import rivals
 from tests.unit.what_if.what_if_parts import scenario_of
 
@@ -172,6 +173,23 @@ def test_ours_exposes_fewer_at_the_same_completion_time(table: Comparison) -> No
         for cell in table.cells:
             if cell.matches == policy and cell.is_bad and not cell.case.startswith("drifts"):
                 assert cell.exposed_median < cells[policy, "", cell.case].exposed_median, (policy, cell.case)
+
+
+def test_answer_table_and_page_name_a_budget_that_is_left_out(
+    plan: Path, fleet: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Where three in ten of each place are offline at night."""
+    plan.write_text(PLAN + "disruption: {group_by: site, max_unavailable: 1}\n")
+    fleet.write_text(FLEET.replace("fidelity", "attributes: {site: 'shop-{n}'}, sites: 50, fidelity"))
+    code, out, _ = ask(plan, "--fleet", fleet, "--json", "--replications", 1, capfd=capfd)
+    answer = parse_document(out.encode(), Answer)
+    (line,) = answer.not_simulated
+    assert (code, line.startswith("disruption: 5,000 devices wait for nobody")) == (0, True)
+    table = Comparison(
+        devices=5000, replications=1, base_failure=0.0, seed=1, cells=(), is_whole=True, not_simulated=(line,)
+    )
+    assert markdown(table).endswith(f"not simulated: {line}")
+    assert f"Not simulated: {line}" in render_page(answer, table)
 
 
 def test_table_is_written_with_a_line_per_cell(table: Comparison) -> None:

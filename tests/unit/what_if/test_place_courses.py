@@ -8,7 +8,7 @@ from service.domain.rollout import RolloutState
 from service.domain.timing import Budget
 from simulation.what_if.course import FINE
 from simulation.what_if.fleet import FleetModel, model_of
-from simulation.what_if.limits import not_simulated
+from simulation.what_if.limits import left_out_of_places, not_simulated
 from simulation.what_if.places import Places, Turns
 from simulation.what_if.planned import by_places, under
 from tests.unit.what_if.what_if_parts import START, fault, preset, run, scenario_of
@@ -71,6 +71,43 @@ def test_quick_and_exact_runs_with_places_agree() -> None:
     quick = np.median([run(plan, scenario, seed=seed).seconds for seed in range(3)])
     exact = run(plan, scenario, each=True, precision=FINE).seconds
     assert quick == pytest.approx(exact, rel=0.1)
+
+
+def test_budget_is_left_out_and_named_where_some_of_a_place_are_cut_off_alone() -> None:
+    """A tenth is offline by day: the others must not wait for them, and the warehouse takes its turns as ever."""
+    regions = {"far": {"network": {"offline_hours": ["08:00-18:00"]}}}
+    shops = {"name": "shops", "devices": 900, "fidelity": "virtual", "regions": {"far": 0.1}, **sites(45)}
+    warehouse = {"name": "w", "devices": 100, "fidelity": "virtual", "attributes": {"site": "w"}}
+    scenario = Scenario.model_validate({"start": START, "regions": regions, "fleets": [shops, warehouse]})
+    plan = preset("standard", stages=EVERYBODY, pace={}, disruption=ONE)
+    model = under(plan, model_of(scenario, base_failure=0.0), origin=START)
+    assert model.places == (Places(1, 1, 86_400.0),)
+    line = "disruption: 900 devices wait for nobody, because "
+    assert [found.startswith(line) for found in left_out_of_places(model)] == [True]
+    for each in (True, False):
+        timeline = run(plan, scenario, each=each, base_failure=0.0).timeline
+        assert next(moment.seconds for moment in timeline if moment.confirmed > 800) < 3600
+
+
+def test_budget_is_left_out_where_one_place_has_windows_at_different_times() -> None:
+    """By two regions' clocks; places of one region each keep it."""
+    regions = {"east": {"utc_offset": 9}, "west": {"utc_offset": 0}}
+    plan = preset("standard", disruption=ONE, maintenance=[{"from": "01:00", "to": "02:00"}])
+    for mix, unbound in (({"east": 0.5, "west": 0.5}, 1.0), ({"east": 1.0}, 0.0)):
+        scenario = scenario_of(400, regions=regions, fleet=sites(2, regions=mix))
+        model = under(plan, model_of(scenario, base_failure=0.0), origin=START)
+        assert model.unbound == pytest.approx(unbound)
+        assert len(model.places) == round(1 - unbound)
+
+
+def test_places_that_are_offline_as_a_whole_keep_their_budget() -> None:
+    """Ten devices of each of ten sites, which have the network from 18:00, ten hours on: one after another."""
+    regions = {"far": {"network": {"offline_hours": ["08:00-18:00"]}}}
+    scenario = scenario_of(100, regions=regions, fleet=sites(10, regions={"far": 1.0}))
+    plan = preset("standard", stages=EVERYBODY, pace={}, disruption=ONE)
+    for each in (True, False):
+        ended = run(plan, scenario, each=each, precision=FINE, base_failure=0.0)
+        assert ended.seconds == pytest.approx(36_000 + 10 * 76, rel=0.01)
 
 
 def test_percent_of_a_site_is_the_engines() -> None:
