@@ -16,7 +16,7 @@ from service.application.update_repositories import (
     StoredVerdict,
 )
 from service.domain.errors import NameTakenError
-from service.domain.listening import Listening, Outage
+from service.domain.listening import Listening
 from service.domain.release import Release, UnknownReleaseError
 from service.domain.rollout import RolloutState, UnknownRolloutError
 from service.domain.verdict import Verdict
@@ -265,8 +265,7 @@ class MemoryLeases:
         elif last.owner != owner and last.expires_at > now:
             return None
         else:
-            is_outage = now - last.expires_at > largest_gap
-            listening = last.listening.interrupted(Outage(last.expires_at, now)) if is_outage else last.listening
+            listening = last.listening.at(now, held_until=last.expires_at, largest_gap=largest_gap)
             taken = Lease(name, owner, now + lifetime, listening, last.event_sequence)
         self._journal.put(self._rows, name, taken)
         return taken

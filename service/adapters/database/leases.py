@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from service.adapters.database.update_tables import leases
 from service.adapters.database.upsert import insert_into
 from service.application.lease_repository import Lease, LeaseLostError
-from service.domain.listening import Listening, Outage
+from service.domain.listening import Listening
 
 _LISTENING = TypeAdapter(Listening)
 
@@ -36,9 +36,7 @@ class SqlLeases:
         row = (await self._connection.execute(select(leases).where(leases.c.name == name).with_for_update())).one()
         if row.owner != owner and row.expires_at > now:
             return None
-        listening = _listening(row)
-        if now - row.expires_at > largest_gap:
-            listening = listening.interrupted(Outage(row.expires_at, now))
+        listening = _listening(row).at(now, held_until=row.expires_at, largest_gap=largest_gap)
         taken = (
             update(leases)
             .where(leases.c.name == name, or_(leases.c.owner == owner, leases.c.expires_at <= now))

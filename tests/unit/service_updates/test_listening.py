@@ -1,8 +1,9 @@
 """When a device that says nothing is silent, by when the service could hear it."""
 
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.domain.listening import MOST_OUTAGES, Listening, Outage
@@ -49,13 +50,129 @@ def test_short_outages_cost_twice_what_they_took() -> None:
     assert listening.silent_since(2 * HOUR, now=now) == now - 3 * HOUR + 20 * MINUTE
 
 
-def test_many_outages_are_remembered_as_one() -> None:
-    """What was before the last hundred is no time in which anybody was heard."""
+def test_of_many_outages_the_least_are_remembered_as_one() -> None:
+    """The time in which the service was up between is put before them; none of it is lost to who was silent before."""
     listening = Listening(NOW)
     for day in range(1, MOST_OUTAGES + 11):
         listening = listening.interrupted(Outage(NOW + day * DAY, NOW + day * DAY + HOUR))
     assert len(listening.outages) == MOST_OUTAGES
-    assert listening.since == NOW + 10 * DAY + HOUR
+    assert listening.since == NOW
+    assert sum((each.took for each in listening.outages), timedelta()) == (MOST_OUTAGES + 10) * HOUR
+    assert Outage(NOW, NOW + HOUR).with_later(Outage(NOW + DAY, NOW + 2 * DAY)) == Outage(
+        NOW + 23 * HOUR, NOW + 2 * DAY
+    )
+
+
+@dataclass(slots=True)
+class Clocked:
+    """A service that looks once a minute, by a clock that is set."""
+
+    listening: Listening = field(default_factory=lambda: Listening(NOW))
+    held_until: datetime = NOW
+    now: datetime = NOW
+    was_up: timedelta = field(default_factory=timedelta)
+
+    def look(self) -> None:
+        """Look whether there was an outage."""
+        self.listening = self.listening.at(self.now, held_until=self.held_until, largest_gap=MINUTE)
+        self.held_until = self.now
+
+    def up(self, lasts: timedelta) -> None:
+        """Be up for a time."""
+        for _ in range(lasts // MINUTE):
+            self.now += MINUTE
+            self.was_up += MINUTE
+            self.look()
+
+    def down(self, lasts: timedelta) -> None:
+        """Be down for a time, and up again; by the clock that is less than none where it is set back."""
+        self.now += lasts
+        self.look()
+
+    def is_due(self, heard: datetime, after: timedelta) -> bool:
+        """Whether a device is silent by now."""
+        return self.listening.due(min(heard, self.now), after, now=self.now) <= self.now
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 60), st.integers(1, 9)).map(
+            lambda pair: (pair[0] * MINUTE, pair[0] * pair[1] * MINUTE)
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    st.integers(0, 200),
+    st.integers(1, 6),
+)
+def test_device_that_is_never_heard_falls_silent_whatever_the_outages(
+    course: list[tuple[timedelta, timedelta]], before: int, hours: int
+) -> None:
+    """Up for a tenth of the time or more: within forty times what the device has, and no sooner than it has had it."""
+    after, period = hours * HOUR, sum((up + down for up, down in course), timedelta())
+    listening, now, was_up, heard = Listening(NOW), NOW, timedelta(), NOW
+    is_due = False
+    for number in range(before + 40 * after // period * len(course) + 4 * len(course)):
+        up, down = course[number % len(course)]
+        if number == before:
+            heard, was_up = now, timedelta()
+        is_due = number > before and listening.due(heard, after, now=now + up) <= now + up
+        was_up += up
+        if is_due:
+            break
+        now += up + down
+        listening = listening.interrupted(Outage(now - down, now))
+    assert is_due
+    assert was_up >= after
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["up", "down", "back"]), st.integers(2, 600)), max_size=20),
+    st.integers(0, 19),
+    st.integers(1, 600),
+)
+def test_clock_that_is_set_makes_nobody_silent(course: list[tuple[str, int]], at: int, minutes: int) -> None:
+    """Forth or back, while the service is up or down: a device has had its time of a service that was up."""
+    service, after = Clocked(), minutes * MINUTE
+    heard, was_up = service.now, service.was_up
+    for number, (what, lasts) in enumerate(course):
+        if number == at:
+            heard, was_up = service.now, service.was_up
+        if what == "up":
+            service.up(lasts * MINUTE)
+        else:  # being down is no other than a clock that is set forth
+            service.down((lasts if what == "down" else -lasts) * MINUTE)
+        silent_since = service.listening.silent_since(after, now=service.now)
+        has_had_its_time = service.was_up - was_up >= after
+        assert has_had_its_time or not service.is_due(heard, after)
+        assert has_had_its_time or silent_since is None or silent_since < heard
+
+
+def test_outage_after_the_clock_was_ahead_is_no_silence() -> None:
+    """Ten days ahead for two hours with a restart, set right; then thirty hours down."""
+    service = Clocked()
+    service.up(HOUR)
+    service.down(10 * DAY)
+    service.up(HOUR)
+    service.down(5 * MINUTE)
+    service.up(HOUR)
+    service.down(-10 * DAY)
+    service.up(HOUR)
+    heard = service.now
+    service.down(30 * HOUR)
+    assert service.listening.due(heard, DAY, now=service.now) == service.now + DAY
+
+
+def test_clock_that_was_years_ahead_at_a_start_delays_nothing_once_set_right() -> None:
+    """Devices have their whole time from then on."""
+    service = Clocked()
+    service.up(HOUR)
+    service.down(3650 * DAY)
+    service.down(-3650 * DAY + HOUR)
+    assert service.listening == Listening(NOW, (Outage(NOW + HOUR, NOW + 2 * HOUR),))
+    assert service.listening.due(NOW, DAY, now=service.now) == NOW + 2 * HOUR + DAY
+    assert Listening(NOW).until(NOW - DAY) == Listening(NOW - DAY)
 
 
 @given(lives(), MINUTES, st.integers(1, 600))
