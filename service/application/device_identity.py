@@ -135,7 +135,7 @@ class DeviceIdentities:
         async with self._unit_of_work(read_only=True) as work:
             revoked = await work.revocations.of_device(device.device_id)
             evidence = await _shown(work, device)
-            issuer = await work.issuance.issuer_of(device.certificate_key_sha256 or "")
+            issuer = await _issuer(work, device)
         return DeviceIdentity(
             birth_certificate=_birth_certificate(device, revoked),
             evidence=evidence,
@@ -144,10 +144,22 @@ class DeviceIdentities:
                 device,
                 view.attestation,
                 revoked=revoked,
-                issuer_trusted=issuer is None or self._generations.is_trusted(issuer),
+                issuer_trusted=self._is_trusted(issuer),
                 now=self._clock.now(),
             ),
         )
+
+    async def has_trusted_issuer(self, device: Device) -> bool:
+        """Say whether what made the device's operational certificate is trusted; yes where nobody knows what did."""
+        async with self._unit_of_work(read_only=True) as work:
+            return self._is_trusted(await _issuer(work, device))
+
+    def _is_trusted(self, issuer: str | None) -> bool:
+        return issuer is None or self._generations.is_trusted(issuer)
+
+
+async def _issuer(work: UnitOfWork, device: Device) -> str | None:
+    return await work.issuance.issuer_of(device.certificate_key_sha256 or "")
 
 
 def admission_of(

@@ -34,6 +34,7 @@ def operator_services(core: Core, gateway: Gateway, *, identity: Identity, updat
     catalog = load_catalog(settings.data_dir / "genesis" / "catalog.json")
     facts = UpdateFacts(unit_of_work)
     issuing_cas = IssuingCas(unit_of_work, store=core.authorities.issuing, clock=clock)
+    identities = DeviceIdentities(unit_of_work, generations=issuing_cas, clock=clock)
     return Services(
         catalog=Catalog(catalog.catalog_id, catalog.name),
         clock=clock,
@@ -54,10 +55,14 @@ def operator_services(core: Core, gateway: Gateway, *, identity: Identity, updat
         public_rate=PublicRate(clock),
         log_rate=PublicRate(clock, per_second=LOG_REQUESTS_PER_SECOND, burst=2 * LOG_REQUESTS_PER_SECOND),
         issuing_cas=issuing_cas,
-        identities=DeviceIdentities(unit_of_work, generations=issuing_cas, clock=clock),
+        identities=identities,
         approvals=core.approvals,
         explanations=Explanations(
-            identity.devices, facts, clock=clock, offline_after=timedelta(seconds=OFFLINE_POLLS * settings.poll_seconds)
+            identity.devices,
+            facts,
+            identities=identities,
+            clock=clock,
+            offline_after=timedelta(seconds=OFFLINE_POLLS * settings.poll_seconds),
         ),
         attestations=identity.attestations,
         rollout_facts=facts,

@@ -140,6 +140,7 @@ def _verify_own(operator_dir: Path, remembered: _Head) -> _Head:
 def _told_of(operator_dir: Path) -> dict[str, str]:
     """Return the certificates that a ceremony and what followed it signed: names by SHA-256 of the DER, hex."""
     if not transcript_files(operator_dir):
+        remark(f"{operator_dir}: expected a ceremony's transcripts, found none: entries cut off its log do not show")
         return {}
     told = dict[str, str]()
     for transcript in read_transcripts(operator_dir, keys=signer_keys(operator_dir)):

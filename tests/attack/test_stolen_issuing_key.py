@@ -56,6 +56,12 @@ async def admission(live: LiveService, device: AttestingDevice) -> tuple[bool, l
     return said["admitted"], said["reasons"]
 
 
+async def explained(live: LiveService, device: AttestingDevice) -> list[str]:
+    """Why an operator is told that the device does not update."""
+    said: list[str] = (await live.operator.get(f"/devices/{device.device_id}/explain")).json()["reasons"]
+    return said
+
+
 async def test_stolen_key_is_worth_nothing_once_its_generation_is_retired(live: LiveService) -> None:
     """Connections by forged certificates end at once, new ones are refused; devices attest again and go on."""
     device, victim = await live.claimed(), await live.claimed()
@@ -101,8 +107,11 @@ async def test_operator_sees_whose_certificate_fell_with_the_stolen_key(live: Li
         False,
         ["its operational certificate is by a generation of the issuing CA that is trusted no longer"],
     )
+    reason = "its certificate is by a generation of the issuing CA that is trusted no longer"
+    assert reason in await explained(live, device)
     await live.attest(device)
     assert (await admission(live, device))[0]
+    assert reason not in await explained(live, device)
 
 
 async def test_new_key_does_not_vouch_for_the_stolen_one(live: LiveService) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from pki.files import PRIVATE_MODE, create_file
 from pki.issuance import OPERATOR_LOG_FILE, read_file
+from pki.transcript import CEREMONY_FOLDER
 from service.cli.main import make_app
 from service.cli.pki_log import HEAD_FILE
 from tests.live_service import LiveService, live_service
@@ -89,6 +91,19 @@ async def test_log_that_was_cut_before_anybody_verified_it_shows(live: LiveServi
     assert not (live.folders.operator / HEAD_FILE).exists()
     log.write_bytes(whole)
     await done("log", "verify", "--offline")
+
+
+async def test_log_without_any_transcript_is_verified_with_a_remark(live: LiveService) -> None:
+    """Whoever takes the transcripts away and cuts the log is not found, but what could tell is missed."""
+    log = live.folders.operator / OPERATOR_LOG_FILE
+    assert "found none" not in (await typed("log", "verify", "--offline")).output
+    (live.folders.operator / HEAD_FILE).unlink()
+    shutil.rmtree(live.folders.operator / CEREMONY_FOLDER)
+    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:3]))
+    told = await typed("log", "verify", "--offline")
+    assert told.exit_code == 0
+    assert "expected a ceremony's transcripts, found none" in " ".join(told.stderr.split())
+    assert told.stdout.startswith("operator: 3 entries")
 
 
 async def test_interrupted_write_is_told_and_head_file_is_checked(live: LiveService) -> None:
