@@ -120,7 +120,7 @@ class ExplanationModel(BaseModel):
         waiting: those that may not have the release yet.
         compared: those that have said whether a model in shadow agrees, the ones where it does not first.
         counted: those that gates of models' health have counted; `/rollouts/{id}/counted` lists them all.
-        missed: of a rollback, those that it has not come to.
+        missed: of a rollback, those that it has not come to; of a rollout that none can reach, all that were given it.
     """
 
     rollout: RolloutModel

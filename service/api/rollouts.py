@@ -328,7 +328,7 @@ async def install_rollout(
 async def roll_back_rollout(
     actor: OperatorActor, services: ServicesParameter, rollout_id: RolloutId, response: Response
 ) -> RolloutModel:
-    """Bring back every device that was given the release; returns the rollout that does it."""
+    """Bring back every device of the group that was given the release; returns the rollout that does it."""
     return _answer(await services.rollouts.roll_back(actor, rollout_id), response)
 
 

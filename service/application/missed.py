@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from protocol.geometry import Slot
 from service.application.unit_of_work import UnitOfWork
+from service.domain.action import Action
 from service.domain.device import Device, DeviceState
 from service.domain.membership import ENROLLED_STATES
 from service.domain.product import DeviceGroup
@@ -16,6 +17,7 @@ from service.domain.release import Release
 from service.domain.rollout import Rollout
 
 MISSED_SHOWN = 20  # devices
+_NAMED = 2  # of them in an error's text, which storage keeps the first 500 characters of
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +42,41 @@ class Missed:
 
 
 async def missed_by(work: UnitOfWork, rollout: Rollout) -> Missed:
-    """Return whom a rollback has not come to, once it has looked for everybody; of another rollout nobody."""
-    if rollout.undoes is None or not all(stage.is_open for stage in rollout.stages):
+    """Return whom a rollback has not come to, once it has looked for everybody.
+
+    Of a rollout that has no rollback: whom none could come to, where nobody at all is within its reach.
+    """
+    if rollout.undoes is not None:
+        is_through = all(stage.is_open for stage in rollout.stages)
+        undone = (await work.rollouts.get(rollout.undoes)).rollout
+        return await _missed(work, undone, rollout.rollout_id) if is_through else Missed()
+    has_rollback = await work.rollouts.undoing(rollout.rollout_id) is not None
+    if has_rollback or await work.actions.exposed(rollout.rollout_id, rollout.group_id, begins="", limit=1):
         return Missed()
-    undone = (await work.rollouts.get(rollout.undoes)).rollout
-    count = await work.actions.count_missed(undone.rollout_id, by=rollout.rollout_id)
-    ids = await work.actions.missed(undone.rollout_id, by=rollout.rollout_id, limit=MISSED_SHOWN)
-    return Missed(count, await _named(work, undone, ids))
+    return await _missed(work, rollout, None)
 
 
-async def _named(work: UnitOfWork, undone: Rollout, ids: Collection[str]) -> Sequence[MissedDevice]:
+async def nobody_in_reach(work: UnitOfWork, undone: Rollout) -> str:
+    """Say why a rollback of a rollout would have nobody to bring back, with the first whom it cannot reach."""
+    missed = await _missed(work, undone, None)
+    expected = "rollback: expected a device of the group that was given the release, found"
+    if not missed.devices:
+        return f"{expected} none, in no other group either"
+    named = "; ".join(f"{each.device_id[:16]}…: {each.reason}" for each in missed.first[:_NAMED])
+    more = f"; and {missed.devices - _NAMED} more" if missed.devices > _NAMED else ""
+    return f"{expected} {missed.devices} out of its reach: {named}{more}"
+
+
+async def _missed(work: UnitOfWork, undone: Rollout, by: str | None) -> Missed:
+    count = await work.actions.count_missed(undone.rollout_id, by=by)
+    ids = await work.actions.missed(undone.rollout_id, by=by, limit=MISSED_SHOWN)
+    parts = {} if by is None else await work.actions.of_devices(by, ids)
+    return Missed(count, await _named(work, undone, ids, parts))
+
+
+async def _named(
+    work: UnitOfWork, undone: Rollout, ids: Collection[str], parts: Mapping[str, Action]
+) -> Sequence[MissedDevice]:
     group = await work.products.get_group(undone.group_id)
     release = await work.releases.get(undone.release_id)
     devices, installed = await work.devices.find_many(ids), await work.installed.of(ids)
@@ -58,7 +85,8 @@ async def _named(work: UnitOfWork, undone: Rollout, ids: Collection[str]) -> Seq
     found: list[MissedDevice] = []
     for device_id in ids:
         has = "is at the update to it" if device_id in at_it else _has(release, installed.get(device_id, {}))
-        found.append(MissedDevice(device_id, f"{await _where(work, devices[device_id], group)}; it {has}"))
+        where = await _where(work, devices[device_id], group, part=parts.get(device_id))
+        found.append(MissedDevice(device_id, f"{where}; it {has}"))
     return found
 
 
@@ -72,13 +100,15 @@ def _has(release: Release, installed: Mapping[Slot, str]) -> str:
     return "still runs the release's images" if all(known) else "still runs some of the release's images"
 
 
-async def _where(work: UnitOfWork, device: Device, group: DeviceGroup) -> str:
+async def _where(work: UnitOfWork, device: Device, group: DeviceGroup, *, part: Action | None) -> str:
     """Say what keeps a device out of a rollback's reach."""
     if device.state is DeviceState.MOVED:
         return "the device was moved to another catalog"
     if device.state not in ENROLLED_STATES:
         return f"the device is {device.state}"
     its = await work.products.get_group(device.group_id)
+    if its.group_id == group.group_id and part is not None:
+        return f"its part was cancelled: {part.detail}"
     if its.group_id == group.group_id:
         return "it came back to the group after the rollback had looked for its devices"
     where = its.name if its.product_id == group.product_id else f"{its.name} of product {its.product_name}"

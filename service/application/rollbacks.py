@@ -10,6 +10,7 @@ from datetime import datetime
 from protocol.plan import EvidenceGates, Plan, PlanStage, ThresholdGates
 from service.application.audit import Change
 from service.application.entropy import Entropy
+from service.application.missed import nobody_in_reach
 from service.application.plans import conditions_of, stages_of
 from service.application.rollout_changes import rollout_event, store_rollout, store_step
 from service.application.rollout_members import EmptyGroupError, begin
@@ -42,7 +43,7 @@ async def undo(work: UnitOfWork, stored: StoredRollout, actor: Actor, *, now: da
     Raises:
         RolloutStateError: it was never started.
         NoWayBackError: none was signed, or this is a rollback itself.
-        EmptyGroupError: nobody was given the release.
+        EmptyGroupError: nobody who was given the release is in the group; it names the first of them.
     """
     rollout = stored.rollout
     undoing = await work.rollouts.undoing(rollout.rollout_id)
@@ -94,7 +95,10 @@ async def _new_rollout(
         stages=stages_of(plan),
         undoes=stored.rollout.rollout_id,
     )
-    begun = await begin(work, draft, plan, now=now)
+    try:
+        begun = await begin(work, draft, plan, now=now)
+    except EmptyGroupError:
+        raise EmptyGroupError(await nobody_in_reach(work, stored.rollout)) from None
     created = StoredRollout(draft, plan, created_at=now, created_by=actor.name)
     await work.rollouts.add(created)
     facts = {"release": back.name, "undoes": stored.rollout.rollout_id}

@@ -89,7 +89,7 @@ class RolloutExplanation:
     """What was decided, oldest first, who has failed, who waits, what was found in shadow, whom gates have counted.
 
     Attributes:
-        missed: of a rollback, devices that it has not come to.
+        missed: of a rollback, devices that it has not come to; where none could be, all who were given the release.
     """
 
     decisions: Sequence[ExplainedDecision]

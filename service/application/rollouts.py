@@ -262,7 +262,7 @@ class Rollouts:
 
     @tried_again
     async def roll_back(self, actor: Actor, rollout_id: str) -> RolloutView:
-        """Bring back every device that was given the release, by the way back that was signed with it.
+        """Bring back every device of the group that was given the release, by the way back that was signed with it.
 
         What is not given yet is given no more. Asked twice, it returns the same rollout, or a new one where nobody was
         left to be brought back by that.
@@ -271,7 +271,7 @@ class Rollouts:
             UnknownRolloutError: there is none.
             RolloutStateError: it was never started.
             NoWayBackError: no way back was signed with the release, or this rollout is one itself.
-            EmptyGroupError: nobody was given the release.
+            EmptyGroupError: nobody who was given the release is in the group.
         """
         now = self._clock.now()
         async with self._unit_of_work() as work:

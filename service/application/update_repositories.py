@@ -380,8 +380,15 @@ class ActionRepository(Protocol):
             condition: that they meet.
         """
 
-    async def exposed(self, rollout_id: str, group_id: str, *, begins: str) -> Sequence[str]:
-        """Return those members of a group, as `members`, that were given a rollout's release, by healing, too."""
+    async def exposed(self, rollout_id: str, group_id: str, *, begins: str, limit: int | None = None) -> Sequence[str]:
+        """Return those members of a group, as `members`, that were given a rollout's release, by healing, too.
+
+        Args:
+            rollout_id: whose release they were given.
+            group_id: of the group that they are in now.
+            begins: hex digits that the ids begin with.
+            limit: of the devices, whichever are found first; None for all.
+        """
 
     async def count_members(self, group_id: str, *, condition: Condition = EVERYBODY) -> int:
         """Return how many devices `members` would return in all."""
@@ -389,16 +396,16 @@ class ActionRepository(Protocol):
     async def count_exposed(self, rollout_id: str, group_id: str) -> int:
         """Return how many devices `exposed` would return in all."""
 
-    async def missed(self, rollout_id: str, *, by: str, limit: int) -> Sequence[str]:
+    async def missed(self, rollout_id: str, *, by: str | None, limit: int) -> Sequence[str]:
         """Return at most `limit` devices that were given a rollout's release and have no part in another, by id.
 
         Args:
             rollout_id: whose release they were given.
-            by: id of the other rollout.
+            by: id of the other rollout, in which one that was cancelled counts as none; None where there is none.
             limit: of the devices.
         """
 
-    async def count_missed(self, rollout_id: str, *, by: str) -> int:
+    async def count_missed(self, rollout_id: str, *, by: str | None) -> int:
         """Return how many devices `missed` would return in all."""
 
 

@@ -214,10 +214,10 @@ class MemoryActions(Partial):
         attributes, installed = await self._attributes.of(found), await self._installed.of(found)
         return [id_ for id_ in found if holds(condition, attributes.get(id_, {}), installed.get(id_, {}))]
 
-    async def exposed(self, rollout_id: str, group_id: str, *, begins: str) -> Sequence[str]:
+    async def exposed(self, rollout_id: str, group_id: str, *, begins: str, limit: int | None = None) -> Sequence[str]:
         """See `ActionRepository.exposed`."""
         ids = self._exposed.setdefault(rollout_id, SortedIds()).beginning(begins)
-        return [id_ for id_ in ids if (rollout_id, id_) in self._given and self._is_member(group_id, id_)]
+        return [id_ for id_ in ids if (rollout_id, id_) in self._given and self._is_member(group_id, id_)][:limit]
 
     async def count_members(self, group_id: str, *, condition: Condition = EVERYBODY) -> int:
         """See `ActionRepository.count_members`."""
@@ -227,13 +227,13 @@ class MemoryActions(Partial):
         """See `ActionRepository.count_exposed`."""
         return len(await self.exposed(rollout_id, group_id, begins=""))
 
-    async def missed(self, rollout_id: str, *, by: str, limit: int) -> Sequence[str]:
+    async def missed(self, rollout_id: str, *, by: str | None, limit: int) -> Sequence[str]:
         """See `ActionRepository.missed`."""
         ids = self._exposed.setdefault(rollout_id, SortedIds()).beginning("")
         given = [id_ for id_ in ids if (rollout_id, id_) in self._given]
-        return [id_ for id_ in given if (by, id_) not in self._of_rollout and (by, id_) not in self._given][:limit]
+        return [id_ for id_ in given if by is None or not self._has_part(by, id_)][:limit]
 
-    async def count_missed(self, rollout_id: str, *, by: str) -> int:
+    async def count_missed(self, rollout_id: str, *, by: str | None) -> int:
         """See `ActionRepository.count_missed`."""
         return len(await self.missed(rollout_id, by=by, limit=len(self._rows)))
 
@@ -270,6 +270,12 @@ class MemoryActions(Partial):
         is_waiting = action.state is ActionState.SCHEDULED and not action.heals
         if is_waiting and (before is None or before.state is not ActionState.SCHEDULED):
             heapq.heappush(self._waiting.setdefault(action.rollout_id, []), self._numbers[action.action_id])
+
+    def _has_part(self, rollout_id: str, device_id: str) -> bool:
+        """Whether a device has an action of a rollout that was not cancelled."""
+        part = self._of_rollout.get((rollout_id, device_id))
+        ids = (*self._given.get((rollout_id, device_id), ()), *(() if part is None else (part,)))
+        return any(self._rows[each].state is not ActionState.CANCELLED for each in ids)
 
     def _give(self, action: Action) -> None:
         """Follow that a device was given a release, or that it was put off before it ran anything of it."""

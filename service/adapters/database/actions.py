@@ -204,10 +204,10 @@ class SqlActions:
         query = query.where(meets(condition, devices.c.device_id, begins=begins))
         return list(await self._connection.scalars(query))
 
-    async def exposed(self, rollout_id: str, group_id: str, *, begins: str) -> Sequence[str]:
+    async def exposed(self, rollout_id: str, group_id: str, *, begins: str, limit: int | None = None) -> Sequence[str]:
         """See `ActionRepository.exposed`."""
         query = _exposed(rollout_id, group_id).where(begins_with(actions.c.device_id, begins))
-        return list(await self._connection.scalars(query))
+        return list(await self._connection.scalars(query.limit(limit)))
 
     async def count_members(self, group_id: str, *, condition: Condition = EVERYBODY) -> int:
         """See `ActionRepository.count_members`."""
@@ -222,12 +222,12 @@ class SqlActions:
         query = select(func.count()).select_from(_exposed(rollout_id, group_id).subquery())
         return await self._connection.scalar(query) or 0
 
-    async def missed(self, rollout_id: str, *, by: str, limit: int) -> Sequence[str]:
+    async def missed(self, rollout_id: str, *, by: str | None, limit: int) -> Sequence[str]:
         """See `ActionRepository.missed`."""
         query = _missed(rollout_id, by).order_by(actions.c.device_id).limit(limit)
         return list(await self._connection.scalars(query))
 
-    async def count_missed(self, rollout_id: str, *, by: str) -> int:
+    async def count_missed(self, rollout_id: str, *, by: str | None) -> int:
         """See `ActionRepository.count_missed`."""
         query = select(func.count()).select_from(_missed(rollout_id, by).subquery())
         return await self._connection.scalar(query) or 0
@@ -254,9 +254,12 @@ def _exposed(rollout_id: str, group_id: str) -> Select[tuple[str]]:
     return given.where(_is_member(group_id))
 
 
-def _missed(rollout_id: str, by: str) -> Select[tuple[str]]:
+def _missed(rollout_id: str, by: str | None) -> Select[tuple[str]]:
+    if by is None:
+        return _given(rollout_id)
     others = actions.alias("others")
-    has_part = select(others.c.action_id).where(others.c.rollout_id == by, others.c.device_id == actions.c.device_id)
+    is_its = and_(others.c.rollout_id == by, others.c.device_id == actions.c.device_id)
+    has_part = select(others.c.action_id).where(is_its, others.c.state != ActionState.CANCELLED)
     return _given(rollout_id).where(~has_part.exists())
 
 

@@ -1,8 +1,11 @@
 """Devices that took a release and left its group since: their rollback leaves them alone and names them."""
 
+import pytest
+
 from protocol.geometry import Slot
 from protocol.messages import ActionReport, ActionState
 from service.application.missed import MissedDevice
+from service.application.rollout_members import EmptyGroupError
 from service.application.rollouts import NewRollout, RolloutView
 from service.domain.membership import StagePlan
 from service.domain.product import DeviceGroup, GroupPolicy, Product
@@ -174,6 +177,48 @@ async def test_device_that_is_moved_while_it_waits_leaves_its_rollback(world: Up
     states = {each.action.device_id: each.action.state for each in await world.actions(undoing)}
     cancelled = ActionState.CANCELLED
     assert states == {leaves: cancelled, also: cancelled, stays: ActionState.SCHEDULED}
+    assert await missed_by(world, undoing) == {
+        leaves: f"in group {FOREIGN} of product {FOREIGN} now, whose own rollouts decide; {RUNS_IT}",
+        also: f"{ELSEWHERE}; {RUNS_IT}",
+    }
+
+
+async def test_rollback_that_reaches_nobody_names_whom_it_cannot_reach(world: UpdateWorld) -> None:
+    """The refusal says how many, and of the first why; the rollout explains them, too, until one is back."""
+    rollout = await taken_by(world, 3)
+    assert await missed_by(world, rollout) == {}
+    took = sorted(await devices_of(world, rollout))
+    for device in took[:2]:
+        await world.change_device(device, "blocked")
+    await world.change_device(took[2], "moved", "Field Test")
+    await world.tick()
+    why = f"the device is blocked; {RUNS_IT}"
+    with pytest.raises(EmptyGroupError, match=f"found 3 out of its reach: {took[0][:16]}…: {why}; .*; and 1 more"):
+        await world.rollouts.roll_back(RELEASER, rollout.stored.rollout.rollout_id)
+    assert await missed_by(world, rollout) == {took[0]: why, took[1]: why, took[2]: f"{ELSEWHERE}; {RUNS_IT}"}
+    await world.change_device(took[2], "moved", "Production")
+    undoing = await rolled_back(world, rollout)
+    assert await devices_of(world, undoing) == {took[2]}
+    assert await missed_by(world, rollout) == {}
+    assert await missed_by(world, undoing) == {took[0]: why, took[1]: why}
+
+
+async def test_halt_that_can_bring_nobody_back_names_them(world: UpdateWorld) -> None:
+    """The plan rolls back by itself; the one device that was given the release has failed and left the group."""
+    await world.add_devices(1)
+    await release_with_way_back(world)
+    new = NewRollout("second", "Production", None, threshold_plan(ALL).model_copy(update={"roll_back": True}))
+    rollout = await world.rollouts.create(RELEASER, new, start_now=True)
+    await world.tick()
+    (device,) = await given(world, rollout)
+    await world.change_device(device, "moved", "Field Test")
+    await confirm(world, rollout, device, ActionState.FAILED)
+    await world.tick()
+    view, explained = await world.rollouts.explain(rollout.stored.rollout.rollout_id)
+    assert view.stored.rollout.state is RolloutState.HALTED
+    said = [each.stored.verdict.reason for each in explained.decisions]
+    assert any(f"found 1 out of its reach: {device[:16]}…: {ELSEWHERE}; it" in each for each in said), said
+    assert list(await missed_by(world, rollout)) == [device]
 
 
 async def _make_foreign_group(world: UpdateWorld) -> None:

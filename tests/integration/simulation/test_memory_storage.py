@@ -191,10 +191,11 @@ async def test_exposed_devices_are_in_the_group_whatever_they_run(storage: UnitO
         assert sorted(await work.actions.exposed(ROLLOUT, GROUP, begins="")) == [device_id_of(1), device_id_of(2)]
         assert await work.actions.exposed(ROLLOUT, OTHER_GROUP, begins=device_id_of(4)) == [device_id_of(4)]
         assert await work.actions.count_exposed(ROLLOUT, GROUP) == 2
+        assert len(await work.actions.exposed(ROLLOUT, GROUP, begins="", limit=1)) == 1
 
 
 async def test_missed_devices_were_given_a_release_and_have_no_part_in_its_rollback(storage: UnitOfWorkFactory) -> None:
-    """By their ids; whoever was never given it is none of them."""
+    """By their ids; whoever was never given it is none of them, whoever was cancelled in the rollback is."""
     undoing = "60000000-0000-4000-8000-000000000000"
     async with storage() as work:
         await add_devices(work, *(device(number) for number in (1, 2, 3, 4)))
@@ -202,13 +203,17 @@ async def test_missed_devices_were_given_a_release_and_have_no_part_in_its_rollb
         stored = await work.rollouts.get(ROLLOUT)
         await work.rollouts.add(replace(stored, rollout=replace(stored.rollout, rollout_id=undoing, undoes=ROLLOUT)))
         back = replace(action(5), rollout_id=undoing, device_id=device_id_of(2))
-        await work.actions.add([back])
+        left = replace(action(6), rollout_id=undoing, device_id=device_id_of(3), state=ActionState.CANCELLED)
+        await work.actions.add([back, replace(left, due_at=None)])
         await work.commit()
     async with storage(read_only=True) as work:
         assert await work.actions.missed(ROLLOUT, by=undoing, limit=9) == [device_id_of(1), device_id_of(3)]
         assert await work.actions.missed(ROLLOUT, by=undoing, limit=1) == [device_id_of(1)]
         assert await work.actions.count_missed(ROLLOUT, by=undoing) == 2
         assert await work.actions.count_missed(undoing, by=ROLLOUT) == 0
+        everybody = [device_id_of(number) for number in (1, 2, 3)]
+        assert await work.actions.missed(ROLLOUT, by=None, limit=9) == everybody
+        assert await work.actions.count_missed(ROLLOUT, by=None) == 3
 
 
 async def test_operator_attestation_and_presence_write_their_own_fields(storage: UnitOfWorkFactory) -> None:
