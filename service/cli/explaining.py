@@ -52,7 +52,7 @@ def print_counted(counted: list[JsonObject]) -> None:
 
 def _print_missed(missed: JsonObject) -> None:
     shown = "" if missed["devices"] == len(missed["first"]) else f", the first {len(missed['first'])}"
-    print_line(f"not reached by a rollback, though they were given the release: {missed['devices']} devices{shown}")
+    print_line(f"out of a rollback's reach, though they were given the release: {missed['devices']} devices{shown}")
     for device in missed["first"]:
         print_line(f"  {short(device['device_id'])} {device['reason']}")
 

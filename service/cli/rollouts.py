@@ -217,7 +217,7 @@ def counted(
 def roll_back(
     rollout: RolloutArgument, *, operator_dir: OperatorDirOption = DEFAULT_OPERATOR_DIR, as_json: JsonOption = False
 ) -> None:
-    """Bring back every device that was given the release, by the way back that was signed with it."""
+    """Bring back the devices of the group that were given the release, by the way back that was signed with it."""
     with connect(operator_dir) as client:
         answer = client.post(f"/rollouts/{rollout}/roll-back")
     _print_rollout(answer, as_json=as_json)

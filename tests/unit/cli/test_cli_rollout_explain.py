@@ -86,7 +86,7 @@ def test_devices_that_a_rollback_missed_are_printed_with_the_reason(capsys: pyte
     first = [{"device_id": "ef" * 64, "reason": "the device is decommissioned"}]
     print_explanation(explanation(missed={"devices": 30, "first": first}))
     words = " ".join(capsys.readouterr().out.split())
-    assert "not reached by a rollback, though they were given the release: 30 devices, the first 1" in words
+    assert "out of a rollback's reach, though they were given the release: 30 devices, the first 1" in words
     assert "the device is decommissioned" in words
     print_explanation(explanation())
     assert "not reached" not in capsys.readouterr().out
