@@ -13,7 +13,7 @@ from service.application.manifests import ForeignManifestError, Manifests, Repla
 from service.application.rounds import LARGEST_ROUND
 from service.application.unit_of_work import UnitOfWork
 from service.domain.device import UnknownDeviceError
-from tests.integration.service_updates.update_world import UpdateWorld
+from tests.integration.service_updates.update_world import UpdateWorld, running
 
 STRANGER = "5" * 128
 
@@ -29,33 +29,22 @@ def manifest(world: UpdateWorld, device: str, counter: int, *, by: SoftwareSigne
     return sign_document(document, MANIFEST_PAYLOAD_TYPE, by or world.device_keys[device])
 
 
-@asynccontextmanager
-async def running(manifests: Manifests) -> AsyncIterator[Manifests]:
-    """Manifests whose rounds are settled meanwhile."""
-    task = asyncio.create_task(manifests.run())
-    try:
-        yield manifests
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-
-
 async def test_manifests_that_come_at_once_share_a_commit(world: UpdateWorld) -> None:
     """Five good ones with a forged, a foreign, a replayed one and a stranger's: who is refused spoils nobody's."""
     good = await world.add_devices(5)
     forger, impostor, late = await world.add_devices(3)
     commits: list[None] = []
-    async with running(world.manifests) as manifests:
-        await manifests.take(late, manifest(world, late, 4))
-        world.unit_of_work.on_commit = lambda: commits.append(None)
-        answers = await asyncio.gather(
-            *(manifests.take(device, manifest(world, device, 2)) for device in good),
-            manifests.take(forger, manifest(world, forger, 2, by=SoftwareSigner.generate())),
-            manifests.take(impostor, manifest(world, good[0], 3, by=world.device_keys[impostor])),
-            manifests.take(late, manifest(world, late, 3)),
-            manifests.take(STRANGER, manifest(world, good[0], 3)),
-            return_exceptions=True,
-        )
+    manifests = world.manifests
+    await manifests.take(late, manifest(world, late, 4))
+    world.unit_of_work.on_commit = lambda: commits.append(None)
+    answers = await asyncio.gather(
+        *(manifests.take(device, manifest(world, device, 2)) for device in good),
+        manifests.take(forger, manifest(world, forger, 2, by=SoftwareSigner.generate())),
+        manifests.take(impostor, manifest(world, good[0], 3, by=world.device_keys[impostor])),
+        manifests.take(late, manifest(world, late, 3)),
+        manifests.take(STRANGER, manifest(world, good[0], 3)),
+        return_exceptions=True,
+    )
     assert answers[:5] == [None] * 5
     expected = [EnvelopeSignatureError, ForeignManifestError, ReplayedManifestError, UnknownDeviceError]
     assert [type(answer) for answer in answers[5:]] == expected
@@ -99,14 +88,14 @@ async def test_manifest_is_acknowledged_once_it_is_committed(world: UpdateWorld)
 async def test_newly_signed_counter_among_others_tells_of_a_clone(world: UpdateWorld) -> None:
     """Another device's manifest in the same round is taken; the twin's is refused and its device suspected."""
     twin, other = await world.add_devices(2)
-    async with running(world.manifests) as manifests:
-        await manifests.take(twin, manifest(world, twin, 1))
-        world.clock.advance(seconds=60)
-        answers = await asyncio.gather(
-            manifests.take(other, manifest(world, other, 1)),
-            manifests.take(twin, manifest(world, twin, 1)),
-            return_exceptions=True,
-        )
+    manifests = world.manifests
+    await manifests.take(twin, manifest(world, twin, 1))
+    world.clock.advance(seconds=60)
+    answers = await asyncio.gather(
+        manifests.take(other, manifest(world, other, 1)),
+        manifests.take(twin, manifest(world, twin, 1)),
+        return_exceptions=True,
+    )
     assert answers[0] is None
     assert isinstance(answers[1], ReplayedManifestError)
     async with world.unit_of_work(read_only=True) as work:
@@ -118,7 +107,7 @@ async def test_newly_signed_counter_among_others_tells_of_a_clone(world: UpdateW
 async def test_reboot_storm_is_stored_whole(world: UpdateWorld) -> None:
     """More devices than a round holds."""
     devices = await world.add_devices(LARGEST_ROUND + 2)
-    async with running(world.manifests) as manifests:
-        await asyncio.gather(*(manifests.take(device, manifest(world, device, 1)) for device in devices))
+    manifests = world.manifests
+    await asyncio.gather(*(manifests.take(device, manifest(world, device, 1)) for device in devices))
     async with world.unit_of_work(read_only=True) as work:
         assert set(await work.installed.manifests(devices)) == set(devices)

@@ -4,6 +4,7 @@ Nothing is mocked: packages are composed and signed, metadata is signed offline 
 and randomness are the tests' own.
 """
 
+import asyncio
 import hashlib
 import random
 import uuid
@@ -434,6 +435,17 @@ async def in_blocks(content: bytes) -> AsyncIterator[bytes]:
 
 
 @asynccontextmanager
+async def running(manifests: Manifests) -> AsyncIterator[Manifests]:
+    """Manifests whose rounds are settled meanwhile."""
+    task = asyncio.create_task(manifests.run())
+    try:
+        yield manifests
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+@asynccontextmanager
 async def open_world(folders: Folders, url: str) -> AsyncIterator[UpdateWorld]:
     """Open the update half on an empty database."""
     database = Database(database_url(url))
@@ -441,6 +453,7 @@ async def open_world(folders: Folders, url: str) -> AsyncIterator[UpdateWorld]:
         await migrate(database)
         world = UpdateWorld(folders, database)
         await world.begin()
-        yield world
+        async with running(world.manifests):
+            yield world
     finally:
         await database.close()
