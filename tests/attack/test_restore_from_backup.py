@@ -13,7 +13,7 @@ from service.adapters.database.engine import Database, database_url
 from service.adapters.metadata_signer import load_genesis
 from tests.attack.director_device import ConnectedDevice
 from tests.attack.drill import APPLICATION, FIRMWARE, Drill, open_drill
-from tests.integration.service_updates.update_world import UpdateWorld
+from tests.integration.service_updates.update_world import UpdateWorld, running
 
 MORE_SETS = 4
 
@@ -46,7 +46,8 @@ async def restored(drill: Drill, backup: Path) -> AsyncIterator[UpdateWorld]:
         await world.pending.load(world.unit_of_work)
         world.device_keys = keys
         drill.world, drill.connection = world, ConnectedDevice(world, drill.device_id)
-        yield world
+        async with running(world.manifests):
+            yield world
     finally:
         await database.close()
 
