@@ -5,7 +5,7 @@ latest. Verification of an unverified list, in this order:
     1. length: at most `MAX_CRL_BYTES`;
     2. form: one DER CertificateList, nothing after it;
     3. issuer: named after the authority, with its key id (§5.2.1);
-    4. signature: ECDSA with SHA-256 by the authority's key;
+    4. signature: ECDSA with SHA-256 by the authority's key, of whole octets, so that one list has one encoding;
     5. extensions: a CRL number (§5.2.3), and nothing critical, so that neither a delta nor a partial list is taken for
        a complete one;
     6. times: issued by now, the next one due later, at most `MAX_LIFETIME` after it;
@@ -149,7 +149,7 @@ def verify_crl(
     """
     crl = _load(unverified_crl)
     try:
-        _check_issuer(crl, issuer)
+        _check_issuer(crl, unverified_crl, issuer)
         number = _number(crl)
         next_update = _check_times(crl, now, may_be_stale=may_be_stale)
         revoked = _entries(crl)
@@ -208,7 +208,7 @@ def _load(unverified_crl: bytes) -> x509.CertificateRevocationList:
         raise CrlError("CRL: expected one DER certificate revocation list, found other bytes") from error
 
 
-def _check_issuer(crl: x509.CertificateRevocationList, issuer: x509.Certificate) -> None:
+def _check_issuer(crl: x509.CertificateRevocationList, unverified_crl: bytes, issuer: x509.Certificate) -> None:
     # Step 3: issuer.
     if crl.issuer != issuer.subject:
         raise CrlError("CRL: expected one of the authority, found another issuer's")
@@ -217,6 +217,9 @@ def _check_issuer(crl: x509.CertificateRevocationList, issuer: x509.Certificate)
     # Step 4: signature.
     if crl.signature_algorithm_oid != SignatureAlgorithmOID.ECDSA_WITH_SHA256:
         raise CrlError(f"CRL: expected ECDSA with SHA-256, found {crl.signature_algorithm_oid.dotted_string}")
+    # X.690 §8.6.2: the octet before it counts unused bits; parsers take any count whose bits are zero in the signature.
+    if not unverified_crl.endswith(b"\x00" + crl.signature):
+        raise CrlError("CRL: expected a signature of whole octets at its end, found another encoding")
     if not crl.is_signature_valid(_key_of(issuer)):
         raise CrlError("CRL: expected a signature by the authority, found another")
 

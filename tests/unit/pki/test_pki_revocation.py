@@ -133,6 +133,20 @@ def test_flipped_byte_is_refused(position: int, flip: int) -> None:
         verify_crl(bytes(der), issuer=ISSUER, now=NOW)
 
 
+def even_crl() -> RevocationList:
+    """A list whose signature ends in a zero bit, which could be said to be unused."""
+    return next(made for made in iter(crl, None) if made.der[-1] % 2 == 0)
+
+
+def test_unused_bits_of_the_signature_are_refused() -> None:
+    """Other bytes of the same meaning are not the list that was signed."""
+    der = bytearray(even_crl().der)
+    der[-len(x509.load_der_x509_crl(bytes(der)).signature) - 1] = 1
+    assert x509.load_der_x509_crl(bytes(der)).is_signature_valid(ISSUER.public_key())  # type: ignore[arg-type]
+    with pytest.raises(CrlError, match="expected a signature of whole octets"):
+        verify_crl(bytes(der), issuer=ISSUER, now=NOW)
+
+
 GOOD = crl()
 OTHER = factory_authority(SoftwareSigner.generate()).certificate
 
