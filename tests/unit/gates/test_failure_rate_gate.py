@@ -28,7 +28,7 @@ def test_negligible_part_does_not_vanish(devices: int) -> None:
     """Beyond the range of doubles, where scipy's regularised integral is 0, the logarithm goes on smoothly."""
     before, after = (log_above(1, devices + more, 0.02) for more in (0, 1))
     assert after - before == pytest.approx(log(0.98), rel=1e-2)
-    assert log_below(devices, 1, 0.02) == pytest.approx(devices * log(0.02) - log(devices), rel=1e-6)
+    assert log_below(devices, 1, 0.02) == pytest.approx(devices * log(0.02) - log(devices), rel=1e-12)
 
 
 def test_one_failure_in_one_device_decides_nothing() -> None:
@@ -47,6 +47,14 @@ def test_mirror_is_the_average_below_the_worst_rate() -> None:
     """E′ of 2 failures in 150 devices, integrated by hand."""
     ratio, _ = quad(lambda p: (p / 0.05) ** 2 * ((1 - p) / 0.95) ** 148 / 0.05, 0, 0.05)
     assert exp(GATE.log_pass(2, 150)) == pytest.approx(ratio, rel=1e-6)
+
+
+@pytest.mark.parametrize(("failed", "started"), [(817, 3722), (1813, 14_248), (4008, 43_911), (7008, 89_798)])
+def test_evidence_falls_where_one_form_of_the_integral_follows_the_other(failed: int, started: int) -> None:
+    """Below 1e-280 the expansion takes over from scipy, without a step that is as large as a failure."""
+    before, at, after = (GATE.log_pass(failed + more, started) for more in (-1, 0, 1))
+    assert at - after == pytest.approx(before - at, rel=0.05)
+    assert after < at < before
 
 
 @given(devices=st.integers(1, 100_000), data=st.data())
