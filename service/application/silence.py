@@ -50,7 +50,7 @@ async def _look(work: UnitOfWork, rollout: Rollout, gate: EventGate, *, now: dat
     since = gate.silence_since(kept)
     if since is None:
         return gate.silent(kept, {arm: Tally() for arm in Arm}, until=now)
-    first = since + gate.silent_after / LOOKS_FOR_SILENCE  # an end worth a look
+    first = max(since + gate.silent_after / LOOKS_FOR_SILENCE, gate.hush_ended(kept) or since)  # an end worth a look
     until = listening.silent_since(gate.silent_after, now=now)
     if until is None or until < first:
         return gate.listening(kept, until=listening.due(first, gate.silent_after, now=now))
@@ -62,7 +62,7 @@ async def _look(work: UnitOfWork, rollout: Rollout, gate: EventGate, *, now: dat
     if gone == at_risk:
         return gate.hushed(kept, at=now)
     if gate.is_hushed(kept):
-        return gate.listening(kept, until=now + gate.silent_after)
+        return gate.resumed(kept, at=now)
     await work.health.count(
         [
             Counted(rollout.rollout_id, gate.name, each, arm, "offline", _heard(at, until), now)

@@ -101,7 +101,7 @@ class EventGate:
             tallies: devices that were heard of after the last look's end; events are those that fell silent by `until`.
             until: the end of what was looked at: `silent_after` ago; of the first look, the time of it.
         """
-        left = {name: value for name, value in kept.items() if name not in {"look_at", "is_hushed"}}
+        left = {name: value for name, value in kept.items() if name not in {"look_at", "is_hushed", "hush_ended"}}
         return {**self.weighed(left, tallies), "heard_until": until.isoformat()}
 
     def hushed(self, kept: Kept, *, at: datetime) -> Kept:
@@ -120,7 +120,22 @@ class EventGate:
             kept: until now.
             until: the end of that time, UTC, aware.
         """
-        return {**kept, "is_hushed": False, "look_at": until.isoformat()}
+        return {**kept, "look_at": until.isoformat()}
+
+    def resumed(self, kept: Kept, *, at: datetime) -> Kept:
+        """Return what is kept once somebody is heard of again: from then on devices have their whole time.
+
+        Args:
+            kept: until now, hushed.
+            at: of the look, UTC, aware.
+        """
+        ended = {**kept, "is_hushed": False, "hush_ended": at.isoformat()}
+        return self.listening(ended, until=at + self.silent_after)
+
+    @staticmethod
+    def hush_ended(kept: Kept) -> datetime | None:
+        """Return since when somebody is heard of again, UTC, aware; None where nobody was missed since the last end."""
+        return datetime.fromisoformat(kept["hush_ended"]) if "hush_ended" in kept else None
 
     @staticmethod
     def is_hushed(kept: Kept) -> bool:

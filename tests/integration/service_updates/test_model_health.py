@@ -300,6 +300,21 @@ async def test_outage_of_everybody_spends_no_evidence(world: UpdateWorld, *, bri
         await assert_halted_by_silence_of(fleet, view, canaries)
 
 
+async def test_outage_of_the_service_after_one_of_everybody_takes_no_time_from_devices(world: UpdateWorld) -> None:
+    """Who has not found back yet has a day of listening from when the first were heard of, not from before."""
+    fleet, view, canaries = await watched_for_silence(world)
+    await silence_of(fleet, view, silent=fleet.ids)
+    await fleet.hear([each for each in fleet.ids[::2] if each not in canaries])
+    await world.tick(largest_gap=timedelta(days=1))
+    await silence_of(fleet, view, silent=canaries, hours=3)
+    world.clock.advance(10 * 3600)
+    await world.tick(largest_gap=timedelta(minutes=1))
+    await silence_of(fleet, view, silent=canaries, hours=15)  # 28 hours since, of which 18 were listened to
+    await assert_nothing_was_spent(fleet, view)
+    await silence_of(fleet, view, silent=canaries, hours=24)
+    await assert_halted_by_silence_of(fleet, view, canaries)
+
+
 @pytest.mark.parametrize("bricks", [False, True])
 async def test_service_that_was_stopped_for_long_takes_nobody_for_silent(world: UpdateWorld, *, bricks: bool) -> None:
     """Devices have their whole time to come back; only those of a release that bricks never do."""
