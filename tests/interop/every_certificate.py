@@ -20,25 +20,15 @@ from pki.profiles import Profile
 from pki.rollover import Acceptance, accept_generation, request_generation, sign_generation, verify_generation
 from protocol.identity import Access, device_id_of
 from protocol.signing import SoftwareSigner
+from tests.unit.pki.pki_builder import DECLARED_CERTIFICATES
 
 NOW = datetime.now(UTC)  # noqa: TID251 - openssl goes by the wall clock
 HOSTS = ("fleet.example", *profiles.LOOPBACK_HOSTNAMES)
-EVERYTHING_DECLARED = """
+EVERYTHING_DECLARED = f"""
 catalog: Épreuve
 participants: [Ada Lovelace, Grace Hopper]
 hostnames: [a.fleet.example, 192.0.2.7]
-root: {name: The root, valid_days: 4000, path_length: 2, excluded: [evil.example]}
-intermediates:
-  factory: {name: The factory, valid_days: 4000}
-  issuing-ca: {name: The issuer, valid_days: 400}
-  server-ca:
-    name: The server issuer
-    valid_days: 900
-    path_length: 1
-    permitted: [fleet.example, localhost, 192.0.2.0/24, 127.0.0.1, "::1"]
-    excluded: [b.fleet.example]
-certificates: {server: {valid_days: 90}, ocsp: {valid_days: 91}, package: {valid_days: 92}}
-"""
+{DECLARED_CERTIFICATES}"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,20 @@ from protocol.identity import DeviceId, device_id_of, device_uri
 from protocol.signing import Signer, SoftwareSigner
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+# Of a ceremony: names, path lengths, validity and constraints of all that can be declared.
+DECLARED_CERTIFICATES = """\
+root: {name: The root, valid_days: 4000, path_length: 2, excluded: [evil.example]}
+intermediates:
+  factory: {name: The factory, valid_days: 4000}
+  issuing-ca: {name: The issuer, valid_days: 400}
+  server-ca:
+    name: The server issuer
+    valid_days: 900
+    path_length: 1
+    permitted: [fleet.example, localhost, 192.0.2.0/24, 127.0.0.1, "::1"]
+    excluded: [b.fleet.example]
+certificates: {server: {valid_days: 90}, ocsp: {valid_days: 91}, package: {valid_days: 92}}
+"""
 
 
 class OpaqueSigner:

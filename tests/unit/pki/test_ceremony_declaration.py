@@ -12,7 +12,7 @@ from pki.ceremony_certificates import planned_again, planned_certificates
 from pki.ceremony_declaration import Declaration, parse_declaration, permits, usual_declaration
 from pki.errors import CeremonyError, DeclarationError
 from pki.roles import OfflineKey, OnlineKey
-from tests.unit.pki.pki_builder import NOW
+from tests.unit.pki.pki_builder import DECLARED_CERTIFICATES, NOW
 
 EXAMPLE = Path(__file__).parents[3] / "deployments" / "ceremonies" / "example.yaml"
 HEAD = "catalog: Example\nparticipants: [Ada, Grace]\n"
@@ -45,18 +45,8 @@ def test_everything_may_be_declared() -> None:
 hostnames: [a.fleet.example, 192.0.2.7]
 publish_url: http://fleet.example:8444
 key_stores: {root: hsm, package: file}
-root: {name: The root, valid_days: 4000, path_length: 2, excluded: [evil.example]}
-intermediates:
-  factory: {name: The factory, valid_days: 4000}
-  issuing-ca: {name: The issuer, valid_days: 400}
-  server-ca:
-    name: The server issuer
-    valid_days: 900
-    path_length: 1
-    permitted: [fleet.example, localhost, 192.0.2.0/24, 127.0.0.1, "::1"]
-    excluded: [b.fleet.example]
-certificates: {server: {valid_days: 90}, ocsp: {valid_days: 91}, package: {valid_days: 92}}
 """
+        + DECLARED_CERTIFICATES
     )
     assert declaration.key_stores == {OfflineKey.ROOT: "hsm", OfflineKey.PACKAGE: "file"}
     assert declaration.publish_url == "http://fleet.example:8444"
