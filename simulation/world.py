@@ -256,7 +256,7 @@ class World:
     def _images(self, plan: DevicePlan) -> Mapping[Slot, VirtualImage]:
         """Return what a device is made with; devices of a revision share it."""
         if plan.hardware not in self._made_with:
-            version = revision_of(self.scenario, plan.hardware).os_version
+            version = plan.os_version
             system = {} if version is None else {Slot.OS: self.catalogue.systems[version]}
             self._made_with[plan.hardware] = {**self.catalogue.factory, **system}
         return self._made_with[plan.hardware]

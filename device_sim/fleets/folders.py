@@ -32,6 +32,7 @@ class PublicFacts(Document):
         number: within the fleet.
         region: name of its region.
         attributes: facts that rollouts may target.
+        os_version: of the operating system that the factory gives it, or None for that of the factory release.
     """
 
     device_id: Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
@@ -40,6 +41,7 @@ class PublicFacts(Document):
     number: Annotated[int, Field(ge=0)] | None = None
     region: str | None = None
     attributes: Mapping[str, str] = {}
+    os_version: str | None = None
 
     @classmethod
     def of(cls, device_id: str, plan: DevicePlan) -> "PublicFacts":
@@ -51,6 +53,7 @@ class PublicFacts(Document):
             number=plan.number,
             region=plan.region,
             attributes=plan.attributes,
+            os_version=plan.os_version,
         )
 
 

@@ -29,6 +29,7 @@ class DevicePlan:
         attributes: facts that rollouts may target.
         clock_offset: what its clock is off by before it learns the time.
         clock_drift_ppm: how much too fast it goes.
+        os_version: of the operating system that it is made with, or None for the factory's.
     """
 
     fleet: str
@@ -38,6 +39,7 @@ class DevicePlan:
     attributes: Mapping[str, str]
     clock_offset: timedelta
     clock_drift_ppm: float
+    os_version: str | None = None
 
     @property
     def name(self) -> str:
@@ -64,6 +66,7 @@ def plan_device(scenario: Scenario, fleet: Fleet, number: int) -> DevicePlan:
         attributes=_attributes(fleet, number, hardware=hardware, region=region),
         clock_offset=clock.uniform(-1, 1) * fleet.clocks.offset,
         clock_drift_ppm=clock.uniform(-1, 1) * fleet.clocks.drift_ppm,
+        os_version=revision_of(scenario, hardware).os_version,
     )
 
 

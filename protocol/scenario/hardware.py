@@ -37,7 +37,7 @@ class HardwareRevision(Document):
     """A revision of the board.
 
     Attributes:
-        os_version: of the operating system that virtual devices of it were made with, or None for the factory's.
+        os_version: of the operating system that its devices are made with, or None for the factory's.
         geometry: of its flash and what lies where in it, or None for the MT3620's.
         profile: software stack that the M4 latency is modelled for (tinyml.latency).
         defects: what is wrong with some of them.

@@ -184,10 +184,15 @@ def claim_devices(
 
 
 def _device_id(folder: Path) -> str:
-    return str(_public_facts(folder)["device_id"])
+    return str(public_facts(folder)["device_id"])
 
 
-def _public_facts(folder: Path) -> JsonObject:
+def public_facts(folder: Path) -> JsonObject:
+    """Return what device.json says of a device.
+
+    Raises:
+        DeviceFolderError: missing, or without a device_id.
+    """
     path = folder / DEVICE_FILE
     try:
         content = json.loads(path.read_bytes())
@@ -226,7 +231,7 @@ def _proof(folder: Path) -> ClaimProof:
 
 def _attributes(folder: Path) -> dict[str, str]:
     """Return what the device's maker says of it."""
-    said = _public_facts(folder).get("attributes", {})
+    said = public_facts(folder).get("attributes", {})
     try:
         return dict(TypeAdapter(Attributes).validate_python(said))
     except ValidationError as error:

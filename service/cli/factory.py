@@ -17,15 +17,14 @@ from pki.csr import MAX_CSR_BYTES, verify_idevid_csr
 from pki.files import PUBLIC_MODE, replace_file
 from pki.issuance import OPERATOR_LOG_FILE, IssuanceKind, append_to_file, facts_of
 from pki.keystore import KeyStore
-from pki.repository import RepositoryInForce
 from pki.roles import OfflineKey
-from protocol.geometry import Slot
-from protocol.updates import ReleaseDocument
 from service.cli import clock, factory_papers
 from service.cli.catalog_papers import own_catalog
+from service.cli.claiming import DEVICE_FILE, public_facts
 from service.cli.client import connect
 from service.cli.errors import DeviceFolderError
 from service.cli.factory_images import build_factory_images
+from service.cli.factory_packages import FACTORY_RELEASE, FactoryPackages, has_factory_release
 from service.cli.offered import read_input
 from service.cli.offline_keys import offline_keys
 from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption
@@ -34,14 +33,13 @@ from service.cli.publishing import NewRelease
 from service.cli.release_documents import Origin, release_documents
 from service.cli.release_drafts import propose_release
 from service.cli.settling import Consent, Session, report, settle
-from service.cli.working_copy import WorkingCopy, WorkingCopyError, find_release
+from service.cli.working_copy import WorkingCopy
 
 app = typer.Typer(help="The manufacturer: factory images, birth certificates, vouchers.", no_args_is_help=True)
 app.command()(factory_papers.bundle)
 app.command()(factory_papers.voucher)
 app.command()(factory_papers.vouchers)
 
-FACTORY_RELEASE = "factory"
 IDEVID_FILE = "idevid.pem"
 
 
@@ -55,7 +53,7 @@ def images(
     keys, working_copy = offline_keys(operator_dir), WorkingCopy(operator_dir)
     with connect(operator_dir) as client:
         in_force = working_copy.fetch(client, now=clock.now())
-        if _factory_release(in_force, working_copy) is not None:
+        if has_factory_release(in_force):
             print_json({"already": True}) if as_json else print_line("the factory release is in force already")
             return
         catalog = own_catalog(operator_dir)
@@ -80,33 +78,29 @@ def sign(
         raise DeviceFolderError(f"{devices}: expected folders of devices with a csr.pem, found none")
     new = [folder for folder in folders if not (folder / IDEVID_FILE).exists()]
     keys = offline_keys(operator_dir)
-    packages = _factory_packages(WorkingCopy(operator_dir))
+    packages = FactoryPackages(WorkingCopy(operator_dir), now=clock.now())
+    made_with = {version: packages.with_os(version) for version in map(_os_version, new)}
     authorities = _authorities(keys)
     factory = factory_authority(operator_dir, keys)
     issued = {folder: _idevid(folder, factory) for folder in new}  # every CSR is verified before anything is written
     _log(operator_dir, issued.values(), issuer=factory.certificate)
-    first = next(iter(issued), devices)
+    first: dict[bytes, Path] = {}
     for folder, certificate in issued.items():
-        for slot, package in packages.items():
-            name = Path("factory") / f"{slot.value.replace('/', '_')}.img"
-            _write_shared(folder / name, package, same_as=first / name)
+        for slot, package in made_with[_os_version(folder)].items():
+            path = folder / "factory" / f"{slot.value.replace('/', '_')}.img"
+            _write_shared(path, package, same_as=first.setdefault(package, path))
         _write(folder / "authorities.json", authorities)
         _write(folder / IDEVID_FILE, factory.chain_pem(certificate))  # last: says that the device is done
     result = {"signed": len(new), "signed_before": len(folders) - len(new)}
     print_json(result) if as_json else print_facts(result)
 
 
-def _factory_packages(working_copy: WorkingCopy) -> dict[Slot, bytes]:
-    in_force = working_copy.latest(now=clock.now())
-    release = _factory_release(in_force, working_copy)
-    if release is None:
-        raise WorkingCopyError("working copy: expected a factory release, found none; make it by `factory images`")
-    return {slot: working_copy.read_listed(in_force, image.target) for slot, image in release.images.items()}
-
-
-def _factory_release(in_force: RepositoryInForce, working_copy: WorkingCopy) -> ReleaseDocument | None:
-    target = find_release(in_force.targets, FACTORY_RELEASE)
-    return None if target is None else working_copy.release(target)
+def _os_version(folder: Path) -> str | None:
+    """Return the OS that a device is made with, as its revision has it; None is the factory release's."""
+    said = public_facts(folder).get("os_version") if (folder / DEVICE_FILE).exists() else None
+    if said is None or isinstance(said, str):
+        return said
+    raise DeviceFolderError(f"{folder / DEVICE_FILE}: expected os_version as a text, found {type(said).__name__}")
 
 
 def _authorities(keys: KeyStore) -> bytes:

@@ -21,17 +21,17 @@ from protocol.voucher import MAX_VOUCHER_BYTES
 from service.cli import clock
 from service.cli.catalog_papers import FingerprintOption, OutOption, confirmed_handover, hand_out, own_catalog
 from service.cli.errors import BadArgumentError, DeviceFolderError
+from service.cli.factory_packages import factory_release
 from service.cli.offered import OfferedImage, read_input, verify_offered, write_offered
 from service.cli.offline_keys import offline_keys
 from service.cli.options import DEFAULT_OPERATOR_DIR, JsonOption, OperatorDirOption
 from service.cli.output import moment, print_facts, print_json, print_table, remark, short
-from service.cli.working_copy import WorkingCopy, WorkingCopyError, find_release
+from service.cli.working_copy import WorkingCopy
 
 IDEVID_FILE = "idevid.pem"
 VOUCHER_FILE = "voucher.json"
 MAX_CHAIN_BYTES = 16 * 1024
 MAX_PAPER_BYTES = 4 * 1024 * 1024
-_FACTORY_RELEASE = "factory"
 
 
 def voucher_authority(operator_dir: Path) -> VoucherAuthority:
@@ -171,10 +171,7 @@ def _device_id(folder: Path, operator_dir: Path) -> DeviceId:
 def _write_system_images(folder: Path, operator_dir: Path) -> None:
     catalog, working_copy = own_catalog(operator_dir), WorkingCopy(operator_dir)
     in_force = working_copy.latest(now=clock.now())
-    target = find_release(in_force.targets, _FACTORY_RELEASE)
-    if target is None:
-        raise WorkingCopyError("working copy: expected a factory release, found none; make it by `factory images`")
-    listed = working_copy.release(target).images
+    listed = factory_release(in_force, working_copy).images
     for slot in SYSTEM_SLOTS:
         package = working_copy.read_listed(in_force, listed[slot].target)
         offered = OfferedImage(slot, package, verify_offered(package, slot, catalog))

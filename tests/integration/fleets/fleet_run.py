@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,8 @@ from typing import Any
 
 import yaml
 
+from protocol.geometry import ImageKind, Slot
+from service.cli.factory_images import FACTORY_IMAGES, simulated_payload
 from tests.e2e.party import CommandFailedError, Party
 
 PATIENCE_SECONDS = 300.0  # far above what anything takes; what does not come fails the test
@@ -71,13 +73,17 @@ class Run:
 
 
 @contextmanager
-def claimed(folder: Path, scenario: Mapping[str, Any], **settings: object) -> Iterator[Run]:
-    """A catalog whose service runs, and a scenario's devices, claimed."""
+def claimed(
+    folder: Path, scenario: Mapping[str, Any], *, systems: Sequence[str] = (), **settings: object
+) -> Iterator[Run]:
+    """A catalog whose service runs, and a scenario's devices, claimed; `systems`: OS versions beside the factory's."""
     run = Run(Party(folder / "catalog", "Catalog", "Camera"), folder)
     run.party.init()
     with run.party.serving(**settings):
         (folder / "scenario.yaml").write_text(yaml.safe_dump(dict(scenario)))
         run.party.run("factory", "images")
+        for version in systems:
+            list_system(run, version)
         run.party.run("product", "create", run.party.product)
         device_sim("manufacture", "--scenario", folder / "scenario.yaml", "--out", run.devices)
         run.party.run("factory", "sign", run.devices)
@@ -88,6 +94,16 @@ def claimed(folder: Path, scenario: Mapping[str, Any], **settings: object) -> It
         finally:
             if run.process is not None and run.process.poll() is None:
                 run.end(signal.SIGKILL)
+
+
+def list_system(run: Run, version: str) -> None:
+    """Sign an operating system and list it as a reference value."""
+    system = next(image for image in FACTORY_IMAGES if image.slot is Slot.OS)
+    payload, package = run.folder / "os.bin", run.folder / f"os-{version}.img"
+    payload.write_bytes(simulated_payload(system.name, version, system.payload_bytes))
+    names = ("--name", system.name, "--component-id", system.component_id, "--kind", ImageKind.OS)
+    run.party.run("image", "create", payload, "--version", version, *names, "--out", package)
+    run.party.run("release", "create", f"os-{version}", package, "--reference", "--yes", "--json")
 
 
 def device_sim(*words: object) -> None:
