@@ -41,6 +41,20 @@ class Wire(Document):
     requests: Count = 0
 
 
+class WireOfOne(Document):
+    """Bytes of single devices of a fleet, sent and received together: each figure is some device's.
+
+    Attributes:
+        median: half of the devices have no more.
+        p95: 95 in 100 have no more.
+        most: of the device with the most.
+    """
+
+    median: Count = 0
+    p95: Count = 0
+    most: Count = 0
+
+
 class Energy(Document):
     """Estimated energy, joules, by what used it; see `device_sim.reporting.energy`."""
 
@@ -79,6 +93,7 @@ class FleetRecord(Document):
     messages_acknowledged: Count = 0
     dropped: Count = 0
     wire: Wire = Wire()
+    wire_of_one: WireOfOne = WireOfOne()
     energy: Energy = Energy()
 
 

@@ -6,7 +6,7 @@ and the count goes on from there.
 
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -20,6 +20,7 @@ from device_sim.reporting.record import (
     RunReport,
     TimelinePoint,
     Wire,
+    WireOfOne,
 )
 from device_sim.reporting.timeline import Timeline
 from protocol.messages import ActionState
@@ -40,7 +41,8 @@ _PLAIN_STATES: Mapping[str, DeviceState] = {
 }
 _RESTING = frozenset({DeviceState.ONLINE, DeviceState.OFFLINE, DeviceState.QUARANTINED})
 _COUNTERS = ("sent", "acknowledged", "dropped", "flash_operations", "inferences", "core_ms")
-_WIRE = ("bytes_sent", "bytes_received", "requests")
+_WIRE_BYTES = ("bytes_sent", "bytes_received")
+_WIRE = (*_WIRE_BYTES, "requests")
 
 
 @dataclass(slots=True)
@@ -50,6 +52,7 @@ class _Device:
     is_on: bool = False
     resting: DeviceState = DeviceState.OFFLINE  # where an update returns to
     latest: dict[str, float] = field(default_factory=dict)
+    wire_bytes: float = 0.0  # both ways
     action: str = ""  # of the last result
 
 
@@ -117,6 +120,7 @@ class RunTally:
         """Return the record so far."""
         with self._lock:
             points = [*self._timeline.points, (self._now, dict(self._states))]
+            wires = self._wires()
             return RunReport(
                 description=self._scenario.description,
                 seed=self._scenario.seed,
@@ -126,7 +130,7 @@ class RunTally:
                 devices=len(self._devices),
                 events=self._events,
                 crashed=self._crashed,
-                fleets=tuple(self._record(name, fleet) for name, fleet in self._fleets.items()),
+                fleets=tuple(self._record(name, fleet, wires[name]) for name, fleet in self._fleets.items()),
                 timeline=tuple(
                     TimelinePoint(at=at, states={DeviceState(name): count for name, count in states.items() if count})
                     for at, states in points
@@ -219,16 +223,30 @@ class RunTally:
         self._add(device, {name: float(values.get(name, 0)) for name in _COUNTERS})
 
     def _wire(self, device: _Device, event: Mapping[str, Any]) -> None:
-        self._add(device, {name: float(event.get(name, 0)) for name in _WIRE})
+        device.wire_bytes += self._add(device, {name: float(event.get(name, 0)) for name in _WIRE_BYTES})
+        self._add(device, {"requests": float(event.get("requests", 0))})
 
-    def _add(self, device: _Device, values: Mapping[str, float]) -> None:
-        sums = self._fleets[device.fleet].sums
+    def _add(self, device: _Device, values: Mapping[str, float]) -> float:
+        """Add what counters of a device have grown by to its fleet's sums; return all of it together."""
+        sums, grown = self._fleets[device.fleet].sums, 0.0
         for name, value in values.items():
             before = device.latest.get(name, 0.0)
-            sums[name] += value - before if value >= before else value
+            more = value - before if value >= before else value
+            sums[name] += more
+            grown += more
             device.latest[name] = value
+        return grown
 
-    def _record(self, name: str, fleet: _Fleet) -> FleetRecord:
+    def _wires(self) -> Mapping[str, Sequence[float]]:
+        """Return the bytes of each device by fleet, in rising order."""
+        found: defaultdict[str, list[float]] = defaultdict(list)
+        for device in self._devices.values():
+            found[device.fleet].append(device.wire_bytes)
+        for wires in found.values():
+            wires.sort()
+        return found
+
+    def _record(self, name: str, fleet: _Fleet, wires: Sequence[float]) -> FleetRecord:
         sums = fleet.sums
         return FleetRecord(
             name=name,
@@ -243,6 +261,7 @@ class RunTally:
             messages_acknowledged=int(sums["acknowledged"]),
             dropped=int(sums["dropped"]),
             wire=Wire(**{key: int(sums[key]) for key in _WIRE}),
+            wire_of_one=_wire_of_one(wires),
             energy=self._energy.estimate(
                 on_seconds=fleet.on_seconds + fleet.on * self._now,
                 core_seconds=sums["core_ms"] / 1000,
@@ -251,6 +270,17 @@ class RunTally:
                 flash_operations=int(sums["flash_operations"]),
             ),
         )
+
+
+def _wire_of_one(wires: Sequence[float]) -> WireOfOne:
+    if not wires:
+        return WireOfOne()
+    return WireOfOne(median=_at(wires, percent=50), p95=_at(wires, percent=95), most=int(wires[-1]))
+
+
+def _at(wires: Sequence[float], *, percent: int) -> int:
+    """Return the least of some rising values that so many percent do not exceed."""
+    return int(wires[-(-len(wires) * percent // 100) - 1])
 
 
 def _rollout_moment(now: float, event: Mapping[str, Any]) -> RolloutMoment:

@@ -13,7 +13,7 @@ from device_sim.cli_report import RecordError, read_record, write_page, write_re
 from device_sim.reporting.live import render, showing
 from device_sim.reporting.page import render_page
 from device_sim.reporting.plots import failures_plot
-from device_sim.reporting.record import DeviceState, FleetRecord, RolloutMoment, RunReport, TimelinePoint
+from device_sim.reporting.record import DeviceState, FleetRecord, RolloutMoment, RunReport, TimelinePoint, WireOfOne
 
 REPORT = RunReport(
     description="canary <script>alert(1)</script>",
@@ -67,6 +67,13 @@ def test_most_frequent_causes_are_drawn() -> None:
     drawn = failures_plot(REPORT.model_copy(update={"fleets": (fleet,)}))
     assert "<!-- cause-2980 -->" in drawn
     assert "<!-- cause-2979 -->" not in drawn
+
+
+def test_page_tells_the_bytes_of_single_devices() -> None:
+    """Beside the mean: a device that eats its plan is not hidden in it."""
+    fleet = REPORT.fleets[0].model_copy(update={"wire_of_one": WireOfOne(median=2048, p95=4096, most=1024 * 777)})
+    page = render_page(REPORT.model_copy(update={"fleets": (fleet,)}))
+    assert "<td>2.0</td><td>4.0</td><td>777.0</td>" in page
 
 
 def test_run_without_devices_has_a_page() -> None:

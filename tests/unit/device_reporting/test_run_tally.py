@@ -67,6 +67,26 @@ def test_counter_that_falls_goes_on() -> None:
     assert events.report.fleets[0].wire.bytes_sent == 290
 
 
+def test_bytes_of_single_devices_are_told_beside_their_sum() -> None:
+    """Both ways together; the one with the most is found among many, and a restart takes nothing from it."""
+    events = Events()
+    for number in range(1, 101):
+        events.at(1, "wire", device=f"d{number}", bytes_sent=number, bytes_received=10 * number, requests=9)
+    events.at(2, "wire", device="d7", bytes_sent=5000, bytes_received=70, requests=1)
+    events.at(3, "wire", device="d7", bytes_sent=1, bytes_received=2, requests=1)
+    (fleet,) = events.report.fleets
+    found = fleet.wire_of_one
+    assert (found.median, found.p95, found.most) == (51 * 11, 96 * 11, 5073)
+    assert fleet.wire.bytes_sent + fleet.wire.bytes_received == 5050 * 11 - 77 + 5073
+
+
+def test_fleet_of_which_nothing_was_heard_has_no_bytes() -> None:
+    """No device, no median."""
+    fleets = [{"name": "roof", "devices": 1}]
+    (fleet,) = Events(Scenario.model_validate({"fleets": fleets})).report.fleets
+    assert (fleet.wire_of_one.median, fleet.wire_of_one.most) == (0, 0)
+
+
 def test_inferences_and_core_time_are_summed_over_cores() -> None:
     """Counts of both cores; their time is what models took on the M4."""
     cores = {"m4-0": {"events": 10, "core_ms": 3000.0}, "m4-1": {"events": 5, "core_ms": 0.0}}
