@@ -75,6 +75,7 @@ def test_system_that_no_reference_release_lists_is_refused(operator: Operator, m
 
 def test_system_in_device_json_that_is_no_text_is_refused(operator: Operator, made: tuple[Path, ...]) -> None:
     """With the file's name."""
+    list_system(operator, "1.1.0", "--reference")
     path = made[0] / "device.json"
     path.write_text(json.dumps({**json.loads(path.read_bytes()), "os_version": 1}))
     operator.refused(DeviceFolderError, "expected os_version as a text, found int", *SIGN)
