@@ -9,7 +9,8 @@ from pydantic import Field
 
 from device_sim.errors import DeviceFolderError, DeviceSimError
 from device_sim.fleets.plan import DevicePlan, plan_device
-from device_sim.hardware.factory import PUBLIC_FILE
+from device_sim.hardware.boot import load_authorities
+from device_sim.hardware.factory import AUTHORITIES_FILE, PUBLIC_FILE
 from device_sim.hardware.files import read_file, replace_file
 from protocol.document import Document, DocumentError, parse_document
 from protocol.scenario import Scenario
@@ -67,6 +68,20 @@ def read_facts(folder: Path) -> PublicFacts:
         return parse_document(read_file(folder / PUBLIC_FILE), PublicFacts)
     except DocumentError as error:
         raise DeviceFolderError(f"{folder.name}/{PUBLIC_FILE}: expected a device's facts, found {error}") from error
+
+
+def require_signed(folder: Path) -> None:
+    """Refuse a device that no factory has signed: it trusts nobody, and boots nothing.
+
+    Raises:
+        DeviceFolderError: authorities.json is missing or malformed.
+    """
+    try:
+        load_authorities(folder / AUTHORITIES_FILE)
+    except DeviceFolderError as error:
+        raise DeviceFolderError(
+            f"{folder.name}: expected a device that its factory has signed, by `tinyfleet factory sign`; {error}"
+        ) from error
 
 
 def write_facts(folder: Path, plan: DevicePlan) -> None:

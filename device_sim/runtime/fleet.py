@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from device_sim.fleets.choices import chance
-from device_sim.fleets.folders import read_facts
+from device_sim.fleets.folders import read_facts, require_signed
 from device_sim.fleets.happenings import Target, TimedHappening
 from device_sim.fleets.outfit import Kit, Member, Site, fit_out
 from device_sim.fleets.plan import region_of
@@ -86,8 +86,9 @@ class FleetRun:
         """Open a device's folder.
 
         Raises:
-            DeviceSimError: a file is missing or malformed.
+            DeviceSimError: a file is missing or malformed, or no factory has signed the device.
         """
+        require_signed(member.folder)
         world, scenario = self._world, self._world.scenario
         device_id = read_facts(member.folder).device_id
         path = self._path(member, device_id)

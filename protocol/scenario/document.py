@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from protocol.document import Document, Moment
 from protocol.lengths import Length
 from protocol.scenario.faults import KernelFault, ReleaseFault
-from protocol.scenario.fleets import Fleet
+from protocol.scenario.fleets import Fidelity, Fleet
 from protocol.scenario.happenings import Happening
 from protocol.scenario.hardware import HardwareRevision
 from protocol.scenario.network import Region
@@ -85,9 +85,10 @@ class Scenario(Document):
         is_planned = rollout.plan is not None
         if not is_planned and (percents != sorted(set(percents)) or percents[-1] != WHOLE_GROUP):
             raise ValueError(f"{where}.stages: expected percentages that rise to 100, found {percents}")
-        groups = {(fleet.product, fleet.group) for fleet in self.fleets}
-        if groups and (rollout.product, rollout.group) not in groups:
-            raise ValueError(f"{where}: expected product and group of a fleet, found {rollout.product} {rollout.group}")
+        groups = {(fleet.product, fleet.group) for fleet in self.fleets if fleet.fidelity is Fidelity.VIRTUAL}
+        if self.fleets and (rollout.product, rollout.group) not in groups:
+            found = f"{rollout.product} {rollout.group}"
+            raise ValueError(f"{where}: expected product and group of a virtual fleet, found {found}")
 
     def _mixes(self) -> Iterator[tuple[str, Mapping[str, float]]]:
         for fleet in self.fleets:

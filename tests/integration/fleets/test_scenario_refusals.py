@@ -125,6 +125,24 @@ def test_devices_of_another_scenario_are_not_taken_for_this_ones(stage: Stage) -
     assert "fleet gates: expected device 0 as this scenario plans it, found folder" in said
 
 
+def test_device_that_no_factory_has_signed_is_no_crash(stage: Stage) -> None:
+    """Which one, and what to do about it; the one that is signed does not start either."""
+    signed, unsigned = stage.make(fleets=[QUIET])
+    sign_as_factory(signed, Packages())
+    said = stage.refusal(stage.scenario(fleets=[QUIET]))
+    assert f"error: {unsigned.name}: expected a device that its factory has signed" in said
+    assert "crashed" not in stage.events.read_text()
+
+
+def test_rollout_of_devices_with_an_operator_is_refused(stage: Stage) -> None:
+    """Only virtual devices have none; here it would quietly never begin."""
+    stage.make(fleets=[LIGHT])
+    model = {"name": "r", "images": {"m4-0/model": {"name": "person@2.0", "bytes": 90_000}}}
+    rollout = {"release": "r", "at": "5m", "stages": [{"percent": 100}]}
+    said = stage.refusal(stage.scenario(fleets=[LIGHT], releases=[model], rollouts=[rollout]))
+    assert "rollouts.0: expected product and group of a virtual fleet, found Camera Production" in said
+
+
 def test_fleet_that_is_not_virtual_needs_a_service(stage: Stage) -> None:
     """Nobody to attest to."""
     stage.make(fleets=[LIGHT])

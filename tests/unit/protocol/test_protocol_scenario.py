@@ -12,7 +12,7 @@ from protocol.scenario.faults import ReleaseFault
 from protocol.scenario.network import NetworkQuality
 
 REGIONS = {"north": {"utc_offset": 1, "network": {"offline_hours": ["22:00-06:00"]}}}
-FLEET = {"name": "gates", "devices": 3}
+FLEET = {"name": "gates", "devices": 3, "fidelity": "virtual"}
 ROLLOUT = {"release": "r", "stages": [{"percent": 100}]}
 RELEASE = {"name": "r", "images": {"m4-0/model": {"name": "person@1.0.0", "bytes": 10}}}
 
@@ -87,7 +87,11 @@ def test_release_is_half_as_sure_or_twice_as_slow_by_default() -> None:
         ),
         (
             {"releases": [RELEASE], "rollouts": [{**ROLLOUT, "group": "Lab"}], "fleets": [FLEET]},
-            "rollouts.0: expected product and group of a fleet, found Camera Lab",
+            "rollouts.0: expected product and group of a virtual fleet, found Camera Lab",
+        ),
+        (
+            {"releases": [RELEASE], "rollouts": [ROLLOUT], "fleets": [{**FLEET, "fidelity": "light"}]},
+            "rollouts.0: expected product and group of a virtual fleet, found Camera Production",
         ),
         ({"releases": [{**RELEASE, "name": "factory"}]}, "releases: expected other names than factory"),
         (
