@@ -141,6 +141,10 @@ class MetadataExpiredError(RepositoryError):
     """The metadata's expiry has passed."""
 
 
+class MetadataLengthError(RepositoryError):
+    """A new file is longer than what a device reads."""
+
+
 class MetadataVersionError(RepositoryError):
     """The metadata has another version than the one that must come here."""
 

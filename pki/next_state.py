@@ -1,6 +1,6 @@
 """Verify several roles' files together, as the one state of the Image repository that is to come next.
 
-Verification of unverified files, in this order:
+Verification of unverified files, each of a length that devices read (`check_length`), in this order:
     1. delegators: `targets` by the root, then `bins` by `targets`, each of the version after the one in force
        (`verify_delegators`);
     2. other roles: each by its delegator as it will be, of the version after the one in force (`verify_next`);
@@ -16,7 +16,7 @@ from datetime import datetime
 from tuf.api.metadata import Metadata, Root, TargetFile, Targets
 from tuf.api.serialization import DeserializationError
 
-from pki.errors import RepositoryError
+from pki.errors import MetadataLengthError, RepositoryError
 from pki.metadata import BINS_ROLE, RoleT
 from pki.repository import (
     RepositoryInForce,
@@ -25,6 +25,7 @@ from pki.repository import (
     verify_delegated,
     verify_targets,
 )
+from protocol.updates import MAX_ROOT_BYTES, MAX_TARGETS_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,24 @@ def trusted_delegators(files: Mapping[str, bytes], versions: Mapping[str, int]) 
     return RepositoryInForce(trusted(files[Root.type], Root), targets, bins, versions)
 
 
+def longest(role: str) -> int:
+    """Return how many bytes of a role's file a device reads, where people sign it."""
+    return MAX_ROOT_BYTES if role == Root.type else MAX_TARGETS_BYTES
+
+
+def check_length(unverified: bytes, *, role: str) -> None:
+    """Refuse a new file that devices would not read to its end: one in force would end every update of the fleet.
+
+    Raises:
+        MetadataLengthError: it is longer.
+    """
+    if len(unverified) > longest(role):
+        way_out = "" if role == Root.type else "; spread targets over hash bins, `tinyfleet metadata bins`"
+        raise MetadataLengthError(
+            f"{role}: expected at most {longest(role)} bytes, as devices read them, found {len(unverified)}{way_out}"
+        )
+
+
 def verify_delegators(
     unverified: Mapping[str, bytes], *, before: RepositoryInForce, root: Root, now: datetime
 ) -> RepositoryInForce:
@@ -89,6 +108,7 @@ def verify_delegators(
     # Step 1: delegators.
     targets = before.targets
     if Targets.type in unverified:
+        check_length(unverified[Targets.type], role=Targets.type)
         version = before.versions.get(Targets.type, 0) + 1
         targets = verify_targets(unverified[Targets.type], root=root, now=now, version=version)
     after = RepositoryInForce(root, targets, {}, before.versions)
@@ -112,6 +132,7 @@ def verify_next(unverified: Mapping[str, bytes], after: RepositoryInForce, role:
         RepositoryError: or the leaf of the rule that is broken.
     """
     # Step 2: other roles.
+    check_length(unverified[role], role=role)
     version = after.versions.get(role, 0) + 1
     return verify_delegated(unverified[role], delegator=after.delegator_of(role), role=role, now=now, version=version)
 

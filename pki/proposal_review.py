@@ -1,7 +1,8 @@
 """Review a proposal against the metadata in force: what it changes, who has signed it, and whose signatures it lacks.
 
 Verification of an unverified proposal, in this order:
-    1. roles: of this repository, each file TUF metadata of its type, and delegated where it is not of the top;
+    1. roles: of this repository, each file TUF metadata of its type, of a length that devices read, and delegated
+       where it is not of the top;
     2. version: the one after the last of its role;
     3. expiry: later than the given time;
     4. keys: P-256, each under the key id that is its digest, and a threshold that they can meet;
@@ -32,8 +33,9 @@ from pki.errors import (
     SignerRefusedError,
 )
 from pki.metadata import add_signature
+from pki.next_state import check_length
 from pki.proposals import Proposal, ProposedRepository
-from pki.repository import MAX_METADATA_BYTES, delegated_roles, hash_bins
+from pki.repository import delegated_roles, hash_bins
 from protocol.document import parse_document
 from protocol.signing import Signer, tuf_key
 from protocol.updates import MAX_RELEASE_BYTES, ReleaseDocument, release_target_name
@@ -154,7 +156,7 @@ def review_proposal(proposal: Proposal, in_force: InForce, *, now: datetime) -> 
 
     Raises:
         ProposalError: or the leaf of the rule that is broken.
-        MetadataVersionError, MetadataExpiredError: steps 2 and 3.
+        MetadataLengthError, MetadataVersionError, MetadataExpiredError: steps 1 to 3.
     """
     files = {role: _parse(role, content, proposal.repository) for role, content in proposal.metadata.items()}
     after = _roles_after(files, in_force)
@@ -209,8 +211,7 @@ def _parse(role: str, content: bytes, repository: ProposedRepository) -> Metadat
     is_signed_by_people = role not in {Timestamp.type, Snapshot.type}
     if not is_signed_by_people or (repository is ProposedRepository.DIRECTOR and role != Root.type):
         raise ProposalError(f"proposal: expected roles of the {repository} repository that people sign, found {role}")
-    if len(content) > MAX_METADATA_BYTES:
-        raise ProposalError(f"{role}: expected at most {MAX_METADATA_BYTES} bytes, found {len(content)}")
+    check_length(content, role=role)
     try:
         metadata: Metadata[Root] | Metadata[Targets] = Metadata.from_bytes(content)
         _ = metadata.signed_bytes

@@ -41,6 +41,8 @@ from protocol.versions import Build, Requirements, is_older
 
 DEVICE_FIELD = "tinyfleet"  # field of the Director's targets.signed that names the device, even with no target
 MAX_RELEASE_BYTES = 16 * 1024
+MAX_ROOT_BYTES = 64 * 1024  # of one root.json that a device reads
+MAX_TARGETS_BYTES = 4096 * 1024  # of one file of targets that a device reads, top-level or delegated
 MAX_IMAGE_NAME_CHARACTERS = 128
 _IMAGE_TARGET = re.compile(rf"images/({'|'.join(map(re.escape, Slot))})/[0-9a-f-]{{36}}\.img\Z")
 

@@ -12,7 +12,7 @@ What a check takes, at most (`CONFIG`, `MAX_METADATA_BYTES`), whatever lengths t
     root        64 KiB, and 256 versions in one check: a device that slept for years follows every rotation
     timestamp   16 KiB
     snapshot     1 MiB: 4,096 hash bins with length and hash take about 0.6 MB
-    targets      4 MiB: about 15,000 targets in one file; more belong in hash bins
+    targets      4 MiB: some 6,000 images in one file; more belong in hash bins, and are refused where they are signed
     deltas     256 KiB: this role is signed online
     Director    64 KiB, each of its files
     delegations  8 roles on the way to one target
@@ -60,14 +60,15 @@ from device_sim.update.errors import (
     UpdateError,
 )
 from protocol.geometry import KIB
+from protocol.updates import MAX_ROOT_BYTES, MAX_TARGETS_BYTES
 
-MAX_METADATA_BYTES = 4096 * KIB
+MAX_METADATA_BYTES = MAX_TARGETS_BYTES
 MAX_DIRECTOR_BYTES = 64 * KIB
 MAX_ROLE_BYTES = MappingProxyType({"deltas": 256 * KIB})
 CONFIG = UpdaterConfig(
     max_root_rotations=256,
     max_delegations=8,
-    root_max_length=64 * KIB,  # bytes
+    root_max_length=MAX_ROOT_BYTES,
     timestamp_max_length=16 * KIB,
     snapshot_max_length=1024 * KIB,
     targets_max_length=MAX_METADATA_BYTES,

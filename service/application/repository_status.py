@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from tuf.api.metadata import Role, Root, Snapshot, Targets, Timestamp
 
 from pki.metadata import BIN_PREFIX, BINS_ROLE, DELTAS_ROLE
-from pki.next_state import trusted
+from pki.next_state import longest, trusted
 from pki.repository import RepositoryInForce, count_signatures, delegated_roles, hash_bins
 from service.application.clock import Clock
 from service.application.metadata_refusals import refusals
@@ -16,6 +16,7 @@ from service.application.unit_of_work import UnitOfWorkFactory
 from service.application.update_repositories import MetadataFile, MetadataRole, RepositoryName, RoleVersion
 
 WARNING_BEFORE = timedelta(days=30)
+WARNING_SHARE = 0.75  # of what a device reads of a file
 _ONLINE = frozenset({MetadataRole.SNAPSHOT.value, MetadataRole.TIMESTAMP.value, DELTAS_ROLE})
 
 
@@ -81,7 +82,7 @@ def _status(file: MetadataFile, state: RepositoryInForce, now: datetime) -> Role
         key_ids=tuple(wanted.keyids),
         signed_by=signed_by,
         files=1,
-        warnings=tuple(_warnings(file.role, file.expires_at, now)),
+        warnings=(*_warnings(file.role, file.expires_at, now), *_length_warnings(file)),
     )
 
 
@@ -131,3 +132,10 @@ def _warnings(role: str, expires_at: datetime, now: datetime) -> Iterator[str]:
         yield f"expired at {expires_at:%Y-%m-%d %H:%M} UTC: devices refuse it"
     elif role not in _ONLINE and expires_at - WARNING_BEFORE <= now:
         yield f"expires in {(expires_at - now).days} days: sign the next version"
+
+
+def _length_warnings(file: MetadataFile) -> Iterator[str]:
+    length, most = len(file.content), longest(file.role)
+    if file.role not in _ONLINE and length > WARNING_SHARE * most:
+        advice = "" if file.role == MetadataRole.ROOT else ": spread targets over hash bins, `tinyfleet metadata bins`"
+        yield f"{length} of the {most} bytes that devices read{advice}"

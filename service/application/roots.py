@@ -1,8 +1,8 @@
 """New roots of both repositories: an operator brings the next version, signed by the old keys and the new ones.
 
 Verification, in this order:
-    1. the root: form (no consistent snapshots), version current + 1, threshold of the root keys in force and of its
-       own, expiry;
+    1. the root: length, form (no consistent snapshots), version current + 1, threshold of the root keys in force and
+       of its own, expiry;
     2. what follows from it in the Image repository: files of other roles that come with it, and those in force, verify
        under the new root (`service.application.role_changes`); a root brings no new targets;
     3. online keys: the service holds those that it names for snapshot and timestamp, or for the Director;
@@ -18,7 +18,7 @@ from typing import Protocol
 
 from tuf.api.metadata import Root
 
-from pki.next_state import trusted
+from pki.next_state import check_length, trusted
 from pki.repository import UnverifiedRepository, verify_in_force, verify_root
 from service.application.audit import Change
 from service.application.clock import Clock
@@ -91,6 +91,7 @@ class Roots:
                 raise NoMetadataError(f"{repository}: expected a root.json in force, found none")
             # Step 1: the root.
             with refusals():
+                check_length(unverified, role=MetadataRole.ROOT)
                 root = verify_root(current.content, newer=[unverified], now=now)
             file = MetadataFile(repository, MetadataRole.ROOT, root.version, unverified, root.expires)
             if repository is RepositoryName.DIRECTOR:

@@ -24,6 +24,7 @@ from pki.next_versions import delegations_of, next_delegations
 from pki.repository import hash_bins
 from protocol.geometry import ImageKind, Slot
 from protocol.signing import SoftwareSigner, tuf_key
+from protocol.updates import MAX_TARGETS_BYTES
 from service.application.metadata_refusals import (
     DelegationRefusedError,
     MetadataFormError,
@@ -78,6 +79,16 @@ async def test_too_few_of_a_team_are_refused(roles: Roles) -> None:
     one = roles.sign_role("vision", unsigned, by=roles.teams["vision"].people[:1])
     await assert_refused(roles, {"vision": one}, MetadataSignatureRefusedError, "expected signatures by 2 .* found 1")
     assert await roles.publish({"vision": roles.sign_role("vision", unsigned)}) == {"vision": 3}
+
+
+async def test_more_targets_than_a_device_reads_are_refused(roles: Roles) -> None:
+    """The file would be in force for good, as no target may vanish; every device would take it for endless data."""
+    files = {**await roles.delegate(), "vision": await next_vision(roles)}
+    for role in ("targets", "vision"):
+        metadata = Metadata[Targets].from_bytes(files[role])
+        metadata.signed.unrecognized_fields["x"] = "x" * MAX_TARGETS_BYTES
+        signed = {role: roles.sign_role(role, metadata.to_bytes())}
+        await assert_refused(roles, signed, MetadataFormError, "expected at most 4194304 bytes, as devices read them")
 
 
 async def test_one_key_that_signs_twice_is_refused(roles: Roles) -> None:

@@ -10,6 +10,7 @@ from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
 from pki.metadata import next_root, targets_metadata
 from protocol.signing import SoftwareSigner, tuf_key
+from protocol.updates import MAX_ROOT_BYTES
 from service.application.metadata_refusals import (
     MetadataExpiredError,
     MetadataFormError,
@@ -140,6 +141,16 @@ async def test_root_that_brings_new_targets_is_refused(people: People) -> None:
         "expected no new targets beside it",
         roles=roles.sign({"targets": targets}),
     )
+
+
+@pytest.mark.parametrize("repository", list(RepositoryName))
+async def test_root_that_is_longer_than_a_device_reads_is_refused(people: People, repository: RepositoryName) -> None:
+    """No device would follow it, and none could be led past it."""
+    metadata = Metadata[Root].from_bytes(await people.next({}, repository))
+    metadata.signed.unrecognized_fields["x"] = "x" * MAX_ROOT_BYTES
+    match = "root: expected at most 65536 bytes, as devices read them"
+    content = metadata.to_bytes()
+    await assert_refused(people, content, people.root, MetadataFormError, match, repository=repository)
 
 
 async def test_bytes_that_are_no_root_are_refused(people: People) -> None:

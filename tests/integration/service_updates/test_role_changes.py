@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 from sqlalchemy import delete
-from tuf.api.metadata import TargetFile
+from tuf.api.metadata import Metadata, TargetFile, Targets
 
 from pki.metadata import BINS_ROLE, DELTAS_ROLE, content_target
 from pki.next_versions import deltas_delegation, next_delegations
@@ -213,6 +213,17 @@ async def test_status_names_signers_ends_and_warnings(world: UpdateWorld, roles:
     assert late[RepositoryName.IMAGE, "bin"] == ("expires in 29 days: sign the next version",)
     assert late[RepositoryName.IMAGE, "timestamp"][0].startswith("expired at")
     assert late[RepositoryName.IMAGE, "root"] == ()
+
+
+async def test_status_warns_before_targets_are_more_than_a_device_reads(world: UpdateWorld, roles: Roles) -> None:
+    """In time to spread them over hash bins."""
+    metadata = Metadata[Targets].from_bytes((await roles.delegate())["targets"])
+    metadata.signed.unrecognized_fields["x"] = "x" * (3 * 1024 * 1024)
+    await roles.publish(roles.sign({"targets": metadata.to_bytes()}))
+    found = await RepositoryStatus(world.unit_of_work, clock=world.clock).roles()
+    (targets,) = [each for each in found if (each.repository, each.role) == (RepositoryName.IMAGE, "targets")]
+    (warning,) = targets.warnings
+    assert "of the 4194304 bytes that devices read: spread targets over hash bins" in warning
 
 
 async def test_golden_vectors_of_one_role_serve_a_model_of_another(world: UpdateWorld, roles: Roles) -> None:

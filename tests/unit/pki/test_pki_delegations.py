@@ -6,7 +6,13 @@ from collections.abc import Callable
 import pytest
 from tuf.api.metadata import Delegations, Metadata, Root, Targets
 
-from pki.errors import DelegationError, MetadataSignatureError, MetadataVersionError, RepositoryError
+from pki.errors import (
+    DelegationError,
+    MetadataLengthError,
+    MetadataSignatureError,
+    MetadataVersionError,
+    RepositoryError,
+)
 from pki.metadata import (
     BINS_ROLE,
     DELTAS_ROLE,
@@ -45,6 +51,7 @@ from pki.repository import (
     verify_targets,
 )
 from protocol.signing import tuf_key
+from protocol.updates import MAX_TARGETS_BYTES
 from tests.answering_roles import next_targets
 from tests.unit.pki.pki_builder import NOW, OpaqueSigner
 from tests.unit.pki.repository_builder import EXPIRES, Roles, keys_of
@@ -386,6 +393,19 @@ def test_next_state_is_verified_by_delegators_as_they_will_be() -> None:
         verify_next(
             files, RepositoryInForce(after.root, after.targets, after.delegated, {"bin-0": 1}), "bin-0", now=NOW
         )
+
+
+def test_next_file_is_one_that_devices_read_to_its_end() -> None:
+    """What is in force and longer is read all the same, so that bins can take it over."""
+    roles = with_team()
+    state = roles.in_force()
+    longer = dict.fromkeys(("targets", "vision"), b"x" * (MAX_TARGETS_BYTES + 1))
+    with pytest.raises(MetadataLengthError, match="targets: expected at most 4194304 bytes"):
+        verify_delegators(longer, before=state, root=state.root, now=NOW)
+    with pytest.raises(MetadataLengthError, match="vision: expected at most 4194304 bytes"):
+        verify_next(longer, state, "vision", now=NOW)
+    with pytest.raises(RepositoryError, match="targets: expected TUF metadata"):
+        verify_kept(longer["targets"], state, "targets", now=NOW)
 
 
 def test_more_bins_leave_the_old_ones_to_nobody() -> None:

@@ -15,6 +15,7 @@ from tuf.api.metadata import Targets
 from pki import proposals
 from pki.errors import (
     MetadataExpiredError,
+    MetadataLengthError,
     MetadataVersionError,
     ProposalError,
     ProposalSignatureError,
@@ -39,9 +40,9 @@ from pki.proposals import (
     read_proposal,
     write_proposal,
 )
-from pki.repository import MAX_METADATA_BYTES
 from protocol.document import DocumentError, canonical_json
 from protocol.signing import SoftwareSigner, tuf_key
+from protocol.updates import MAX_ROOT_BYTES, MAX_TARGETS_BYTES
 from tests.unit.pki.proposal_builder import (
     EXPIRES,
     IMAGE,
@@ -190,7 +191,6 @@ def test_forged_signature_is_refused() -> None:
         ),
         pytest.param("snapshot", b"{}", "found snapshot", id="snapshot"),
         pytest.param("targets", b"{}", "targets: expected TUF metadata, found other bytes", id="form"),
-        pytest.param("targets", b"x" * (MAX_METADATA_BYTES + 1), "targets: expected at most", id="length"),
         pytest.param("targets", FLEET.root_file, "targets: expected targets metadata, found root", id="type"),
         pytest.param("root", FLEET.targets([]), "root: expected root metadata, found targets", id="type of root"),
         pytest.param(
@@ -208,6 +208,14 @@ def test_wrong_role_file_is_refused(role: str, content: bytes, message: str) -> 
     """Step 1: roles."""
     with pytest.raises(ProposalError, match=message):
         FLEET.review(FLEET.proposal({role: content}))
+
+
+def test_file_that_devices_would_not_read_to_its_end_is_refused() -> None:
+    """Before anybody signs it, with the way out."""
+    with pytest.raises(MetadataLengthError, match=r"targets: expected at most 4194304 bytes.* metadata bins"):
+        FLEET.review(FLEET.proposal({"targets": b"x" * (MAX_TARGETS_BYTES + 1)}))
+    with pytest.raises(MetadataLengthError, match="root: expected at most 65536 bytes"):
+        FLEET.review(FLEET.proposal({"root": b"x" * (MAX_ROOT_BYTES + 1)}))
 
 
 def test_director_takes_roots_alone() -> None:
