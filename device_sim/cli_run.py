@@ -82,6 +82,7 @@ def run_fleet(request: RunRequest) -> None:
         _run_virtual_alone(request, request.scenario_file)
         return
     endpoints = _endpoints(request)
+    _check_virtual(scenario, request.scenario_file)
     clock = WallClock()
     tally = RunTally(scenario, started_at=clock.now())
     with _events(request.events_file) as stream, stop_signals() as stopping:
@@ -155,6 +156,19 @@ def _run_virtual_alone(request: RunRequest, scenario_file: Path) -> None:
         pass
 
 
+def _check_virtual(scenario: Scenario, scenario_file: Path | None) -> None:
+    """Have the simulation judge the virtual fleets of a mixed scenario; it says itself what it refuses."""
+    if scenario_file is None or not _has_virtual(scenario):
+        return
+    command = [sys.executable, "-m", "simulation", "check", str(scenario_file)]
+    _require_done(subprocess.run(command, check=False).returncode)  # noqa: S603 - our own command
+
+
+def _require_done(code: int) -> None:
+    if code:
+        raise VirtualFleetError(f"virtual fleets: expected exit code 0, found {code}")
+
+
 @contextmanager
 def _virtual(
     scenario: Scenario, scenario_file: Path | None, *, events: EventLog, stopping: threading.Event
@@ -196,8 +210,7 @@ def _simulation(
         if code is None:
             process.send_signal(signal.SIGINT)
             process.wait()
-    if code:
-        raise VirtualFleetError(f"virtual fleets: expected exit code 0, found {code}")
+    _require_done(code or 0)
 
 
 def _join_events(lines: TextIO, events: EventLog) -> None:

@@ -1,5 +1,6 @@
 """`python -m simulation run SCENARIO [--json F] [--events F] [--progress]`: virtual devices, start to end.
 
+`python -m simulation check SCENARIO`: whether they can be run.
 `python -m simulation what-if PLAN --fleet SCENARIO …`: see simulation/what_if/command.py.
 
 Exit codes: 0 done, 1 failed, 2 usage, 130 interrupted; what was known until then is written all the same.
@@ -17,7 +18,7 @@ from device_sim.fleets.scenario_file import read_scenario
 from protocol.document import canonical_json
 from service.domain.errors import ServiceError
 from simulation.errors import SimulationError, WhatIfError
-from simulation.run import Progress, Run
+from simulation.run import Progress, Run, check_run
 from simulation.what_if import command
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -40,13 +41,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="simulation", description="Service and devices in one process.")
-    commands = parser.add_subparsers(required=True, metavar="run|what-if")
+    commands = parser.add_subparsers(required=True, metavar="run|check|what-if")
     run = commands.add_parser("run", help="run a scenario's virtual devices")
     run.set_defaults(does=_run)
     run.add_argument("scenario", type=Path, help="YAML or JSON")
     run.add_argument("--json", type=Path, metavar="FILE", help="write the record of the run")
     run.add_argument("--events", type=Path, metavar="FILE", help="write every event as a line of JSON")
     run.add_argument("--progress", action="store_true", help="tell on stderr how far it is")
+    check = commands.add_parser("check", help="say whether a scenario's virtual devices can be run")
+    check.set_defaults(does=_check)
+    check.add_argument("scenario", type=Path, help="YAML or JSON")
     what_if = commands.add_parser("what-if", help="say beforehand what a rollout plan will do")
     what_if.set_defaults(does=command.run)
     command.add_arguments(what_if)
@@ -66,6 +70,11 @@ def _run(options: argparse.Namespace) -> int:
         options.json.write_bytes(canonical_json(run.report(ended=code == DONE)) + b"\n")
     _sum_up(run.progress)
     return code
+
+
+def _check(options: argparse.Namespace) -> int:
+    check_run(read_scenario(options.scenario))
+    return DONE
 
 
 @contextlib.contextmanager

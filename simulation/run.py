@@ -10,6 +10,7 @@ from device_sim.reporting.record import RunReport
 from device_sim.reporting.tally import RunTally
 from protocol.scenario import Scenario
 from service.application.update_repositories import StoredRollout
+from simulation.checks import check_virtual
 from simulation.clock import VirtualClock
 from simulation.errors import VirtualScenarioError
 from simulation.happenings import Happenings
@@ -62,8 +63,7 @@ class Run:
         is_tallied: bool = False,
         settings: ServiceSettings | None = None,
     ) -> None:
-        if not scenario.rollouts and scenario.length is None:
-            raise VirtualScenarioError("scenario: expected rollouts or a length, found neither: it would never end")
+        check_run(scenario)
         self._scenario = scenario
         _collect_rarely()
         clock = VirtualClock(scenario.start)
@@ -108,6 +108,17 @@ class Run:
     def _tell(self, tell: Callable[[Progress], None], now: float) -> float:
         tell(self.progress)
         return math.inf if self.world.service is None else now + PROGRESS_SECONDS
+
+
+def check_run(scenario: Scenario) -> None:
+    """Refuse a scenario whose virtual devices cannot be run; nothing is made.
+
+    Raises:
+        VirtualScenarioError: it has no virtual device, asks for what none does, or would never end.
+    """
+    check_virtual(scenario)
+    if not scenario.rollouts and scenario.length is None:
+        raise VirtualScenarioError("scenario: expected rollouts or a length, found neither: it would never end")
 
 
 def _collect_rarely() -> None:

@@ -199,6 +199,26 @@ def test_virtual_fleet_runs_beside_devices_with_folders(stage: Stage) -> None:
     assert {fleet["name"] for fleet in json.loads(record.read_bytes())["fleets"]} == {"gates", "towers"}
 
 
+@pytest.mark.parametrize(
+    ("virtual", "length", "why"),
+    [
+        ({"inference": "tflm"}, {"length": "1s"}, "fleet towers.inference: expected none, found tflm"),
+        ({}, {}, "expected rollouts or a length, found neither"),
+    ],
+)
+def test_what_virtual_devices_do_not_do_is_said_before_the_others_start(
+    virtual: dict[str, Any], length: dict[str, str], why: str, stage: Stage, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Where full or light devices are beside them, too: the process that judges them is asked first."""
+    towers = {"name": "towers", "devices": 5, "fidelity": "virtual", **virtual}
+    for folder in stage.make(fleets=[LIGHT]):
+        sign_as_factory(folder, Packages())
+    said = stage.refusal(stage.scenario(fleets=[LIGHT, towers], **length))
+    assert "virtual fleets: expected exit code 0, found 1" in said
+    assert why in capfd.readouterr().err
+    assert not stage.events.exists()
+
+
 def test_virtual_fleet_alone_needs_neither_folders_nor_a_service(stage: Stage) -> None:
     """Its process writes what was asked for."""
     virtual = {"name": "towers", "devices": 5, "fidelity": "virtual"}
