@@ -5,7 +5,7 @@ put another in its place, which is what a stolen position on the network or a st
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -13,7 +13,7 @@ import httpx
 from cryptography.hazmat.primitives.serialization import Encoding
 from starlette.types import Receive, Scope, Send
 
-from device_sim.network.ports import EndlessDataError, HttpResponse
+from device_sim.network.ports import EndlessDataError, HttpResponse, NetworkError
 from device_sim.update.uptane import Floors, Instruction, UptaneClient
 from pki.catalog import load_catalog
 from pki.online import load_certificate
@@ -50,10 +50,11 @@ class MemoryStorage:
 
 @dataclass
 class Attacker:
-    """Answers in the service's place; keeps what it saw."""
+    """Answers in the service's place, or breaks a request to a path; keeps what it saw."""
 
     instead: dict[str, bytes] = field(default_factory=dict)
     seen: dict[str, bytes] = field(default_factory=dict)
+    breaks: Callable[[str], NetworkError | None] = lambda _path: None
 
 
 @dataclass
@@ -115,6 +116,9 @@ class ConnectedDevice:
         headers: Mapping[str, str] | None = None,
     ) -> HttpResponse:
         """Send one request, unless the attacker answers it; called in the client's thread."""
+        broken = self.attacker.breaks(path)
+        if broken is not None:
+            raise broken
         if path in self.attacker.instead:
             answer = self.attacker.instead[path]
             if len(answer) > max_bytes:

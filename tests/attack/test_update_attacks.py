@@ -107,6 +107,7 @@ def test_lower_security_counter_is_refused(device: Updated) -> None:
     report = device.wire.reports[-1]
     assert (report.state, report.cause) == (ActionState.FAILED, Cause.VERIFY)
     assert "security counter: expected at least 4, found 3" in report.detail
+    assert (report.attack, last_manifest(device).attack) == (Attack.ROLLBACK, Attack.ROLLBACK)
     assert device.digests() == digests
 
 
