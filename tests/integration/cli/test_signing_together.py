@@ -1,8 +1,10 @@
 """Several people sign update metadata together by passing a file; the service takes what enough have signed."""
 
 import asyncio
+import re
 from base64 import b64encode
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from pki.errors import (
     SignerRefusedError,
 )
 from pki.proposals import encode_proposal, read_proposal, write_proposal
+from service.application import repository_status
 from service.cli.errors import BadArgumentError, RefusedError
 from service.cli.proposal_files import PublishedBeforeError
 from service.cli.settling import SignaturesMissingError
@@ -166,3 +169,13 @@ async def test_status_says_which_keys_are_ones_own(team: Team) -> None:
     assert roles["image root"]["own_keys"] == roles["director root"]["own_keys"] == ["root"]
     assert roles["image timestamp"]["own_keys"] == []
     assert "targets" in await team.ben.shown("metadata", "status")
+
+
+async def test_status_says_what_ends_soon(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what people sign; the service renews its own."""
+    assert "sign the next version" not in await team.ada.shown("metadata", "status")
+    monkeypatch.setattr(repository_status, "WARNING_BEFORE", timedelta(days=400))
+    shown = await team.ada.shown("metadata", "status")
+    for role in ("image root", "image targets", "director root"):
+        assert re.search(rf"{role}: expires in \d+ days: sign the next version", shown)
+    assert "image timestamp: expires" not in shown
