@@ -95,7 +95,8 @@ class SqlDisruptions:
 
     async def is_anybody_waiting(self) -> bool:
         """See `DisruptionRepository.is_anybody_waiting`."""
-        query = select(actions.c.action_id).where(AT_PLACE, _WAITS).limit(1)
+        # In the order of the index of those at places alone: others that are held may be the whole fleet.
+        query = select(actions.c.place).where(AT_PLACE, _WAITS).order_by(actions.c.place).limit(1)
         return await self._connection.scalar(query) is not None
 
 

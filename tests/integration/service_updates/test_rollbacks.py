@@ -82,7 +82,7 @@ async def test_exactly_those_who_took_it_go_back(world: UpdateWorld) -> None:
 
 
 async def test_asked_twice_it_is_one_rollback(world: UpdateWorld) -> None:
-    """The same step again returns what the first one started."""
+    """The same step again returns what the first one started, and the audit log has it once, with who asked."""
     await world.add_devices(2)
     await release_with_way_back(world)
     rollout = await world.roll_out("second", STAGES)
@@ -91,6 +91,10 @@ async def test_asked_twice_it_is_one_rollback(world: UpdateWorld) -> None:
     first = await world.rollouts.roll_back(RELEASER, rollout.stored.rollout.rollout_id)
     second = await world.rollouts.roll_back(RELEASER, rollout.stored.rollout.rollout_id)
     assert first.stored.rollout.rollout_id == second.stored.rollout.rollout_id
+    async with world.unit_of_work(read_only=True) as work:
+        entries = [entry for entry in await work.audit.page(before_id=None, limit=50) if entry.actor == RELEASER.name]
+    asked = [entry.change.subject_id for entry in entries if entry.change.action == "rollout.roll-back"]
+    assert asked == [rollout.stored.rollout.rollout_id]
 
 
 async def rollback_of_a_blocked_device(world: UpdateWorld) -> tuple[RolloutView, RolloutView]:

@@ -6,12 +6,10 @@ abort; devices are shut out, and some that failed do better at a later attempt. 
 step.
 """
 
-import json
 import random
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -20,9 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from protocol.geometry import Slot
 from protocol.messages import ActionReport, ActionState, Cause
 from protocol.plan import EvidenceGates, FailureGate, Pace, Plan, PlanStage, Retries
-from service.adapters.database.rollouts import _stage_rows, _stored, _values
 from service.application.plans import conditions_of, stage_plans, stages_of
-from service.application.update_repositories import StoredRollout
 from service.domain.action import Action, apply_report, offer, time_out, withdraw
 from service.domain.membership import cut_stages
 from service.domain.policy import EvidencePolicy
@@ -34,6 +30,7 @@ from service.domain.rollout_evaluation import evaluate, next_look
 from service.domain.stage import Stage, StageState
 from service.domain.verdict import Decision, Verdict
 from tests.rollout_walk import walk_list
+from tests.stored_rollouts import restored
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 TIMEOUT = timedelta(days=1)
@@ -65,18 +62,6 @@ def plan_of(*, is_paced: bool, small_stage_rule: bool, deadline: timedelta | Non
         retries=retries,
         deadline=deadline,
     )
-
-
-def restored(rollout: Rollout, plan: Plan) -> Rollout:
-    """The rollout as the database gives it back: through its rows, and JSON where a column is JSON."""
-    stored = StoredRollout(rollout, plan, created_at=NOW, created_by="test")
-    fixed = {"rollout_id": rollout.rollout_id, "release_id": rollout.release_id, "group_id": rollout.group_id}
-    kept = {"plan": plan.model_dump_json(), "undoes": None, "number": 1, "version": 1}
-    row = SimpleNamespace(**fixed, **kept, created_at=NOW, created_by="test", **_values(stored))
-    stages = [
-        SimpleNamespace(**{**found, "causes": json.loads(json.dumps(found["causes"]))}) for found in _stage_rows(stored)
-    ]
-    return _stored(row, stages, {}).rollout  # type: ignore[arg-type]  # rows by their attributes
 
 
 class Course(RuleBasedStateMachine):
