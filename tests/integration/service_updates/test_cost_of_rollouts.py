@@ -85,11 +85,11 @@ async def test_rollout_that_is_made_and_started_writes_no_row_for_a_device(world
         grown.append({table: after[table] - before[table] for table in after})
         said.append(len(statements))
         assert await world.actions(view) == []
+        await world.tick()
+        assert len(await world.actions(view)) == 2
     assert grown[0] == grown[1]
     assert grown[0]["rollouts"] == 1
     assert said[0] == said[1]
-    await world.tick()
-    assert len(await world.actions(view)) == 2
 
 
 async def test_tick_with_nothing_due_asks_the_same_of_any_fleet(world: UpdateWorld) -> None:
