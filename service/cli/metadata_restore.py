@@ -5,8 +5,8 @@ is signed for good: the same bytes come into force again, publication after publ
 they first did; the service verifies them as new ones.
 
 1. what is missing: versions of this copy above those that the service has, without a gap;
-2. publications: files that were drafted in the same second came together; the earliest goes first, and one that the
-   service does not take yet waits for others;
+2. publications: files that were drafted in the same second came together, where one needs the other; the earliest
+   goes first, and one that the service does not take yet waits for others;
 3. of each: the files of new targets, then its metadata, as a root, a release or further targets;
 4. at the end all is verified as ever, from our root down.
 """
@@ -38,6 +38,9 @@ class Missing:
     Attributes:
         repository: `image` or `director`.
         drafted_at: when it was made, UTC, aware.
+        adds: whether it has new targets.
+        binds: whether what comes with it may be signed by keys that the one before it did not name; of a root, for
+            targets.
     """
 
     repository: str
@@ -45,6 +48,8 @@ class Missing:
     version: int
     content: bytes
     drafted_at: datetime
+    adds: bool
+    binds: bool
 
     @property
     def name(self) -> str:
@@ -105,23 +110,44 @@ def _missing_of(copy: WorkingCopy, repository: str, role: str, versions: Sequenc
                 f"working copy: expected version {version} of {repository} {role}, which the service lacks, "
                 f"found none; copy it from the repository/ of whoever published it"
             )
-        lifetime = ROOT_METADATA_LIFETIME if role == Root.type else TARGETS_METADATA_LIFETIME
-        signed = trusted(content, Root) if role == Root.type else trusted(content, Targets)
-        yield Missing(repository, role, version, content, signed.expires - lifetime)
+        if role == Root.type:
+            drafted_at = trusted(content, Root).expires - ROOT_METADATA_LIFETIME
+            binds = _rekeys_targets(copy, repository, version, content)
+            yield Missing(repository, role, version, content, drafted_at, adds=False, binds=binds)
+        else:
+            adds = bool(_added(copy, role, version, content))
+            drafted_at = trusted(content, Targets).expires - TARGETS_METADATA_LIFETIME
+            yield Missing(repository, role, version, content, drafted_at, adds=adds, binds=True)
 
 
 def _publications(missing: Iterator[Missing]) -> list[list[Missing]]:
     # Step 2: publications.
     found: list[list[Missing]] = []
     for file in sorted(missing, key=lambda file: (file.drafted_at, file.repository, _depth(file.role), file.version)):
-        same = [each for each in found if _came_together(each, file)]
-        # Several may be of one second: a role came with what first delegated to it, a later version with the last.
-        publication = next((each for each in same if _delegates(each, file.role)), same[-1] if same else None)
+        publication = _publication_of(file, found)
         if publication is None:
             found.append([file])
         else:
             publication.append(file)
     return found
+
+
+def _publication_of(file: Missing, found: Sequence[list[Missing]]) -> list[Missing] | None:
+    # Several may be of one second: a role came with what first delegated to it, a later version after the one before.
+    if file.version == 1:
+        return next((each for each in found if _came_together(each, file) and _delegates(each, file.role)), None)
+    before = [number for number, each in enumerate(found) if _brings(each, file.role, file.version - 1)]
+    later = found[before[0] + 1 :] if before else found
+    # New targets speak of one another; what has none may be signed anew because of another's keys.
+    return next((each for each in later if _came_together(each, file) and _needs(each, file)), None)
+
+
+def _needs(publication: Sequence[Missing], file: Missing) -> bool:
+    return all(each.binds for each in publication) and file.adds == any(each.adds for each in publication)
+
+
+def _brings(publication: Sequence[Missing], role: str, version: int) -> bool:
+    return any((each.role, each.version) == (role, version) for each in publication)
 
 
 def _depth(role: str) -> int:
@@ -160,19 +186,29 @@ def _first_taken(session: Session, waiting: Sequence[list[Missing]]) -> list[Mis
 
 def _publish(session: Session, publication: Sequence[Missing]) -> None:
     # Step 3: files, then metadata.
-    added = {name: target for file in publication for name, target in _added(session.working_copy, file).items()}
-    here = [target for name, target in added.items() if session.working_copy.find(name) is not None]
-    upload(session, {target.path: session.working_copy.read(target) for target in here})
-    path, body = _request(session.working_copy, publication, added)
+    copy = session.working_copy
+    added = {
+        name: target
+        for file in publication
+        if file.adds
+        for name, target in _added(copy, file.role, file.version, file.content).items()
+    }
+    here = [target for name, target in added.items() if copy.find(name) is not None]
+    upload(session, {target.path: copy.read(target) for target in here})
+    path, body = _request(copy, publication, added)
     session.client.post(path, body)
 
 
-def _added(copy: WorkingCopy, file: Missing) -> Mapping[str, TargetFile]:
-    if file.role == Root.type:
-        return {}
-    before = copy.find_metadata(file.role, version=file.version - 1)
+def _added(copy: WorkingCopy, role: str, version: int, content: bytes) -> Mapping[str, TargetFile]:
+    before = copy.find_metadata(role, version=version - 1)
     known = {} if before is None else trusted(before, Targets).targets
-    return {name: each for name, each in trusted(file.content, Targets).targets.items() if name not in known}
+    return {name: each for name, each in trusted(content, Targets).targets.items() if name not in known}
+
+
+def _rekeys_targets(copy: WorkingCopy, repository: str, version: int, content: bytes) -> bool:
+    """Return whether a root has other keys for targets than the one before, for all that this copy knows."""
+    before = copy.find_metadata(Root.type, version=version - 1, repository=repository)
+    return before is None or trusted(before, Root).roles[Targets.type] != trusted(content, Root).roles[Targets.type]
 
 
 def _request(
