@@ -38,7 +38,7 @@ from tests.integration.device_update.attesting_wire import (
 from tests.unit.device_hardware.device_builder import ColourInference
 from tinyml.photos import Photo
 
-SECONDS = 10
+SECONDS = 60  # far above what anything takes; what does not come fails the test
 GREY = Photo(name="grey", pixels=np.full((64, 64, 3), 100, np.uint8), shows_person=False, expected="grey")
 
 

@@ -160,6 +160,8 @@ async def test_flood_of_newcomers_waits_like_everybody(world: UpdateWorld, pace:
     await world.tick()
     assert len(await world.actions(rollout)) - before <= 3
     for _ in range(30 + 2 * newcomers):
+        if await state_of(world, rollout) is RolloutState.FINISHED:
+            break
         await given(world, rollout)
         await world.confirm_all(rollout)
         world.clock.advance(30)
