@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pki.errors import MetadataVersionError
+from service.cli import clock
 from service.cli.errors import RefusedError
 from service.cli.working_copy import WorkingCopyError
 from tests.integration.cli.people import Team, live_team
@@ -40,15 +41,20 @@ async def _sign_much(team: Team) -> None:
     await team.ada.does("metadata", "renew", "targets", "--yes")
 
 
+@pytest.mark.parametrize("in_one_second", [False, True])
 async def test_service_gets_back_what_was_signed_since_the_backup(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, in_one_second: bool
 ) -> None:
     """Commands are locked out, status warns; after `metadata restore` all versions are as they were."""
     async with live_team(tmp_path, monkeypatch) as team:
         pass
     backup = shutil.copytree(team.service.folders.service, tmp_path / "backup")
     async with restarted(team) as team:
-        await _sign_much(team)
+        with monkeypatch.context() as during:
+            if in_one_second:
+                moment = clock.now()
+                during.setattr(clock, "now", lambda: moment)
+            await _sign_much(team)
         before, files = await team.versions(), team.ada.repository()
     shutil.rmtree(team.service.folders.service)
     shutil.copytree(backup, team.service.folders.service)
