@@ -7,6 +7,7 @@ import pytest
 from protocol.messages import ActionState
 from service.domain.rollout import RolloutState
 from simulation.errors import VirtualScenarioError
+from simulation.run import check_run
 from tests.integration.simulation.virtual_scenarios import Told, run, scenario
 
 LOSSY = {"latency": "200ms", "jitter": "50ms", "loss": 0.05, "bytes_per_second": 50_000}
@@ -236,7 +237,9 @@ def test_scenario_without_virtual_devices_or_an_end_is_refused() -> None:
     """Before anything begins."""
     full = [{"name": "cameras", "devices": 2, "fidelity": "light"}]
     with pytest.raises(VirtualScenarioError, match="fidelity: virtual"):
-        Told(scenario(fleets=full))
+        check_run(scenario(fleets=full, rollouts=[], length="1h"))
+    with pytest.raises(VirtualScenarioError, match="expected rollouts or a length"):
+        check_run(scenario(rollouts=[]))
 
 
 def _suspected(told: Told) -> list[str]:
