@@ -2,13 +2,15 @@
 
 import pytest
 
+from protocol.identity import device_id_of
 from protocol.messages import ActionState, Cause
 from protocol.plan import EvidenceGates, FailureGate, Pace, Plan, PlanStage
+from protocol.signing import SoftwareSigner
 from service.application.events import Event, EventType
 from service.application.healing import heal
 from service.application.rollouts import NewRollout, RolloutView
 from service.domain.membership import StagePlan
-from service.domain.rollout import RolloutState
+from service.domain.rollout import Rollout, RolloutState
 from tests.integration.service_updates.test_rollbacks import APP, STAGES, devices_of, given, release_with_way_back
 from tests.integration.service_updates.update_world import RELEASER, UpdateWorld
 
@@ -139,27 +141,34 @@ async def test_canary_that_was_blocked_after_it_was_given_the_release_stops_the_
     assert len(await world.actions(rollout)) == 3
 
 
+def newcomers(rollout: Rollout, *, of_first_stage: int, of_others: int) -> list[SoftwareSigner]:
+    """Keys of devices that a rollout's order puts before and after where its first stage has come to."""
+    found: dict[bool, list[SoftwareSigner]] = {True: [], False: []}
+    while len(found[True]) < of_first_stage or len(found[False]) < of_others:
+        signer = SoftwareSigner.generate()
+        position = rollout.order.position(device_id_of(signer.public_key))
+        found[position <= rollout.stages[0].threshold].append(signer)
+    return [*found[True][:of_first_stage], *found[False][:of_others]]
+
+
 @pytest.mark.parametrize("pace", [Pace(per_minute=2), Pace(concurrency=2)])
 async def test_flood_of_newcomers_waits_like_everybody(world: UpdateWorld, pace: Pace) -> None:
     """Devices join while others wait: nobody is forgotten, and the pace is kept but for a minute's worth."""
     await world.add_devices(12)
     await world.release("first")
-    # However many have to join before four are of the first stage, that they all succeed is evidence enough.
+    # Four of the first stage join: that they all succeed, beside those that wait, is evidence enough.
     gates = EvidenceGates(failures=(FailureGate(worst=0.3),))
     plan = Plan(stages=(PlanStage(percent=50), PlanStage(percent=100)), pace=pace, gates=gates)
     rollout = await world.rollouts.create(RELEASER, NewRollout("first", "Production", None, plan), start_now=True)
     rollout_id = rollout.stored.rollout.rollout_id
     await world.tick()
     begun = (await world.rollouts.get(rollout_id)).stored.rollout
-    before, newcomers = len(await world.actions(rollout)), 0
-    in_first_stage = 0
-    while in_first_stage < 4:
-        device = await world.add_device()
-        in_first_stage += begun.order.position(device) <= begun.stages[0].threshold
-        newcomers += 1
+    before, joining = len(await world.actions(rollout)), newcomers(begun, of_first_stage=4, of_others=6)
+    for signer in joining:
+        await world.add_device(signer=signer)
     await world.tick()
     assert len(await world.actions(rollout)) - before <= 3
-    for _ in range(30 + 2 * newcomers):
+    for _ in range(30 + 2 * len(joining)):
         if await state_of(world, rollout) is RolloutState.FINISHED:
             break
         await given(world, rollout)
@@ -167,7 +176,7 @@ async def test_flood_of_newcomers_waits_like_everybody(world: UpdateWorld, pace:
         world.clock.advance(30)
         await world.tick()
     assert await state_of(world, rollout) is RolloutState.FINISHED
-    assert len(await world.actions(rollout)) == 12 + newcomers
+    assert len(await world.actions(rollout)) == 12 + len(joining)
 
 
 async def test_rolled_back_release_heals_nobody(world: UpdateWorld) -> None:
