@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -135,8 +136,7 @@ def run(fleet: FleetRun, stream: Watched, until: Callable[[], bool] = lambda: Tr
 def test_fleet_stops_counted_and_starts_again(devices: dict[Path, AttestingWire]) -> None:
     """Every device works; the last event sums them up; the folders are good for another run.
 
-    The windows of the first run end with it, one of each core: the wire tells both the same time, so the second begins
-    before them.
+    The windows of the first run, one of each core, are told in the second, which begins two hours later.
     """
     for reports in (0, len(devices) * 2):
         stream, network = Watched("attested", len(devices)), network_of(devices)
@@ -148,6 +148,8 @@ def test_fleet_stops_counted_and_starts_again(devices: dict[Path, AttestingWire]
         assert last["sent"] == last["acknowledged"] == inferred + reports
         assert network.health_reports == reports
         assert fleet.crashed == 0
+        for wire in devices.values():
+            wire.now += timedelta(hours=2)
 
 
 def test_crashed_device_keeps_the_fleet_going(devices: dict[Path, AttestingWire]) -> None:
