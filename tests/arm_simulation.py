@@ -92,6 +92,7 @@ def event_halt(fleet: Fleet, seed: int, *, alpha: float, gate: EventGate = EVENT
     kept: Kept = {}
     slots: dict[int, tuple[int, bool]] = {}
     for told in _hours(fleet, seed):
+        struck: list[int] = []
         windows = zip(told.devices.tolist(), told.is_canary.tolist(), told.is_event.tolist(), strict=True)
         for device, is_canary, is_event in windows:
             slot, of_slot = slots.get(device, (told.hour - 1, is_canary))
@@ -101,6 +102,9 @@ def event_halt(fleet: Fleet, seed: int, *, alpha: float, gate: EventGate = EVENT
             arm = Arm.CANARY if is_canary else Arm.CONTROL
             kept = gate.seen(kept, arm, is_new=slot != told.hour, is_event=is_event, slot=told.hour)
             counted[device] = is_event
+            struck += [device] if is_event else []
+        if gate.let_go(kept, told.hour + 1) is not None:
+            counted[struck] = False
         kept = gate.settled(kept, told.hour + 1)
         if gate.log_evidence(kept) >= threshold(alpha):
             return told.with_release
@@ -121,14 +125,14 @@ def tallied_halt(fleet: Fleet, seed: int, *, alpha: float, gate: EventGate = EVE
 
 
 def _tallies(told: _Told, counted: Flags) -> Mapping[Arm, Tally]:
-    """Sum up an hour, and mark who has had an event."""
+    """Sum up an hour, and mark who has had an event in it that is compared."""
     free = ~counted[told.devices]
     is_canary, is_event = told.is_canary[free], told.is_event[free]
     devices, first, places = np.unique(told.devices[free], return_index=True, return_inverse=True)
     in_canary = is_canary[first]  # a device is in the arm of its first window of the slot
     struck = np.zeros(devices.size, bool)
     np.logical_or.at(struck, places, is_event & (is_canary == in_canary[places]))
-    counted[devices[struck]] = True
+    counted[devices[struck]] = in_canary.any() and not in_canary.all()
     return {
         Arm.CANARY: Tally(int(in_canary.sum()), int((in_canary & struck).sum())),
         Arm.CONTROL: Tally(int((~in_canary).sum()), int((~in_canary & struck).sum())),

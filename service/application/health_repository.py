@@ -12,7 +12,7 @@ from service.domain.model_health import CoreHealth
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """A device that a gate of a rollout has counted, and never counts again.
+    """A device that a gate of a rollout has counted, and never counts again once its event was weighed.
 
     Attributes:
         what: the event; of a mean the metric.
@@ -52,6 +52,11 @@ class HealthRepository(Protocol):
 
     async def count(self, counted: Sequence[Counted]) -> None:
         """Store that gates have counted devices."""
+
+    async def uncount(
+        self, rollout_id: str, gate: str, *, events: Collection[str], since: datetime, before: datetime
+    ) -> frozenset[str]:
+        """Forget whom a gate has counted for some kinds of events in a period; return the devices."""
 
     async def counted(self, rollout_id: str, device_ids: Collection[str]) -> Mapping[str, frozenset[str]]:
         """Return which gates of a rollout have counted which of the devices, by device; others are left out."""

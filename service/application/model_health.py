@@ -282,13 +282,30 @@ async def _see(batch: _Batch, watched: _Watched, window: Window) -> None:
         return
     for gate in kept_gates(rollout):
         if isinstance(gate, EventGate) and gate.name in watched.kept:
-            watched.kept[gate.name] = gate.settled(watched.kept[gate.name], window.slot)
+            await _settle(batch, watched, gate, slot=window.slot)
         if gate.name in watched.counted.get(device_id, frozenset()):
             continue
         if isinstance(gate, EventGate):
             _see_events(batch, watched, gate, window=window, arm=arm)
         elif isinstance(gate, AverageGate):
             _see_average(batch, watched, gate, window=window, arm=arm)
+
+
+async def _settle(batch: _Batch, watched: _Watched, gate: EventGate, *, slot: int) -> None:
+    """Weigh the slot before this one; where only one arm was heard in it, whom it has counted is at risk again."""
+    kept, rollout_id = watched.kept[gate.name], watched.stored.rollout.rollout_id
+    alone = gate.let_go(kept, slot)
+    if alone is not None:
+        again = await batch.work.health.uncount(
+            rollout_id,
+            gate.name,
+            events=gate.events - {HealthEvent.OFFLINE},  # silence is weighed as it is found
+            since=batch.slots.beginning(alone),
+            before=batch.slots.beginning(alone + 1),
+        )
+        for device_id in again & watched.counted.keys():
+            watched.counted[device_id] -= {gate.name}
+    watched.kept[gate.name] = gate.settled(kept, slot)
 
 
 def _see_events(batch: _Batch, watched: _Watched, gate: EventGate, *, window: Window, arm: Arm) -> None:

@@ -188,6 +188,10 @@ class Slots:
         """
         return (at - _EPOCH) // self.length
 
+    def beginning(self, number: int) -> datetime:
+        """Return when a slot begins, UTC, aware."""
+        return _EPOCH + number * self.length
+
     def is_comparable(self, report: HealthReport, counted: CountedWindows | None, now: datetime) -> bool:
         """Whether a window may be compared with others: of no time that counted before or is to come, of usual length.
 

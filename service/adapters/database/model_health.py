@@ -53,6 +53,20 @@ class SqlHealth:
                 insert_into(self._connection, counted_devices).on_conflict_do_nothing(), rows
             )
 
+    async def uncount(
+        self, rollout_id: str, gate: str, *, events: Collection[str], since: datetime, before: datetime
+    ) -> frozenset[str]:
+        """See `HealthRepository.uncount`."""
+        rows = delete(counted_devices).where(
+            counted_devices.c.rollout_id == rollout_id,
+            counted_devices.c.gate == gate,
+            counted_devices.c.what.in_(sorted(events)),
+            counted_devices.c.at >= since,
+            counted_devices.c.at < before,
+        )
+        gone = await self._connection.execute(rows.returning(counted_devices.c.device_id))
+        return frozenset(gone.scalars())
+
     async def counted(self, rollout_id: str, device_ids: Collection[str]) -> Mapping[str, frozenset[str]]:
         """See `HealthRepository.counted`."""
         query = select(counted_devices.c.device_id, counted_devices.c.gate).where(

@@ -6,8 +6,9 @@ windows that are; and the device counts once: after its first event it is at ris
 devices which are always in trouble run out in both arms alike.
 
 Of the events of a slot, canaries have had the share ρ of the cores at risk: of the same hour, so an outage, dusk or a
-busy day changes nothing. A slot that only one arm was heard in is let go. Windows say nothing about which events they
-hold, so given ρ the factors of `control` are fair, slot by slot, where devices have their events independently.
+busy day changes nothing. A slot that only one arm was heard in is let go, and whoever had an event in it is at risk as
+before: what was compared with nothing uses up no device. Windows say nothing about which events they hold, so given ρ
+the factors of `control` are fair, slot by slot, where devices have their events independently.
 
 Silence comes late: a device that was last heard of in a period, and not for `silent_after` since, fell silent then.
 It counts by the same test, with ρ the share of the canaries among those that were heard of in that period or later.
@@ -188,6 +189,14 @@ class EventGate:
             return kept
         left = {name: value for name, value in kept.items() if name != "slot"}
         return self.weighed(left, _tallies(kept["slot"]))
+
+    def let_go(self, kept: Kept, slot: int) -> int | None:
+        """Return the number of the slot before this one where it ends with events that were compared with nothing."""
+        if "slot" not in kept or kept["slot"]["number"] == slot:
+            return None
+        tallies = _tallies(kept["slot"])
+        is_alone = not all(tally.at_risk for tally in tallies.values())
+        return int(kept["slot"]["number"]) if is_alone and any(tally.events for tally in tallies.values()) else None
 
     def weighed(self, kept: Kept, tallies: Tallies) -> Kept:
         """Return what is kept once the events of those at risk at the same time were weighed, if both arms had some."""

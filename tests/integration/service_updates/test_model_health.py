@@ -61,10 +61,11 @@ class Fleet:
         }
         return HealthReport.model_validate(content | changes)
 
-    async def hour(self, *, but: Sequence[str] = (), **changes: object) -> None:
-        """Let an hour pass, and every device tell of it; some differently."""
+    async def hour(self, *, but: Sequence[str] = (), of: Sequence[str] | None = None, **changes: object) -> None:
+        """Let an hour pass, and every device, or those of a few, tell of it; some differently."""
         self.world.clock.advance(3600)
-        told = [(each, self.report(each, **(changes if each in but else {}))) for each in self.ids]
+        telling = self.ids if of is None else of
+        told = [(each, self.report(each, **(changes if each in but else {}))) for each in telling]
         await self.health.take(told)
         await self.world.tick()
 
@@ -147,6 +148,27 @@ async def test_release_whose_frames_go_unanswered_is_halted(world: UpdateWorld) 
     assert counted[0].detail == (
         "m4-0: expected at most 0.05 of 100 frames without an answer, found 90 (6 hang, 84 input)"
     )
+
+
+async def test_events_that_were_compared_with_nothing_use_up_no_device(world: UpdateWorld) -> None:
+    """Canaries crash in hours without control: they halt the release once control is heard beside them."""
+    fleet = await fleet_of(world)
+    view, canaries = await roll_out(fleet, hours=0, control=(DRIFT, OTHER_DRIFT))
+    control = [each for each in fleet.ids if each not in canaries]
+    rollout_id = view.stored.rollout.rollout_id
+    for _ in range(3):
+        await fleet.hour(of=canaries, but=canaries, resets=2)
+        await fleet.hour(of=control)
+    assert await fleet.health.counted(rollout_id, after=None, limit=100) == []
+    assert (await state_of(fleet, view)).stored.rollout.state is RolloutState.RUNNING
+    for _ in range(2):
+        await fleet.hour(but=canaries, resets=2)
+    assert (await state_of(fleet, view)).stored.rollout.state is RolloutState.HALTED
+    counted = await fleet.health.counted(rollout_id, after=None, limit=100)
+    assert {(each.device_id, each.gate) for each in counted} == {(each, "drift") for each in canaries}
+    await fleet.hour(of=canaries, but=canaries, resets=2)
+    await fleet.hour()
+    assert len(await fleet.health.counted(rollout_id, after=None, limit=100)) == CANARIES  # it was weighed, and stays
 
 
 async def test_drift_of_everybody_halts_nothing(world: UpdateWorld) -> None:

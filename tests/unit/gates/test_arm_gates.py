@@ -103,11 +103,16 @@ def test_slot_is_weighed_when_it_is_over() -> None:
 
 def test_slot_that_one_arm_was_heard_in_is_let_go() -> None:
     """There is nothing to compare it with, and other slots are of other hours."""
-    kept = EVENTS.settled(seen({}, Arm.CANARY, 100, 50), 1)
+    alone = seen({}, Arm.CANARY, 100, 50)
+    assert (EVENTS.let_go(alone, 0), EVENTS.let_go(alone, 1)) == (None, 0)
+    kept = EVENTS.settled(alone, 1)
     assert "slot" not in kept
     assert EVENTS.log_evidence(kept) == 0
     assert EVENTS.finding(kept).endswith("found 0 in 0 against control's 0 in 0")
     kept = seen(kept, Arm.CONTROL, 100, slot=1)
+    assert EVENTS.let_go(kept, 2) is None  # nobody has had an event
+    both = seen(seen({}, Arm.CANARY, 10, 5), Arm.CONTROL, 10)
+    assert EVENTS.let_go(both, 1) is None  # it is weighed
     assert EVENTS.log_evidence(EVENTS.settled(kept, 2)) == 0
 
 
