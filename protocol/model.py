@@ -201,6 +201,37 @@ class ModelCard(Document):
     trained_on: Notes = ""
     evaluated_on: Notes = ""
 
+    @property
+    def facts(self) -> "ModelFacts":
+        """What devices are chosen by."""
+        measured = self.measured
+        return ModelFacts(
+            core=self.core,
+            kind=self.kind,
+            sensor=self.input.sensor,
+            labels=self.labels,
+            licence=self.licence,
+            model_bytes=measured.model_bytes,
+            arena_bytes=measured.arena_bytes,
+            flash_bytes=measured.flash_bytes,
+            macs=measured.macs,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """Of a model's card, what tells the devices that run it from others; fields as in `ModelCard` and `Measured`."""
+
+    core: Core
+    kind: ModelKind
+    sensor: SensorKind
+    labels: tuple[str, ...]
+    licence: str
+    model_bytes: int
+    arena_bytes: int
+    flash_bytes: int
+    macs: int
+
 
 class GoldenVector(Document):
     """One input and what the component must answer.

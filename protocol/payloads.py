@@ -32,12 +32,11 @@ _PARSERS: Mapping[int, Callable[[bytes], object]] = MappingProxyType(
 )
 
 
-def check_payload(image: VerifiedImage) -> None:
-    """Refuse a verified image whose payload is not of the form of its kind; code of any form passes.
+def check_payload(image: VerifiedImage) -> object | None:
+    """Return what a verified image's payload holds, None of code of any form; refuse what is not of the kind's form.
 
     Raises:
         ProtocolError: says where.
     """
     parse = _PARSERS.get(image.info.image_type)
-    if parse is not None:
-        parse(image.payload)
+    return None if parse is None else parse(image.payload)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from device_sim.fleets.outfit import UnknownProfileError, profile_of
 from protocol.geometry import ImageKind, Slot
 from protocol.plan import MeanGate, Metric
+from protocol.plan.targets import ModelTest, leaves_of
 from protocol.scenario import Scenario
 from protocol.scenario.document import ANY
 from protocol.scenario.faults import ReleaseFaultKind
@@ -101,6 +102,10 @@ def _is_told_of(scenario: Scenario, fleet: Fleet) -> bool:
 
 def _of_plans(scenario: Scenario) -> Iterator[str]:
     for number, rollout in enumerate(scenario.rollouts):
+        filters = () if rollout.plan is None else rollout.plan.filters
+        for test in (test for each in filters for test in leaves_of(each)):
+            if isinstance(test, ModelTest):
+                yield f"rollouts.{number}.plan: expected no filter by what a model's card says, found one"
         for gate in gates_of(rollout):
             if isinstance(gate, MeanGate) and gate.metric is Metric.ARENA:
                 expected = f"{Metric.LATENCY.value} or {Metric.CONFIDENCE.value}"

@@ -13,7 +13,7 @@ from protocol.plan.pace import Pace
 from protocol.plan.retries import Retries
 from protocol.plan.shadow import Shadow
 from protocol.plan.stages import MAX_STAGES, PlanStage
-from protocol.plan.targets import BoundedTarget
+from protocol.plan.targets import BoundedTarget, Target
 from protocol.plan.timing import MAX_WINDOWS, Deferral, Disruption, TimeZone, Window
 
 WHOLE_PERCENT = 100
@@ -66,6 +66,11 @@ class Plan(Document):
     forced: bool = False
     download_only: bool = False
     shadow: Shadow | None = None
+
+    @property
+    def filters(self) -> tuple[Target, ...]:
+        """Its target and its stages' filters."""
+        return tuple(each for each in (self.target, *(stage.where for stage in self.stages)) if each is not None)
 
     @model_validator(mode="after")
     def _check_stages(self) -> Self:

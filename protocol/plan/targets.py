@@ -1,9 +1,12 @@
-"""Which devices: filters over attributes and over the images that devices run.
+"""Which devices: filters over attributes, and over the images, releases and models that devices run.
 
     attribute: region, is: eu                                     has this value
     attribute: ring, in: [a, b]                                   has one of these
     installed: m4-0/model, name: person, below: "2.1"             runs an older version of the image
     installed: m4-0/model, component: 6f1e…                       runs any build of the component
+    release: spring                                               runs every image of the release
+    model: m4-0, label: person                                    runs a model with this label
+    model: m4-0, fact: arena_bytes, at_least: 100000              runs a model of at least this size
     all: […]    any: […]    not: …                                of filters
 
 A device that lacks an attribute, or runs no image that is known there, does not match what asks for it, and matches its
@@ -11,6 +14,7 @@ A device that lacks an attribute, or runs no image that is known there, does not
 """
 
 from collections.abc import Iterator
+from enum import StrEnum
 from typing import Annotated, Any, Self
 
 from packaging.version import InvalidVersion, Version
@@ -18,8 +22,10 @@ from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, mode
 
 from protocol.attributes import AttributeName, AttributeValue
 from protocol.document import Document
-from protocol.geometry import Slot
-from protocol.model import Guid
+from protocol.geometry import Core, Slot
+from protocol.model import Guid, ModelFacts, ModelKind
+from protocol.sensing import SensorKind
+from protocol.updates import ReleaseName
 from protocol.versions import Build, ImageName
 
 MAX_VALUES = 64
@@ -114,6 +120,80 @@ class InstalledTest(Filter):
         )
 
 
+class ReleaseTest(Filter):
+    """A device runs every image of a release, whoever brought it.
+
+    Attributes:
+        release: its name.
+    """
+
+    release: ReleaseName
+
+
+class ModelFact(StrEnum):
+    """A figure of a model's card that packing has measured."""
+
+    MODEL_BYTES = "model_bytes"
+    ARENA_BYTES = "arena_bytes"
+    FLASH_BYTES = "flash_bytes"
+    MACS = "macs"
+
+
+Figure = Annotated[int, Field(ge=0, le=1 << 53)]
+
+
+class ModelTest(Filter):
+    """A device runs a model whose card says all of this.
+
+    Attributes:
+        model: the core that it runs on.
+        kind: what the model is, or None.
+        sensor: that it listens to, or None.
+        label: one of those it answers with, or None.
+        licence: as the card has it, or None.
+        fact: a figure that the bounds are of, or None.
+        below: above the figure, or None.
+        at_least: the figure, or one below it, or None.
+    """
+
+    model: Core
+    kind: ModelKind | None = None
+    sensor: SensorKind | None = None
+    label: Annotated[str | None, Field(min_length=1, max_length=64)] = None
+    licence: Annotated[str | None, Field(min_length=1, max_length=200)] = None
+    fact: ModelFact | None = None
+    below: Figure | None = None
+    at_least: Figure | None = None
+
+    @model_validator(mode="after")
+    def _check_keys(self) -> Self:
+        if self.model is Core.A7:
+            raise ValueError("model: expected m4-0 or m4-1, found a7, which runs none")
+        is_bounded = self.below is not None or self.at_least is not None
+        if (self.fact is not None) != is_bounded:
+            raise ValueError("model: expected fact with below or at_least beside it, found one without the other")
+        if all(each is None for each in (self.kind, self.sensor, self.label, self.licence, self.fact)):
+            raise ValueError("model: expected one of kind, sensor, label, licence and fact beside it, found none")
+        return self
+
+    @property
+    def slot(self) -> Slot:
+        """The slot of the model."""
+        return Slot(f"{self.model}/model")
+
+    def takes(self, facts: ModelFacts) -> bool:
+        """Say whether a model will do, wherever it runs."""
+        said = ((self.kind, facts.kind), (self.sensor, facts.sensor), (self.licence, facts.licence))
+        if any(wanted not in (None, found) for wanted, found in said):
+            return False
+        if self.label is not None and self.label not in facts.labels:
+            return False
+        if self.fact is None:
+            return True
+        figure: int = getattr(facts, self.fact)
+        return (self.below is None or figure < self.below) and (self.at_least is None or figure >= self.at_least)
+
+
 class AllOf(Filter):
     """Every part matches."""
 
@@ -135,6 +215,8 @@ class NotOf(Filter):
 _KINDS: tuple[tuple[str, type[Filter]], ...] = (
     ("attribute", AttributeTest),
     ("installed", InstalledTest),
+    ("release", ReleaseTest),
+    ("model", ModelTest),
     ("all", AllOf),
     ("any", AnyOf),
     ("not", NotOf),
@@ -150,13 +232,15 @@ def _kind(value: Any) -> str | None:  # noqa: ANN401 - whatever a plan says
 Target = Annotated[
     Annotated[AttributeTest, Tag("attribute")]
     | Annotated[InstalledTest, Tag("installed")]
+    | Annotated[ReleaseTest, Tag("release")]
+    | Annotated[ModelTest, Tag("model")]
     | Annotated[AllOf, Tag("all")]
     | Annotated[AnyOf, Tag("any")]
     | Annotated[NotOf, Tag("not")],
     Discriminator(
         _kind,
         custom_error_type="filter",
-        custom_error_message="expected one of attribute, installed, all, any and not, found none",
+        custom_error_message="expected one of attribute, installed, release, model, all, any and not, found none",
     ),
 ]
 """A filter of any kind."""
@@ -166,9 +250,13 @@ AnyOf.model_rebuild()
 NotOf.model_rebuild()
 
 
-def leaves_of(target: "Target") -> Iterator[AttributeTest | InstalledTest]:
+ImageTest = InstalledTest | ReleaseTest | ModelTest
+"""A test of what a device runs."""
+
+
+def leaves_of(target: "Target") -> Iterator[AttributeTest | ImageTest]:
     """Yield the tests that a filter is made of."""
-    if isinstance(target, AttributeTest | InstalledTest):
+    if isinstance(target, AttributeTest | ImageTest):
         yield target
     else:
         for part in parts_of(target):

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from protocol.document import Document, Moment
 from protocol.lengths import Length
+from protocol.plan.targets import ReleaseTest, leaves_of
 from protocol.scenario.faults import KernelFault, ReleaseFault
 from protocol.scenario.fleets import Fidelity, Fleet
 from protocol.scenario.happenings import Happening
@@ -103,6 +104,10 @@ class Scenario(Document):
             yield from ((f"fleet {fleet.name}, regions", name, self.regions) for name in fleet.regions)
         for number, rollout in enumerate(self.rollouts):
             yield f"rollouts.{number}.release", rollout.release, releases
+            filters = () if rollout.plan is None else rollout.plan.filters
+            for test in (test for each in filters for test in leaves_of(each)):
+                if isinstance(test, ReleaseTest):
+                    yield f"rollouts.{number}.plan, filter of a release", test.release, [*releases, FACTORY]
         for number, happening in enumerate(self.happenings):
             where = f"happenings.{number}"
             yield from _named(where, fleet=(happening.fleet, fleets))

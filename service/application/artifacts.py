@@ -18,13 +18,14 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import structlog
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from protocol.cyclonedx import read_bom, read_vex
 from protocol.document import MAX_DOCUMENT_BYTES, parse_document, verify_document
-from protocol.errors import SignatureError
+from protocol.errors import ProtocolError, SignatureError
 from protocol.image import MAX_PACKAGE_BYTES, verify_package
-from protocol.model import GOLDEN_PAYLOAD_TYPE, GoldenVectors
+from protocol.model import GOLDEN_PAYLOAD_TYPE, GoldenVectors, ModelPackage
 from protocol.payloads import check_payload
 from protocol.provenance import PAYLOAD_TYPE as PROVENANCE_PAYLOAD_TYPE
 from protocol.provenance import verify_provenance
@@ -35,6 +36,9 @@ from service.application.unit_of_work import UnitOfWorkFactory
 from service.domain.errors import InvalidError, JsonValue, NotFoundError
 from service.domain.operator import Actor
 from service.domain.release import Artifact, ArtifactKind
+
+MOST_DESCRIBED = 10_000  # packages, at a start
+_log = structlog.get_logger()
 
 
 class ArtifactTooLongError(InvalidError):
@@ -125,6 +129,24 @@ class Artifacts:
             await work.audit.add(actor, Change("artifact.add", artifact.sha256, after=after), at=now)
             await work.commit()
 
+    async def describe_models(self) -> None:
+        """Learn what is kept of models today from packages that an earlier version of the service has taken.
+
+        One whose bytes are gone, or that today's keys do not verify, stays as it was: filters do not know its facts.
+        """
+        async with self._unit_of_work(read_only=True) as work:
+            missing = await work.artifacts.undescribed(limit=MOST_DESCRIBED)
+        for sha256 in missing:
+            try:
+                content = b"".join([block async for block in self.read(sha256, start=0, end=await self.length(sha256))])
+                artifact = await asyncio.to_thread(verify_artifact, content, sha256, self._keys)
+            except (UnknownArtifactError, ProtocolError) as error:
+                _log.warning("model_not_described", sha256=sha256[:12], detail=str(error))
+                continue
+            async with self._unit_of_work() as work:
+                await work.artifacts.describe(artifact)
+                await work.commit()
+
     async def length(self, sha256: str) -> int:
         """Return an artifact's length in bytes.
 
@@ -192,8 +214,9 @@ def _package(unverified: bytes, sha256: str, keys: TrustedKeys) -> Artifact:
         verified = verify_package(unverified, keys.system, kind=None)
         is_system = True
     # Step 5: payload.
-    check_payload(verified)
-    return Artifact(sha256, len(unverified), ArtifactKind.IMAGE, image=verified.info, is_system=is_system)
+    payload = check_payload(verified)
+    model = payload.card.facts if isinstance(payload, ModelPackage) else None
+    return Artifact(sha256, len(unverified), ArtifactKind.IMAGE, image=verified.info, model=model, is_system=is_system)
 
 
 def _bom(unverified: bytes, sha256: str) -> Artifact:

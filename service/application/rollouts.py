@@ -13,6 +13,7 @@ from service.application.rollbacks import undo
 from service.application.rollout_changes import rollout_event, store_step
 from service.application.rollout_explanation import RolloutExplanation, explain_rollout
 from service.application.rollout_members import begin, plan_stages
+from service.application.targets import check_releases
 from service.application.transactions import tried_again
 from service.application.unit_of_work import UnitOfWork, UnitOfWorkFactory
 from service.application.update_repositories import NumberedAction, StoredRollout, StoredVerdict
@@ -94,7 +95,7 @@ class Rollouts:
         Raises:
             InvalidPlanError, InvalidGateError: the plan makes no rollout.
             ShadowReleaseError: it wants a shadow of another release than one model.
-            UnknownReleaseError, UnknownGroupError, AmbiguousGroupError: release or group.
+            UnknownReleaseError, UnknownGroupError, AmbiguousGroupError: release, of a filter too, or group.
             FactoryReleaseError: the release is what devices are made with.
             GroupPolicyError: the group takes no updates.
             EmptyGroupError: it is to be started, and the group has no active device.
@@ -103,6 +104,7 @@ class Rollouts:
         async with self._unit_of_work() as work:
             release, group = await self._target(work, new)
             check_shadow(new.plan, release)
+            await check_releases(work, new.plan)
             stored = self._draft(actor, new.plan, release, group)
             await work.rollouts.add(stored)
             facts = {"release": release.name, "group": group.name, "product": group.product_name}
@@ -120,9 +122,11 @@ class Rollouts:
         Raises:
             InvalidPlanError, InvalidGateError: the plan makes no rollout.
             UnknownGroupError, AmbiguousGroupError: the group.
+            UnknownReleaseError: a filter names a release that is not in force.
         """
         check_plans(stage_plans(new.plan))
         async with self._unit_of_work(read_only=True) as work:
+            await check_releases(work, new.plan)
             product = None if new.product is None else await work.products.get(new.product)
             group = await work.products.get_group(new.group, product_id=product.product_id if product else None)
             draft = Rollout("", new.release, group.group_id, conditions_of(new.plan), stages_of(new.plan))

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from protocol.geometry import Slot
 from protocol.messages import Cause
+from protocol.model import ModelFacts
 from protocol.plan import Plan
 from protocol.updates import ImageCustom, Order, ReleaseImage
 from protocol.versions import Build
@@ -26,6 +27,12 @@ class ArtifactRepository(Protocol):
 
     async def find(self, digests: Collection[str]) -> Mapping[str, Artifact]:
         """Return those of the artifacts that are there, by SHA-256."""
+
+    async def undescribed(self, *, limit: int) -> Sequence[str]:
+        """Return the SHA-256 of at most `limit` packages of models of which no facts are kept."""
+
+    async def describe(self, artifact: Artifact) -> None:
+        """Store anew what is known of an artifact that is there."""
 
 
 class RepositoryName(StrEnum):
@@ -156,6 +163,9 @@ class MetadataRepository(Protocol):
 
     async def builds(self, *, component_id: str | None, name: str | None) -> Sequence[Build]:
         """Return the builds in force of a component, or of images of a name, whatever their versions."""
+
+    async def models(self) -> Mapping[str, ModelFacts]:
+        """Return what is known of the models in force, by SHA-256 of their packages."""
 
     async def released_builds(self, slot: Slot, component_id: str) -> Sequence[Build]:
         """Return every build of a component that a release has brought for a slot."""

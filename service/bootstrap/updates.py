@@ -93,12 +93,14 @@ async def open_updates(core: Core, gateway: Gateway) -> Updates:
     delta_maker = DeltaMaker(ports, policy)
     for listener in (pending.hear, Waker(pending, gateway).hear, worker.hear, checkpoints.hear, delta_maker.hear):
         core.feed.subscribe(listener)
+    artifacts = Artifacts(unit_of_work, store=store, keys=load_trusted_keys(settings.data_dir), clock=clock)
+    await artifacts.describe_models()
     rollouts = Rollouts(unit_of_work, clock=clock, entropy=entropy)
     pacing = PollPacing(settings.poll_seconds, min(settings.poll_seconds, settings.busy_poll_seconds))
     return Updates(
         transparency=transparency,
         checkpoints=checkpoints,
-        artifacts=Artifacts(unit_of_work, store=store, keys=load_trusted_keys(settings.data_dir), clock=clock),
+        artifacts=artifacts,
         documents=Documents(unit_of_work),
         deltas=Deltas(unit_of_work),
         delta_maker=delta_maker,

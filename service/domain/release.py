@@ -9,6 +9,7 @@ from tuf.api.metadata import TargetFile
 
 from protocol.geometry import Slot
 from protocol.image import ImageInfo
+from protocol.model import ModelFacts
 from protocol.updates import MustPass, ReleaseDocument, ReleaseImage
 from service.domain.errors import ConflictError, InvalidError, NotFoundError
 
@@ -88,6 +89,7 @@ class Artifact:
         sha256: SHA-256 of the bytes, hex.
         length: bytes.
         image: what the package says of itself; None unless an image.
+        model: what the card says; None unless an image of a model.
         is_system: signed by the maker's key, not by a package key.
         component_id: of golden vectors; None for the others.
         document: the release document; None for the others.
@@ -100,6 +102,7 @@ class Artifact:
     length: int
     kind: ArtifactKind
     image: ImageInfo | None = None
+    model: ModelFacts | None = None
     is_system: bool = False
     component_id: str | None = None
     document: ReleaseDocument | None = None

@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from protocol.messages import ActionState
-from protocol.plan.targets import InstalledTest, Target, leaves_of
+from protocol.plan.targets import ImageTest, Target, leaves_of
 from protocol.updates import Order as DeviceOrder
 from service.domain.action import Action
 from service.domain.conditions import Conditions
@@ -101,7 +101,7 @@ class Rollout:
     def looks_at_images(self) -> bool:
         """Whether who it is for changes with what devices run."""
         filters = [*self.filters, *([self.conditions.target] if self.conditions.target is not None else [])]
-        return any(isinstance(test, InstalledTest) for each in filters for test in leaves_of(each))
+        return any(isinstance(test, ImageTest) for each in filters for test in leaves_of(each))
 
     @property
     def held_after(self) -> int:

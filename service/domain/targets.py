@@ -45,6 +45,7 @@ class Not:
 
 Condition = HasAttribute | RunsImage | Every | Some | Not
 EVERYBODY = Every(())
+NOBODY = Not(EVERYBODY)
 
 
 def holds(condition: Condition, attributes: Mapping[str, str], installed: Mapping[Slot, str]) -> bool:

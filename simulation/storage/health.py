@@ -39,6 +39,17 @@ class MemoryHealth:
             pair = (each.rollout_id, each.device_id)
             self._journal.put(self._counted, pair, {each.gate: each, **self._counted.get(pair, {})})
 
+    async def uncount(
+        self, rollout_id: str, gate: str, *, events: Collection[str], since: datetime, before: datetime
+    ) -> frozenset[str]:
+        """See `HealthRepository.uncount`."""
+        of_gate = [each for each in self._of_rollout(rollout_id) if each.gate == gate and each.what in events]
+        gone = frozenset(each.device_id for each in of_gate if since <= each.at < before)
+        for pair in ((rollout_id, device_id) for device_id in gone):
+            left = {name: each for name, each in self._counted[pair].items() if name != gate}
+            self._journal.put(self._counted, pair, left)
+        return gone
+
     async def counted(self, rollout_id: str, device_ids: Collection[str]) -> Mapping[str, frozenset[str]]:
         """See `HealthRepository.counted`."""
         found = {device_id: frozenset(self._counted.get((rollout_id, device_id), {})) for device_id in device_ids}

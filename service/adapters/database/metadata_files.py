@@ -8,12 +8,14 @@ from sqlalchemy import Row, bindparam, delete, exists, func, insert, select, tex
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from protocol.geometry import Slot
+from protocol.geometry import ImageKind, Slot
+from protocol.model import ModelFacts
 from protocol.updates import ImageCustom
 from protocol.versions import Build
+from service.adapters.database.artifacts import model_facts
 from service.adapters.database.chunks import chunks
 from service.adapters.database.supply_chain_tables import metadata_targets
-from service.adapters.database.update_tables import image_targets, metadata_files, release_images
+from service.adapters.database.update_tables import artifacts, image_targets, metadata_files, release_images
 from service.adapters.database.upsert import upsert
 from service.application.update_repositories import (
     ImageTarget,
@@ -179,6 +181,15 @@ class SqlMetadata:
             query = query.where(named.startswith(f"{name}@", autoescape=True))
         images = [_image(row) for row in await self._connection.execute(query)]
         return [image.custom.build(image.sha256) for image in images]
+
+    async def models(self) -> Mapping[str, ModelFacts]:
+        """See `MetadataRepository.models`; images are few beside devices, so all that are in force are read."""
+        is_model = image_targets.c.custom["slot_kind"].as_string() == ImageKind.MODEL
+        query = select(artifacts.c.sha256, artifacts.c.facts).where(
+            exists().where(image_targets.c.sha256 == artifacts.c.sha256, is_model)
+        )
+        found = {row.sha256: model_facts(row.facts) for row in await self._connection.execute(query)}
+        return {sha256: facts for sha256, facts in found.items() if facts is not None}
 
     async def released_builds(self, slot: Slot, component_id: str) -> Sequence[Build]:
         """See `MetadataRepository.released_builds`."""

@@ -1,6 +1,7 @@
 """Who gets a release: filters over attributes and over what devices run, on real databases."""
 
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from protocol.attributes import AttributeRow
 from protocol.document import sign_document
-from protocol.geometry import Slot
+from protocol.geometry import Core, Slot
 from protocol.messages import MANIFEST_PAYLOAD_TYPE, ActionState, VersionManifest
 from protocol.plan import Plan, ThresholdGates
 from protocol.plan.targets import Target
@@ -18,6 +19,7 @@ from service.application.device_attributes import DeviceAttributes
 from service.application.rollouts import NewRollout, RolloutView
 from service.application.targets import condition_of
 from service.application.unit_of_work import UnitOfWork
+from service.domain.release import Release, UnknownReleaseError
 from service.domain.rollout import RolloutState
 from service.domain.targets import holds
 from tests.integration.service_updates.update_world import COMPONENT, RELEASER, UpdateWorld, open_world
@@ -37,8 +39,15 @@ INSTALLED = st.tuples(
     st.sampled_from([{"component": COMPONENT}, {"name": "a7-first"}, {"name": "nothing"}]),
     st.one_of(st.just({}), VERSIONS.map(lambda v: {"is": v}), VERSIONS.map(lambda v: {"below": v})),
 ).map(lambda parts: {"installed": APPLICATION.value, **parts[0], **parts[1]})
+MODELS = st.one_of(
+    st.sampled_from(["a", "c"]).map(lambda label: {"model": "m4-0", "label": label}),
+    st.sampled_from([1024, 1025]).map(lambda least: {"model": "m4-0", "fact": "arena_bytes", "at_least": least}),
+    st.just({"model": "m4-1", "kind": "tflite"}),
+)
 FILTERS = st.recursive(
-    st.one_of(ATTRIBUTES, INSTALLED),
+    st.one_of(
+        ATTRIBUTES, INSTALLED, st.sampled_from(["first", "model", "gone"]).map(lambda name: {"release": name}), MODELS
+    ),
     lambda inner: st.one_of(
         st.lists(inner, min_size=1, max_size=3).map(lambda parts: {"all": parts}),
         st.lists(inner, min_size=1, max_size=3).map(lambda parts: {"any": parts}),
@@ -95,13 +104,15 @@ async def test_filters_mean_the_same_in_sql_and_in_memory(world: UpdateWorld) ->
     """Whatever Hypothesis makes of them; a beginning of ids and the count agree with it."""
     device_ids = await world.add_devices(12)
     release = await world.release("first")
+    model = (await model_release(world, "model")).digests
     async with world.unit_of_work() as work:
         group = (await work.devices.get(device_ids[0])).group_id
         said = [{"site": "a"}, {"site": "b", "ring": "a"}, {"ring": "c"}, {}]
         await work.attributes.put({id_: said[number % 4] for number, id_ in enumerate(device_ids)})
         for number, device_id in enumerate(device_ids):
             digest = release.digests[APPLICATION] if number % 3 else "f" * 64
-            await work.installed.put(device_id, {APPLICATION: digest}, at=world.clock.now())
+            runs = {APPLICATION: digest} | (model if number % 4 == 1 else {})
+            await work.installed.put(device_id, runs, at=world.clock.now())
         await work.commit()
     made: list[Target] = []
 
@@ -190,6 +201,63 @@ async def test_device_joins_when_it_runs_what_the_target_asks_for(world: UpdateW
     await say_what_runs(world, device_ids[1], first.digests)
     await world.tick()
     assert await members(world, second) == set(device_ids)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [{"release": "model"}, {"model": "m4-0", "label": "b", "fact": "arena_bytes", "at_least": 1024, "below": 1025}],
+)
+async def test_device_joins_when_it_runs_a_release_or_a_model_of_such_facts(world: UpdateWorld, target: object) -> None:
+    """By the name of the release, and by what the card of the model says."""
+    device_ids = await world.add_devices(3)
+    model = await model_release(world, "model")
+    await world.release("second")
+    await say_what_runs(world, device_ids[0], model.digests)
+    view = await roll_out(world, plan({"percent": 100}, target=target), "second")
+    assert await members(world, view) == {device_ids[0]}
+    await say_what_runs(world, device_ids[1], model.digests)
+    await world.tick()
+    assert await members(world, view) == set(device_ids[:2])
+
+
+async def test_filter_of_a_release_that_there_is_not_is_refused(world: UpdateWorld) -> None:
+    """It would match nobody, whoever mistyped it; in a stage, too, and in a preview."""
+    await world.add_devices(1)
+    await world.release("second")
+    target = {"not": {"release": "frist"}}
+    for wanted in (
+        plan({"percent": 100}, target=target),
+        plan({"percent": 100, "where": target}, {"percent": 100}),
+    ):
+        new = NewRollout("second", "Production", None, wanted)
+        for attempt in (world.rollouts.create(RELEASER, new, start_now=False), world.rollouts.preview(new)):
+            with pytest.raises(UnknownReleaseError, match="expected an id or name in force, found 'frist'"):
+                await attempt
+
+
+async def test_facts_of_models_that_an_earlier_version_took_are_learnt_at_a_start(world: UpdateWorld) -> None:
+    """From their packages; one whose bytes are gone is left out, and stays out of no other's way."""
+    known, gone = await model_release(world, "model"), await model_release(world, "gone")
+    async with world.unit_of_work() as work:
+        for release in (known, gone):
+            found = await work.artifacts.find(release.digests.values())
+            for artifact in found.values():
+                await work.artifacts.describe(replace(artifact, model=None))
+        await work.commit()
+    await world.store.delete(gone.digests[Slot.M4_0_MODEL])
+    async with world.unit_of_work(read_only=True) as work:
+        assert await work.metadata.models() == {}
+        assert len(await work.artifacts.undescribed(limit=10)) == 2
+    await world.artifacts.describe_models()
+    async with world.unit_of_work(read_only=True) as work:
+        models = await work.metadata.models()
+    assert {sha256: facts.labels for sha256, facts in models.items()} == {known.digests[Slot.M4_0_MODEL]: ("a", "b")}
+
+
+async def model_release(world: UpdateWorld, name: str) -> Release:
+    """Bring a release of one model into force."""
+    package, golden = world.model(f"{name}@1.0.0", Core.M4_0)
+    return await world.hand_over(await world.prepare(name, {Slot.M4_0_MODEL: package}, golden=golden))
 
 
 async def test_stage_counts_those_who_are_no_target_any_more(world: UpdateWorld) -> None:

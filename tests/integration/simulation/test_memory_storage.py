@@ -385,6 +385,28 @@ async def test_gate_counts_a_device_once(storage: UnitOfWorkFactory) -> None:
         assert len(await work.health.page_counted(ROLLOUT, after=None, limit=5)) == 3
 
 
+async def test_gate_forgets_whom_it_has_counted_in_a_period(storage: UnitOfWorkFactory) -> None:
+    """Of that gate and those events alone; the period ends before its end."""
+    later = NOW + timedelta(hours=1)
+    said = [
+        (1, "drift", "crash", NOW),
+        (2, "drift", "offline", NOW),
+        (3, "drift", "crash", later),
+        (1, "other", "crash", NOW),
+    ]
+    async with storage() as work:
+        await add_devices(work, device(1), device(2), device(3))
+        counted = [Counted(ROLLOUT, gate, device_id_of(n), Arm.CANARY, what, "", at) for n, gate, what, at in said]
+        await work.health.count(counted)
+        gone = await work.health.uncount(ROLLOUT, "drift", events={"crash", "drift"}, since=NOW, before=later)
+        assert gone == {device_id_of(1)}
+        assert await work.health.uncount(ROLLOUT, "drift", events={"crash"}, since=NOW, before=later) == set()
+        left = await work.health.page_counted(ROLLOUT, after=None, limit=5)
+        assert [(each.gate, each.device_id) for each in left] == sorted(
+            [("drift", device_id_of(2)), ("drift", device_id_of(3)), ("other", device_id_of(1))]
+        )
+
+
 async def test_actions_and_last_words_of_many_devices_are_found_at_once(storage: UnitOfWorkFactory) -> None:
     """By device; those without are left out."""
     async with storage() as work:

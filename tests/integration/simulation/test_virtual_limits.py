@@ -22,6 +22,9 @@ def fleet(**changes: object) -> list[dict[str, object]]:
     return [{**CAMERAS, **changes}]
 
 
+BY_CARD = {"all": [{"release": "factory"}, {"model": "m4-0", "kind": "tflite"}]}
+
+
 def revision(**parts: object) -> dict[str, object]:
     return {"fleets": fleet(hardware={"h": 1.0}), "hardware": {"h": parts}}
 
@@ -42,6 +45,10 @@ def revision(**parts: object) -> dict[str, object]:
         (
             {"kernel_faults": [{"model": "cat@1", "kind": "hang"}]},
             r"0\.model: expected person@2\.0 of the releases, found cat@1$",
+        ),
+        (
+            {"rollouts": [{"release": "r1", "plan": {"target": BY_CARD, "stages": [{"percent": 100}]}}]},
+            r"rollouts\.0\.plan: expected no filter by what a model's card says, found one",
         ),
         ({"happenings": [{"at": "1m", "kind": "load", "level": 4}]}, "happenings.0: .* found load"),
         ({"happenings": [{"at": "1m", "kind": "vibration"}]}, "happenings.0: .* found vibration"),

@@ -17,6 +17,12 @@ ROLLOUT = {"release": "r", "stages": [{"percent": 100}]}
 RELEASE = {"name": "r", "images": {"m4-0/model": {"name": "person@1.0.0", "bytes": 10}}}
 
 
+FILTERED = {
+    "target": {"not": {"release": "factory"}},
+    "stages": [{"percent": 100, "where": {"any": [{"attribute": "ring", "is": "a"}, {"release": "gone"}]}}],
+}
+
+
 def scenario(**content: Any) -> Scenario:
     return parse_document(json.dumps(content).encode(), Scenario)
 
@@ -77,6 +83,10 @@ def test_release_is_half_as_sure_or_twice_as_slow_by_default() -> None:
             "fleet gates, hardware: expected shares of at most 1 together, found 1.2",
         ),
         ({"rollouts": [ROLLOUT]}, "rollouts.0.release: expected one of nothing, found 'r'"),
+        (
+            {"releases": [RELEASE], "rollouts": [{"release": "r", "plan": FILTERED}]},
+            "rollouts.0.plan, filter of a release: expected one of factory, r, found 'gone'",
+        ),
         (
             {"releases": [RELEASE], "rollouts": [{**ROLLOUT, "stages": [{"percent": 50}, {"percent": 20}]}]},
             "rollouts.0.stages: expected percentages that rise to 100",

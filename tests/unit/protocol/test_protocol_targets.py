@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from protocol.document import DocumentError, canonical_json, parse_document
+from protocol.geometry import Core, Slot
+from protocol.model import InputContract, Measured, ModelCard
 from protocol.plan import Plan
-from protocol.plan.targets import InstalledTest, leaves_of, parts_of
+from protocol.plan.targets import InstalledTest, ModelTest, leaves_of, parts_of
 from protocol.versions import Build
 
 COMPONENT = "11111111-1111-4111-8111-111111111111"
@@ -37,7 +39,7 @@ def test_filter_goes_to_a_database_and_back() -> None:
 @pytest.mark.parametrize(
     ("target", "match"),
     [
-        ({}, "expected one of attribute, installed, all, any and not"),
+        ({}, "expected one of attribute, installed, release, model, all, any and not"),
         ("region=eu", "expected one of attribute"),
         ({"attribute": "region"}, "either is or in"),
         ({**EU, "in": ["us"]}, "either is or in"),
@@ -49,6 +51,15 @@ def test_filter_goes_to_a_database_and_back() -> None:
         ({**MODEL, "is": "2", "below": "3"}, "expected is alone"),
         ({**MODEL, "below": "two"}, "expected a version"),
         ({"installed": "m9/model", "name": "person"}, "installed"),
+        ({"release": ""}, "release"),
+        ({"release": "two words"}, "release"),
+        ({"model": "m4-0"}, "expected one of kind, sensor, label, licence and fact"),
+        ({"model": "a7", "kind": "tflite"}, "expected m4-0 or m4-1, found a7"),
+        ({"model": "m4-0", "fact": "arena_bytes"}, "expected fact with below or at_least"),
+        ({"model": "m4-0", "below": 7}, "expected fact with below or at_least"),
+        ({"model": "m4-0", "fact": "colour", "below": 7}, "fact"),
+        ({"model": "m4-0", "fact": "macs", "below": -1}, "below"),
+        ({"model": "m4-0", "sensor": "nose"}, "sensor"),
         ({"all": []}, "all"),
         ({"any": [EU] * 17}, "any"),
         ({"not": {"not": {"not": {"not": {"not": EU}}}}}, "at most 5 levels, found 6"),
@@ -77,6 +88,38 @@ def test_versions_are_compared_as_versions(keys: dict[str, str], taken: list[str
     builds = {version: Build("ab", COMPONENT, f"person@{version}") for version in ("1.9", "2.1", "2.10", "odd")}
     assert [version for version, build in builds.items() if test.takes(build)] == taken
     assert not test.takes(Build("ab", COMPONENT, "face@2.1"))
+
+
+@pytest.mark.parametrize(
+    ("keys", "taken"),
+    [
+        ({"kind": "tflite"}, True),
+        ({"kind": "anomaly-template"}, False),
+        ({"sensor": "camera", "label": "cat", "licence": "MIT"}, True),
+        ({"sensor": "camera", "label": "dog"}, False),
+        ({"sensor": "microphone"}, False),
+        ({"licence": "mit"}, False),
+        ({"fact": "arena_bytes", "at_least": 2000}, True),
+        ({"fact": "arena_bytes", "below": 2000}, False),
+        ({"fact": "macs", "at_least": 3000, "below": 3001}, True),
+        ({"fact": "flash_bytes", "at_least": 4001}, False),
+        ({"fact": "model_bytes", "below": 1001, "label": "dog"}, False),
+    ],
+)
+def test_model_is_chosen_by_what_its_card_says(keys: dict[str, Any], taken: bool) -> None:  # noqa: FBT001 - of the table
+    """All of it; a figure that is the bound is at least that, and not below it."""
+    card = ModelCard(
+        name="pets",
+        version="1.0.0",
+        component_id=COMPONENT,
+        core=Core.M4_0,
+        input=InputContract(shape=(1,), dtype="int8"),
+        labels=("cat", "none"),
+        measured=Measured(model_bytes=1000, arena_bytes=2000, macs=3000, flash_bytes=4000),
+        licence="MIT",
+    )
+    test = ModelTest.model_validate({"model": "m4-1", **keys})
+    assert (test.slot, test.takes(card.facts)) == (Slot.M4_1_MODEL, taken)
 
 
 def test_component_is_what_an_image_is_a_build_of() -> None:
