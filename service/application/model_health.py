@@ -326,7 +326,7 @@ def _see_average(batch: _Batch, watched: _Watched, gate: AverageGate, *, window:
     change = value - window.reference.of(gate.metric)
     kept = watched.kept.get(gate.name, {})
     device_id = window.device.device_id
-    watched.kept[gate.name], used = gate.seen(kept, arm, device_id, change=change, at=batch.now)
+    watched.kept[gate.name], used = gate.seen(kept, arm, device_id, change=change, at=window.report.until)
     for each in sorted(used):
         its_arm = arm if each == device_id else Arm.CONTROL
         detail = f"{gate.core}: {change:+.4g} from its own past" if each == device_id else ""

@@ -1,16 +1,18 @@
 """Means of devices in two arms, fed to the test of `means`.
 
 What is compared of a device is a change: the mean of one window less the device's own past. Each device that has the
-release is paired with one that has not and reported at about the same time, and the difference of their changes is one
+release is paired with one that has not, of about the same time, and the difference of their changes is one
 observation: what changes for everybody, such as the light, is in both and cancels out. A device counts once.
 
 A pair is made when the device with the release reports, of what is known before, so nobody chooses its partner by how
-it did. Nothing is estimated: see `means`.
+it did. Its two windows ended at about the same time, whenever they came: paired by that, a device that tells its
+morning in the evening would be compared with the evening of others. Nothing is estimated: see `means`.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +24,7 @@ from service.domain.gates.means import MeanGate
 from service.domain.verdict import Figure
 
 MOST_WAITING = 64  # devices without the release that may be paired
-LONGEST_WAIT = timedelta(hours=2)  # between the windows of a pair
+FURTHEST = timedelta(hours=2)  # between the ends of a pair's windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +52,20 @@ class AverageGate:
             arm: of the device.
             device_id: one that has not counted yet.
             change: from its own past.
-            at: when it was told, UTC, aware.
+            at: when its window ended, UTC, aware.
         """
-        waiting = [each for each in kept.get("waiting", []) if at - datetime.fromisoformat(each[1]) <= LONGEST_WAIT]
+        waiting: list[list[Any]] = kept.get("waiting", [])
         if arm is Arm.CONTROL:
             others = [each for each in waiting if each[0] != device_id]
             return {**kept, "waiting": [*others, [device_id, at.isoformat(), change]][-MOST_WAITING:]}, frozenset()
-        if not waiting:
+        last_first = range(len(waiting) - 1, -1, -1)
+        near = (place for place in last_first if abs(at - datetime.fromisoformat(waiting[place][1])) <= FURTHEST)
+        place = next(near, None)
+        if place is None:
             return kept, frozenset()
-        other, _, usual = waiting[-1]
+        other, _, usual = waiting[place]
         after = self._with_pair(kept, change - usual)
-        return {**after, "waiting": waiting[:-1]}, frozenset({device_id, other})
+        return {**after, "waiting": [*waiting[:place], *waiting[place + 1 :]]}, frozenset({device_id, other})
 
     def may_halt(self, kept: Kept) -> bool:
         """See `KeptGate.may_halt`: no average is above the largest."""

@@ -128,8 +128,8 @@ def test_silence_is_looked_for_at_once_and_then_when_a_device_could_have_fallen_
     assert gate.silence_since(later) == START + HOUR
 
 
-def test_canary_counts_with_a_device_of_control_that_reported_lately() -> None:
-    """With the last of them, and not with one of too long ago; who waits is bounded."""
+def test_canary_counts_with_a_device_of_control_of_its_own_hours() -> None:
+    """With the last of them that told, and not with one of long before; who waits is bounded."""
     kept, used = MEAN.seen({}, Arm.CANARY, "c", change=50.0, at=START)
     assert not used
     for number in range(10 + MOST_WAITING):
@@ -140,6 +140,18 @@ def test_canary_counts_with_a_device_of_control_that_reported_lately() -> None:
     kept, used = MEAN.seen(kept, Arm.CANARY, "c", change=50.0, at=START + HOUR)
     assert used == {"c", f"{9 + MOST_WAITING}"}
     assert MEAN.figures(kept)["pairs"] == 1
+
+
+def test_window_that_comes_late_is_compared_with_what_others_did_then() -> None:
+    """Not with what they tell when it comes, of which everybody may have changed; nor does it take anybody away."""
+    morning, evening = START, START + 9 * HOUR
+    kept, _ = MEAN.seen({}, Arm.CONTROL, "m", change=30.0, at=morning)
+    kept, _ = MEAN.seen(kept, Arm.CONTROL, "e", change=0.0, at=evening)
+    assert MEAN.seen(kept, Arm.CANARY, "c", change=36.0, at=START + 4 * HOUR) == (kept, frozenset())
+    kept, used = MEAN.seen(kept, Arm.CANARY, "c", change=36.0, at=morning + HOUR)
+    assert used == {"c", "m"}
+    assert MEAN.figures(kept)["change"] == 6.0
+    assert MEAN.seen(kept, Arm.CANARY, "d", change=6.0, at=evening - HOUR)[1] == {"d", "e"}
 
 
 @pytest.mark.parametrize("lie", [1e9, -1e9])
