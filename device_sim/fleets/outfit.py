@@ -139,7 +139,8 @@ def fit_out(member: Member, kit: Kit, site: Site) -> Device:
         network=site.network,
         trust=partial(site.trust, machine),
         clock=site.clock,
-        rng=chance(scenario.seed, "jitter", machine.device_id),
+        # Noise of this board at this start: a copy of a device must not knock in step with its original.
+        rng=chance(scenario.seed, "jitter", machine.rot.boot_seed.hex()),
         emit=site.emit,
         wake=site.wake,
         application=listener_of(scenario, kit.fleet, machine.device_id),
