@@ -26,9 +26,10 @@ from tinyml.fetch import fetch_model
 pytestmark = pytest.mark.timeout(900)
 
 CARD = Path(__file__).parents[2] / "service" / "cli" / "demo_assets" / "person-detection.yaml"
-WINDOW_SECONDS = 15.0  # that devices sum up over, and in which the arms are compared
+WINDOW_SECONDS = 15.0  # that devices sum up over
+SLOT_SECONDS = 2 * WINDOW_SECONDS  # in which the arms are compared: all of control is heard in each
 ENOUGH_WINDOWS = 6  # of a device's own past
-DEVICES, CANARIES, PAIRS = 20, 5, 10
+DEVICES, CANARIES, PAIRS = 24, 6, 10
 SHADOWED, COMPARING = 6, 4
 WAYS = {"crashes": DEVICES, "drifts": DEVICES, "slows": 2 * PAIRS, "agrees": SHADOWED}
 
@@ -62,7 +63,7 @@ SCENARIO = {
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """A catalog whose service compares devices every few seconds, and its fleet, connected, with three releases."""
     folder = tmp_path_factory.mktemp("health")
-    with claimed(folder, SCENARIO, health_slot_seconds=WINDOW_SECONDS) as found:
+    with claimed(folder, SCENARIO, health_slot_seconds=SLOT_SECONDS) as found:
         model = Path(shutil.copy(fetch_model("person-detection"), folder / "person.tflite"))
         damaged = folder / "damaged.tflite"
         damaged.write_bytes(alter(model.read_bytes(), invert_last_weights))
