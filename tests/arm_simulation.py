@@ -44,6 +44,9 @@ class Fleet:
         frailty: shape of the gamma distribution of the devices' own rates; 0: all alike.
         outage_at: hour in which half of all devices have an event; 0 never.
         late: share of reports that come up to a day late.
+        cut_off: chance of a device, hour by hour, to be cut off for up to half a day; it tells them when it is back.
+        swing: share by which the rate of everybody rises and falls in a day.
+        phase: hour of the day at the first canary.
         alone: hours of control alone before the first canary; no evidence may come of them.
         dusk: share of all devices that have an event in the first hour of the canaries.
         restarts: whether evidence goes through JSON after each hour.
@@ -60,6 +63,9 @@ class Fleet:
     frailty: float = 0.0
     outage_at: int = 0
     late: float = 0.0
+    cut_off: float = 0.0
+    swing: float = 0.0
+    phase: int = 0
     alone: int = 0
     dusk: float = 0.0
     restarts: bool = False
@@ -69,21 +75,76 @@ class Fleet:
 
 
 @dataclass(frozen=True)
-class _Told:
+class Told:
     """What devices told in an hour, in the order in which it came.
 
     Attributes:
         hour: from the first canary.
         with_release: how many have the release.
         devices: their numbers, one for each window.
+        hours: in which the windows were.
         is_canary, is_event: of the windows.
     """
 
     hour: int
     with_release: int
     devices: Numbers
+    hours: Numbers
     is_canary: Flags
     is_event: Flags
+
+    def of(self, chosen: Flags | Numbers) -> "Told":
+        """Return some of the windows."""
+        windows = (self.devices[chosen], self.hours[chosen], self.is_canary[chosen], self.is_event[chosen])
+        return Told(self.hour, self.with_release, *windows)
+
+
+class Hours:
+    """The windows of a fleet's devices, hour by hour."""
+
+    def __init__(self, fleet: Fleet, rng: np.random.Generator) -> None:
+        """Draw what stays the same about the devices."""
+        self._fleet, self._rng = fleet, rng
+        gamma = fleet.frailty
+        self._rates = fleet.rate * (rng.gamma(gamma, 1 / gamma, fleet.devices) if gamma else 1.0)
+        self._numbers = np.arange(fleet.devices)
+        self._sites = (rng.permutation(self._numbers) if fleet.is_spread else self._numbers) // fleet.site_size
+        self._back_at = np.zeros(fleet.devices, int)
+        self._waiting: dict[int, list[tuple[Numbers, Numbers, Flags, Flags]]] = {}
+
+    def told(self, hour: int, is_canary: Flags) -> Told | None:
+        """Return what is told in an hour, or None.
+
+        Args:
+            hour: one more than at the last call.
+            is_canary: which devices have the release in it.
+        """
+        fleet, rng = self._fleet, self._rng
+        common = 1 + fleet.swing * np.sin((hour + fleet.phase) * 2 * np.pi / 24)
+        chance = np.minimum(common * self._rates * np.where(is_canary, fleet.ratio, 1.0), 1.0)
+        chance = np.maximum(chance, 0.5) if fleet.outage_at and hour == fleet.outage_at else chance
+        chance = np.maximum(chance, fleet.dusk) if hour == 0 else chance
+        windows = np.where(is_canary, 1 + self._numbers % fleet.windows[0], 1 + self._numbers % fleet.windows[1])
+        devices = rng.permutation(np.repeat(self._numbers, windows))
+        draws = rng.random(fleet.devices)[self._sites][devices] if fleet.site_size > 1 else rng.random(devices.size)
+        is_event = draws < 1 - (1 - chance[devices]) ** (1 / windows[devices])
+        arrives = self._arrivals(hour, devices)
+        for at in np.unique(arrives).tolist():
+            some = devices[arrives == at]
+            told = (some, np.full(some.size, hour), is_canary[some], is_event[arrives == at])
+            self._waiting.setdefault(at, []).append(told)
+        parts = [np.concatenate(each) for each in zip(*self._waiting.pop(hour, []), strict=True)]
+        return Told(hour, int(is_canary.sum()), *parts) if parts else None
+
+    def _arrivals(self, hour: int, devices: Numbers) -> Numbers:
+        fleet, rng = self._fleet, self._rng
+        is_late = rng.random(devices.size) < fleet.late
+        arrives = hour + np.where(is_late, rng.integers(1, 24, devices.size), 0)
+        if not fleet.cut_off:
+            return arrives
+        leaves = (rng.random(fleet.devices) < fleet.cut_off) & (self._back_at <= hour)
+        self._back_at = np.where(leaves, hour + rng.integers(1, 13, fleet.devices), self._back_at)
+        return np.asarray(np.maximum(arrives, self._back_at[devices]))
 
 
 def event_halt(fleet: Fleet, seed: int, *, alpha: float, gate: EventGate = EVENTS) -> int | None:
@@ -108,7 +169,7 @@ def event_halt(fleet: Fleet, seed: int, *, alpha: float, gate: EventGate = EVENT
         kept = gate.settled(kept, told.hour + 1)
         if gate.log_evidence(kept) >= threshold(alpha):
             return told.with_release
-        kept = _stored(kept) if fleet.restarts else kept
+        kept = stored(kept) if fleet.restarts else kept
     return None
 
 
@@ -117,14 +178,14 @@ def tallied_halt(fleet: Fleet, seed: int, *, alpha: float, gate: EventGate = EVE
     counted = np.zeros(fleet.devices, bool)
     kept: Kept = {}
     for told in _hours(fleet, seed):
-        kept = gate.weighed(kept, _tallies(told, counted))
+        kept = gate.weighed(kept, tallies_of(told, counted))
         if gate.log_evidence(kept) >= threshold(alpha):
             return told.with_release
-        kept = _stored(kept) if fleet.restarts else kept
+        kept = stored(kept) if fleet.restarts else kept
     return None
 
 
-def _tallies(told: _Told, counted: Flags) -> Mapping[Arm, Tally]:
+def tallies_of(told: Told, counted: Flags) -> Mapping[Arm, Tally]:
     """Sum up an hour, and mark who has had an event in it that is compared."""
     free = ~counted[told.devices]
     is_canary, is_event = told.is_canary[free], told.is_event[free]
@@ -139,30 +200,13 @@ def _tallies(told: _Told, counted: Flags) -> Mapping[Arm, Tally]:
     }
 
 
-def _hours(fleet: Fleet, seed: int) -> Iterator[_Told]:
-    rng = np.random.default_rng(seed)
-    rates = fleet.rate * (rng.gamma(fleet.frailty, 1 / fleet.frailty, fleet.devices) if fleet.frailty else 1.0)
-    numbers = np.arange(fleet.devices)
-    sites = (rng.permutation(numbers) if fleet.is_spread else numbers) // fleet.site_size
-    waiting: dict[int, list[tuple[Numbers, Flags, Flags]]] = {}
+def _hours(fleet: Fleet, seed: int) -> Iterator[Told]:
+    hours = Hours(fleet, np.random.default_rng(seed))
     for hour in range(-fleet.alone, fleet.hours):
         reached = fleet.reached[max(hour, 0) * len(fleet.reached) // fleet.hours] if hour >= 0 else 0.0
-        is_canary = numbers < int(reached * fleet.devices)
-        chance = np.minimum(rates * np.where(is_canary, fleet.ratio, 1.0), 1.0)
-        chance = np.maximum(chance, 0.5) if fleet.outage_at and hour == fleet.outage_at else chance
-        chance = np.maximum(chance, fleet.dusk) if hour == 0 else chance
-        windows = np.where(is_canary, 1 + numbers % fleet.windows[0], 1 + numbers % fleet.windows[1])
-        devices = rng.permutation(np.repeat(numbers, windows))
-        draws = rng.random(fleet.devices)[sites][devices] if fleet.site_size > 1 else rng.random(devices.size)
-        is_event = draws < 1 - (1 - chance[devices]) ** (1 / windows[devices])
-        is_late = rng.random(devices.size) < fleet.late
-        arrives = hour + np.where(is_late, rng.integers(1, 24, devices.size), 0)
-        for at in np.unique(arrives).tolist():
-            some = devices[arrives == at]
-            waiting.setdefault(at, []).append((some, is_canary[some], is_event[arrives == at]))
-        parts = [np.concatenate(each) for each in zip(*waiting.pop(hour, []), strict=True)]
-        if parts:
-            yield _Told(hour, int(is_canary.sum()), *parts)
+        told = hours.told(hour, np.arange(fleet.devices) < int(reached * fleet.devices))
+        if told is not None:
+            yield told
 
 
 def mean_halt(seed: int, *, alpha: float, excess: float, sway: float = 0.0, spread: float = 1.0) -> bool:
@@ -187,12 +231,13 @@ def mean_halt(seed: int, *, alpha: float, excess: float, sway: float = 0.0, spre
             canary = allowed + excess + spread * rng.standard_normal()
             change = common + (canary if arm is Arm.CANARY else rng.standard_normal())
             kept, _ = MEAN.seen(kept, arm, f"{number:0128x}", change=float(change), at=START + hour * HOUR)
-        kept = _stored(kept)
+        kept = stored(kept)
         if MEAN.log_evidence(kept) >= threshold(alpha):
             return True
     return False
 
 
-def _stored(kept: Kept) -> Kept:
+def stored(kept: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return it as it is once the service has started again."""
     read: Mapping[str, Any] = json.loads(json.dumps(kept))
     return read

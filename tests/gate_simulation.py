@@ -90,8 +90,8 @@ def looks(
     rng: np.random.Generator, rate: float, *, runs: int, delays: Delays, sites: Sites, devices: int = STAGES[-1]
 ) -> Looks:
     """Draw runs of a release that fails on a share of the devices."""
-    of_site = _sites(rng, runs, devices, sites)
-    failed = _failures(rng, rate, of_site, sites)
+    of_site = sites_of(rng, runs, devices, sites)
+    failed = failures_of(rng, rate, of_site, sites)
     broken = failed & (rng.random(failed.shape) < BROKEN_SHARE)
     starts = (np.arange(devices) // delays.wave * delays.wave).astype(float)
     mean = np.where(failed, delays.failure, delays.success)
@@ -110,12 +110,14 @@ def looks(
     )
 
 
-def _sites(rng: np.random.Generator, runs: int, devices: int, sites: Sites) -> Integers:
+def sites_of(rng: np.random.Generator, runs: int, devices: int, sites: Sites) -> Integers:
+    """Return the site of each device, in the order of the starts."""
     of_site = np.broadcast_to(np.arange(devices) // sites.size, (runs, devices))
     return of_site if sites.together or sites.size == 1 else rng.permuted(of_site, axis=1)
 
 
-def _failures(rng: np.random.Generator, rate: float, of_site: Integers, sites: Sites) -> Bools:
+def failures_of(rng: np.random.Generator, rate: float, of_site: Integers, sites: Sites) -> Bools:
+    """Draw which devices fail."""
     if sites.correlation == 0:
         return np.asarray(rng.random(of_site.shape) < rate)
     strength = 1 / sites.correlation - 1  # a + b of the beta distribution

@@ -19,6 +19,7 @@ sys.path.insert(0, str(ROOT))  # the tests' simulation
 
 from tests.arm_simulation import Fleet, mean_halt, tallied_halt  # noqa: E402
 from tests.gate_simulation import GATES, Delays, Halts, Sites, halts, looks  # noqa: E402
+from tests.rollout_simulation import BAD, WELL_INSIDE, WORST, WORST_DAY, Halt, Release, rollout_halt  # noqa: E402
 
 RUNS = 2000
 PER_CHUNK = 200
@@ -47,6 +48,13 @@ MEANS: tuple[tuple[str, dict[str, float]], ...] = (
     ("mean, at the margin, canaries spread eight times as far", {"excess": 0.0, "spread": 8.0}),
     ("mean, beyond it by half a deviation, everybody drifts", {"excess": 0.5, "sway": 5.0}),
     ("mean, beyond it by a deviation, everybody drifts", {"excess": 1.0, "sway": 5.0}),
+)
+ROLLOUTS: tuple[tuple[str, Release, int], ...] = (
+    ("at the worst of every gate", WORST, 1000),
+    ("at the worst of every gate, means and events move by the hour, two in five devices cut off", WORST_DAY, 1000),
+    ("well inside, some devices always in trouble, an outage of everybody", WELL_INSIDE, 1000),
+    *((f"bad, for the gate {gate} alone", release, 300) for gate, release in BAD.items()),
+    ("bad, for the gate drift alone, some devices always in trouble", replace(BAD["drift"], frailty=0.3), 300),
 )
 ONE, ALONE = Delays(), Sites()
 WAVES = Delays(wave=100)
@@ -102,9 +110,30 @@ def arm_rows() -> list[dict[str, Any]]:
     ]
 
 
-def at_most(halted: int) -> float:
-    """Return the share of all rollouts that is not exceeded, by Clopper and Pearson's bound, of those of `ARM_RUNS`."""
-    return 1.0 if halted == ARM_RUNS else float(betaincinv(halted + 1, ARM_RUNS - halted, CONFIDENCE))
+def rollout_rows() -> list[dict[str, Any]]:
+    """Measure whole rollouts on the engine, whose gates of every kind share the budget, and print their rows."""
+    print("| gates of every kind | halts | at most | by gate, after devices |\n|---|---|---|---|", file=sys.stderr)
+    rows: list[dict[str, Any]] = []
+    for name, release, runs in ROLLOUTS:
+        halted = [rollout_halt(release, seed, alpha=ALPHA) for seed in range(runs)]
+        found = [halt for halt in halted if halt is not None]
+        share, bound = 100 * len(found) / runs, 100 * at_most(len(found), runs=runs)
+        gates = ", ".join(_gate_cell(gate, found) for gate in sorted({halt.gate for halt in found}))
+        print(f"| {name} | {share:.1f} % | {bound:.2f} % | {gates} |", file=sys.stderr, flush=True)
+        note = f"{runs:,} runs, alpha {100 * ALPHA:g} %; at most {bound:.2f} % with {100 * CONFIDENCE:g} % confidence"
+        row = {"name": f"gates of every kind: halts, {name}", "ours": share, "peer": None, "ratio": None, "unit": "%"}
+        rows.append({**row, "note": f"{note}; {gates}" if gates else note})
+    return rows
+
+
+def _gate_cell(gate: str, found: list[Halt]) -> str:
+    devices = [halt.devices for halt in found if halt.gate == gate]
+    return f"{gate} {len(devices)} @{int(np.median(devices))}"
+
+
+def at_most(halted: int, *, runs: int = ARM_RUNS) -> float:
+    """Return the share of all rollouts that is not exceeded, by Clopper and Pearson's bound."""
+    return 1.0 if halted == runs else float(betaincinv(halted + 1, runs - halted, CONFIDENCE))
 
 
 def _print_arms(name: str, halted: int) -> None:
@@ -124,7 +153,7 @@ def main() -> None:
         ratio = ours / peer if peer else None
         row = {"name": f"gates: halts, {name}", "ours": 100 * ours, "peer": 100 * peer, "ratio": ratio, "unit": "%"}
         rows.append({**row, "note": f"{RUNS:,} runs of 2,000 devices"})
-    print(json.dumps([*rows, *arm_rows()]))
+    print(json.dumps([*rows, *arm_rows(), *rollout_rows()]))
 
 
 if __name__ == "__main__":
