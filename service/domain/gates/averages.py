@@ -24,7 +24,7 @@ from service.domain.gates.means import MeanGate
 from service.domain.verdict import Figure
 
 MOST_WAITING = 64  # devices without the release that may be paired
-FURTHEST = timedelta(hours=2)  # between the ends of a pair's windows
+FURTHEST = timedelta(minutes=30)  # between the ends of a pair's windows: in an hour, a day's course moves everybody
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +58,9 @@ class AverageGate:
         if arm is Arm.CONTROL:
             others = [each for each in waiting if each[0] != device_id]
             return {**kept, "waiting": [*others, [device_id, at.isoformat(), change]][-MOST_WAITING:]}, frozenset()
-        last_first = range(len(waiting) - 1, -1, -1)
-        near = (place for place in last_first if abs(at - datetime.fromisoformat(waiting[place][1])) <= FURTHEST)
-        place = next(near, None)
-        if place is None:
+        apart = [abs(at - datetime.fromisoformat(ended)) for _, ended, _ in waiting]
+        place = min(range(len(waiting)), key=lambda place: (apart[place], -place), default=None)
+        if place is None or apart[place] > FURTHEST:
             return kept, frozenset()
         other, _, usual = waiting[place]
         after = self._with_pair(kept, change - usual)

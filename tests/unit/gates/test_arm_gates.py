@@ -129,15 +129,17 @@ def test_silence_is_looked_for_at_once_and_then_when_a_device_could_have_fallen_
 
 
 def test_canary_counts_with_a_device_of_control_of_its_own_hours() -> None:
-    """With the last of them that told, and not with one of long before; who waits is bounded."""
+    """With the nearest of them, the last that told of equals, and not with one of long before; who waits is bounded."""
     kept, used = MEAN.seen({}, Arm.CANARY, "c", change=50.0, at=START)
     assert not used
     for number in range(10 + MOST_WAITING):
         kept, used = MEAN.seen(kept, Arm.CONTROL, f"{number}", change=1.0, at=START)
         assert not used
     assert len(kept["waiting"]) == MOST_WAITING
-    assert MEAN.seen(kept, Arm.CANARY, "c", change=50.0, at=START + 3 * HOUR)[1] == frozenset()
-    kept, used = MEAN.seen(kept, Arm.CANARY, "c", change=50.0, at=START + HOUR)
+    assert MEAN.seen(kept, Arm.CANARY, "c", change=50.0, at=START + HOUR)[1] == frozenset()
+    later, _ = MEAN.seen(kept, Arm.CONTROL, "later", change=1.0, at=START + HOUR)
+    assert MEAN.seen(later, Arm.CANARY, "c", change=50.0, at=START + 0.6 * HOUR)[1] == {"c", "later"}
+    kept, used = MEAN.seen(kept, Arm.CANARY, "c", change=50.0, at=START + 0.5 * HOUR)
     assert used == {"c", f"{9 + MOST_WAITING}"}
     assert MEAN.figures(kept)["pairs"] == 1
 
@@ -148,10 +150,10 @@ def test_window_that_comes_late_is_compared_with_what_others_did_then() -> None:
     kept, _ = MEAN.seen({}, Arm.CONTROL, "m", change=30.0, at=morning)
     kept, _ = MEAN.seen(kept, Arm.CONTROL, "e", change=0.0, at=evening)
     assert MEAN.seen(kept, Arm.CANARY, "c", change=36.0, at=START + 4 * HOUR) == (kept, frozenset())
-    kept, used = MEAN.seen(kept, Arm.CANARY, "c", change=36.0, at=morning + HOUR)
+    kept, used = MEAN.seen(kept, Arm.CANARY, "c", change=36.0, at=morning + 0.5 * HOUR)
     assert used == {"c", "m"}
     assert MEAN.figures(kept)["change"] == 6.0
-    assert MEAN.seen(kept, Arm.CANARY, "d", change=6.0, at=evening - HOUR)[1] == {"d", "e"}
+    assert MEAN.seen(kept, Arm.CANARY, "d", change=6.0, at=evening - 0.5 * HOUR)[1] == {"d", "e"}
 
 
 @pytest.mark.parametrize("lie", [1e9, -1e9])
