@@ -5,8 +5,8 @@ release is paired with one that has not, of about the same time, and the differe
 observation: what changes for everybody, such as the light, is in both and cancels out. A device counts once.
 
 A pair is made when the device with the release reports, of what is known before, so nobody chooses its partner by how
-it did. Its two windows ended at about the same time, whenever they came: paired by that, a device that tells its
-morning in the evening would be compared with the evening of others. Nothing is estimated: see `means`.
+it did. Its two windows ended at about the same time, whenever they came: a device that tells its morning in the evening
+is not compared with the evening of others. Nothing is estimated: see `means`.
 """
 
 from collections.abc import Mapping
@@ -54,10 +54,9 @@ class AverageGate:
             change: from its own past.
             at: when its window ended, UTC, aware.
         """
-        waiting: list[list[Any]] = kept.get("waiting", [])
+        waiting: list[list[Any]] = [each for each in kept.get("waiting", []) if each[0] != device_id]
         if arm is Arm.CONTROL:
-            others = [each for each in waiting if each[0] != device_id]
-            return {**kept, "waiting": [*others, [device_id, at.isoformat(), change]][-MOST_WAITING:]}, frozenset()
+            return {**kept, "waiting": [*waiting, [device_id, at.isoformat(), change]][-MOST_WAITING:]}, frozenset()
         apart = [abs(at - datetime.fromisoformat(ended)) for _, ended, _ in waiting]
         place = min(range(len(waiting)), key=lambda place: (apart[place], -place), default=None)
         if place is None or apart[place] > FURTHEST:

@@ -156,6 +156,15 @@ def test_window_that_comes_late_is_compared_with_what_others_did_then() -> None:
     assert MEAN.seen(kept, Arm.CANARY, "d", change=6.0, at=evening - 0.5 * HOUR)[1] == {"d", "e"}
 
 
+def test_device_that_was_given_the_release_is_not_its_own_partner_nor_anothers() -> None:
+    """What it told before it had the release is gone with its pair, or it would count twice."""
+    kept, _ = MEAN.seen({}, Arm.CONTROL, "other", change=0.0, at=START)
+    kept, _ = MEAN.seen(kept, Arm.CONTROL, "moved", change=0.0, at=START)
+    kept, used = MEAN.seen(kept, Arm.CANARY, "moved", change=6.0, at=START)
+    assert used == {"moved", "other"}
+    assert MEAN.seen(kept, Arm.CANARY, "next", change=6.0, at=START)[1] == frozenset()
+
+
 @pytest.mark.parametrize("lie", [1e9, -1e9])
 def test_one_device_neither_halts_nor_blinds(lie: float) -> None:
     """Its difference is cut at the bound: one pair against 16 that are far beyond the margin."""
