@@ -10,7 +10,8 @@ Verification, in this order:
     7. no authority: neither basic constraints nor key usage ask to sign certificates or revocation lists;
     8. LDevID only: the key is neither the device's identity key, which signs no traffic but its own, nor one of those
        that the caller reserves: authorities' and the service's own.
-Everything else in a request is ignored: the profile alone decides what a certificate says.
+Everything else in a request is ignored: the profile alone decides what a certificate says. The one request that our
+devices make is told by its bytes, which show most steps without a parser (pki/device_request.py).
 Not checked here: whether the key is in a certificate already, or another device's identity key; the issuance log and
 the registry know that (service/application/attestation.py).
 """
@@ -25,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID, SignatureAlgorithmOID
 
+from pki.device_request import read_device_request
 from pki.errors import CsrError
 from pki.signer_key import SignerKey
 from pki.weak_keys import weakness
@@ -115,7 +117,7 @@ def verify_ldevid_csr(
     Raises:
         CsrError: steps 1 to 8.
     """
-    verified = _named(_possessed(unverified_csr), device_id)
+    verified = _recognised(unverified_csr, device_id) or _named(_possessed(unverified_csr), device_id)
     # Step 8: a fresh key.
     if verified.public_key == identity_key:
         raise CsrError("CSR: expected a fresh key, found the identity key")
@@ -135,19 +137,49 @@ def _possessed(unverified_csr: bytes) -> _Possessed:
         public_key = p256_key(request)
         spki = spki_der(public_key)
         key_sha256 = hashlib.sha256(spki).hexdigest()
-        if source := weakness(key_sha256):
-            raise CsrError(f"CSR: expected a key of the device's own, found a published one ({source})")
+        _check_unpublished(key_sha256)
         # Step 4: proof of possession.
         if request.signature_algorithm_oid != SignatureAlgorithmOID.ECDSA_WITH_SHA256:
             raise CsrError(f"CSR: expected ECDSA with SHA-256, found {request.signature_algorithm_oid.dotted_string}")
-        verify(public_key, request.signature, request.tbs_certrequest_bytes)
+        _check_signature(public_key, request.signature, request.tbs_certrequest_bytes)
     except X509_ERRORS as error:
         raise CsrError(f"CSR: expected one PKCS#10 request, found {type(error).__name__}") from error
-    except SignatureError as error:
-        raise CsrError("CSR: expected a signature by its own key, found another") from error
     except IdentityError as error:
         raise CsrError(f"CSR: {error}") from error
     return _Possessed(request, public_key, spki, key_sha256)
+
+
+def _recognised(unverified_csr: bytes, device_id: DeviceId) -> VerifiedCsr | None:
+    """Verify a request as our devices make it, whose bytes alone show that steps 1, 2 and 5 to 7 hold.
+
+    Returns:
+        None for any other request.
+    """
+    request = read_device_request(unverified_csr, device_id)
+    if request is None:
+        return None
+    # Step 3: key.
+    try:
+        public_key = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), request.point)
+    except ValueError as error:
+        raise CsrError("CSR: expected a P-256 key, found none that loads") from error
+    key_sha256 = hashlib.sha256(request.spki).hexdigest()
+    _check_unpublished(key_sha256)
+    # Step 4: proof of possession.
+    _check_signature(public_key, request.signature, request.signed)
+    return VerifiedCsr(device_id, public_key, request.spki, key_sha256)
+
+
+def _check_unpublished(key_sha256: str) -> None:
+    if source := weakness(key_sha256):
+        raise CsrError(f"CSR: expected a key of the device's own, found a published one ({source})")
+
+
+def _check_signature(public_key: ec.EllipticCurvePublicKey, signature: bytes, signed: bytes) -> None:
+    try:
+        verify(public_key, signature, signed)
+    except SignatureError as error:
+        raise CsrError("CSR: expected a signature by its own key, found another") from error
 
 
 def _load(unverified_csr: bytes) -> x509.CertificateSigningRequest:

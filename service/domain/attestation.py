@@ -167,6 +167,8 @@ class Appraisal:
     @property
     def reasons(self) -> tuple[str, ...]:
         """What is not as expected, for an operator to read; empty when all is."""
+        if self.accepted:
+            return ()
         wrong = (finding for finding in self.findings if not finding.accepted)
         return tuple(f"{finding.component}: expected {finding.expected}, found {finding.found}" for finding in wrong)
 

@@ -1,9 +1,11 @@
 """A claimed device: its state, and which changes of it are allowed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
+from operator import attrgetter
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -147,7 +149,7 @@ class Device:
         self.check_present()
         if self.blocked_at is not None:
             return self
-        return replace(self, blocked_at=at, blocked_reason=reason, version=self.version + 1)
+        return _changed(self, blocked_at=at, blocked_reason=reason, version=self.version + 1)
 
     def unblock(self) -> "Device":
         """Return the device as it was before it was blocked; whether it is a clone stays as suspected.
@@ -158,7 +160,7 @@ class Device:
         self.check_present()
         if self.blocked_at is None:
             return self
-        return replace(self, blocked_at=None, blocked_reason="", version=self.version + 1)
+        return _changed(self, blocked_at=None, blocked_reason="", version=self.version + 1)
 
     def move(self, group_id: str) -> "Device":
         """Return the device in another group.
@@ -169,7 +171,7 @@ class Device:
         self.check_present()
         if group_id == self.group_id:
             return self
-        return replace(self, group_id=group_id, version=self.version + 1)
+        return _changed(self, group_id=group_id, version=self.version + 1)
 
     def annotate(self) -> "Device":
         """Return the device as one whose attributes an operator changed.
@@ -178,7 +180,7 @@ class Device:
             FinalStateError: it was moved to another catalog, or decommissioned.
         """
         self.check_present()
-        return replace(self, version=self.version + 1)
+        return _changed(self, version=self.version + 1)
 
     def decommission(self, at: datetime) -> "Device":
         """Return the device out of service for good.
@@ -187,7 +189,7 @@ class Device:
             FinalStateError: it was moved or decommissioned before.
         """
         self.check_present()
-        return replace(self, decommissioned_at=at, version=self.version + 1)
+        return _changed(self, decommissioned_at=at, version=self.version + 1)
 
     def depart(self, catalog: str, at: datetime) -> "Device":
         """Return the device as one that belongs to another catalog from now on.
@@ -200,17 +202,17 @@ class Device:
             FinalStateError: it was moved or decommissioned before.
         """
         self.check_present()
-        return replace(self, moved_at=at, moved_to=catalog, version=self.version + 1)
+        return _changed(self, moved_at=at, moved_to=catalog, version=self.version + 1)
 
     def boot(self, boot_seeds: Sequence[str]) -> "Device":
         """Return the device with the seeds of its last boots."""
-        return replace(self, boot_seeds=tuple(boot_seeds))
+        return _changed(self, boot_seeds=tuple(boot_seeds))
 
     def suspect(self, detail: str, at: datetime) -> "Device":
         """Return the device as one that two seem to be; the first evidence stays until an operator clears it."""
         if self.clone_suspected_at is not None:
             return self
-        return replace(self, clone_suspected_at=at, clone_detail=detail)
+        return _changed(self, clone_suspected_at=at, clone_detail=detail)
 
     def clear_suspicion(self) -> "Device":
         """Return the device without the suspicion; the boots that it rests on are forgotten.
@@ -221,7 +223,7 @@ class Device:
         self.check_present()
         if self.clone_suspected_at is None:
             return self
-        return replace(self, clone_suspected_at=None, clone_detail="", boot_seeds=(), version=self.version + 1)
+        return _changed(self, clone_suspected_at=None, clone_detail="", boot_seeds=(), version=self.version + 1)
 
     def check_present(self) -> None:
         """Let a device pass that the catalog can still do something with.
@@ -234,11 +236,11 @@ class Device:
 
     def show(self, evidence: bytes, at: datetime) -> "Device":
         """Return the device with fresh evidence of what it booted."""
-        return replace(self, evidence=evidence, evidence_at=at)
+        return _changed(self, evidence=evidence, evidence_at=at)
 
     def refuse(self) -> "Device":
         """Return the device without access, whatever certificate it has, until it is certified again."""
-        return replace(self, access=None)
+        return _changed(self, access=None)
 
     def certify(
         self,
@@ -251,7 +253,7 @@ class Device:
         access: Access = Access.FULL,
     ) -> "Device":
         """Return the device with a new LDevID for fresh evidence; the first one of full access makes it active."""
-        return replace(
+        return _changed(
             self,
             evidence=evidence,
             evidence_at=at,
@@ -261,3 +263,12 @@ class Device:
             access=access,
             activated_at=self.activated_at or (at if access is Access.FULL else None),
         )
+
+
+_NAMES = tuple(field.name for field in fields(Device))
+_values = attrgetter(*_NAMES)
+
+
+def _changed(device: Device, **changes: Any) -> Device:  # noqa: ANN401 - whatever the attributes are
+    """Do as `dataclasses.replace`, in half its time: it is done for every attestation."""
+    return Device(**dict(zip(_NAMES, _values(device), strict=True)) | changes)
