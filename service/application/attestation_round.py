@@ -236,14 +236,14 @@ def check_standing(device: Device | None) -> Appraisal | None:
 
 def _measured(claims: Sequence[Claim]) -> set[str]:
     evidence = [claim.evidence for claim in claims if isinstance(claim.evidence, Evidence)]
-    boots = {shown.components for shown in evidence}
-    return {component.measurement.hex() for components in boots for component in components}
+    boots = {id(shown.components): shown.components for shown in evidence}  # devices that booted the same share one
+    return {component.measurement.hex() for components in boots.values() for component in components}
 
 
 def _used_keys(claims: Sequence[Claim], known: Collection[str]) -> set[str]:
     """Return which of the keys are not fresh: known to the service, or two devices of this round want them."""
     keys = Counter(claim.wanted.key_sha256 for claim in claims)
-    found = {claim.wanted.key_sha256 for claim in claims if claim.wanted.key_device_id in known}
+    found = {claim.wanted.key_sha256 for claim in claims if known and claim.wanted.key_device_id in known}
     return found | {key for key, count in keys.items() if count > 1 or key in known}
 
 

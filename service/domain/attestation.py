@@ -209,7 +209,7 @@ class Appraiser:
 
     def __init__(self, reference_values: Mapping[str, ReferenceValue]) -> None:
         self.reference_values = reference_values
-        self._known: dict[tuple[tuple[SoftwareComponent, ...], AttestationPolicy], tuple[Finding, ...]] = {}
+        self._known: dict[tuple[tuple[SoftwareComponent, ...], int, AttestationPolicy, bool | None], Appraisal] = {}
 
     @property
     def boots(self) -> int:
@@ -217,27 +217,24 @@ class Appraiser:
         return len(self._known)
 
     def appraise(self, evidence: Evidence, expected_nonce: bytes | None, *, policy: AttestationPolicy) -> Appraisal:
-        """Appraise one device's evidence; see `appraise`."""
-        findings = (
-            _check_nonce(evidence.nonce, expected_nonce),
-            _check_life_cycle(evidence.lifecycle, policy),
-            *self._check_software(evidence.components, policy),
-        )
-        return Appraisal(findings, _verdict(findings, policy))
-
-    def _check_software(
-        self, components: tuple[SoftwareComponent, ...], policy: AttestationPolicy
-    ) -> tuple[Finding, ...]:
-        """Take steps 3 to 5 once for each boot that was shown."""
-        found = self._known.get((components, policy))
+        """Appraise one device's evidence, each boot that was shown once; see `appraise`."""
+        is_fresh = None if expected_nonce is None else hmac.compare_digest(evidence.nonce, expected_nonce)
+        shown = (evidence.components, evidence.lifecycle, policy, is_fresh)
+        found = self._known.get(shown)
         if found is None:
-            found = (
-                _check_order(tuple(component.type for component in components)),
-                *_check_presence(components, policy),
-                *(_check_measurement(component, self.reference_values, policy) for component in components),
-            )
-            self._known[components, policy] = found
+            findings = self._check(evidence, policy, is_fresh=is_fresh)
+            found = self._known[shown] = Appraisal(findings, _verdict(findings, policy))
         return found
+
+    def _check(self, evidence: Evidence, policy: AttestationPolicy, *, is_fresh: bool | None) -> tuple[Finding, ...]:
+        components = evidence.components
+        return (
+            _check_nonce(is_fresh=is_fresh),
+            _check_life_cycle(evidence.lifecycle, policy),
+            _check_order(tuple(component.type for component in components)),
+            *_check_presence(components, policy),
+            *(_check_measurement(component, self.reference_values, policy) for component in components),
+        )
 
 
 def _verdict(findings: Sequence[Finding], policy: AttestationPolicy) -> Verdict:
@@ -252,16 +249,14 @@ def _plain(component: str, *, expected: str, found: str, accepted: bool) -> Find
     return Finding(component, expected, found, Status.AFFIRMING if accepted else Status.CONTRAINDICATED)
 
 
-def _check_nonce(found: bytes, expected: bytes | None) -> Finding:
+def _check_nonce(*, is_fresh: bool | None) -> Finding:
     # Step 1: nonce.
-    if expected is None:
+    if is_fresh is None:
         return _plain(NONCE, expected="a nonce that is in force and unused", found="none", accepted=False)
-    fresh = hmac.compare_digest(found, expected)
-    wording = "that value" if fresh else "another value"
-    return _plain(NONCE, expected="the service's nonce bound to the key of the CSR", found=wording, accepted=fresh)
+    wording = "that value" if is_fresh else "another value"
+    return _plain(NONCE, expected="the service's nonce bound to the key of the CSR", found=wording, accepted=is_fresh)
 
 
-@functools.lru_cache  # the devices of a group mostly show the same
 def _check_life_cycle(found: int, policy: AttestationPolicy) -> Finding:
     # Step 2: life cycle.
     stage = found & _LIFE_CYCLE_MASK
@@ -276,7 +271,6 @@ def life_cycle_name(claim: int) -> str:
     return _LIFE_CYCLES[stage] if stage in _LIFE_CYCLES else f"0x{claim & 0xFFFF:04x}"
 
 
-@functools.lru_cache  # as above
 def _check_order(names: tuple[str, ...]) -> Finding:
     # Step 3: form of the boot.
     in_order = tuple(name for name in _SLOTS if name in names)
