@@ -19,7 +19,7 @@ from pki.errors import ChainError
 from pki.profiles import Profile, Revocation
 from pki.signer_key import SignerKey
 from protocol.identity import spki_der
-from protocol.signing import P256_COORDINATE_BYTES, Signer
+from protocol.signing import P256_COORDINATE_BYTES, Signer, SoftwareSigner
 
 CRL_FOLDER = "/pki/crl/"
 OCSP_PATH = "/pki/ocsp"
@@ -75,6 +75,11 @@ class CertificateAuthority:
     def certificate(self) -> x509.Certificate:
         """The authority's own certificate."""
         return self._chain[0]
+
+    @property
+    def signs_here(self) -> bool:
+        """Whether its key is in this process's memory; otherwise a token signs, and takes its time."""
+        return isinstance(self._signer, SoftwareSigner)
 
     @property
     def publish_url(self) -> str | None:

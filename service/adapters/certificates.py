@@ -191,6 +191,11 @@ class PkiIssuer:
         self._clock = clock
         self._lifetime = lifetime
 
+    @property
+    def signs_here(self) -> bool:
+        """See `CertificateIssuer.signs_here`."""
+        return self._authorities.issuing_ca.signs_here
+
     def verify_csr(
         self, unverified_csr: bytes, device_id: DeviceId, *, identity_key: ec.EllipticCurvePublicKey
     ) -> VerifiedCsr:

@@ -7,7 +7,7 @@ lets one writer in at a time, is written last.
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -27,7 +27,6 @@ from service.domain.clone import CloneSuspicion, note_boot_seed
 from service.domain.device import Device, DeviceState
 from service.domain.errors import JsonValue
 
-Aside = Callable[[Callable[[], list[IssuedCertificate | None]]], Awaitable[list[IssuedCertificate | None]]]
 _RESTRICTED = Access.UPDATE_ONLY
 MOST_BOOTS = 1_000  # that an appraiser has in mind, before the next round begins with none
 RESTRICTED_LIFETIME = timedelta(hours=1)  # longest, of a certificate that reaches the update path alone
@@ -129,22 +128,10 @@ class _Settled:
 
 
 class AttestationRound:
-    """Settles rounds of claims.
+    """Settles rounds of claims."""
 
-    Args:
-        aside: does what would hold up the event loop.
-    """
-
-    def __init__(
-        self,
-        *,
-        issuer: CertificateIssuer,
-        reference_values: ReferenceValues,
-        clones: Clones,
-        aside: Aside = asyncio.to_thread,
-    ) -> None:
+    def __init__(self, *, issuer: CertificateIssuer, reference_values: ReferenceValues, clones: Clones) -> None:
         self._issuer = issuer
-        self._aside = aside
         self._clones = clones
         self._reference_values = reference_values
         self._appraiser = Appraiser({})
@@ -157,8 +144,7 @@ class AttestationRound:
         """
         facts = await self._gather(work, claims, now=now)
         judged = [self._judge(claim, facts, now=now) for claim in claims]
-        # In a thread, because a token takes its time for each signature.
-        issued = await self._aside(lambda: [self._issue(one) for one in judged])
+        issued = await self._issue_all(judged)
         settled = [_settled(one, its, now=now) for one, its in zip(judged, issued, strict=True)]
         await work.devices.save_attested([one.after for one in settled if one.after and one.after is not one.before])
         for one, its in zip(judged, settled, strict=True):
@@ -217,6 +203,13 @@ class AttestationRound:
         if suspicion is not None and self._clones.blocks and not is_unfit:
             appraisal = refusal("identity", expected="one live device", found=suspicion.text[:200])
         return _Judged(claim, appraisal, device, noted, policy, suspicion, is_unfit)
+
+    async def _issue_all(self, judged: Sequence[_Judged]) -> list[IssuedCertificate | None]:
+        # A token takes its time for each signature, so a thread waits for it. What is computed here is computed at
+        # once: a thread would only contend with the event loop's for the interpreter.
+        if self._issuer.signs_here:
+            return list(map(self._issue, judged))
+        return await asyncio.to_thread(lambda: list(map(self._issue, judged)))
 
     def _issue(self, judged: _Judged) -> IssuedCertificate | None:
         access, policy = judged.appraisal.verdict.access, judged.policy

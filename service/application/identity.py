@@ -115,6 +115,10 @@ class IssuedCertificate:
 class CertificateIssuer(Protocol):
     """Issues LDevID certificates."""
 
+    @property
+    def signs_here(self) -> bool:
+        """Whether to issue is to compute; otherwise it is to wait for a token, and nobody else should."""
+
     def verify_csr(
         self, unverified_csr: bytes, device_id: DeviceId, *, identity_key: ec.EllipticCurvePublicKey
     ) -> VerifiedCsr:

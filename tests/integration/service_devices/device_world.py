@@ -85,7 +85,7 @@ class DeviceWorld:
     clones: Clones
     attestation: Attestation
     results: AttestationResults
-    another_attestation: Callable[[], Attestation]  # as another process has it; its `run` must run
+    another_attestation: Callable[..., Attestation]  # as another process has it; its `run` must run
 
     async def claimed(self) -> AttestingDevice:
         """Return a device that was claimed."""

@@ -225,3 +225,11 @@ def test_signer_key_signs_and_gives_nothing_away() -> None:
         key.private_numbers()
     with pytest.raises(KeyStoreError, match="found a request for key agreement"):
         key.exchange(ec.ECDH(), signer.public_key)
+
+
+def test_authority_knows_whether_its_key_is_in_memory() -> None:
+    """What is in a token is waited for; callers must not hold everybody else up meanwhile."""
+    signer, tree = SoftwareSigner.generate(), Tree()
+    certificate = tree.root.issue(profiles.issuing_ca("demo", now=NOW), signer.public_key)
+    assert CertificateAuthority([certificate], signer).signs_here
+    assert not tree.issuing.signs_here
