@@ -6,7 +6,7 @@ Not real: who signed the evidence, possession of keys, the certificate itself, a
 """
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import cast
@@ -74,6 +74,8 @@ class Shown:
 class VirtualIssuer:
     """Stands for the issuing CA; implements the part of `CertificateIssuer` that a round needs."""
 
+    signs_here = True
+
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
@@ -130,9 +132,9 @@ class Admission:
         self._standings = standings
         self._clock = clock
         self._entropy = entropy
-        issuer = cast("CertificateIssuer", VirtualIssuer(clock))  # of its methods a round needs `issue` alone
+        issuer = cast("CertificateIssuer", VirtualIssuer(clock))  # of it a round needs `issue` and `signs_here` alone
         values = CatalogueValues(catalogue)
-        self._round = AttestationRound(issuer=issuer, reference_values=values, clones=clones, aside=_at_once)
+        self._round = AttestationRound(issuer=issuer, reference_values=values, clones=clones)
 
     async def nonce(self, device_id: DeviceId) -> IssuedNonce | Appraisal:
         """Give a device a nonce, or say why it may have none."""
@@ -181,9 +183,3 @@ def _reference(image: VirtualImage, release: str) -> ReferenceValue:
     return ReferenceValue(
         image.sha256, image.name, frozenset({custom.slot_kind}), frozenset(custom.hardware_ids), release
     )
-
-
-async def _at_once(
-    issue: Callable[[], list[IssuedCertificate | None]],
-) -> list[IssuedCertificate | None]:
-    return issue()
